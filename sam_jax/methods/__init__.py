@@ -1,0 +1,1 @@
+"""The library: every method as an Optax transformation."""
