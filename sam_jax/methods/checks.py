@@ -1,0 +1,71 @@
+"""Checks of coefficients, made when a method is constructed."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.core
+import numpy as np
+
+
+def nonnegative(name: str, value: Any) -> None:
+    """Refuses a coefficient that is negative, infinite or not a number.
+
+    A schedule (any callable) and a traced value (``optax.inject_hyperparams`` makes
+    them) have no value yet and pass.
+
+    Args:
+        name: the coefficient's name, for the message.
+        value: a number or a schedule.
+
+    Raises:
+        ValueError: if ``value`` is no number, NaN, infinite or below zero.
+
+    Example:
+        >>> nonnegative("rho", 0.05)
+        >>> nonnegative("rho", -1)
+        Traceback (most recent call last):
+        ...
+        ValueError: rho must be a finite number >= 0 or a schedule, got -1
+    """
+    _require(name, value, "a finite number >= 0", lambda number: number >= 0)
+
+
+def positive(name: str, value: Any) -> None:
+    """Refuses a coefficient that is not a finite number above zero; see `nonnegative`.
+
+    Raises:
+        ValueError: if ``value`` is no number, NaN, infinite, zero or below.
+    """
+    _require(name, value, "a finite number > 0", lambda number: number > 0)
+
+
+def between(name: str, value: Any, low: float, high: float) -> None:
+    """Refuses a coefficient outside ``[low, high]``; see `nonnegative`.
+
+    Raises:
+        ValueError: if ``value`` is no number, NaN, or outside the interval.
+    """
+    allowed = f"a number in [{low:g}, {high:g}]"
+    _require(name, value, allowed, lambda number: low <= number <= high)
+
+
+def _require(
+    name: str, value: Any, allowed: str, accepts: Callable[[float], bool]
+) -> None:
+    if callable(value) or isinstance(value, jax.core.Tracer):
+        return
+    number = _as_float(value)
+    if number is None or not math.isfinite(number) or not accepts(number):
+        raise ValueError(f"{name} must be {allowed} or a schedule, got {value!r}")
+
+
+def _as_float(value: Any) -> float | None:
+    """The value as a float; None for what is no single real number."""
+    if isinstance(value, (bool, str)) or np.ndim(value) != 0:
+        return None
+    try:
+        return float(value)
+    except TypeError:
+        return None

@@ -1,0 +1,333 @@
+"""The core of every method: one place that takes the second gradient."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sam_jax.methods import numerics
+
+GradFn = Callable[[optax.Params], optax.Updates]
+ValueAndGradFn = Callable[[optax.Params], tuple[jax.Array, optax.Updates]]
+# combine(grads, perturbed_grads, count) -> direction to descend: the gradients at the
+# weights and at the perturbed weights, and the number of updates done so far (scalar,
+# int32) for coefficients that follow a schedule.
+Combine = Callable[[optax.Updates, optax.Updates, jax.Array], optax.Updates]
+Mask = Any  # as in optax.masked: a tree of booleans, or a function params -> that tree
+
+
+class Diagnostics(NamedTuple):
+    """What a method saw in its last update; float32 scalars, zero before the first.
+
+    Attributes:
+        grad_norm: 2-norm of the gradient at the weights.
+        perturbation_norm: 2-norm of the displacement.
+        gradient_cosine: cosine of the angle between the gradients at the weights and
+            at the perturbed weights.
+        perturbed_loss: loss at the perturbed weights; NaN if only ``grad_fn`` is given.
+    """
+
+    grad_norm: jax.Array
+    perturbation_norm: jax.Array
+    gradient_cosine: jax.Array
+    perturbed_loss: jax.Array
+
+
+class SharpnessAwareState(NamedTuple):
+    """State of `sharpness_aware`.
+
+    Attributes:
+        count: updates done so far. Scalar, int32.
+        ascent: state of the ascent.
+        diagnostics: what the last update saw; read it with `diagnostics`.
+    """
+
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
+    ascent: optax.OptState
+    diagnostics: Diagnostics
+
+
+def sharpness_aware(
+    ascent: optax.GradientTransformation,
+    combine: Combine | None = None,
+    *,
+    mask: Mask | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Turns the gradient at the weights into a sharpness-aware direction.
+
+    .. math::
+
+        \varepsilon = \mathrm{ascent}(g), \qquad
+        g_p = \nabla L(w + \varepsilon), \qquad
+        d = \mathrm{combine}(g, g_p)
+
+    The learning rate, momentum, weight decay and clipping are other elements of the
+    chain, after this one. Two gradients per update, one of them by the caller.
+
+    Args:
+        ascent: gradient -> displacement of the weights, as an Optax transformation
+            (blocks: `normalize`, `partially_normalize`, `scale`). It is called with
+            the parameters and with all keywords of the update.
+        combine: ``(grads, perturbed_grads, count) -> direction``; ``None`` descends
+            along the perturbed gradient.
+        mask: perturb only these parameters: a tree of booleans, or a function from
+            parameters to it, as in ``optax.masked``. Norms are taken over those kept.
+
+    Returns:
+        A transformation whose update needs ``params`` and one of the keywords
+        ``grad_fn(params) -> grads`` and ``value_and_grad_fn(params) -> (loss, grads)``
+        (preferred where both are given: it tells the perturbed loss for free). Both are
+        the loss on the batch and with the randomness that gave ``updates``. Other
+        keywords are accepted and passed to the ascent.
+
+    Raises:
+        ValueError: by the update, if ``params`` or both functions are missing, or the
+            function returns a tree of another structure than ``params``.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax, sam_jax
+        >>> loss = lambda w: jnp.sum(w**4)
+        >>> ascent = optax.chain(sam_jax.normalize(), sam_jax.scale(0.1))  # this is sam(0.1)
+        >>> tx = optax.chain(sam_jax.sharpness_aware(ascent), optax.sgd(0.01))
+        >>> w = jnp.array([1.0, 0.0])
+        >>> updates, state = tx.update(
+        ...     jax.grad(loss)(w), tx.init(w), w, grad_fn=jax.grad(loss)
+        ... )
+        >>> print(optax.apply_updates(w, updates))  # 1 - 0.01 * 4 * 1.1**3
+        [0.94676 0.     ]
+    """
+    ascent = optax.with_extra_args_support(ascent)
+    if mask is not None:
+        ascent = _kept_only(ascent, mask)
+
+    def init_fn(params: optax.Params) -> SharpnessAwareState:
+        zero = jnp.zeros([], jnp.float32)
+        return SharpnessAwareState(
+            count=jnp.zeros([], jnp.int32),
+            ascent=ascent.init(params),
+            diagnostics=Diagnostics(*[zero] * len(Diagnostics._fields)),
+        )
+
+    def update_fn(
+        updates: optax.Updates,
+        state: SharpnessAwareState,
+        params: optax.Params | None = None,
+        *,
+        grad_fn: GradFn | None = None,
+        value_and_grad_fn: ValueAndGradFn | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, SharpnessAwareState]:
+        grads = updates
+        displacement, ascent_state = ascent.update(
+            grads,
+            state.ascent,
+            params,
+            grad_fn=grad_fn,
+            value_and_grad_fn=value_and_grad_fn,
+            **extra_args,
+        )
+        perturbed_loss, perturbed_grads = second_gradient(
+            params, displacement, grad_fn, value_and_grad_fn
+        )
+        direction = (
+            perturbed_grads
+            if combine is None
+            else combine(grads, perturbed_grads, state.count)
+        )
+        seen = (
+            numerics.norm(grads),
+            numerics.norm(displacement),
+            numerics.cosine(grads, perturbed_grads),
+            perturbed_loss,
+        )
+        return direction, SharpnessAwareState(
+            count=jnp.asarray(optax.safe_increment(state.count)),
+            ascent=ascent_state,
+            diagnostics=Diagnostics(*agree(seen)),
+        )
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
+
+
+def second_gradient(
+    params: optax.Params | None,
+    displacement: optax.Updates,
+    grad_fn: GradFn | None,
+    value_and_grad_fn: ValueAndGradFn | None,
+) -> tuple[jax.Array, optax.Updates]:
+    """The loss and its gradient at ``params + displacement``.
+
+    Args:
+        params: the weights; their dtypes are kept.
+        displacement: a tree like ``params``.
+        grad_fn: ``params -> grads``, or None.
+        value_and_grad_fn: ``params -> (loss, grads)``, or None; preferred.
+
+    Returns:
+        The loss, NaN if there is only ``grad_fn``, and the gradient.
+
+    Raises:
+        ValueError: if ``params`` or both functions are None, or the gradient has
+            another structure than ``params``.
+    """
+    if params is None or (grad_fn is None and value_and_grad_fn is None):
+        missing = "params" if params is None else "grad_fn"
+        raise ValueError(
+            f"{missing} is missing: a sharpness-aware method is called as "
+            "tx.update(grads, state, params, grad_fn=grad_fn), with "
+            "grad_fn(params) -> grads on the same batch (or bind it once with "
+            "sam_jax.with_grad_fn)"
+        )
+    perturbed = jax.tree.map(lambda w, e: (w + e).astype(w.dtype), params, displacement)
+    if value_and_grad_fn is not None:
+        loss, grads = value_and_grad_fn(perturbed)
+    else:
+        assert grad_fn is not None
+        loss, grads = jnp.full([], jnp.nan), grad_fn(perturbed)
+    _check_structure(params, grads)
+    return loss, grads
+
+
+def agree(scalars: tuple[Any, ...]) -> list[jax.Array]:
+    """Casts scalars to float32 and makes them the same on all devices of a shard_map.
+
+    Under ``jax.shard_map(..., check_vma=True)`` a value computed from a device's own
+    gradient differs between devices and could not stand in a replicated state: the
+    devices' mean is taken (one reduction of a few floats, there only).
+    """
+    stacked = jnp.stack([jnp.asarray(x).astype(jnp.float32) for x in scalars])
+    axes = tuple(jax.typeof(stacked).manual_axis_type.varying)
+    return list(jax.lax.pmean(stacked, axes) if axes else stacked)
+
+
+def diagnostics(state: optax.OptState) -> dict[str, jax.Array]:
+    """Finds the diagnostics of a method in the state of any chain that contains it.
+
+    Args:
+        state: state of an Optax transformation.
+
+    Returns:
+        Name -> float32 scalar, the fields of `Diagnostics`; empty if there is no
+        method in the chain.
+
+    Example:
+        >>> import jax.numpy as jnp, optax, sam_jax
+        >>> tx = optax.chain(sam_jax.sharpness_aware(sam_jax.scale(0.1)), optax.sgd(0.1))
+        >>> list(sam_jax.diagnostics(tx.init(jnp.zeros(2))))
+        ['grad_norm', 'perturbation_norm', 'gradient_cosine', 'perturbed_loss']
+    """
+    found = [
+        leaf
+        for leaf in jax.tree.leaves(
+            state, is_leaf=lambda node: isinstance(node, Diagnostics)
+        )
+        if isinstance(leaf, Diagnostics)
+    ]
+    return found[0]._asdict() if found else {}
+
+
+def with_grad_fn(
+    tx: optax.GradientTransformation, grad_fn: Callable[..., optax.Updates]
+) -> optax.GradientTransformationExtraArgs:
+    """Binds a pure loss-gradient function once, instead of passing it to every update.
+
+    Args:
+        tx: a method, or a chain with one.
+        grad_fn: ``(params, **keywords) -> grads``. Of the update's keywords it is given
+            those that its signature names (all, if it takes ``**keywords``).
+
+    Returns:
+        A transformation whose ``update(grads, state, params, **keywords)`` calls
+        ``grad_fn(params, **keywords)`` where the method needs a gradient.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax, sam_jax
+        >>> grad_fn = jax.grad(lambda w, batch: jnp.mean((batch @ w) ** 2))
+        >>> ascent = optax.chain(sam_jax.normalize(), sam_jax.scale(0.1))
+        >>> tx = optax.chain(sam_jax.sharpness_aware(ascent), optax.sgd(0.1))
+        >>> tx = sam_jax.with_grad_fn(tx, grad_fn)
+        >>> w, batch = jnp.ones(2), jnp.eye(2)
+        >>> state = tx.init(w)
+        >>> updates, state = tx.update(grad_fn(w, batch=batch), state, w, batch=batch)
+    """
+    tx = optax.with_extra_args_support(tx)
+    parameters = inspect.signature(grad_fn).parameters.values()
+    takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+    # The first parameter is the weights'; they come by position.
+    named = {p.name for p in list(parameters)[1:]}
+
+    def update_fn(
+        updates: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, optax.OptState]:
+        keywords = {k: v for k, v in extra_args.items() if takes_all or k in named}
+
+        def bound(weights: optax.Params) -> optax.Updates:
+            return grad_fn(weights, **keywords)
+
+        return tx.update(updates, state, params, grad_fn=bound, **extra_args)
+
+    return optax.GradientTransformationExtraArgs(tx.init, update_fn)
+
+
+def pmean(axis_name: str | tuple[str, ...]) -> optax.GradientTransformation:
+    """Averages the updates over the devices of a ``jax.shard_map`` axis.
+
+    Where it stands in a chain decides who shares a perturbation: in
+    ``chain(sam(rho), pmean("data"), sgd)`` each device perturbs with the gradient of
+    its own examples (m-sharpness, Foret et al. 2021); with a ``pmean`` before ``sam``
+    as well, all share one. With ``check_vma=True`` (JAX's default) mark the parameters
+    as varying, ``jax.lax.pcast(params, "data", to="varying")``, before differentiating,
+    or the gradients arrive summed over the devices already.
+
+    Args:
+        axis_name: name (or names) of the mapped axis.
+
+    Returns:
+        A stateless transformation.
+    """
+    return optax.stateless(lambda updates, _: jax.lax.pmean(updates, axis_name))
+
+
+def _kept_only(
+    ascent: optax.GradientTransformationExtraArgs, mask: Mask
+) -> optax.GradientTransformationExtraArgs:
+    """The ascent on the parameters of the mask, no displacement of the others."""
+
+    def others(tree: Any) -> Any:
+        kept = mask(tree) if callable(mask) else mask
+        return jax.tree.map(lambda keep: not keep, kept)
+
+    return optax.chain(
+        optax.masked(ascent, mask), optax.masked(optax.set_to_zero(), others)
+    )
+
+
+def _check_structure(params: optax.Params, grads: optax.Updates) -> None:
+    """Names the first leaf in which the second gradient differs from the parameters."""
+    expected = _shapes(params)
+    got = _shapes(grads)
+    for path in [*expected, *got]:
+        if expected.get(path) != got.get(path):
+            raise ValueError(
+                f"grad_fn(params) must return a tree like params; at {path!r} params "
+                f"have {expected.get(path, 'nothing')}, the gradient has "
+                f"{got.get(path, 'nothing')}"
+            )
+    if jax.tree.structure(params) != jax.tree.structure(grads):
+        raise ValueError(
+            "grad_fn(params) must return a tree like params, got other containers: "
+            f"{jax.tree.structure(grads)} for {jax.tree.structure(params)}"
+        )
+
+
+def _shapes(tree: Any) -> dict[str, str]:
+    return {
+        jax.tree_util.keystr(path): f"shape {jnp.shape(leaf)}"
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }

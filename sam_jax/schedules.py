@@ -1,0 +1,118 @@
+"""Step sizes, radii and mixing weights of the papers, as Optax schedules.
+
+A schedule is a function of the update count, from 0. The papers count steps (or
+epochs) from 1: with ``n = count // transition_steps + 1``, ``transition_steps`` is 1
+for a formula per step, or the number of updates in an epoch for one per epoch.
+Constant, cosine, linear and piecewise ones are Optax's own.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def one_over_t() -> optax.Schedule:
+    r"""The weight :math:`\lambda_t = 1/t`, t from 1 (Oikonomou and Loizou 2025).
+
+    Example:
+        >>> print([round(float(one_over_t()(count)), 2) for count in range(4)])
+        [1.0, 0.5, 0.33, 0.25]
+    """
+    return power_decay(1.0, 1.0)
+
+
+def one_minus_one_over_t() -> optax.Schedule:
+    r"""The weight :math:`\lambda_t = 1 - 1/t`, t from 1 (Oikonomou and Loizou 2025).
+
+    Example:
+        >>> schedule = one_minus_one_over_t()
+        >>> print([round(float(schedule(count)), 2) for count in range(4)])
+        [0.0, 0.5, 0.67, 0.75]
+    """
+    decay = one_over_t()
+    return lambda count: 1 - jnp.asarray(decay(count))
+
+
+def power_decay(
+    init_value: float, exponent: float, transition_steps: int = 1
+) -> optax.Schedule:
+    r"""The diminishing value :math:`\eta / n^p`, n from 1.
+
+    As a step size with p = 1 and 0.5001 these are "Diminish 1" and "Diminish 2" of
+    Khanh et al. 2024, section 5 (per epoch there). As a radius, ``power_decay(C, p)``
+    is :math:`\rho_k = C / k^p` of Corollary 3.5; p = 0.001 is the "almost constant"
+    radius of Remark 3.6.
+
+    Args:
+        init_value: :math:`\eta`, the value at n = 1; finite, >= 0.
+        exponent: p, >= 0.
+        transition_steps: updates for which n stays the same, >= 1.
+
+    Returns:
+        A schedule of the update count.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+
+    Example:
+        >>> schedule = power_decay(0.1, 0.5, transition_steps=10)
+        >>> print([round(float(schedule(count)), 4) for count in (0, 9, 10, 30)])
+        [0.1, 0.1, 0.0707, 0.05]
+    """
+    _check(init_value, transition_steps)
+    if not 0 <= exponent < float("inf"):
+        raise ValueError(f"exponent must be a finite number >= 0, got {exponent!r}")
+
+    def schedule(count: jax.typing.ArrayLike) -> jax.Array:
+        return init_value / _n(count, transition_steps) ** exponent
+
+    return schedule
+
+
+def log_decay(
+    init_value: float, transition_steps: int = 1, period: int = 5
+) -> optax.Schedule:
+    r"""The diminishing value :math:`\eta / (m \log m)`, :math:`m=\lfloor n/5\rfloor+2`.
+
+    "Diminish 3" of Khanh et al. 2024, section 5 (per epoch there), natural logarithm, n
+    from 1. The authors' code keeps :math:`\eta` in the first epoch and starts from
+    m = 3 in the second; this is the paper's formula.
+
+    Args:
+        init_value: :math:`\eta`; finite, >= 0. The first value is 0.721 times it.
+        transition_steps: updates for which n stays the same, >= 1.
+        period: number of n for which m stays the same (5 in the paper), >= 1.
+
+    Returns:
+        A schedule of the update count.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+
+    Example:
+        >>> schedule = log_decay(0.1)
+        >>> print([round(float(schedule(count)), 4) for count in (0, 3, 4, 9)])
+        [0.0721, 0.0721, 0.0303, 0.018]
+    """
+    _check(init_value, transition_steps)
+    if period < 1:
+        raise ValueError(f"period must be an integer >= 1, got {period!r}")
+
+    def schedule(count: jax.typing.ArrayLike) -> jax.Array:
+        m = jnp.floor(_n(count, transition_steps) / period) + 2
+        return init_value / (m * jnp.log(m))
+
+    return schedule
+
+
+def _n(count: jax.typing.ArrayLike, transition_steps: int) -> jax.Array:
+    return (jnp.asarray(count) // transition_steps + 1).astype(float)
+
+
+def _check(init_value: float, transition_steps: int) -> None:
+    if not 0 <= init_value < float("inf"):
+        raise ValueError(f"init_value must be a finite number >= 0, got {init_value!r}")
+    if transition_steps < 1:
+        raise ValueError(
+            f"transition_steps must be an integer >= 1, got {transition_steps!r}"
+        )
