@@ -90,7 +90,7 @@ def sharpness_aware(
     Example:
         >>> import jax, jax.numpy as jnp, optax, sam_jax
         >>> loss = lambda w: jnp.sum(w**4)
-        >>> ascent = optax.chain(sam_jax.normalize(), sam_jax.scale(0.1))  # this is sam(0.1)
+        >>> ascent = optax.chain(sam_jax.normalize(), sam_jax.scale(0.1))  # SAM
         >>> tx = optax.chain(sam_jax.sharpness_aware(ascent), optax.sgd(0.01))
         >>> w = jnp.array([1.0, 0.0])
         >>> updates, state = tx.update(
@@ -215,7 +215,7 @@ def diagnostics(state: optax.OptState) -> dict[str, jax.Array]:
 
     Example:
         >>> import jax.numpy as jnp, optax, sam_jax
-        >>> tx = optax.chain(sam_jax.sharpness_aware(sam_jax.scale(0.1)), optax.sgd(0.1))
+        >>> tx = optax.chain(sam_jax.sam(0.1), optax.sgd(0.1))
         >>> list(sam_jax.diagnostics(tx.init(jnp.zeros(2))))
         ['grad_norm', 'perturbation_norm', 'gradient_cosine', 'perturbed_loss']
     """
