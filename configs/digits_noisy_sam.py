@@ -1,0 +1,24 @@
+"""Digits with 40 % wrong training labels: the quickest picture of what SAM does.
+
+    python -m sam_jax.main --config=configs/digits_noisy_sam.py
+    python -m sam_jax.main --config=configs/digits_noisy_sam.py:sgd
+
+1,000 training digits, of which 400 carry the label of another class; 500 for the test
+(true labels), the rest for validation. EXPECTED
+"""
+
+from sam_jax.train.config import default_config, load_method
+
+
+def get_config(method: str = "sam"):
+    config = default_config()
+    config.data.name = "digits"
+    config.data.validation = 297
+    config.data.label_noise = 0.4
+    config.model.name = "resnet_digits"
+    config.epochs = 60
+    config.batch_size = 50
+    config.learning_rate = 0.1
+    config.log_every_steps = 10
+    config.method = load_method(method, card=__file__, overrides={"sam": {"rho": 0.5}})
+    return config

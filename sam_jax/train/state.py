@@ -1,0 +1,63 @@
+"""The state of a run: everything that a step changes."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sam_jax import models
+from sam_jax.train import optimizer as optimizer_lib
+
+
+class TrainState(NamedTuple):
+    """Everything that a step changes and a checkpoint keeps.
+
+    Attributes:
+        step: updates done. Scalar, int32.
+        params: the weights; always the clean ones, never perturbed.
+        model_state: running statistics, ``{"batch_stats": ...}`` or empty.
+        opt_state: state of the method and of the optimizer.
+        average: moving averages of ``(params, model_state)`` for evaluation, or None.
+    """
+
+    step: jax.Array
+    params: optax.Params
+    model_state: Any
+    opt_state: optax.OptState
+    average: tuple[optax.Params, Any] | None
+
+
+def init_state(
+    key: jax.Array,
+    images: jax.Array,
+    model: models.Model,
+    optimizer: optimizer_lib.Optimizer,
+    ema_decay: float,
+) -> TrainState:
+    """The state before the first step.
+
+    Args:
+        key: seeds the weights.
+        images: an example batch, float [B, H, W, C].
+        model: the network.
+        optimizer: method and optimizer.
+        ema_decay: above zero, averages are kept.
+
+    Returns:
+        The state; no two of its arrays share memory, so that it can be donated.
+    """
+    params, model_state = model.init(key, images)
+    average = (params, model_state) if ema_decay else None
+    return TrainState(
+        step=jnp.zeros([], jnp.int32),
+        params=params,
+        model_state=model_state,
+        opt_state=optimizer.tx.init(params),
+        average=jax.tree.map(jnp.copy, average),
+    )
+
+
+def evaluated(state: TrainState) -> tuple[optax.Params, Any]:
+    """The weights and statistics to evaluate: the averages where they are kept."""
+    return state.average or (state.params, state.model_state)

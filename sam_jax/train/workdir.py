@@ -1,0 +1,93 @@
+"""The folder of a run: a fresh one, or the one to continue in."""
+
+import contextlib
+import datetime
+import fcntl
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+
+from sam_jax import errors
+from sam_jax.train import config as config_lib
+
+CONFIG_FILE = "config.json"
+_LOCK_FILE = ".lock"
+
+
+def fresh(config: config_lib.Config, root: pathlib.Path) -> pathlib.Path:
+    """A dated folder name under ``root`` that does not exist yet.
+
+    Args:
+        config: of the run; data, model and method are part of the name.
+        root: such as ``runs``.
+
+    Returns:
+        The path; nothing is created.
+    """
+    now = datetime.datetime.now().strftime("%Y-%m-%d_%H%M%S")
+    what = f"{config.data.name}_{config.model.name}_{config.method.name}"
+    names = (
+        f"{now}_{what}{suffix}" for suffix in ["", *map("_{}".format, range(2, 100))]
+    )
+    return next(root / name for name in names if not (root / name).exists())
+
+
+@contextlib.contextmanager
+def claimed(workdir: pathlib.Path, config: config_lib.Config) -> Iterator[None]:
+    """Makes the folder this run's, or checks that it is, and locks it meanwhile.
+
+    Args:
+        workdir: created if it does not exist.
+        config: of the run; written on the first use, compared on later ones.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        UserError: if the folder cannot be written, is something else's, belongs to a
+            run with another configuration, or is in use by another process.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        files = {path.name for path in workdir.iterdir()} - {_LOCK_FILE}
+        if files and CONFIG_FILE not in files:
+            raise errors.UserError(
+                f"{workdir} is not empty and not the folder of a run (no {CONFIG_FILE} "
+                "in it): give another --workdir"
+            )
+        lock = (workdir / _LOCK_FILE).open("w")
+    except OSError as error:
+        raise errors.UserError(
+            f"cannot write to {workdir} ({error.strerror}): give another --workdir"
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise errors.UserError(
+                f"another process is training in {workdir}: wait for it, or give "
+                "another --workdir"
+            ) from error
+        _write_or_compare(workdir / CONFIG_FILE, config)
+        yield
+
+
+def _write_or_compare(path: pathlib.Path, config: config_lib.Config) -> None:
+    resolved = config_lib.to_json(config)
+    if path.exists():
+        try:
+            stored = json.loads(path.read_text())
+        except ValueError as error:
+            raise errors.UserError(
+                f"{path} is damaged: give another --workdir"
+            ) from error
+        changed = config_lib.differences(stored, json.loads(resolved))
+        if changed:
+            raise errors.UserError(
+                f"{path.parent} belongs to a run with another configuration "
+                f"({'; '.join(changed)}): give another --workdir, or the same settings"
+            )
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(resolved + "\n")
+    os.replace(temporary, path)
