@@ -67,5 +67,5 @@ def _as_float(value: Any) -> float | None:
         return None
     try:
         return float(value)
-    except TypeError:
+    except (TypeError, OverflowError):
         return None

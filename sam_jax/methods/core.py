@@ -104,11 +104,12 @@ def sharpness_aware(
         ascent = _kept_only(ascent, mask)
 
     def init_fn(params: optax.Params) -> SharpnessAwareState:
-        zero = jnp.zeros([], jnp.float32)
+        # One array per field: a state that shares buffers could not be donated.
+        zeros = [jnp.zeros([], jnp.float32) for _ in Diagnostics._fields]
         return SharpnessAwareState(
             count=jnp.zeros([], jnp.int32),
             ascent=ascent.init(params),
-            diagnostics=Diagnostics(*[zero] * len(Diagnostics._fields)),
+            diagnostics=Diagnostics(*zeros),
         )
 
     def update_fn(

@@ -27,7 +27,7 @@ def norm(tree: Any) -> jax.Array:
     leaves = _wide_leaves(tree)
     if not leaves:
         return jnp.zeros([], jnp.float32)
-    dtype = jnp.result_type(*leaves)
+    dtype = max((x.dtype for x in leaves), key=lambda dtype: dtype.itemsize)
     largest = jnp.stack(
         [jnp.max(jnp.abs(x), initial=0).astype(dtype) for x in leaves]
     ).max()
@@ -36,7 +36,10 @@ def norm(tree: Any) -> jax.Array:
     exponent = jnp.clip(jnp.frexp(largest)[1], -limit, limit)
     shrink = jnp.ldexp(jnp.ones([], dtype), -exponent)
     squares = [jnp.sum(jnp.square(x.astype(dtype) * shrink)) for x in leaves]
-    return jnp.sqrt(jnp.stack(squares).sum()) * jnp.ldexp(jnp.ones([], dtype), exponent)
+    total = jnp.stack(squares).sum()
+    # The root has no derivative at zero; this way it is zero there, not NaN.
+    root = jnp.where(total == 0, 0, jnp.sqrt(jnp.where(total == 0, 1, total)))
+    return root * jnp.ldexp(jnp.ones([], dtype), exponent)
 
 
 def cosine(a: Any, b: Any) -> jax.Array:
@@ -84,7 +87,7 @@ def multiply(tree: Any, factor: jax.Array) -> Any:
 
 def _wide(x: Any) -> jax.Array:
     x = jnp.asarray(x)
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
 
 
 def _wide_leaves(tree: Any) -> list[jax.Array]:

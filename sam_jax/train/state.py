@@ -15,6 +15,8 @@ class TrainState(NamedTuple):
 
     Attributes:
         step: updates done. Scalar, int32.
+        seed: of all randomness of the run. Scalar, uint32; part of the state, so that
+            one compiled program serves all seeds.
         params: the weights; always the clean ones, never perturbed.
         model_state: running statistics, ``{"batch_stats": ...}`` or empty.
         opt_state: state of the method and of the optimizer.
@@ -22,6 +24,7 @@ class TrainState(NamedTuple):
     """
 
     step: jax.Array
+    seed: jax.Array
     params: optax.Params
     model_state: Any
     opt_state: optax.OptState
@@ -29,7 +32,7 @@ class TrainState(NamedTuple):
 
 
 def init_state(
-    key: jax.Array,
+    seed: jax.Array,
     images: jax.Array,
     model: models.Model,
     optimizer: optimizer_lib.Optimizer,
@@ -38,7 +41,7 @@ def init_state(
     """The state before the first step.
 
     Args:
-        key: seeds the weights.
+        seed: of the run; scalar, uint32.
         images: an example batch, float [B, H, W, C].
         model: the network.
         optimizer: method and optimizer.
@@ -47,10 +50,11 @@ def init_state(
     Returns:
         The state; no two of its arrays share memory, so that it can be donated.
     """
-    params, model_state = model.init(key, images)
+    params, model_state = model.init(jax.random.key(seed), images)
     average = (params, model_state) if ema_decay else None
     return TrainState(
         step=jnp.zeros([], jnp.int32),
+        seed=seed,
         params=params,
         model_state=model_state,
         opt_state=optimizer.tx.init(params),

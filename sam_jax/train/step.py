@@ -45,7 +45,7 @@ def make_train_step(
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         # ── Randomness is a function of the seed and the step, so that a resumed run
         #    repeats it; both gradients see the same augmentation and dropout.
-        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+        key = jax.random.fold_in(jax.random.key(state.seed), state.step)
         augment_key, dropout_key = jax.random.split(key)
         images = augment(augment_key, batch["image"])
 

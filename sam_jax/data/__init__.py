@@ -1,0 +1,26 @@
+"""Data sets: images in memory, batches as a function of (seed, step), augmentation.
+
+``load`` is the way in; ``augment`` works on its batches inside the jitted step.
+Importing this package imports neither TensorFlow nor scikit-learn.
+"""
+
+from sam_jax.data import augment
+from sam_jax.data.batches import ArraySource, Batch, Source
+from sam_jax.data.catalog import CATALOG, Entry, names
+from sam_jax.data.loading import Dataset, load
+from sam_jax.data.noise import symmetric_noise
+from sam_jax.data.splits import Split
+
+__all__ = [
+    "CATALOG",
+    "ArraySource",
+    "Batch",
+    "Dataset",
+    "Entry",
+    "Source",
+    "Split",
+    "augment",
+    "load",
+    "names",
+    "symmetric_noise",
+]

@@ -1,0 +1,160 @@
+"""Batches of a split: all the trainer knows about where examples come from."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Protocol, TypeAlias
+
+import numpy as np
+
+from sam_jax import errors
+from sam_jax.data import randomness, splits
+
+Batch: TypeAlias = dict[str, np.ndarray]
+
+
+class Source(Protocol):
+    """Examples in batches, in memory or streamed.
+
+    A batch is a dict of ``image`` uint8 [B, H, W, C], ``label`` int32 [B] and
+    ``true_label`` int32 [B]; those of ``eval_batches`` also have ``mask`` bool [B].
+    """
+
+    @property
+    def num_examples(self) -> int:
+        """Number of examples."""
+        ...
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """Number of whole batches in one pass; the rest of an epoch is dropped."""
+        ...
+
+    def batches(
+        self, *, batch_size: int, seed: int, start_step: int = 0
+    ) -> Iterator[Batch]:
+        """Endless shuffled batches from number ``start_step`` on.
+
+        Batch n is a function of ``seed`` and n alone, so that a run that was stopped
+        continues with the batches it would have seen.
+        """
+        ...
+
+    def eval_batches(self, batch_size: int) -> Iterator[Batch]:
+        """Every example once, in order; the last batch is padded, mask False there."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ArraySource:
+    """Source whose examples lie in memory.
+
+    Attributes:
+        split: the examples.
+
+    Example:
+        >>> labels = np.arange(5, dtype=np.int32)
+        >>> images = np.zeros((5, 2, 2, 1), np.uint8)
+        >>> source = ArraySource(splits.Split(images, labels, labels))
+        >>> batch = next(source.batches(batch_size=2, seed=0))
+        >>> batch["image"].shape, batch["label"].shape
+        ((2, 2, 2, 1), (2,))
+        >>> [int(b["mask"].sum()) for b in source.eval_batches(2)]
+        [2, 2, 1]
+    """
+
+    split: splits.Split
+
+    @property
+    def num_examples(self) -> int:
+        """Number of examples."""
+        return self.split.num_examples
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """Number of whole batches in one pass; the rest of an epoch is dropped.
+
+        Args:
+            batch_size: number of examples in a batch.
+
+        Returns:
+            At least 1.
+
+        Raises:
+            UserError: the batch size is not between 1 and the number of examples.
+        """
+        if not 1 <= batch_size <= self.num_examples:
+            raise errors.UserError(
+                f"batch_size={batch_size} is out of range: the split has "
+                f"{self.num_examples} examples; pass 1 to {self.num_examples}"
+            )
+        return self.num_examples // batch_size
+
+    def batches(
+        self, *, batch_size: int, seed: int, start_step: int = 0
+    ) -> Iterator[Batch]:
+        """Endless shuffled batches from number ``start_step`` on.
+
+        Each epoch has its own permutation, drawn from ``(seed, epoch)``.
+
+        Args:
+            batch_size: number of examples in a batch.
+            seed: of the permutations, not negative.
+            start_step: number of the first batch, counted from 0 over all epochs.
+
+        Returns:
+            Iterator of batches without ``mask``.
+
+        Raises:
+            UserError: the batch size is not between 1 and the number of examples.
+        """
+        # Not itself a generator, so that a wrong batch size is reported at once.
+        steps = self.steps_per_epoch(batch_size)
+        return self._batches(batch_size, steps, seed, start_step)
+
+    def _batches(
+        self, batch_size: int, steps: int, seed: int, start_step: int
+    ) -> Iterator[Batch]:
+        epoch, step = divmod(start_step, steps)
+        while True:
+            generator = randomness.generator(seed, randomness.Stream.BATCHES, epoch)
+            order = generator.permutation(self.num_examples)
+            for first in range(step * batch_size, steps * batch_size, batch_size):
+                yield self._gather(order[first : first + batch_size])
+            epoch, step = epoch + 1, 0
+
+    def eval_batches(self, batch_size: int) -> Iterator[Batch]:
+        """Every example once, in order.
+
+        Args:
+            batch_size: number of examples in a batch; may exceed the split's.
+
+        Returns:
+            Iterator of batches of one size, with ``mask`` bool [B]: False marks the
+            padding of the last batch, whose images and labels are zero.
+
+        Raises:
+            UserError: the batch size is below 1.
+        """
+        if batch_size < 1:
+            raise errors.UserError(
+                f"batch_size={batch_size} is out of range: pass at least 1"
+            )
+        return self._eval_batches(batch_size)
+
+    def _eval_batches(self, batch_size: int) -> Iterator[Batch]:
+        for first in range(0, self.num_examples, batch_size):
+            last = min(first + batch_size, self.num_examples)
+            batch = self._gather(np.arange(first, last))
+            batch["mask"] = np.ones(last - first, bool)
+            missing = batch_size - (last - first)
+            yield {key: _pad(value, missing) for key, value in batch.items()}
+
+    def _gather(self, indices: np.ndarray) -> Batch:
+        chosen = self.split.take(indices)
+        return {
+            "image": chosen.images,
+            "label": chosen.labels,
+            "true_label": chosen.true_labels,
+        }
+
+
+def _pad(array: np.ndarray, missing: int) -> np.ndarray:
+    return np.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1))

@@ -1,0 +1,72 @@
+"""The one table of data sets whose facts are known before they are read."""
+
+import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """Published facts of a data set.
+
+    Attributes:
+        num_classes: labels are 0 to ``num_classes - 1``.
+        image_shape: height, width, channels.
+        train_examples: size of the original training set.
+        test_examples: size of the test set.
+        mean: per channel, over the original training set, in units of pixel / 255.
+        std: per channel, likewise.
+    """
+
+    num_classes: int
+    image_shape: tuple[int, int, int]
+    train_examples: int
+    test_examples: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+# The statistics are those in use everywhere, so that results compare. Those of
+# CIFAR are over the training set; some codes use per-image averages of the standard
+# deviation instead (CIFAR-10: 0.2023, 0.1994, 0.2010).
+CATALOG: Mapping[str, Entry] = MappingProxyType(
+    {
+        "digits": Entry(10, (8, 8, 1), 1297, 500, (0.3058,), (0.3764,)),
+        "mnist": Entry(10, (28, 28, 1), 60_000, 10_000, (0.1307,), (0.3081,)),
+        "fashion_mnist": Entry(10, (28, 28, 1), 60_000, 10_000, (0.2860,), (0.3530,)),
+        "cifar10": Entry(
+            10,
+            (32, 32, 3),
+            50_000,
+            10_000,
+            (0.4914, 0.4822, 0.4465),
+            (0.2470, 0.2435, 0.2616),
+        ),
+        "cifar100": Entry(
+            100,
+            (32, 32, 3),
+            50_000,
+            10_000,
+            (0.5071, 0.4865, 0.4409),
+            (0.2673, 0.2564, 0.2762),
+        ),
+        "svhn_cropped": Entry(
+            10,
+            (32, 32, 3),
+            73_257,
+            26_032,
+            (0.4377, 0.4438, 0.4728),
+            (0.1980, 0.2010, 0.1970),
+        ),
+    }
+)
+
+
+def names() -> tuple[str, ...]:
+    """Names of the data sets in the catalog; any other name is looked up in TFDS.
+
+    Example:
+        >>> names()
+        ('digits', 'mnist', 'fashion_mnist', 'cifar10', 'cifar100', 'svhn_cropped')
+    """
+    return tuple(CATALOG)

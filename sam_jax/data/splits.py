@@ -1,0 +1,172 @@
+"""Training, validation and test examples as arrays, and how they are divided."""
+
+import dataclasses
+
+import numpy as np
+
+from sam_jax import errors
+from sam_jax.data import randomness
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+    """Labelled images in memory.
+
+    Attributes:
+        images: uint8 [N, H, W, C].
+        labels: int32 [N], what training sees; wrong on purpose under label noise.
+        true_labels: int32 [N], as published.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    true_labels: np.ndarray
+
+    @property
+    def num_examples(self) -> int:
+        """Number N of examples."""
+        return len(self.images)
+
+    def take(self, indices: np.ndarray) -> "Split":
+        """The examples at ``indices``, in that order."""
+        return Split(
+            self.images[indices], self.labels[indices], self.true_labels[indices]
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RawDataset:
+    """A data set as published: what a reader returns.
+
+    Attributes:
+        train: the original training set.
+        test: the test set.
+        num_classes: labels are 0 to ``num_classes - 1``.
+    """
+
+    train: Split
+    test: Split
+    num_classes: int
+
+
+def check_labels(raw: RawDataset, name: str) -> None:
+    """Refuses data that cannot be classified.
+
+    Args:
+        raw: what was read.
+        name: of the data set, for the message.
+
+    Raises:
+        UserError: an empty split, fewer than two classes, or a label out of range.
+    """
+    if raw.num_classes < 2:
+        raise errors.UserError(
+            f"data set {name!r} has {raw.num_classes} class: "
+            "classification needs at least 2; choose another data set"
+        )
+    for which, split in (("training", raw.train), ("test", raw.test)):
+        if split.num_examples == 0:
+            raise errors.UserError(
+                f"the {which} split of data set {name!r} is empty: "
+                "at least 1 example is needed; prepare it again or choose another"
+            )
+        low, high = int(split.true_labels.min()), int(split.true_labels.max())
+        if low < 0 or high >= raw.num_classes:
+            raise errors.UserError(
+                f"the {which} split of data set {name!r} has labels {low} to {high}: "
+                f"with {raw.num_classes} classes, 0 to {raw.num_classes - 1} are "
+                "allowed; unlabelled examples must be left out"
+            )
+
+
+def check_validation(validation: float) -> None:
+    """Refuses what is neither a share of the training set nor a number of examples.
+
+    Args:
+        validation: see ``validation_examples``.
+
+    Raises:
+        UserError: with what is allowed.
+    """
+    share = 0 <= validation < 1
+    # 1.0 may be meant as all examples or as one.
+    ambiguous = validation == 1 and isinstance(validation, float)
+    count = validation >= 1 and float(validation).is_integer() and not ambiguous
+    if not (share or count):
+        raise errors.UserError(
+            f"validation={validation} is neither a share in [0, 1) of the training "
+            "set nor a whole number of examples: pass such as 0.1 or 5000, 0 for none"
+        )
+
+
+def validation_examples(validation: float, num_examples: int) -> int:
+    """Number of examples to hold out.
+
+    Args:
+        validation: below 1 the share of the examples, else their number. Whole floats
+            count as numbers, since configurations may turn 5000 into 5000.0.
+        num_examples: size of the original training set.
+
+    Returns:
+        The number, 0 for no validation split.
+
+    Raises:
+        UserError: the share rounds to no example, or nothing is left to train on.
+
+    Example:
+        >>> validation_examples(0.1, 50_000), validation_examples(5000, 50_000)
+        (5000, 5000)
+    """
+    check_validation(validation)
+    share = validation < 1
+    held_out = round(validation * num_examples) if share else int(validation)
+    if validation > 0 and held_out == 0:
+        raise errors.UserError(
+            f"validation={validation} of {num_examples} training examples is an empty "
+            f"split: pass at least 1 example, or 0 for no validation split"
+        )
+    if held_out >= num_examples:
+        raise errors.UserError(
+            f"validation={validation} holds out {held_out} of {num_examples} training "
+            f"examples and leaves none to train on: pass less than {num_examples}"
+        )
+    return held_out
+
+
+def hold_out(
+    train: Split, *, validation: float, train_examples: int | None, seed: int
+) -> tuple[Split, Split | None]:
+    """Divides the original training set by a seeded permutation.
+
+    The validation examples depend on the seed and ``validation`` alone, and a smaller
+    ``train_examples`` keeps a subset of what a larger one keeps.
+
+    Args:
+        train: the original training set.
+        validation: share or number to hold out; see ``validation_examples``.
+        train_examples: how many of the rest to keep; None keeps all.
+        seed: of the permutation.
+
+    Returns:
+        Training split and validation split (None if nothing is held out), each in the
+        original order.
+
+    Raises:
+        UserError: an empty split, or more examples asked for than there are.
+    """
+    held_out = validation_examples(validation, train.num_examples)
+    available = train.num_examples - held_out
+    kept = available if train_examples is None else train_examples
+    if not (isinstance(kept, int) and 1 <= kept <= available):
+        raise errors.UserError(
+            f"train_examples={train_examples} is out of range: {available} of "
+            f"{train.num_examples} training examples are left after {held_out} for "
+            f"validation; pass 1 to {available}, or None for all"
+        )
+    generator = randomness.generator(seed, randomness.Stream.SPLIT)
+    order = generator.permutation(train.num_examples)
+    # Sorted, because reading forwards through memory is faster.
+    kept_split = train.take(np.sort(order[held_out : held_out + kept]))
+    if held_out == 0:
+        return kept_split, None
+    return kept_split, train.take(np.sort(order[:held_out]))

@@ -1,0 +1,264 @@
+"""Data sets of TensorFlow Datasets (TFDS), read into memory.
+
+TensorFlow runs only while a data set is prepared; what was prepared is read without it.
+"""
+
+import contextlib
+import io
+import logging
+import os
+import pathlib
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from sam_jax import errors
+from sam_jax.data import catalog, splits
+
+_FORMAT = "array_record"  # allows random access, and reading without TensorFlow
+_READ_AT_ONCE = 1000  # records
+_PROBE_SECONDS = 10
+
+_log = logging.getLogger(__name__)
+
+
+def read(
+    name: str, *, data_dir: str | None, manual_dir: str | None, download: bool
+) -> splits.RawDataset:
+    """Reads the splits ``train`` and ``test`` of a TFDS data set.
+
+    A data set that is not yet in ``data_dir`` is prepared first. TFDS then takes an
+    archive from ``manual_dir`` if the file there has the name and the SHA-256 checksum
+    that TFDS has registered for the address it would fetch; it fetches the others.
+
+    Args:
+        name: of the data set, as TFDS writes it.
+        data_dir: where prepared data lie; None is the default folder of TFDS.
+        manual_dir: where archives lie that were fetched by hand; looked at only if the
+            data set has to be prepared.
+        download: whether archives may be fetched from the network.
+
+    Returns:
+        The examples, in the order that TFDS fixes.
+
+    Raises:
+        UserError: an unknown name, a data set that is no image classification with
+            images of one shape, archives that are missing or damaged, folders that
+            cannot be used, or a package that is not installed.
+    """
+    try:
+        with _quiet():
+            builder = _builder(name, data_dir)
+            _check_features(builder, name)
+            if not builder.data_path.exists():
+                _prepare(builder, name, manual_dir, download)
+            _check_prepared(builder, name)
+            return splits.RawDataset(
+                train=_read_split(builder, "train"),
+                test=_read_split(builder, "test"),
+                num_classes=builder.info.features["label"].num_classes,
+            )
+    except ImportError as error:
+        raise errors.UserError(
+            f"data set {name!r} needs a package that is missing ({error}): "
+            "pip install 'sam_jax[train]' installs TensorFlow, TensorFlow Datasets "
+            "and what they need"
+        ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hides the chatter of TFDS and TensorFlow; errors still come as exceptions."""
+    chatty = [logging.getLogger(name) for name in ("absl", "urllib3")]
+    levels = [logger.level for logger in chatty]
+    # TensorFlow's C++ reads these when it is loaded.
+    silence = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}
+    added = silence.keys() - os.environ.keys()
+    os.environ.update({key: silence[key] for key in added})
+    try:
+        for logger in chatty:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(chatty, levels, strict=True):
+            logger.setLevel(level)
+        for key in added:
+            os.environ.pop(key, None)
+
+
+def _builder(name: str, data_dir: str | None) -> Any:
+    import tensorflow_datasets as tfds
+
+    try:
+        return tfds.builder(name, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError as error:
+        # Without the community's sets, whose names would be fetched from the network.
+        known = tfds.list_builders(with_community_datasets=False)
+        raise errors.UserError(_unknown(name, known)) from error
+    except (ValueError, RuntimeError) as error:
+        raise errors.UserError(
+            f"data set {name!r} cannot be opened in TFDS: {_one_line(error)}; "
+            "check its variant and data_dir"
+        ) from error
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    """Message that suggests any known name, but lists the catalog only."""
+    suggested = errors.unknown("data set", name, [*known, *catalog.names()])
+    listed = errors.unknown("data set", name, catalog.names())
+    return (
+        f"{suggested.partition(' There are: ')[0]} "
+        f"There are: {listed.partition(' There are: ')[2]}, and those of TFDS"
+    )
+
+
+def _check_features(builder: Any, name: str) -> None:
+    """Refuses what is no image classification, before anything is fetched."""
+    import tensorflow_datasets as tfds
+
+    features = builder.info.features
+    has_names = isinstance(features, tfds.features.FeaturesDict)
+    named: dict[str, Any] = dict(features.items()) if has_names else {}
+    image, label = named.get("image"), named.get("label")
+    shape: Any = image.shape if isinstance(image, tfds.features.Image) else (None,)
+    images_fit = None not in shape and getattr(image, "np_dtype", None) == np.uint8
+    labels_fit = isinstance(label, tfds.features.ClassLabel) and label.num_classes
+    if not (images_fit and labels_fit):
+        raise errors.UserError(
+            f"data set {name!r} does not fit: needed are features 'image', uint8 of "
+            f"one shape, and 'label', a class; it has {_one_line(features)}"
+        )
+
+
+def _prepare(builder: Any, name: str, manual_dir: str | None, download: bool) -> None:
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download import download_manager
+
+    archives = {
+        url: info.filename or url.rpartition("/")[2]
+        for url, info in (builder.url_infos or {}).items()
+    }
+    folder = None if manual_dir is None else pathlib.Path(manual_dir).expanduser()
+    missing = {
+        url: file
+        for url, file in archives.items()
+        if folder is None or not (folder / file).is_file()
+    }
+    wanted = (
+        f"wanted are {', '.join(sorted(missing.values())) or 'its archives'}: put "
+        "them into a folder DIR and pass config.data.manual_dir=DIR, or pass "
+        "config.data.data_dir=DIR where the data set is prepared already"
+    )
+    unprepared = f"data set {name!r} is not prepared in {builder.data_dir}"
+    if folder is not None and not folder.is_dir():
+        raise errors.UserError(
+            f"config.data.manual_dir={manual_dir} is not a folder, and {unprepared}; "
+            f"{wanted}"
+        )
+    if not download and (missing or not archives):
+        raise errors.UserError(f"{unprepared} and downloading is off; {wanted}")
+    if missing and not _reachable(address := next(iter(missing))):
+        raise errors.UserError(f"{unprepared} and {address} is out of reach; {wanted}")
+
+    _log.info("preparing data set %s in %s", name, builder.data_dir)
+    _keep_accelerators_free()
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
+    root = pathlib.Path(builder.data_dir_root)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        # A folder of its own: TFDS would take what it once extracted from an archive
+        # of the same name, and MNIST's archives are named like Fashion-MNIST's.
+        with tempfile.TemporaryDirectory(dir=root, prefix="extract_") as extract_dir:
+            builder.download_and_prepare(
+                file_format=_FORMAT,
+                download_config=tfds.download.DownloadConfig(
+                    manual_dir=folder, extract_dir=extract_dir, try_download_gcs=False
+                ),
+            )
+    except download_manager.NonMatchingChecksumError as error:
+        raise errors.UserError(
+            f"an archive of data set {name!r} is damaged or not the published one: "
+            f"{str(error).splitlines()[0].rstrip(':')}; fetch it again"
+        ) from error
+    except tfds.download.DownloadError as error:
+        raise errors.UserError(
+            f"cannot fetch data set {name!r}: {_one_line(error)}; {wanted}"
+        ) from error
+    except AssertionError as error:  # archives that only a person can fetch
+        raise errors.UserError(
+            f"cannot prepare data set {name!r}: {_one_line(error)}; {wanted}"
+        ) from error
+    except OSError as error:
+        if type(error).__module__.startswith("requests"):
+            raise errors.UserError(
+                f"cannot fetch data set {name!r}: {_one_line(error)}; {wanted}"
+            ) from error
+        raise errors.UserError(
+            f"cannot prepare data set {name!r} in config.data.data_dir={root}: "
+            f"{_one_line(error)}; pass a folder that can be written"
+        ) from error
+
+
+def _reachable(url: str) -> bool:
+    """Whether a server answers: TFDS itself tries for minutes before it gives up."""
+    import requests
+
+    if not url.startswith("http"):
+        return True
+    try:
+        requests.head(url, timeout=_PROBE_SECONDS)
+    except requests.RequestException:
+        return False
+    return True
+
+
+def _keep_accelerators_free() -> None:
+    """Keeps TensorFlow, which only writes files here, from taking a GPU's memory."""
+    import tensorflow as tf
+
+    # Too late if the caller has used TensorFlow before: then it is theirs to decide.
+    with contextlib.suppress(RuntimeError):
+        tf.config.set_visible_devices([], "GPU")
+
+
+def _check_prepared(builder: Any, name: str) -> None:
+    """Refuses prepared data that cannot be read here."""
+    file_format = builder.info.file_format.value
+    if file_format != _FORMAT:
+        raise errors.UserError(
+            f"data set {name!r} in {builder.data_dir} was prepared as {file_format}, "
+            f"and {_FORMAT} is needed: pass another config.data.data_dir=DIR"
+        )
+    if not {"train", "test"} <= set(builder.info.splits):
+        raise errors.UserError(
+            f"data set {name!r} has splits {', '.join(sorted(builder.info.splits))}: "
+            "train and test are needed; choose another data set"
+        )
+
+
+def _read_split(builder: Any, split: str) -> splits.Split:
+    source = builder.as_data_source(split)
+    shape = builder.info.features["image"].shape
+    images = np.empty((len(source), *shape), np.uint8)
+    labels = np.empty(len(source), np.int32)
+    for first in range(0, len(source), _READ_AT_ONCE):
+        indices = range(first, min(first + _READ_AT_ONCE, len(source)))
+        for index, example in zip(
+            indices, source.__getitems__(list(indices)), strict=True
+        ):
+            images[index] = example["image"]
+            labels[index] = example["label"]
+    return splits.Split(images, labels, labels)
+
+
+def _one_line(value: object, limit: int = 300) -> str:
+    """Text of ``value`` on one line and not too long."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= limit else f"{text[:limit]}..."

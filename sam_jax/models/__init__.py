@@ -1,0 +1,159 @@
+"""Networks for images, each a pair of pure functions ``init`` and ``apply``.
+
+A family of networks is one module of this package; it is found by being there. It has
+
+- ``MODELS``, a dict from names to factories
+  ``factory(num_classes, width, dtype, **options) -> flax.linen.Module``, where a
+  ``width`` of None means the published one, and ``options`` are keywords with defaults
+  that the user may set; and, where names carry numbers,
+- ``PATTERNS``, a dict from patterns such as ``"wrn{depth}_{widen}"`` to functions that
+  take these numbers by keyword and return a factory.
+
+The module is called as ``module(images, train)``, returns float32 logits and draws
+dropout from the stream ``"dropout"``.
+"""
+
+import importlib
+import inspect
+import pkgutil
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from flax import linen as nn
+
+from sam_jax import errors
+from sam_jax.models import checks
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+PyTree = Any
+
+
+class Model(NamedTuple):
+    """A network as two pure functions.
+
+    Attributes:
+        init: ``init(key, images) -> (params, model_state)``. Of ``images``, float
+            ``[batch, height, width, channels]``, only shape and dtype matter: a
+            ``jax.ShapeDtypeStruct`` will do. ``model_state`` is
+            ``{"batch_stats": ...}``, or ``{}`` without BatchNorm. All leaves of both
+            are float32.
+        apply: ``apply(params, model_state, images, *, train, key=None) -> (logits,
+            model_state)`` with float32 logits ``[batch, num_classes]``. ``train=True``
+            normalises by the statistics of the batch, moves the running ones and draws
+            dropout from ``key``; ``train=False`` returns the state as it came.
+    """
+
+    init: Callable[[jax.Array, Any], tuple[PyTree, PyTree]]
+    apply: Callable[..., tuple[jax.Array, PyTree]]
+
+
+def names() -> tuple[str, ...]:
+    """Names that :func:`build` knows, sorted.
+
+    Returns:
+        The names. Any ``wrn{depth}_{widen}`` exists besides those listed.
+
+    Example:
+        >>> "resnet18" in names()
+        True
+    """
+    return tuple(sorted(_collect("MODELS")))
+
+
+def build(
+    name: str,
+    *,
+    num_classes: int,
+    width: int | None = None,
+    dtype: str = "float32",
+    **options: Any,
+) -> Model:
+    """Builds a network by name.
+
+    Args:
+        name: one of :func:`names`, or a wide ResNet such as ``"wrn40_4"``.
+        num_classes: number of logits.
+        width: channels of the first stage (of an MLP: units per hidden layer; of a wide
+            ResNet: channels before widening). None means the published width.
+        dtype: what activations are computed in: ``"float32"``, ``"bfloat16"`` or
+            ``"float16"``. Parameters, statistics and logits are float32 always.
+        **options: what this network alone has, such as ``dropout`` of wide ResNets.
+
+    Returns:
+        The network's ``init`` and ``apply``.
+
+    Raises:
+        UserError: for an unknown name, option or dtype, or a number out of range.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> model = build("mlp", num_classes=10, width=8)
+        >>> images = jnp.zeros([2, 8, 8, 1])
+        >>> params, state = model.init(jax.random.key(0), images)
+        >>> logits, state = model.apply(params, state, images, train=False)
+        >>> logits.shape, state
+        ((2, 10), {})
+    """
+    factory = _factory(name)
+    settings = list(inspect.signature(factory).parameters)
+    for option in options:
+        if option not in settings:
+            valid = [setting for setting in settings if setting != "num_classes"]
+            message = errors.unknown(f"option of model {name!r}", option, valid)
+            raise errors.UserError(message)
+    if dtype not in DTYPES:
+        raise errors.UserError(errors.unknown("dtype", dtype, DTYPES))
+    checks.count("num_classes", num_classes)
+    if width is not None:
+        checks.count("width", width)
+    return _pure(factory(num_classes, width, dtype, **options))
+
+
+def _collect(table: str) -> dict[str, Any]:
+    """The entries of a table, ``"MODELS"`` or ``"PATTERNS"``, of all families."""
+    entries = {}
+    for module in pkgutil.iter_modules(__path__, prefix=f"{__name__}."):
+        entries |= getattr(importlib.import_module(module.name), table, {})
+    return entries
+
+
+def _factory(name: str) -> Callable[..., nn.Module]:
+    models, patterns = _collect("MODELS"), _collect("PATTERNS")
+    if name in models:
+        return models[name]
+    for pattern, family in patterns.items():
+        # "wrn{depth}_{widen}" reads as a pattern of numbers without leading zeros.
+        regex = re.sub(r"\{(\w+)\}", r"(?P<\1>[1-9][0-9]*)", pattern)
+        if match := re.fullmatch(regex, name):
+            return family(**{k: int(v) for k, v in match.groupdict().items()})
+    raise errors.UserError(errors.unknown("model", name, [*models, *patterns]))
+
+
+def _pure(module: nn.Module) -> Model:
+    def init(key: jax.Array, images: Any) -> tuple[PyTree, PyTree]:
+        # Lazy: the parameters are drawn without running the network once.
+        state = dict(module.lazy_init(key, images, train=False))
+        params = state.pop("params")
+        return params, state
+
+    def apply(
+        params: PyTree,
+        model_state: PyTree,
+        images: jax.Array,
+        *,
+        train: bool,
+        key: jax.Array | None = None,
+    ) -> tuple[jax.Array, PyTree]:
+        logits, changed = module.apply(
+            {"params": params, **model_state},
+            images,
+            train=train,
+            rngs=None if key is None else {"dropout": key},
+            mutable=list(model_state) if train else [],
+        )
+        return logits, {**model_state, **changed}
+
+    return Model(init, apply)

@@ -1,0 +1,108 @@
+"""The layers that the families share, with their settings written once.
+
+Convolutions have no bias and start He normal over their *outputs*: weights of variance
+2 / (kernel area * output channels), which keeps the variance of the gradient through a
+ReLU layer as it flows back (He et al. 2015, Section 2.2), the usual start of ResNets.
+The linear head starts LeCun normal, variance 1 / inputs, with a zero bias: no ReLU
+follows it.
+
+Padding is the same on both sides, also at a stride of 2, where ``"SAME"`` would pad the
+far side only: this is the padding of the published networks.
+
+References:
+    He, Zhang, Ren and Sun, Delving deep into rectifiers, 2015, arXiv:1502.01852.
+"""
+
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+
+def conv(features: int, kernel: int, stride: int = 1, *, dtype: str) -> nn.Conv:
+    """Square convolution without bias.
+
+    Args:
+        features: output channels.
+        kernel: side of the kernel, odd.
+        stride: step in both directions.
+        dtype: what to compute in.
+
+    Returns:
+        The layer.
+    """
+    return nn.Conv(
+        features,
+        (kernel, kernel),
+        strides=stride,
+        padding=kernel // 2,
+        use_bias=False,
+        kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
+        dtype=dtype,
+    )
+
+
+def batch_norm(
+    *,
+    train: bool,
+    dtype: str,
+    scale_init: nn.initializers.Initializer = nn.initializers.ones,
+) -> nn.BatchNorm:
+    """BatchNorm over all but the channels, its statistics in float32.
+
+    The running statistics keep 0.9 of themselves at a step. The variance that they
+    gather is the one that normalises the batch (divided by n, not n - 1).
+
+    Args:
+        train: normalise by the batch and move the running statistics.
+        dtype: what to compute the output in.
+        scale_init: initial scale.
+
+    Returns:
+        The layer.
+    """
+    return nn.BatchNorm(
+        use_running_average=not train,
+        momentum=0.9,
+        epsilon=1e-5,
+        scale_init=scale_init,
+        dtype=dtype,
+    )
+
+
+def stages(
+    blocks: tuple[int, ...], width: int, stride: int = 2
+) -> Iterator[tuple[int, int]]:
+    """Features and stride of every block of a ResNet, first to last.
+
+    Args:
+        blocks: number of blocks of each stage.
+        width: features of the first stage; each next one has twice as many.
+        stride: of the first block of every stage but the first.
+
+    Yields:
+        ``(features, stride)`` of a block.
+
+    Example:
+        >>> list(stages((1, 2), width=16))
+        [(16, 1), (32, 2), (32, 1)]
+    """
+    for stage, count in enumerate(blocks):
+        for block in range(count):
+            yield width * 2**stage, stride if stage > 0 and block == 0 else 1
+
+
+def linear_head(x: jax.Array, num_classes: int) -> jax.Array:
+    """Logits from the mean of a feature map over its pixels, both in float32.
+
+    Call it inside a compact method: it makes a layer.
+
+    Args:
+        x: ``[batch, height, width, channels]``.
+        num_classes: number of logits.
+
+    Returns:
+        float32 logits ``[batch, num_classes]``.
+    """
+    return nn.Dense(num_classes)(jnp.mean(x, axis=(1, 2), dtype=jnp.float32))

@@ -1,0 +1,46 @@
+"""Multilayer perceptron: the smallest network, without BatchNorm."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from sam_jax.models import checks
+
+
+class MLP(nn.Module):
+    """Hidden layers with ReLU on the flattened image, then a linear head.
+
+    Hidden layers start He normal over their inputs, the head LeCun normal; biases zero.
+
+    Attributes:
+        depth: number of hidden layers; 0 is logistic regression.
+        num_classes: number of logits.
+        width: units of a hidden layer.
+        dtype: what to compute in.
+    """
+
+    depth: int
+    num_classes: int
+    width: int
+    dtype: str
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+        """Images ``[batch, ...]`` to float32 logits ``[batch, num_classes]``."""
+        del train
+        x = images.reshape(images.shape[0], -1)
+        he_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+        for _ in range(self.depth):
+            x = nn.relu(
+                nn.Dense(self.width, kernel_init=he_normal, dtype=self.dtype)(x)
+            )
+        return nn.Dense(self.num_classes)(x.astype(jnp.float32))
+
+
+def mlp(num_classes: int, width: int | None, dtype: str, depth: int = 2) -> nn.Module:
+    """MLP of ``depth`` hidden layers, 512 units each."""
+    checks.count("depth", depth, least=0)
+    return MLP(depth, num_classes, width or 512, dtype)
+
+
+MODELS = {"mlp": mlp}

@@ -1,0 +1,183 @@
+"""Residual networks with BatchNorm and ReLU after the convolutions (ResNet).
+
+The CIFAR-style networks of the sharpness-aware papers keep the four stages of the
+ImageNet ones, but begin with a 3x3 convolution and no pooling, for images of 32x32.
+They are not the narrower CIFAR networks of He et al., Section 4.2.
+
+References:
+    He, Zhang, Ren and Sun, Deep residual learning for image recognition, 2015,
+    arXiv:1512.03385.
+    Goyal et al., Accurate, large minibatch SGD, 2017, arXiv:1706.02677 (last scales of
+    blocks start at zero, so that a block starts as the identity).
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from sam_jax.models import layers
+
+
+class Convolution(NamedTuple):
+    """Shape of one convolution of a block."""
+
+    kernel: int
+    features: int
+    stride: int = 1
+
+
+BlockPlan = Callable[[int, int], tuple[Convolution, ...]]
+
+
+def basic(features: int, stride: int) -> tuple[Convolution, ...]:
+    """The two convolutions of a basic block (He et al., Figure 5 left)."""
+    return Convolution(3, features, stride), Convolution(3, features)
+
+
+def bottleneck(features: int, stride: int) -> tuple[Convolution, ...]:
+    """The three convolutions of a bottleneck block (He et al., Figure 5 right).
+
+    The stride is that of the 3x3 convolution ("v1.5"), not of the first 1x1 one as in
+    the paper: so no pixel is skipped, and today's ResNet-50 numbers have it.
+    """
+    return (
+        Convolution(1, features),
+        Convolution(3, features, stride),
+        Convolution(1, 4 * features),
+    )
+
+
+class Block(nn.Module):
+    """Convolutions with a shortcut around them.
+
+    Attributes:
+        convolutions: first to last; BatchNorm follows each, ReLU all but the last.
+        stride: of the whole block.
+        dtype: what to compute in.
+        last_scale: initial scale of the last BatchNorm.
+    """
+
+    convolutions: tuple[Convolution, ...]
+    stride: int
+    dtype: str
+    last_scale: nn.initializers.Initializer
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Features ``[batch, height, width, channels]`` to features."""
+        *inner, last = self.convolutions
+        shortcut = x
+        for kernel, features, stride in inner:
+            x = layers.conv(features, kernel, stride, dtype=self.dtype)(x)
+            x = nn.relu(layers.batch_norm(train=train, dtype=self.dtype)(x))
+        x = layers.conv(last.features, last.kernel, last.stride, dtype=self.dtype)(x)
+        x = layers.batch_norm(
+            train=train, dtype=self.dtype, scale_init=self.last_scale
+        )(x)
+        if self.stride != 1 or shortcut.shape[-1] != last.features:
+            shortcut = layers.conv(last.features, 1, self.stride, dtype=self.dtype)(
+                shortcut
+            )
+            shortcut = layers.batch_norm(train=train, dtype=self.dtype)(shortcut)
+        return nn.relu(x + shortcut)
+
+
+class CifarStem(nn.Module):
+    """3x3 convolution: keeps all pixels of a small image."""
+
+    features: int
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Images to features of the same height and width."""
+        x = layers.conv(self.features, 3, dtype=self.dtype)(x)
+        return nn.relu(layers.batch_norm(train=train, dtype=self.dtype)(x))
+
+
+class ImageNetStem(nn.Module):
+    """7x7 convolution of stride 2, then 3x3 max-pool of stride 2."""
+
+    features: int
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Images to features of a quarter of the height and width."""
+        x = layers.conv(self.features, 7, 2, dtype=self.dtype)(x)
+        x = nn.relu(layers.batch_norm(train=train, dtype=self.dtype)(x))
+        # Padded with -inf, not zeros, so that the border is exact for any input.
+        return nn.pool(x, -jnp.inf, jax.lax.max, (3, 3), (2, 2), ((1, 1), (1, 1)))
+
+
+class ResNet(nn.Module):
+    """Stem, stages of blocks, mean over the pixels, linear head.
+
+    Attributes:
+        blocks: number of blocks of each stage.
+        num_classes: number of logits.
+        width: channels of the first stage.
+        dtype: what to compute in.
+        plan: convolutions of a block from its features and stride.
+        stem: what makes ``width`` channels of the image.
+        last_scale: initial scale of the last BatchNorm of each block.
+    """
+
+    blocks: tuple[int, ...]
+    num_classes: int
+    width: int
+    dtype: str
+    plan: BlockPlan = basic
+    stem: Callable[..., nn.Module] = CifarStem
+    last_scale: nn.initializers.Initializer = nn.initializers.ones
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+        """Images ``[batch, height, width, channels]`` to float32 logits."""
+        x = self.stem(self.width, self.dtype)(images, train)
+        for features, stride in layers.stages(self.blocks, self.width):
+            convolutions = self.plan(features, stride)
+            x = Block(convolutions, stride, self.dtype, self.last_scale)(x, train)
+        return layers.linear_head(x, self.num_classes)
+
+
+def resnet18(num_classes: int, width: int | None, dtype: str) -> nn.Module:
+    """CIFAR-style ResNet-18, 64 channels wide."""
+    return ResNet((2, 2, 2, 2), num_classes, width or 64, dtype)
+
+
+def resnet34(num_classes: int, width: int | None, dtype: str) -> nn.Module:
+    """CIFAR-style ResNet-34, 64 channels wide."""
+    return ResNet((3, 4, 6, 3), num_classes, width or 64, dtype)
+
+
+def resnet50(num_classes: int, width: int | None, dtype: str) -> nn.Module:
+    """CIFAR-style ResNet-50, 64 channels wide (256 after the first stage)."""
+    return ResNet((3, 4, 6, 3), num_classes, width or 64, dtype, bottleneck)
+
+
+def resnet50_imagenet(num_classes: int, width: int | None, dtype: str) -> nn.Module:
+    """ResNet-50 for images of 224x224, as published (He et al., Table 1), v1.5."""
+    return ResNet(
+        (3, 4, 6, 3),
+        num_classes,
+        width or 64,
+        dtype,
+        plan=bottleneck,
+        stem=ImageNetStem,
+        last_scale=nn.initializers.zeros,
+    )
+
+
+def resnet_digits(num_classes: int, width: int | None, dtype: str) -> nn.Module:
+    """Three basic blocks, 16 channels wide: for the 8x8 digits, seconds on a CPU."""
+    return ResNet((1, 1, 1), num_classes, width or 16, dtype)
+
+
+MODELS = {
+    factory.__name__: factory
+    for factory in (resnet18, resnet34, resnet50, resnet50_imagenet, resnet_digits)
+}

@@ -1,0 +1,314 @@
+"""Checkpoints of a run: the last and the best, written behind the training's back.
+
+The only module that knows Orbax. On disk, ``<workdir>/checkpoints/<step>`` holds the
+state (``state``), what the run had reached (``metrics``) and the digests of both
+(``SHA256SUMS``), because the array format itself does not notice a flipped bit.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import pathlib
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from orbax.checkpoint import v1 as ocp
+
+from sam_jax import errors
+
+_DIGESTS = "SHA256SUMS"
+
+
+class Checkpoints:
+    """The checkpoints in ``<workdir>/checkpoints``; a context manager.
+
+    The last and the best one are kept, older ones are deleted once a newer one is
+    complete. A process killed at any moment leaves every complete checkpoint as it was;
+    what it had half written is ignored and cleaned up by the next one.
+
+    Args:
+        workdir: the folder of the run; made if it does not exist.
+
+    Raises:
+        UserError: if the folder cannot be written, or holds something unreadable.
+
+    Example:
+        >>> import tempfile
+        >>> state = {"w": jnp.arange(3.0), "step": jnp.int32(7)}
+        >>> with Checkpoints(pathlib.Path(tempfile.mkdtemp())) as checkpoints:
+        ...     checkpoints.save(7, state, {"best": 0.9}, is_best=True)
+        ...     restored, progress = checkpoints.restore(state)
+        >>> restored["w"], progress
+        (Array([0., 1., 2.], dtype=float32), {'best': 0.9})
+    """
+
+    def __init__(self, workdir: pathlib.Path):
+        self.directory = pathlib.Path(workdir).absolute() / "checkpoints"
+        _silence_orbax()
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            probe = self.directory / f".probe-{jax.process_index()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise errors.UserError(
+                f"cannot write to {self.directory} ({error.strerror}): give another "
+                "--workdir"
+            ) from error
+        self._saving: int | None = None
+        self._pending: ocp.AsyncResponse[bool] | None = None
+        self._checkpointer = self._open()
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def latest_step(self) -> int | None:
+        """The step of the newest save begun, or None."""
+        latest = self._checkpointer.latest
+        return None if latest is None else latest.step
+
+    def best_step(self) -> int | None:
+        """The step of the newest save with ``is_best``, or None."""
+        return _best_step(self._checkpointer.checkpoints)
+
+    def save(
+        self, step: int, state: Any, progress: dict[str, Any], *, is_best: bool
+    ) -> None:
+        """Begins to save; first waits for the save before to end.
+
+        Returns as soon as the arrays have left the device: ``state`` may be donated.
+        The last saved step again is not written again: it is the same state.
+
+        Args:
+            step: updates done; not below ``latest_step()``.
+            state: a pytree of arrays and typed PRNG keys.
+            progress: plain JSON that ``restore`` gives back.
+            is_best: keep this one until another one is the best.
+
+        Raises:
+            UserError: if this save, or the one before, could not be written; the
+                checkpoints that were complete are still there.
+            TypeError: if ``progress`` is no JSON.
+            ValueError: if ``step`` is below ``latest_step()``.
+        """
+        self.wait()
+        latest = self.latest_step()
+        if latest == step:
+            return
+        if latest is not None and step < latest:
+            raise ValueError(f"step {step} is before the last saved one, {latest}")
+        # A copy as JSON keeps it: later changes by the caller do not reach it.
+        record = json.loads(json.dumps({"is_best": is_best, "progress": progress}))
+        self._saving = step
+        with self._failures():
+            self._pending = self._checkpointer.save_checkpointables_async(
+                step, {"state": _without_empty(state)}, metrics=record, force=True
+            )
+
+    def restore(
+        self, abstract_state: Any, step: int | None = None
+    ) -> tuple[Any, dict[str, Any]] | None:
+        """Reads a checkpoint.
+
+        Args:
+            abstract_state: the state expected, with ``jax.ShapeDtypeStruct`` (or
+                arrays) as leaves; their shardings are those of the result, whatever
+                they were when the checkpoint was written.
+            step: which one; the last by default.
+
+        Returns:
+            The state, the same bits as saved, and ``progress``; None if nothing is
+            saved.
+
+        Raises:
+            UserError: if the checkpoint is damaged, belongs to another model or method,
+                is none at all, or does not exist. Nothing is deleted.
+        """
+        self.wait()
+        found = {each.step: each for each in self._checkpointer.checkpoints}
+        if step is None and not found:
+            return None
+        step = max(found) if step is None else step
+        if step not in found:
+            raise errors.UserError(
+                f"no checkpoint of step {step} in {self.directory}: "
+                f"there are {sorted(found) or 'none'}"
+            )
+        folder = self.directory / str(step)
+        _check_undamaged(folder)
+        metadata = self._checkpointer.checkpointables_metadata(step).metadata
+        _check_compatible(folder, metadata["state"], abstract_state)
+        expected = jax.tree.map(_abstract, abstract_state)
+        restored = self._checkpointer.load_checkpointables(
+            step, {"state": _without_empty(expected)}
+        )["state"]
+        restored = jax.tree.map(
+            lambda leaf, value: value if leaf.size else _empty(leaf), expected, restored
+        )
+        record: Any = found[step].metrics
+        return restored, record["progress"]
+
+    def wait(self) -> None:
+        """Waits until the last save is complete; raises UserError if it failed."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            with self._failures():
+                pending.result()
+
+    def close(self) -> None:
+        """Waits as ``wait`` does, and gives the resources back."""
+        try:
+            self.wait()
+        finally:
+            self._checkpointer.close()
+
+    def _open(self) -> ocp.training.Checkpointer:
+        # Orbax copies its options deeply: a bound method would bring a copy of self.
+        finalization = ocp.options.AsyncOptions(
+            post_finalization_callback=lambda: self._write_digests()
+        )
+        try:
+            return ocp.training.Checkpointer(
+                str(self.directory),
+                context=ocp.Context(async_options=finalization),
+                preservation_policy=_LastAndBest(),
+                cleanup_tmp_directories=True,
+            )
+        except ValueError as error:
+            for folder in self.directory.glob("[0-9]*"):
+                _check_undamaged(folder)
+            raise errors.UserError(
+                f"a checkpoint in {self.directory} is damaged ({_brief(error)}): move "
+                "it away, or give another --workdir"
+            ) from error
+
+    def _write_digests(self) -> None:
+        # Runs in the background just before Orbax renames the folder to its last name
+        # (or, on an object store, marks it as complete).
+        temporary = self.directory.glob(f"{self._saving}.*")
+        folder = next(temporary, self.directory / str(self._saving))
+        files = sorted(path for path in folder.glob("*/**/*") if path.is_file())
+        lines = [f"{_digest(path)}  {path.relative_to(folder)}\n" for path in files]
+        (folder / _DIGESTS).write_text("".join(lines))
+
+    @contextlib.contextmanager
+    def _failures(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            # Orbax forgets the older checkpoints when it begins to save: look again.
+            self._pending = None
+            self._checkpointer = self._open()
+            raise errors.UserError(
+                f"could not save step {self._saving} to {self.directory} "
+                f"({_brief(error)}): the checkpoints before it are kept; make room or "
+                "mend the folder, then start again"
+            ) from error
+
+
+class _LastAndBest:
+    """Which ones stay: the last, the best, and whatever has no record of ours."""
+
+    def should_preserve(
+        self, checkpoints: Sequence[Any], *, context: object
+    ) -> list[bool]:
+        del context
+        keep = {max(each.step for each in checkpoints), _best_step(checkpoints)}
+        return [each.step in keep or each.metrics is None for each in checkpoints]
+
+
+def _best_step(checkpoints: Sequence[Any]) -> int | None:
+    best = (each.step for each in checkpoints if (each.metrics or {}).get("is_best"))
+    return max(best, default=None)
+
+
+def _check_undamaged(folder: pathlib.Path) -> None:
+    """Raises UserError unless the files are those that were written."""
+    remove = f"remove {folder} to go on from the checkpoint before it"
+    try:
+        lines = (folder / _DIGESTS).read_text().splitlines()
+    except (OSError, ValueError):
+        lines = []
+    if not lines:
+        raise errors.UserError(
+            f"{folder} is no complete checkpoint (no readable {_DIGESTS} in it): "
+            f"{remove}, or give another --workdir"
+        )
+    for line in lines:
+        digest, _, name = line.partition("  ")
+        path = folder / name
+        if not path.is_file() or _digest(path) != digest:
+            raise errors.UserError(
+                f"checkpoint {folder} is damaged "
+                f"({name} is {'not as written' if path.exists() else 'missing'}): "
+                f"{remove}, or give another --workdir"
+            )
+
+
+def _check_compatible(folder: pathlib.Path, stored: Any, expected: Any) -> None:
+    """Raises UserError with the first leaf that differs in path, shape or dtype."""
+    have = _signatures(stored)
+    want = _signatures(expected)
+    for path in [*want, *have]:
+        if have.get(path) != want.get(path):
+            raise errors.UserError(
+                f"checkpoint {folder} is of another model or method (leaf '{path}': "
+                f"stored {have.get(path, 'nothing')}, expected "
+                f"{want.get(path, 'nothing')}): give another --workdir, or the "
+                "settings it was written with"
+            )
+
+
+def _signatures(tree: Any) -> dict[str, str]:
+    """For each leaf with data, in order: its path, and such as ``float32[3,4]``."""
+    signatures = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.eval_shape(jax.random.key_data, _abstract(leaf))
+        if 0 not in leaf.shape:
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            signatures[name] = f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
+    return signatures
+
+
+def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+
+
+def _without_empty(tree: Any) -> Any:
+    # Orbax refuses arrays without elements; their shape says all there is to know.
+    return jax.tree.map(lambda leaf: leaf if leaf.size else None, tree)
+
+
+def _empty(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+    return jnp.zeros(leaf.shape, leaf.dtype, device=leaf.sharding)
+
+
+def _digest(path: pathlib.Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _brief(error: BaseException) -> str:
+    """The first line of an error, without the long paths that TensorStore quotes."""
+    text = (str(error) or type(error).__name__).splitlines()[0]
+    return re.sub(r'"[^"]*":? ?', "", text)[:160]
+
+
+def _silence_orbax() -> None:
+    # Orbax reports each of its steps through absl. A failure it logs once per thread,
+    # hundreds of lines for a full disk, and raises as well: the exception will do.
+    # Adding the same filter again changes nothing.
+    logging.getLogger("absl").addFilter(_is_not_from_orbax)
+
+
+def _is_not_from_orbax(record: logging.LogRecord) -> bool:
+    return f"{os.sep}orbax{os.sep}" not in record.pathname

@@ -1,0 +1,51 @@
+"""Loss and accuracy on every example of a split, each exactly once."""
+
+import jax
+import numpy as np
+
+from sam_jax.train import sharding, state
+from sam_jax.train.build import Run
+
+Scores = dict[str, dict[str, float]]  # split -> {"loss": ..., "accuracy": ...}
+
+
+def evaluate(run: Run, train_state: state.TrainState) -> Scores:
+    """Evaluates on the validation set, if there is one, and on the test set.
+
+    Args:
+        run: the parts of the run.
+        train_state: its averaged weights are evaluated, if it has any.
+
+    Returns:
+        Mean cross-entropy and accuracy (a fraction), on the true labels.
+
+    Example:
+        >>> from sam_jax.train import build, config
+        >>> settings = config.default_config()
+        >>> settings.data.name, settings.model.name = "digits", "mlp"
+        >>> run = build.build(settings)
+        >>> sorted(evaluate(run, run.init(run.seed)))
+        ['test', 'validation']
+    """
+    params, model_state = state.evaluated(train_state)
+    # Rounded up to a multiple of the devices; what pads the last batch is masked.
+    devices = run.mesh.size
+    batch_size = -(-run.config.eval_batch_size // devices) * devices
+    scores = {}
+    for split in ("validation", "test"):
+        source = getattr(run.dataset, split)
+        if source is None:
+            continue
+        sums = jax.device_get(
+            [
+                run.eval_step(params, model_state, sharding.put_batch(batch, run.mesh))
+                for batch in source.eval_batches(batch_size)
+            ]
+        )
+        totals = {
+            name: np.sum([batch[name] for batch in sums], dtype=np.float64)
+            for name in ("loss", "accuracy", "examples")
+        }
+        examples = totals.pop("examples")
+        scores[split] = {name: float(x / examples) for name, x in totals.items()}
+    return scores

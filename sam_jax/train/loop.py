@@ -1,0 +1,253 @@
+"""A run from start to end: build, resume, train, evaluate, save, report."""
+
+import json
+import os
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from sam_jax.train import build as build_lib
+from sam_jax.train import (
+    checkpoint,
+    interrupt,
+    metrics,
+    report,
+    sharding,
+    state,
+    window,
+    workdir,
+)
+from sam_jax.train import config as config_lib
+from sam_jax.train import results as results_lib
+from sam_jax.train.evaluation import Scores, evaluate
+
+
+class Stopped(Exception):
+    """The run was asked to stop; its state is saved.
+
+    Attributes:
+        signal: SIGTERM or SIGINT.
+        step: updates done and saved.
+    """
+
+    def __init__(self, signal: int, step: int) -> None:
+        super().__init__(f"stopped after step {step}; the state is saved")
+        self.signal = signal
+        self.step = step
+
+
+class Diverged(RuntimeError):
+    """The loss or an update is NaN or infinite."""
+
+
+def train_and_evaluate(
+    config: config_lib.Config,
+    folder: str | os.PathLike[str],
+    command: str | None = None,
+) -> dict[str, Any]:
+    """Trains as configured, or continues the run that the folder holds.
+
+    Args:
+        config: with the keys of `default_config`.
+        folder: of the run; created if missing.
+        command: how to continue the run, for the header.
+
+    Returns:
+        The results; see `sam_jax.train.results.collect`. They are also in
+        ``results.json``.
+
+    Raises:
+        UserError: if a setting, the data, the folder or its checkpoint will not do.
+        Diverged: if the loss or an update is not finite, unless
+            ``config.on_nonfinite`` is ``"skip"``.
+        Stopped: after SIGTERM or Ctrl-C, with the state saved.
+    """
+    folder = pathlib.Path(folder)
+    # ── Build. Mistakes of the configuration show before the folder is touched.
+    run = build_lib.build(config)
+    with (
+        workdir.claimed(folder, config),
+        checkpoint.Checkpoints(folder) as checkpoints,
+        report.Report() as out,
+    ):
+        # ── Resume, or start.
+        restored = checkpoints.restore(run.abstract_state())
+        fresh = {"seconds": 0.0, "best": None}
+        train_state, progress = restored or (run.init(run.seed), fresh)
+        start = int(train_state.step)
+        out.header(_header(run, train_state, folder, command))
+
+        # ── Train.
+        if start == run.total_steps:
+            out.message("This run is finished: nothing is left to do.")
+        else:
+            with (
+                metrics.open_writers(
+                    folder,
+                    json.loads(config_lib.to_json(config)),
+                    resume_step=start if restored else None,
+                    wandb_mode=config.wandb.mode,
+                    wandb_project=config.wandb.project,
+                    wandb_name=config.wandb.name,
+                ) as writers,
+                interrupt.Interrupt() as stop,
+                results_lib.pictures(folder),
+            ):
+                _train(run, train_state, progress, checkpoints, writers, out, stop)
+
+        # ── Results.
+        results = results_lib.collect(folder, progress)
+        out.summary(results_lib.rows(results), results_lib.fields(results, folder))
+        return results
+
+
+def _train(
+    run: build_lib.Run,
+    train_state: state.TrainState,
+    progress: dict[str, Any],
+    checkpoints: checkpoint.Checkpoints,
+    writers: metrics.Writers,
+    out: report.Report,
+    stop: interrupt.Interrupt,
+) -> None:
+    """Trains to the end, or until it is asked to stop; saves on the way."""
+    config = run.config
+    start = int(train_state.step)
+    batches = run.dataset.train.batches(
+        batch_size=config.batch_size, seed=config.seed, start_step=start
+    )
+    recent = window.Window(
+        start,
+        config.log_every_steps,
+        config.batch_size,
+        accept_nonfinite=config.on_nonfinite == "skip",
+    )
+    evaluate_every = config.eval_every_epochs * run.steps_per_epoch
+    save_every = config.checkpoint_every_epochs * run.steps_per_epoch
+    clock = time.monotonic()
+    out.progress(start, run.total_steps, config.batch_size)
+
+    for done in range(start + 1, run.total_steps + 1):
+        # ── One step. Its metrics are read once the next one is on its way.
+        batch = sharding.put_batch(next(batches), run.mesh)
+        train_state, step_metrics = run.train_step(train_state, batch)
+        if done == start + 1:
+            jax.block_until_ready(step_metrics)
+            took = report.duration(time.monotonic() - clock)
+            out.message(f"compiled and ran the first step in {took}")
+            recent.restart_clock()
+        recent.add(step_metrics)
+        _log(recent.ready, run, checkpoints, writers, out)
+
+        last = done == run.total_steps
+        evaluates = last or done % evaluate_every == 0
+        stops = stop.received if not last else None
+        saves = last or stops is not None or done % save_every == 0
+        if not (evaluates or saves):
+            continue
+        # Nothing is saved before every update so far is known to be finite.
+        _log(recent.flush, run, checkpoints, writers, out)
+
+        # ── Evaluate. Validation selects; the test is only reported.
+        is_best = False
+        if evaluates:
+            scores = evaluate(run, train_state)
+            epoch = done / run.steps_per_epoch
+            for split, values in scores.items():
+                writers.write(done, split, {**values, "epoch": epoch})
+            is_best = _improves(progress, scores, done)
+            out.evaluation(epoch, config.epochs, done, scores)
+
+        # ── Save.
+        if saves or is_best:
+            now = time.monotonic()
+            progress["seconds"] += now - clock
+            clock = now
+            checkpoints.save(done, train_state, progress, is_best=is_best)
+        if stops is not None:
+            checkpoints.wait()
+            raise Stopped(stops, done)
+        recent.restart_clock()
+
+
+def _log(
+    fetch: Callable[[], window.Row | None],
+    run: build_lib.Run,
+    checkpoints: checkpoint.Checkpoints,
+    writers: metrics.Writers,
+    out: report.Report,
+) -> None:
+    """Writes and shows the next row of training metrics, if there is one."""
+    try:
+        row = fetch()
+    except window.NotFiniteError as error:
+        checkpoints.wait()
+        saved = checkpoints.latest_step()
+        seen = ", ".join(f"{name} {x:.4g}" for name, x in error.metrics.items())
+        raise Diverged(
+            f"the loss or the update of step {error.step} is not finite ({seen}). "
+            + (f"The checkpoint of step {saved} is good. " if saved else "")
+            + "Lower config.learning_rate or config.method.rho, clip with "
+            "--config.clip_norm=1, or leave such updates out with "
+            "--config.on_nonfinite=skip"
+        ) from error
+    if row is None:
+        return
+    values = dict(row.metrics)
+    left_out = round((1 - values.pop("finite")) * row.steps)
+    if left_out:
+        out.warning(f"step {row.step}: {left_out} updates not finite, left out")
+    if not run.config.data.label_noise:
+        del values["true_accuracy"]
+    epoch = row.step / run.steps_per_epoch
+    writers.write(row.step, "train", {**values, "epoch": epoch})
+    out.step(row.step, values)
+
+
+def _improves(progress: dict[str, Any], scores: Scores, step: int) -> bool:
+    """Whether this is the best validation accuracy so far, and notes it."""
+    if "validation" not in scores:
+        return False
+    accuracy = scores["validation"]["accuracy"]
+    best = progress["best"]
+    if best is not None and accuracy <= best["accuracy"]:
+        return False
+    progress["best"] = {"step": step, "accuracy": accuracy}
+    return True
+
+
+def _header(
+    run: build_lib.Run,
+    train_state: state.TrainState,
+    folder: pathlib.Path,
+    command: str | None,
+) -> dict[str, str]:
+    config, dataset, start = run.config, run.dataset, int(train_state.step)
+    held_out = dataset.validation.num_examples if dataset.validation else 0
+    method = dict(config.method)
+    name = method.pop("name")
+    coefficients = ", ".join(f"{key} {value}" for key, value in sorted(method.items()))
+    device = run.mesh.devices.flat[0]
+    parameters = sum(x.size for x in jax.tree.leaves(train_state.params))
+    fields = {
+        "devices": f"{run.mesh.size} x {device.device_kind}",
+        "data": f"{dataset.name}: {dataset.train.num_examples} training, {held_out} "
+        f"validation, {dataset.test.num_examples} test images",
+        "model": f"{config.model.name}, {parameters:,} parameters, "
+        f"{config.model.dtype}",
+        "method": f"{name} ({coefficients})" if coefficients else name,
+        "optimizer": f"{config.optimizer.name}, learning rate {config.learning_rate:g} "
+        f"({config.schedule.name}), weight decay {config.weight_decay.value:g} "
+        f"({config.weight_decay.kind})",
+        "batch size": f"{config.batch_size}, all of it sharing one perturbation",
+        "steps": f"{run.total_steps} ({config.epochs} epochs of {run.steps_per_epoch})",
+        "workdir": str(folder),
+    }
+    if start:
+        fields["resumed"] = f"after step {start}"
+    if command:
+        fields["to resume"] = command
+    return fields

@@ -1,0 +1,119 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sam_jax import data, errors
+from sam_jax.data import splits
+
+
+def numbered(num_examples):
+    labels = np.arange(num_examples, dtype=np.int32)
+    return data.Split(np.zeros((num_examples, 1, 1, 1), np.uint8), labels, labels)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.integers(2, 80).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n - 1))),
+    st.integers(0, 2**40),
+)
+def test_splits_are_disjoint_and_complete(sizes, seed):
+    num_examples, held_out = sizes
+    train, validation = splits.hold_out(
+        numbered(num_examples), validation=held_out, train_examples=None, seed=seed
+    )
+    parts = [train.labels] if validation is None else [train.labels, validation.labels]
+    assert (validation is None) == (held_out == 0)
+    assert len(parts[-1]) == held_out or validation is None
+    np.testing.assert_array_equal(
+        np.sort(np.concatenate(parts)), np.arange(num_examples)
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 2**40))
+def test_fewer_training_examples_are_a_subset_beside_the_same_validation(a, b, seed):
+    def divide(kept):
+        return splits.hold_out(
+            numbered(80), validation=20, train_examples=kept, seed=seed
+        )
+
+    (small, held_out), (large, same) = divide(min(a, b)), divide(max(a, b))
+    assert small.num_examples == min(a, b)
+    assert set(small.labels) <= set(large.labels)
+    np.testing.assert_array_equal(held_out.labels, same.labels)
+    assert not set(large.labels) & set(held_out.labels)
+
+
+def test_the_seed_chooses_the_validation_examples():
+    def held_out(seed):
+        divided = splits.hold_out(
+            numbered(1000), validation=0.1, train_examples=None, seed=seed
+        )
+        return set(divided[1].labels.tolist())
+
+    assert held_out(0) == held_out(0)
+    # Independent choices of 100 of 1000 share about 10.
+    assert len(held_out(0) & held_out(1)) < 30
+
+
+@pytest.mark.parametrize(
+    ("validation", "expected"),
+    [(0, 0), (0.0, 0), (0.1, 5000), (0.5, 25000), (1, 1), (5000, 5000), (5000.0, 5000)],
+)
+def test_validation_is_a_share_or_a_number(validation, expected):
+    assert splits.validation_examples(validation, 50_000) == expected
+
+
+@pytest.mark.parametrize("validation", [-0.1, -3, 1.0, 1.5, float("nan"), float("inf")])
+def test_validation_that_is_neither_is_refused(validation):
+    with pytest.raises(errors.UserError, match=r"validation=.* share in \[0, 1\)"):
+        splits.validation_examples(validation, 50_000)
+
+
+@pytest.mark.parametrize(
+    ("validation", "message"),
+    [
+        (100, r"holds out 100 of 100 .* less than 100"),
+        (250, r"holds out 250 of 100"),
+        (0.999, r"validation=0.999 holds out 100 of 100"),
+        (0.001, r"validation=0.001 of 100 .* empty"),
+    ],
+)
+def test_validation_that_empties_a_split_is_refused(validation, message):
+    with pytest.raises(errors.UserError, match=message):
+        splits.validation_examples(validation, 100)
+
+
+@pytest.mark.parametrize("train_examples", [0, -5, 81, 10.5])
+def test_training_examples_out_of_range_are_refused(train_examples):
+    with pytest.raises(
+        errors.UserError, match=f"train_examples={train_examples} .* 1 to 80"
+    ):
+        splits.hold_out(
+            numbered(100), validation=20, train_examples=train_examples, seed=0
+        )
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "labels", "message"),
+    [
+        (1, [0, 0], "has 1 class"),
+        (3, [0, 3], "labels 0 to 3: with 3 classes, 0 to 2"),
+        (3, [-1, 2], "labels -1 to 2"),
+        (3, [], "test split of data set 'own' is empty"),
+    ],
+)
+def test_labels_that_cannot_be_classified_are_refused(num_classes, labels, message):
+    good = numbered(1)
+    labels = np.array(labels, np.int32)
+    bad = dataclasses.replace(
+        good,
+        images=np.zeros((len(labels), 1, 1, 1), np.uint8),
+        labels=labels,
+        true_labels=labels,
+    )
+    with pytest.raises(errors.UserError, match=message):
+        splits.check_labels(splits.RawDataset(good, bad, num_classes), "own")

@@ -1,0 +1,555 @@
+"""What holds for every method of the library; new ones are found by their name."""
+
+import importlib.util
+import inspect
+import pathlib
+import re
+import typing
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import sam_jax
+from sam_jax import methods
+from tests.methods import problems
+
+ROOT = pathlib.Path(__file__).parents[2]
+NUMBERS = {"No": 0, "One": 1, "Two": 2, "Three": 3, "Four": 4}
+
+pytestmark = pytest.mark.parametrize("name", methods.names())
+
+
+def sgd(learning_rate):
+    return optax.sgd(learning_rate, momentum=0.9)
+
+
+class Traits(NamedTuple):
+    """How a method differs from the usual one, which the defaults describe.
+
+    Attributes:
+        base: learning rate -> what the method is at rho = 0; None if no optimizer.
+        exact: rho = 0 gives the bits of the base, not only its values (a method that
+            recombines two gradients cannot).
+        any_value: numeric coefficients for which negative values have a meaning.
+    """
+
+    base: Callable[[float], optax.GradientTransformation] | None = sgd
+    exact: bool = True
+    any_value: frozenset[str] = frozenset({"seed"})
+
+
+TRAITS: dict[str, Traits] = {}
+
+
+def traits(name):
+    return TRAITS.get(name, Traits())
+
+
+def parameters(name):
+    return inspect.signature(methods.factory(name)).parameters
+
+
+def is_optimizer(name):
+    """Whether a method brings its own step size and base, instead of a direction."""
+    return "learning_rate" in parameters(name)
+
+
+def optimizer(name, learning_rate=0.1, base=sgd, **coefficients):
+    if is_optimizer(name):
+        return methods.factory(name)(learning_rate, **coefficients)
+    return optax.chain(methods.factory(name)(**coefficients), base(learning_rate))
+
+
+def schedulable(name):
+    """The coefficients that may follow a schedule, with a number for each."""
+    allowed = set(typing.get_args(optax.ScalarOrSchedule))
+    return {
+        key: parameter.default if np.isreal(parameter.default) else 0.5
+        for key, parameter in parameters(name).items()
+        if allowed <= set(typing.get_args(parameter.annotation))
+        and key != "learning_rate"
+    }
+
+
+def numeric(name):
+    """The names of all coefficients that are numbers."""
+    return {
+        key
+        for key, parameter in parameters(name).items()
+        if isinstance(parameter.default, (int, float))
+        and not isinstance(parameter.default, bool)
+    } | set(schedulable(name))
+
+
+def to_numpy(x):
+    typed_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(x) if typed_key else x)
+
+
+def assert_equal(actual, desired):
+    """Same structure, same bits."""
+    assert jax.tree.structure(actual) == jax.tree.structure(desired)
+    for x, y in zip(jax.tree.leaves(actual), jax.tree.leaves(desired), strict=True):
+        assert x.dtype == y.dtype
+        np.testing.assert_array_equal(to_numpy(x), to_numpy(y))
+
+
+def assert_close(actual, desired, rtol):
+    assert jax.tree.structure(actual) == jax.tree.structure(desired)
+    for x, y in zip(jax.tree.leaves(actual), jax.tree.leaves(desired), strict=True):
+        np.testing.assert_allclose(
+            to_numpy(x), to_numpy(y), rtol=rtol, atol=rtol * np.max(np.abs(y), initial=1)
+        )
+
+
+def assert_finite(tree):
+    for leaf in jax.tree.leaves(tree):
+        assert np.isfinite(to_numpy(leaf)).all(), tree
+
+
+def signature_of(tree):
+    return jax.tree.map(lambda x: (jnp.shape(x), jnp.asarray(x).dtype), tree)
+
+
+# ── State ────────────────────────────────────────────────────────────────────────────
+
+
+def test_init_can_be_evaluated_abstractly(name):
+    tx, params = optimizer(name), problems.network()
+    abstract = jax.eval_shape(tx.init, params)
+    assert signature_of(tx.init(params)) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), abstract
+    )
+
+
+def test_params_and_state_can_be_donated_together(name):
+    tx, params = optimizer(name), problems.network()
+    state = tx.init(params)
+    # Unused inputs are kept: whatever shares a buffer is then given away twice.
+    step = jax.jit(
+        problems.make_step(tx, problems.network_loss),
+        donate_argnums=(0, 1),
+        keep_unused=True,
+    )
+    donated = jax.tree.leaves((params, state))
+    for _ in range(2):
+        params, state = step(params, state, problems.batch())
+    assert all(leaf.is_deleted() for leaf in donated)
+    assert_finite(params)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+def test_structure_shapes_and_dtypes_stay(name, dtype):
+    tx, params = optimizer(name, learning_rate=0.02), problems.network(dtype)
+    args = (problems.batch(dtype),)
+    # A scan refuses a carry of another structure, shape or dtype.
+    after, state = problems.train(tx, problems.network_loss, params, args, steps=20)
+    assert signature_of(after) == signature_of(params)
+    assert signature_of(state) == signature_of(tx.init(params))
+    updates, _ = tx.update(
+        params, state, params, **problems.gradients(problems.network_loss, *args)
+    )
+    assert signature_of(updates) == signature_of(params)
+    assert_finite((after, state))
+    assert problems.network_loss(after, *args) < problems.network_loss(params, *args)
+
+
+def test_compiles_once(name):
+    tx, params = optimizer(name), problems.network()
+    traces = []
+
+    def step(*args):
+        traces.append(args)
+        return problems.make_step(tx, problems.network_loss)(*args)
+
+    jitted, state = jax.jit(step), tx.init(params)
+    for seed in range(3):
+        params, state = jitted(params, state, problems.batch(seed=seed))
+    assert len(traces) == 1
+
+
+def test_continues_from_saved_arrays_with_the_same_bits(name):
+    tx, params, args = optimizer(name), problems.network(), problems.batch()
+    step = jax.jit(problems.make_step(tx, problems.network_loss))
+
+    def run(carry, steps):
+        for _ in range(steps):
+            carry = step(*carry, args)
+        return carry
+
+    def restore(saved, like):
+        if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(saved, impl=jax.random.key_impl(like))
+        return jnp.asarray(saved)
+
+    start = (params, tx.init(params))
+    leaves, structure = jax.tree.flatten(run(start, 3))
+    saved = [np.array(to_numpy(leaf)) for leaf in leaves]
+    restored = [restore(x, leaf) for x, leaf in zip(saved, leaves, strict=True)]
+    assert_equal(run(structure.unflatten(restored), 3), run(start, 6))
+
+
+# ── Calls ────────────────────────────────────────────────────────────────────────────
+
+
+def test_unknown_keywords_change_nothing(name):
+    tx, params = optimizer(name), problems.network()
+    call = problems.gradients(problems.network_loss, problems.batch())
+    grads = call["grad_fn"](params)
+    plain = tx.update(grads, tx.init(params), params, **call)
+    extra = tx.update(grads, tx.init(params), params, anything=object(), **call)
+    assert_equal(extra, plain)
+
+
+@pytest.mark.parametrize("missing", ["params", "grad_fn"])
+def test_missing_arguments_show_the_call(name, missing):
+    tx, params = optimizer(name), problems.network()
+    arguments = {"params": params, "grad_fn": lambda weights: weights}
+    del arguments[missing]
+    call = r"tx\.update\(grads, state, params, grad_fn=grad_fn\)"
+    with pytest.raises(ValueError, match=rf"^{missing} is missing.*{call}"):
+        tx.update(params, tx.init(params), **arguments)
+
+
+def documented_gradients(name):
+    doc = inspect.getdoc(methods.factory(name))
+    found = re.search(rf"\b({'|'.join(NUMBERS)}) gradients? per update", doc)
+    assert found, "the docstring says 'Two gradients per update', or how many it takes"
+    return NUMBERS[found[1]]
+
+
+def test_number_of_gradients_is_the_documented_one(name):
+    tx, params = optimizer(name), problems.network()
+    calls = []
+
+    def counted(params, batch):
+        jax.debug.callback(lambda: calls.append(1))  # runs only where the loss does
+        return problems.network_loss(params, batch)
+
+    step = jax.jit(problems.make_step(tx, counted))
+    state = tx.init(params)
+    for _ in range(5):
+        params, state = step(params, state, problems.batch())
+    jax.effects_barrier()
+    assert len(calls) == 5 * documented_gradients(name)
+
+
+def test_flops_are_those_of_the_documented_gradients(name):
+    shapes = {"a": (256, 256), "b": (256, 256), "c": (256, 256)}
+    params = {k: jax.ShapeDtypeStruct(v, jnp.float32) for k, v in shapes.items()}
+    inputs = jax.ShapeDtypeStruct((2048, 256), jnp.float32)
+
+    def loss(params, inputs):  # nearly all of its work is in matrix products
+        return jnp.sum(inputs @ params["a"] @ params["b"] @ params["c"])
+
+    def flops(tx):
+        step = jax.jit(problems.make_step(tx, loss))
+        state = jax.eval_shape(tx.init, params)
+        return step.lower(params, state, inputs).compile().cost_analysis()["flops"]
+
+    ratio = flops(optimizer(name)) / flops(sgd(0.1))
+    assert ratio == pytest.approx(documented_gradients(name), rel=0.01)
+
+
+# ── Edges ────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "dtype, huge", [(jnp.float32, 1e30), (jnp.bfloat16, 1e30), (jnp.float16, 6e4)]
+)
+def test_zero_and_huge_gradients_give_finite_updates(name, dtype, huge):
+    tx = methods.factory(name)(**({"learning_rate": 0.1} if is_optimizer(name) else {}))
+    params = {
+        "matrix": jnp.ones((3, 2), dtype),
+        "scalar": jnp.ones([], dtype),
+        "empty": jnp.ones((0, 4), dtype),
+    }
+    zero = jax.tree.map(jnp.zeros_like, params)
+    large = {**params, "matrix": jnp.full((3, 2), huge, dtype)}
+
+    @jax.jit
+    def update(grads, state):
+        return tx.update(
+            grads,
+            state,
+            params,
+            grad_fn=lambda params: grads,
+            value_and_grad_fn=lambda params: (jnp.zeros([], dtype), grads),
+        )
+
+    state = tx.init(params)
+    for grads in (zero, large, zero, params):
+        updates, state = update(grads, state)
+        assert_finite(updates)
+        assert signature_of(updates) == signature_of(params)
+    # The diagnostics are no excuse: the norm of the huge gradient is finite as well.
+    _, state = update(large, state)
+    seen = sam_jax.diagnostics(state)
+    assert_finite(seen)
+    assert seen["grad_norm"] == pytest.approx(float(huge) * 6**0.5, rel=1e-2)
+
+
+def test_learning_rate_zero_leaves_params_unchanged(name):
+    tx, params = optimizer(name, learning_rate=0.0), problems.network()
+    after, _ = problems.train(
+        tx, problems.network_loss, params, (problems.batch(),), steps=3
+    )
+    assert_equal(after, params)
+
+
+# ── Meaning ──────────────────────────────────────────────────────────────────────────
+
+
+def test_radius_zero_is_the_base_optimizer(name):
+    base, exact, _ = traits(name)
+    if base is None:
+        pytest.skip("recombines gradients so that no base is left at rho = 0")
+    args = (problems.network_loss, problems.network(), (problems.batch(),), 5)
+    ours = problems.trajectory(optimizer(name, rho=0.0), *args)
+    theirs = problems.trajectory(base(0.1), *args)
+    if exact:
+        assert_equal(ours, theirs)
+    else:
+        assert_close(ours, theirs, rtol=1e-5)
+
+
+def test_a_larger_radius_is_felt(name):
+    args = (problems.network_loss, problems.network(), (problems.batch(),), 2)
+    near, far = (problems.trajectory(optimizer(name, rho=r), *args) for r in (0, 0.5))
+    differences = jax.tree.map(lambda x, y: jnp.max(jnp.abs(x - y)), near[-1], far[-1])
+    assert max(jax.tree.leaves(differences)) > 1e-3
+
+
+@pytest.mark.parametrize("objective", ["quadratic", "nonconvex", "logistic"])
+def test_converges_on_small_objectives(name, objective):
+    inputs, targets = problems.batch()
+    loss = {
+        "quadratic": lambda w: w @ (jnp.array([1.0, 2.0, 5.0]) * w) / 2,
+        "nonconvex": lambda w: jnp.sum(jnp.log1p(jnp.square(w - 1))),
+        "logistic": lambda w: (
+            jnp.mean(jnp.logaddexp(0.0, -jnp.sign(targets) * (inputs @ w)))
+            + 0.01 * jnp.sum(w**2)
+        ),
+    }[objective]
+    tx = optimizer(name, learning_rate=0.02)
+    start = jnp.array([1.0, -1.0, 2.0])
+    after, _ = problems.train(tx, loss, start, steps=400)
+    best, _ = problems.train(sgd(0.02), loss, start, steps=4000)
+    # A constant radius ends near the minimum, not in it.
+    assert loss(after) - loss(best) < 0.02 * (loss(start) - loss(best))
+
+
+def test_diagnostics_tell_what_the_update_saw(name):
+    params, call = problems.network(), problems.gradients(
+        problems.network_loss, problems.batch()
+    )
+    grads = call["grad_fn"](params)
+    tx = optimizer(name, rho=0.1)
+    _, state = tx.update(grads, tx.init(params), params, **call)
+    seen = sam_jax.diagnostics(state)
+    assert tuple(seen) == sam_jax.Diagnostics._fields
+    assert all(x.dtype == jnp.float32 and x.shape == () for x in seen.values())
+    flat = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(grads)])
+    assert seen["grad_norm"] == pytest.approx(np.linalg.norm(flat), rel=1e-6)
+    assert seen["perturbation_norm"] > 0
+    assert -1 <= seen["gradient_cosine"] < 1
+    clean = problems.network_loss(params, problems.batch())
+    assert seen["perturbed_loss"] != clean and np.isfinite(seen["perturbed_loss"])
+    _, state = tx.update(
+        grads, tx.init(params), params, grad_fn=call["grad_fn"]
+    )
+    alone = sam_jax.diagnostics(state)
+    assert np.isnan(alone.pop("perturbed_loss"))
+    assert_close(alone, {key: seen[key] for key in alone}, rtol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["tree", "function"])
+def test_mask_keeps_the_other_parameters_in_place(name, form):
+    params, grads = problems.network(), problems.network()
+    kept = jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+    mask = kept if form == "tree" else lambda tree: jax.tree.map(lambda _: _, kept)
+    tx = optimizer(name, rho=0.1, mask=mask)
+    perturbed = problems.perturbed_params(tx, grads, tx.init(params), params)
+    moved = jax.tree.map(lambda x, y: bool((x != y).any()), perturbed, params)
+    assert moved == kept
+
+
+# ── Company ──────────────────────────────────────────────────────────────────────────
+
+
+def test_in_a_chain_with_clipping_decay_and_schedule(name):
+    if is_optimizer(name):
+        pytest.skip("brings its own base optimizer")
+    params, args = problems.network(), (problems.batch(),)
+    direction = methods.factory(name)()
+    tx = optax.chain(
+        direction,
+        optax.clip_by_global_norm(0.1),
+        optax.add_decayed_weights(0.01),
+        optax.scale_by_learning_rate(lambda count: 0.5 ** jnp.float32(count)),
+    )
+    after, state = jax.jit(problems.make_step(tx, problems.network_loss))(
+        params, tx.init(params), *args
+    )
+    call = problems.gradients(problems.network_loss, *args)
+    d, _ = direction.update(
+        call["grad_fn"](params), direction.init(params), params, **call
+    )
+    clip = min(1.0, 0.1 / float(optax.tree.norm(d)))
+    expected = jax.tree.map(lambda w, d: w - (clip * d + 0.01 * w), params, d)
+    assert_close(after, expected, rtol=1e-5)
+    assert len(sam_jax.diagnostics(state)) == 4
+
+
+def test_inject_hyperparams_takes_a_schedule_of_rho(name):
+    def rho(count):
+        return 0.1 * (1 + jnp.asarray(count, jnp.float32))
+
+    static = tuple(set(parameters(name)) - set(schedulable(name)) - {"learning_rate"})
+    required = {"learning_rate": 0.1} if is_optimizer(name) else {}
+    injected = optax.inject_hyperparams(methods.factory(name), static_args=static)
+    tx = injected(rho=rho, **required)
+    if not is_optimizer(name):
+        tx = optax.chain(tx, sgd(0.1))
+    args = (problems.network_loss, problems.network(), (problems.batch(),), 4)
+    assert_close(
+        problems.trajectory(tx, *args),
+        problems.trajectory(optimizer(name, rho=rho), *args),
+        rtol=1e-5,
+    )
+
+
+@pytest.mark.parametrize("wrapper", ["masked", "partition"])
+def test_around_a_base_for_some_parameters(name, wrapper):
+    if is_optimizer(name):
+        pytest.skip("brings its own base optimizer")
+    params, args = problems.network(), (problems.batch(),)
+    labels = {"hidden": "train", "out": "freeze"}
+    per_leaf = {k: jax.tree.map(lambda _, v=v: v, params[k]) for k, v in labels.items()}
+
+    def base(learning_rate):
+        if wrapper == "partition":
+            parts = {"train": sgd(learning_rate), "freeze": optax.set_to_zero()}
+            return optax.partition(parts, per_leaf)
+        trained = jax.tree.map(lambda label: label == "train", per_leaf)
+        frozen = jax.tree.map(lambda label: label == "freeze", per_leaf)
+        return optax.chain(
+            optax.masked(sgd(learning_rate), trained),
+            optax.masked(optax.set_to_zero(), frozen),
+        )
+
+    def one_step(base):
+        tx = optimizer(name, base=base)
+        return problems.trajectory(tx, problems.network_loss, params, args, 1)[0]
+
+    some, every = one_step(base), one_step(sgd)
+    assert_equal(some["out"], params["out"])
+    assert_close(some["hidden"], every["hidden"], rtol=1e-6)
+    assert not np.array_equal(some["hidden"]["bias"], params["hidden"]["bias"])
+
+
+@pytest.mark.usefixtures("float64")
+def test_one_and_eight_devices_agree(name):
+    def after(devices):
+        mesh = jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,))
+        whole, split = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
+        tx, params = optimizer(name), problems.network(jnp.float64)
+        carry = jax.device_put((params, tx.init(params)), whole)
+        args = jax.device_put(problems.batch(jnp.float64), split)
+        step = jax.jit(problems.make_step(tx, problems.network_loss))
+        for _ in range(3):
+            carry = step(*carry, args)
+        assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(carry))
+        return carry
+
+    (one, _), (eight, _) = after(1), after(8)
+    assert len(jax.tree.leaves(eight)[0].devices()) == 8
+    assert_close(eight, one, rtol=1e-12)
+
+
+# ── Coefficients ─────────────────────────────────────────────────────────────────────
+
+
+def test_signature(name):
+    first, *rest = (p for p in parameters(name).values() if p.name != "learning_rate")
+    assert first.name == "rho"
+    assert {"eps", "mask"} <= {p.name for p in rest}
+    assert all(p.kind is p.KEYWORD_ONLY for p in rest)
+    assert all(p.default is not p.empty for p in (first, *rest))
+    assert "rho" in schedulable(name)
+
+
+def test_schedules_are_read_at_every_count(name):
+    params = problems.network()
+    for key, value in schedulable(name).items():
+        seen = []
+
+        def schedule(count, value=value, seen=seen):
+            jax.debug.callback(lambda count: seen.append(int(count)), count)
+            return jnp.asarray(value, jnp.float32)
+
+        args = (problems.network_loss, params, (problems.batch(),), 3)
+        scheduled = problems.trajectory(optimizer(name, **{key: schedule}), *args)
+        jax.effects_barrier()
+        assert sorted(set(seen)) == [0, 1, 2], key
+        constant = problems.trajectory(optimizer(name, **{key: value}), *args)
+        assert_close(scheduled, constant, rtol=1e-6)
+
+
+@pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), "?", [0.1]])
+def test_bad_coefficients_are_refused_at_construction(name, value):
+    for key in sorted(numeric(name) - traits(name).any_value):
+        with pytest.raises(ValueError, match=rf"{key} must be .*, got "):
+            optimizer(name, **{key: value})
+
+
+# ── Papers ───────────────────────────────────────────────────────────────────────────
+
+
+def test_is_exported(name):
+    assert getattr(sam_jax, name) is methods.factory(name)
+    assert methods.factory(name).__name__ == name
+
+
+def test_docstring_has_every_section(name):
+    doc = inspect.getdoc(methods.factory(name))
+    summary, blank, *_ = doc.splitlines()
+    assert summary.endswith(".") and not blank
+    sections = ["Args", "Returns", "Raises", "Example", "References"]
+    sections.append("Differences from the authors' code")
+    starts = [doc.find(f"\n{section}:\n") for section in sections]
+    assert min(starts) > 0, dict(zip(sections, starts, strict=True))
+    assert starts == sorted(starts)
+    body = {
+        section: doc[start:end]
+        for section, start, end in zip(
+            sections, starts, [*starts[1:], len(doc)], strict=True
+        )
+    }
+    assert ".. math::" in doc[: starts[0]]
+    for parameter in parameters(name):
+        assert re.search(rf"^    {parameter}: \S", body["Args"], re.M), parameter
+    assert "ValueError: " in body["Raises"]
+    assert ">>> " in body["Example"]
+    assert re.search(r"\b(19|20)\d\d\b", body["References"])
+    assert re.search(r"<https://arxiv\.org/abs/\d{4}\.\d{5}>", body["References"])
+
+
+def test_fragment_configures_the_method(name):
+    path = ROOT / "configs" / "methods" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"fragment_{name}", path)
+    fragment = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(fragment)
+    assert re.search(r"\b(19|20)\d\d\b", fragment.__doc__), "says whose values they are"
+    coefficients = dict(fragment.get_config())
+    assert coefficients.pop("name", name) == name
+    assert "rho" in coefficients
+    tx = methods.factory(name)(**coefficients)
+    assert isinstance(tx, optax.GradientTransformationExtraArgs)

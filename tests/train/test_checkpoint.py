@@ -1,0 +1,475 @@
+"""Checkpoints: nothing is lost, nothing is mixed up, every mistake is one line."""
+
+import json
+import logging
+import os
+import pathlib
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import NamedSharding, SingleDeviceSharding
+from jax.sharding import PartitionSpec as P
+
+from sam_jax import errors
+from sam_jax.train import checkpoint
+
+
+class State(NamedTuple):
+    step: jax.Array
+    params: dict
+    opt_state: optax.OptState
+    key: jax.Array
+    extra: dict
+
+
+def make_state(fill: float = 1.0, width: int = 5) -> State:
+    noise = jax.random.normal(jax.random.key(3), (16, width))
+    params = {"dense/0": {"kernel": noise * fill, "bias": jnp.full([8], float(fill))}}
+    tx = optax.chain(
+        optax.masked(optax.trace(0.9), lambda p: jax.tree.map(lambda x: x.ndim > 1, p)),
+        optax.add_decayed_weights(0.1),
+        optax.scale_by_learning_rate(optax.constant_schedule(0.1)),
+    )
+    return State(
+        step=jnp.int32(fill),
+        params=params,
+        opt_state=tx.init(params),
+        key=jax.random.key(int(fill)),
+        extra={
+            "none": None,
+            "nothing": {},
+            "keys": jax.random.split(jax.random.key(1, impl="rbg"), 8),
+            "half": jnp.asarray([float(fill), jnp.nan, -0.0], jnp.bfloat16),
+            "flags": jnp.asarray([True, False]),
+            "bytes": [jnp.asarray([255, 0], jnp.uint8), jnp.int8(-128)],
+            "subnormal": jnp.asarray(np.float32(1e-42) * np.arange(8, dtype="f4")),
+            "empty": jnp.zeros([0, 3], jnp.float16),
+        },
+    )
+
+
+def bits(tree) -> list:
+    """Paths, dtypes, shapes and bytes of all leaves."""
+
+    def raw(x):
+        is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+        return np.asarray(jax.random.key_data(x) if is_key else x).tobytes()
+
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return [
+        (jax.tree_util.keystr(path), str(x.dtype), x.shape, raw(x))
+        for path, x in leaves
+    ]
+
+
+def abstract(tree, sharding_of=lambda x: x.sharding):
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding_of(x)), tree
+    )
+
+
+def steps_on_disk(workdir: pathlib.Path) -> set[str]:
+    return {path.name for path in (workdir / "checkpoints").iterdir()}
+
+
+def save_steps(workdir: pathlib.Path, *steps: int, best: tuple[int, ...] = ()) -> None:
+    with checkpoint.Checkpoints(workdir) as checkpoints:
+        for step in steps:
+            checkpoints.save(step, make_state(step), {"at": step}, is_best=step in best)
+
+
+def test_round_trip_keeps_every_bit_and_the_structure(tmp_path):
+    state = make_state(7)
+    progress = {"best": 0.5, "history": [1, 2.5, None], "name": "µ", "ok": True}
+    with checkpoint.Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.restore(abstract(state)) is None
+        checkpoints.save(7, state, progress, is_best=True)
+        same_process = checkpoints.restore(abstract(state))
+    with checkpoint.Checkpoints(tmp_path) as checkpoints:
+        next_process = checkpoints.restore(abstract(state))
+    for restored, record in [same_process, next_process]:
+        assert jax.tree.structure(restored) == jax.tree.structure(state)
+        assert bits(restored) == bits(state)
+        assert record == progress
+
+
+@pytest.fixture
+def float64():
+    # Not the context manager: it holds for one thread, and Orbax has its own.
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", False)
+
+
+@pytest.mark.usefixtures("float64")
+def test_round_trip_of_float64(tmp_path):
+    with checkpoint.Checkpoints(tmp_path) as checkpoints:
+        state = {"w": jnp.asarray([1 / 3, 1e300]), "n": jnp.asarray(2**60)}
+        checkpoints.save(1, state, {}, is_best=False)
+        restored, _ = checkpoints.restore(abstract(state))
+        assert bits(restored) == bits(state)
+        assert restored["w"].dtype == jnp.float64
+
+
+def test_progress_is_taken_when_save_is_called(tmp_path):
+    progress = {"history": [1]}
+    with checkpoint.Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, make_state(), progress, is_best=False)
+        progress["history"].append(2)
+        assert checkpoints.restore(make_state())[1] == {"history": [1]}
+        with pytest.raises(TypeError):
+            checkpoints.save(2, make_state(), {"x": object()}, is_best=False)
+
+
+def test_state_may_be_donated_as_soon_as_save_returns(tmp_path):
+    add_one = jax.jit(lambda t: jax.tree.map(lambda x: x + 1, t), donate_argnums=0)
+    state = [jnp.zeros([512, 512]) for _ in range(4)]
+    with checkpoint.Checkpoints(tmp_path) as checkpoints:
+        for step in range(1, 4):
+            state = add_one(state)
+            checkpoints.save(step, state, {}, is_best=True)
+            state = jax.block_until_ready(add_one(state))
+            state = jax.tree.map(lambda x: x - 1, state)
+            restored, _ = checkpoints.restore(state)
+            assert all((np.asarray(x) == step).all() for x in restored)
+
+
+MESH_SPECS = {
+    "one device": lambda mesh, x: SingleDeviceSharding(jax.devices()[3]),
+    "replicated": lambda mesh, x: NamedSharding(mesh, P()),
+    "sharded": lambda mesh, x: NamedSharding(
+        mesh, P("data") if x.ndim and x.shape[0] % 8 == 0 and x.size else P()
+    ),
+}
+
+
+@pytest.mark.parametrize("target", MESH_SPECS)
+@pytest.mark.parametrize("source", MESH_SPECS)
+def test_restores_onto_another_sharding(tmp_path, source, target):
+    mesh = jax.make_mesh((8,), ("data",))
+    plain = make_state(3)
+    placed = jax.tree.map(
+        lambda x: jax.device_put(x, MESH_SPECS[source](mesh, x)), plain
+    )
+    expected = abstract(plain, lambda x: MESH_SPECS[target](mesh, x))
+    with checkpoint.Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(3, placed, {}, is_best=False)
+        restored, _ = checkpoints.restore(expected)
+    assert bits(restored) == bits(plain)
+    for leaf, want in zip(
+        jax.tree.leaves(restored), jax.tree.leaves(expected), strict=True
+    ):
+        assert leaf.sharding.is_equivalent_to(want.sharding, leaf.ndim)
+
+
+def test_a_process_with_one_device_writes_for_eight(tmp_path):
+    code = """if True:
+        import jax.numpy as jnp, pathlib, sys
+        from sam_jax.train import checkpoint
+        with checkpoint.Checkpoints(pathlib.Path(sys.argv[1])) as checkpoints:
+            checkpoints.save(1, {"w": jnp.arange(16.0)}, {}, is_best=False)
+    """
+    env = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", code, tmp_path], env=env, check=True)
+    sharding = NamedSharding(jax.make_mesh((8,), ("data",)), P("data"))
+    with checkpoint.Checkpoints(tmp_path) as checkpoints:
+        restored, _ = checkpoints.restore(
+            {"w": jax.ShapeDtypeStruct([16], jnp.float32, sharding=sharding)}
+        )
+    assert restored["w"].sharding == sharding
+    assert restored["w"].tolist() == list(range(16))
+
+
+def test_keeps_the_last_and_the_best(tmp_path):
+    save_steps(tmp_path, 1, 2, 3, 4, best=(1, 2))
+    assert steps_on_disk(tmp_path) == {"2", "4"}
+    with checkpoint.Checkpoints(tmp_path) as checkpoints:
+        assert (checkpoints.latest_step(), checkpoints.best_step()) == (4, 2)
+        assert checkpoints.restore(make_state())[1] == {"at": 4}
+        best, progress = checkpoints.restore(make_state(), 2)
+        assert bits(best) == bits(make_state(2)) and progress == {"at": 2}
+    save_steps(tmp_path, 5)
+    assert steps_on_disk(tmp_path) == {"2", "5"}
+    save_steps(tmp_path, 6, best=(6,))
+    assert steps_on_disk(tmp_path) == {"6"}
+
+
+def test_nothing_saved(tmp_path):
+    with checkpoint.Checkpoints(tmp_path / "new" / "folder") as checkpoints:
+        assert checkpoints.latest_step() is checkpoints.best_step() is None
+        assert checkpoints.restore(make_state()) is None
+        with pytest.raises(errors.UserError, match=r"no checkpoint of step 3 in .*new"):
+            checkpoints.restore(make_state(), 3)
+
+
+def test_saving_the_last_step_again_changes_nothing(tmp_path):
+    save_steps(tmp_path, 5)
+    with checkpoint.Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(5, make_state(99), {"at": 99}, is_best=False)
+        assert checkpoints.restore(make_state())[1] == {"at": 5}
+        with pytest.raises(ValueError, match="step 4 is before the last saved one, 5"):
+            checkpoints.save(4, make_state(4), {}, is_best=False)
+    assert steps_on_disk(tmp_path) == {"5"}
+
+
+def test_half_written_checkpoint_is_ignored_and_cleaned_up(tmp_path):
+    save_steps(tmp_path, 5)
+    half = tmp_path / "checkpoints" / "6.orbax-checkpoint-tmp"
+    shutil.copytree(tmp_path / "checkpoints" / "5", half)
+    shutil.rmtree(half / "metrics")
+    save_steps(tmp_path, 6)
+    assert steps_on_disk(tmp_path) == {"6"}
+    with checkpoint.Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.restore(make_state())[1] == {"at": 6}
+
+
+KILLED = """if True:
+    import itertools, pathlib, sys
+    import jax, jax.numpy as jnp
+    from sam_jax.train import checkpoint
+    noise = jax.random.normal(jax.random.key(0), (500, 1000))
+    with checkpoint.Checkpoints(pathlib.Path(sys.argv[1])) as checkpoints:
+        first = (checkpoints.latest_step() or 0) + 1
+        for step in itertools.count(first):
+            state = {"step": jnp.int32(step), "w": [noise + step for _ in range(6)]}
+            checkpoints.save(step, state, {"at": step}, is_best=step % 3 == 0)
+"""
+
+
+def test_killed_while_saving_leaves_a_complete_checkpoint(tmp_path):
+    noise = jax.random.normal(jax.random.key(0), (500, 1000))
+    expected = {"step": jnp.int32(0), "w": [noise] * 6}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    reached = 0
+    # The delays let the signal hit the start, the middle and the end of a save.
+    for delay in [0.0, 0.02, 0.05]:
+        process = subprocess.Popen([sys.executable, "-c", KILLED, tmp_path], env=env)
+        folder = tmp_path / "checkpoints"
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            done = [int(path.name) for path in folder.glob("*") if path.name.isdigit()]
+            halves = list(folder.glob("*-tmp"))
+            if halves and max(done, default=0) >= reached + 3:
+                break
+            time.sleep(0.001)
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, "it died by itself"
+        with checkpoint.Checkpoints(tmp_path) as checkpoints:
+            step, best = checkpoints.latest_step(), checkpoints.best_step()
+            for each in {step, best}:
+                state, progress = checkpoints.restore(expected, each)
+                assert progress == {"at": each} and state["step"] == each
+                for leaf in state["w"]:
+                    np.testing.assert_array_equal(leaf, noise + each)
+        assert step >= reached + 3 and best >= step - 3
+        reached = step
+
+
+def damaged_files(folder: pathlib.Path) -> list[str]:
+    """Every file of a checkpoint without which a state could be wrong or missing."""
+    files = [p.relative_to(folder) for p in folder.rglob("*") if p.is_file()]
+    harmless = {"_CHECKPOINT_METADATA", "commit_success.txt"}
+    return sorted(str(path) for path in files if str(path) not in harmless)
+
+
+def flip_a_bit(path: pathlib.Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+DAMAGES = {
+    "deleted": pathlib.Path.unlink,
+    "emptied": lambda path: path.write_bytes(b""),
+    "halved": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "flipped": flip_a_bit,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_newest_checkpoint(tmp_path, damage, capfd):
+    whole = tmp_path / "whole"
+    save_steps(whole, 5, 6, best=(5,))
+    names = damaged_files(whole / "checkpoints" / "6")
+    assert len(names) >= 10
+    for i, name in enumerate(names):
+        workdir = tmp_path / str(i)
+        shutil.copytree(whole, workdir)
+        folder = workdir / "checkpoints" / "6"
+        DAMAGES[damage](folder / name)
+        before = sorted(workdir.rglob("*"))
+        with (
+            pytest.raises(errors.UserError) as caught,
+            checkpoint.Checkpoints(workdir) as checkpoints,
+        ):
+            checkpoints.restore(make_state())
+        message = str(caught.value)
+        assert str(folder) in message
+        assert name in message or name == "SHA256SUMS"
+        assert f"remove {folder} to go on" in message and "\n" not in message
+        assert sorted(workdir.rglob("*")) == before
+        shutil.rmtree(folder)
+        with checkpoint.Checkpoints(workdir) as checkpoints:
+            state, progress = checkpoints.restore(make_state())
+        assert bits(state) == bits(make_state(5)) and progress == {"at": 5}
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_notes_of_orbax_never_give_a_wrong_state(tmp_path, damage):
+    save_steps(tmp_path, 6)
+    DAMAGES[damage](tmp_path / "checkpoints" / "6" / "_CHECKPOINT_METADATA")
+    try:
+        with checkpoint.Checkpoints(tmp_path) as checkpoints:
+            state, progress = checkpoints.restore(make_state())
+    except errors.UserError as error:
+        assert str(tmp_path / "checkpoints") in str(error)
+    else:
+        assert bits(state) == bits(make_state(6)) and progress == {"at": 6}
+    assert steps_on_disk(tmp_path) == {"6"}
+
+
+def test_foreign_folder(tmp_path):
+    save_steps(tmp_path, 5)
+    foreign = tmp_path / "checkpoints" / "900"
+    foreign.mkdir()
+    (foreign / "thesis.txt").write_text("mine")
+    (tmp_path / "checkpoints" / "notes").mkdir()
+    with checkpoint.Checkpoints(tmp_path) as checkpoints:
+        with pytest.raises(errors.UserError, match=r"/900 is no complete checkpoint"):
+            checkpoints.restore(make_state())
+        assert checkpoints.restore(make_state(), 5)[1] == {"at": 5}
+        checkpoints.save(901, make_state(901), {"at": 901}, is_best=True)
+    assert (foreign / "thesis.txt").read_text() == "mine"
+    assert steps_on_disk(tmp_path) == {"900", "901", "notes"}
+
+
+def other_key(state):
+    return state._replace(key=jax.random.key(0, impl="rbg"))
+
+
+def without_momentum(state):
+    return state._replace(opt_state=optax.sgd(0.1).init(state.params))
+
+
+def with_more(state):
+    return state._replace(extra={**state.extra, "more": jnp.zeros(2)})
+
+
+def as_bfloat16(state):
+    return state._replace(
+        params=jax.tree.map(lambda x: x.astype("bfloat16"), state.params)
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        (
+            lambda state: make_state(width=6),
+            "'params/dense/0/kernel': stored float32[16,5], expected float32[16,6]",
+        ),
+        (
+            as_bfloat16,
+            "'params/dense/0/bias': stored float32[8], expected bfloat16[8]",
+        ),
+        (with_more, "'extra/more': stored nothing, expected float32[2]"),
+        (without_momentum, "/kernel': stored float32[16,5], expected nothing"),
+        (other_key, "'key': stored uint32[2], expected uint32[4]"),
+    ],
+)
+def test_checkpoint_of_another_model_or_method(tmp_path, change, difference):
+    save_steps(tmp_path, 5)
+    with checkpoint.Checkpoints(tmp_path) as checkpoints:
+        with pytest.raises(errors.UserError) as caught:
+            checkpoints.restore(abstract(change(make_state())))
+        assert difference in str(caught.value)
+        assert str(tmp_path / "checkpoints" / "5") in str(caught.value)
+        assert "--workdir" in str(caught.value) and "\n" not in str(caught.value)
+        assert bits(checkpoints.restore(make_state())[0]) == bits(make_state(5))
+
+
+@pytest.mark.parametrize("folder", ["file/run", "/proc/nowhere"])
+def test_unwritable_workdir(tmp_path, folder):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(errors.UserError, match=r"cannot write to .*checkpoints \("):
+        checkpoint.Checkpoints(tmp_path / folder)
+
+
+@pytest.fixture
+def small_files_only():
+    """No file can grow beyond 64 KiB, as if the disk were full."""
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, old[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, old)
+
+
+def test_full_disk(tmp_path, small_files_only, capfd):
+    state = {"w": jax.random.normal(jax.random.key(0), (300, 300))}
+    more = {"w": state["w"] + 1}
+    with checkpoint.Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state, {"at": 1}, is_best=True)
+        checkpoints.wait()
+        small_files_only()
+        checkpoints.save(2, more, {"at": 2}, is_best=True)
+        with pytest.raises(errors.UserError) as caught:
+            checkpoints.save(3, more, {"at": 3}, is_best=True)
+        message = str(caught.value)
+        assert "could not save step 2" in message and "File too large" in message
+        assert str(tmp_path / "checkpoints") in message and "\n" not in message
+        assert (checkpoints.latest_step(), checkpoints.best_step()) == (1, 1)
+        restored, progress = checkpoints.restore(state)
+        assert bits(restored) == bits(state) and progress == {"at": 1}
+        checkpoints.save(3, more, {"at": 3}, is_best=True)
+        with pytest.raises(errors.UserError, match="could not save step 3"):
+            checkpoints.wait()
+        resource.setrlimit(
+            resource.RLIMIT_FSIZE, resource.getrlimit(resource.RLIMIT_FSIZE)[1:] * 2
+        )
+        checkpoints.save(4, more, {"at": 4}, is_best=True)
+    assert steps_on_disk(tmp_path) == {"4"}
+    assert capfd.readouterr().err == ""
+
+
+def test_failed_save_shows_when_closing(tmp_path, small_files_only):
+    state = {"w": jax.random.normal(jax.random.key(0), (300, 300))}
+    with (
+        pytest.raises(errors.UserError, match="could not save step 1"),
+        checkpoint.Checkpoints(tmp_path) as checkpoints,
+    ):
+        small_files_only()
+        checkpoints.save(1, state, {}, is_best=True)
+
+
+def test_only_orbax_is_silenced(tmp_path, caplog):
+    from absl import logging as absl_logging
+
+    with caplog.at_level(logging.INFO, logger="absl"):
+        save_steps(tmp_path, 1, 2)
+        assert caplog.records == []
+        absl_logging.info("from the trainer")
+    assert [record.message for record in caplog.records] == ["from the trainer"]
+
+
+def test_record_on_disk_is_plain_json_and_digests_are_those_of_sha256sum(tmp_path):
+    save_steps(tmp_path, 1, best=(1,))
+    folder = tmp_path / "checkpoints" / "1"
+    record = json.loads((folder / "metrics" / "metrics").read_text())
+    assert record == {"is_best": True, "progress": {"at": 1}}
+    lines = (folder / "SHA256SUMS").read_text().splitlines()
+    listed = [line.split("  ")[1] for line in lines]
+    assert "metrics/metrics" in listed and len(listed) >= 9
+    if shutil.which("sha256sum"):
+        command = ["sha256sum", "--check", "--quiet", "SHA256SUMS"]
+        assert subprocess.run(command, cwd=folder, check=False).returncode == 0
