@@ -230,6 +230,7 @@ def _header(
     method = dict(config.method)
     name = method.pop("name")
     coefficients = ", ".join(f"{key} {value}" for key, value in sorted(method.items()))
+    shared = "" if name == config_lib.BASELINE else ", sharing one perturbation"
     device = run.mesh.devices.flat[0]
     parameters = sum(x.size for x in jax.tree.leaves(train_state.params))
     fields = {
@@ -242,7 +243,7 @@ def _header(
         "optimizer": f"{config.optimizer.name}, learning rate {config.learning_rate:g} "
         f"({config.schedule.name}), weight decay {config.weight_decay.value:g} "
         f"({config.weight_decay.kind})",
-        "batch size": f"{config.batch_size}, all of it sharing one perturbation",
+        "batch size": str(config.batch_size) + shared,
         "steps": f"{run.total_steps} ({config.epochs} epochs of {run.steps_per_epoch})",
         "workdir": str(folder),
     }

@@ -1,0 +1,1 @@
+"""Experiments over the package; never imported by it."""

@@ -1,0 +1,1 @@
+"""Training runs behind the tables and pictures of the README."""
