@@ -1,10 +1,9 @@
 """Multilayer perceptron: the smallest network, without BatchNorm."""
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
-from sam_jax.models import checks
+from sam_jax.models import checks, layers
 
 
 class MLP(nn.Module):
@@ -29,12 +28,11 @@ class MLP(nn.Module):
         """Images ``[batch, ...]`` to float32 logits ``[batch, num_classes]``."""
         del train
         x = images.reshape(images.shape[0], -1)
-        he_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+        he_normal = layers.scaled_normal(2.0, "fan_in")
         for _ in range(self.depth):
-            x = nn.relu(
-                nn.Dense(self.width, kernel_init=he_normal, dtype=self.dtype)(x)
-            )
-        return nn.Dense(self.num_classes)(x.astype(jnp.float32))
+            x = nn.Dense(self.width, kernel_init=he_normal, dtype=self.dtype)(x)
+            x = nn.relu(x)
+        return layers.head(self.num_classes)(x)
 
 
 def mlp(num_classes: int, width: int | None, dtype: str, depth: int = 2) -> nn.Module:

@@ -10,6 +10,7 @@ References:
 """
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from sam_jax.models import layers
@@ -71,7 +72,8 @@ class PreActResNet(nn.Module):
         for features, stride in layers.stages(self.blocks, self.width):
             x = PreActBlock(features, stride, self.dtype, self.dropout)(x, train)
         x = nn.relu(layers.batch_norm(train=train, dtype=self.dtype)(x))
-        return layers.linear_head(x, self.num_classes)
+        x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+        return layers.head(self.num_classes)(x)
 
 
 def preact_resnet18(num_classes: int, width: int | None, dtype: str) -> nn.Module:

@@ -141,7 +141,8 @@ class ResNet(nn.Module):
         for features, stride in layers.stages(self.blocks, self.width):
             convolutions = self.plan(features, stride)
             x = Block(convolutions, stride, self.dtype, self.last_scale)(x, train)
-        return layers.linear_head(x, self.num_classes)
+        x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+        return layers.head(self.num_classes)(x)
 
 
 def resnet18(num_classes: int, width: int | None, dtype: str) -> nn.Module:

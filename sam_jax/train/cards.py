@@ -109,7 +109,8 @@ def _unknown_key(argv: Sequence[str]) -> str | None:
     card = load(cards[-1])
     for arg in argv:
         override = re.match(r"--?config\.([\w.]+)", arg)
-        node, path = card, "config"
+        node: config_lib.Config = card
+        path = "config"
         for key in override.group(1).split(".") if override else ():
             keys = node.keys() if isinstance(node, config_dict.ConfigDict) else ()
             if key not in keys:

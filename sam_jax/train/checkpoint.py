@@ -232,7 +232,10 @@ def _best_step(checkpoints: Sequence[Any]) -> int | None:
 
 def _check_undamaged(folder: pathlib.Path) -> None:
     """Raises UserError unless the files are those that were written."""
-    remove = f"remove {folder} to go on from the checkpoint before it"
+    advice = (
+        f"move {folder} away to go on from the checkpoint before it, or give another "
+        "--workdir"
+    )
     try:
         lines = (folder / _DIGESTS).read_text().splitlines()
     except (OSError, ValueError):
@@ -240,7 +243,7 @@ def _check_undamaged(folder: pathlib.Path) -> None:
     if not lines:
         raise errors.UserError(
             f"{folder} is no complete checkpoint (no readable {_DIGESTS} in it): "
-            f"{remove}, or give another --workdir"
+            f"{advice}"
         )
     for line in lines:
         digest, _, name = line.partition("  ")
@@ -249,7 +252,7 @@ def _check_undamaged(folder: pathlib.Path) -> None:
             raise errors.UserError(
                 f"checkpoint {folder} is damaged "
                 f"({name} is {'not as written' if path.exists() else 'missing'}): "
-                f"{remove}, or give another --workdir"
+                f"{advice}"
             )
 
 

@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from sam_jax import errors, models
+from sam_jax.models import layers
 
 BATCH_NORM = tuple(name for name in models.names() if name != "mlp")
 # Of each kind of block one network that compiles in a second or two.
@@ -245,6 +247,14 @@ def test_initialisation_depends_on_the_key_and_the_shape_of_the_images_alone():
     init = jax.jit(lambda key: model.init(key, shape))
     assert leaves_equal(init(jax.random.key(0)), (params, state))
     assert not leaves_equal(init(jax.random.key(1)), (params, state))
+
+
+@pytest.mark.parametrize("mode", ["fan_in", "fan_out"])
+@pytest.mark.parametrize("shape", [(3, 3, 4, 6), (6, 4)])
+def test_flat_draws_are_those_of_variance_scaling(mode, shape):
+    ours = layers.scaled_normal(2.0, mode)(jax.random.key(3), shape, jnp.float32)
+    theirs = nn.initializers.variance_scaling(2.0, mode, "normal")
+    np.testing.assert_array_equal(ours, theirs(jax.random.key(3), shape, jnp.float32))
 
 
 def test_convolutions_start_he_normal_over_their_outputs_and_biases_zero():
