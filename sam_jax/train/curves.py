@@ -22,7 +22,7 @@ _TRAIN, _VALIDATION, _TEST = "#0072B2", "#E69F00", "#009E73"
 _SKY, _VERMILION, _PURPLE, _GREY = "#56B4E9", "#D55E00", "#CC79A7", "#555555"
 
 # A curve of more points is drawn as the means and ranges of this many groups of them.
-_GROUPS = 300
+_GROUPS = 150
 # The points of a curve with fewer than this are marked.
 _MARKED = 40
 
@@ -45,21 +45,22 @@ class Curve(NamedTuple):
     style: str = "-"
 
 
+# What is drawn later lies above: validation is dashed, so that an equal test shows.
 LOSS = (
     Curve("train", "loss", "train", _TRAIN),
-    Curve("train", "perturbed_loss", "train, perturbed", _SKY, "--"),
-    Curve("validation", "loss", "validation", _VALIDATION),
+    Curve("train", "perturbed_loss", "train, perturbed", _SKY),
     Curve("test", "loss", "test", _TEST),
+    Curve("validation", "loss", "validation", _VALIDATION, "--"),
 )
 ACCURACY = (
     Curve("train", "accuracy", "train", _TRAIN),
-    Curve("train", "true_accuracy", "train, true labels", _SKY, "--"),
-    Curve("validation", "accuracy", "validation", _VALIDATION),
+    Curve("train", "true_accuracy", "train, true labels", _SKY),
     Curve("test", "accuracy", "test", _TEST),
+    Curve("validation", "accuracy", "validation", _VALIDATION, "--"),
 )
 NORMS = (
     Curve("train", "grad_norm", "gradient norm", _VERMILION),
-    Curve("train", "perturbation_norm", "perturbation norm", _PURPLE, "--"),
+    Curve("train", "perturbation_norm", "perturbation norm", _PURPLE),
 )
 COSINE = (Curve("train", "gradient_cosine", "cosine (right)", _GREY),)
 LEARNING_RATE = (Curve("train", "learning_rate", "learning rate", _GREY),)
@@ -74,9 +75,9 @@ def draw_curves(
 
     Left the loss, in the middle the error in percent, right the norms that the method
     measured and the cosine between the gradients at the weights and at the perturbed
-    weights, or the learning rate if nothing was measured. An axis is logarithmic if it
-    spans more than a factor of ten. A dotted line is where the training loss was first
-    not finite.
+    weights, or the learning rate if nothing was measured. The axes of loss, error and
+    norms are logarithmic if they span more than a factor of ten. A dotted line is where
+    the training loss was first not finite.
 
     Args:
         history: lines of a ``metrics.jsonl``; see `sam_jax.train.metrics.read_history`.
@@ -84,6 +85,7 @@ def draw_curves(
         title: what stands above the panels.
     """
     # Objects instead of pyplot, which keeps figures and a backend in global variables.
+    from matplotlib import ticker
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(13.5, 4.6), dpi=150, layout="constrained")
@@ -91,25 +93,29 @@ def draw_curves(
     figure.suptitle(title, fontsize=13, parse_math=False)
     left, middle, right = panels = figure.subplots(1, 3)
 
-    _panel(left, "loss", _points(history, LOSS))
+    _panel(left, "loss", _points(history, LOSS), log=True)
     accuracy = _points(history, ACCURACY).items()
-    _panel(middle, "error (%)", {c: (x, 100 * (1 - y)) for c, (x, y) in accuracy})
+    error = {curve: (x, 100 * (1 - y)) for curve, (x, y) in accuracy}
+    _panel(middle, "error (%)", error, log=True)
     norms, cosine = _points(history, NORMS), _points(history, COSINE)
     twins = {}
     if norms or cosine:
-        _panel(right, "norm", norms)
+        _panel(right, "norm", norms, log=True)
     else:
         _panel(right, "learning rate", _points(history, LEARNING_RATE))
     if cosine:
         twins[right] = right.twinx()
         _panel(twins[right], "cosine of the two gradients", cosine)
         twins[right].grid(False)
+        lowest = min(values.min() for _, values in cosine.values())
+        twins[right].set_ylim(0 if lowest >= 0 else -1.02, 1.02)
 
-    last_epoch = max((row["epoch"] for row in history), default=1.0)
+    last_epoch = max((row["epoch"] for row in history), default=0.0) or 1.0
     diverged = _first_not_finite(history)
     for axes in panels:
         axes.set_xlim(0, 1.02 * last_epoch)
         axes.set_xlabel("epoch", fontsize=11)
+        axes.xaxis.set_major_locator(ticker.MaxNLocator("auto", integer=True))
         if diverged is not None:
             axes.axvline(
                 diverged, color=_GREY, linestyle=":", linewidth=1.2, label="not finite"
@@ -142,18 +148,18 @@ def _first_not_finite(history: Sequence[Mapping[str, Any]]) -> float | None:
     return None
 
 
-def _panel(axes: "Axes", name: str, points: Points) -> None:
-    """Draw curves over epochs with a scale that suits them."""
+def _panel(axes: "Axes", name: str, points: Points, *, log: bool = False) -> None:
+    """Draw curves over epochs; on a logarithmic axis if allowed and worth it."""
     axes.set_ylabel(name, fontsize=11)
     axes.tick_params(labelsize=10)
     axes.grid(color="#DDDDDD", linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.spines[["top"]].set_visible(False)
+    axes.spines["top"].set_visible(False)
     for curve, (epochs, values) in points.items():
         _draw(axes, curve, epochs, values)
     values = np.concatenate([values for _, values in points.values()] or [[]])
     positive = values[values > 0]
-    if values.size and values.min() >= 0 and positive.size:
+    if log and positive.size and values.min() >= 0:
         span = positive.max() / positive.min()
         if span > 10:
             _log_scale(axes, span)
@@ -161,20 +167,25 @@ def _panel(axes: "Axes", name: str, points: Points) -> None:
 
 def _draw(axes: "Axes", curve: Curve, epochs: np.ndarray, values: np.ndarray) -> None:
     """Draw one curve; one of very many points as means and ranges of groups."""
+    last = "" if curve.split == "train" else f" (last {values[-1]:.3g})"
+    marked = len(values) < _MARKED
     drawn: dict[str, Any] = {
         "color": curve.color,
         "linestyle": curve.style,
-        "label": curve.label,
+        "label": curve.label + last,
+        "marker": "o" if marked else None,
+        "markersize": 3,
+        "linewidth": 1.5 if marked or curve.split != "train" else 1.1,
     }
-    if len(values) <= 2 * _GROUPS:
-        marker = "o" if len(values) < _MARKED else None
-        axes.plot(epochs, values, marker=marker, markersize=3, linewidth=1.5, **drawn)
-        return
-    groups = np.array_split(values, _GROUPS)
-    centers = [group.mean() for group in np.array_split(epochs, _GROUPS)]
-    lows, highs = zip(*((g.min(), g.max()) for g in groups), strict=True)
-    axes.fill_between(centers, lows, highs, color=curve.color, alpha=0.25, linewidth=0)
-    axes.plot(centers, [group.mean() for group in groups], linewidth=1.2, **drawn)
+    if len(values) > 2 * _GROUPS:
+        groups = np.array_split(values, _GROUPS)
+        epochs = np.array([group.mean() for group in np.array_split(epochs, _GROUPS)])
+        values = np.array([group.mean() for group in groups])
+        lows, highs = zip(*((g.min(), g.max()) for g in groups), strict=True)
+        axes.fill_between(
+            epochs, lows, highs, color=curve.color, alpha=0.18, linewidth=0
+        )
+    axes.plot(epochs, values, **drawn)
 
 
 def _log_scale(axes: "Axes", span: float) -> None:
