@@ -7,24 +7,14 @@ import optax
 
 
 def network(dtype=jnp.float32):
-    """Parameters of a network with a hidden layer: matrix, vector and scalar leaves."""
-    rng = np.random.default_rng(0)
-    return {
-        "hidden": {
-            "kernel": jnp.asarray(rng.normal(size=(3, 4)), dtype),
-            "bias": jnp.asarray(rng.normal(size=4), dtype),
-        },
-        "out": {
-            "kernel": jnp.asarray(rng.normal(size=4), dtype),
-            "bias": jnp.asarray(0.5, dtype),
-        },
-    }
+    """Parameters of a small network: a matrix and a scalar."""
+    kernel = np.random.default_rng(0).normal(size=(3, 4))
+    return {"kernel": jnp.asarray(kernel, dtype), "bias": jnp.asarray(0.5, dtype)}
 
 
 def batch(dtype=jnp.float32, seed=1, examples=16):
     """Inputs and targets of a regression."""
-    rng = np.random.default_rng(seed)
-    inputs = rng.normal(size=(examples, 3))
+    inputs = np.random.default_rng(seed).normal(size=(examples, 3))
     targets = np.sin(inputs.sum(axis=1))
     return jnp.asarray(inputs, dtype), jnp.asarray(targets, dtype)
 
@@ -32,10 +22,7 @@ def batch(dtype=jnp.float32, seed=1, examples=16):
 def network_loss(params, batch):
     """Mean squared error of the network."""
     inputs, targets = batch
-    hidden = jnp.tanh(
-        inputs @ params["hidden"]["kernel"] + params["hidden"]["bias"][None]
-    )
-    outputs = hidden @ params["out"]["kernel"] + params["out"]["bias"]
+    outputs = jnp.sum(jnp.tanh(inputs @ params["kernel"]), axis=1) + params["bias"]
     return jnp.mean(jnp.square(outputs - targets))
 
 
@@ -87,7 +74,7 @@ def trajectory(tx, loss, params, args=(), steps=20):
 
 
 def quadratic(matrix):
-    """``w -> w.matrix.w / 2`` for a symmetric matrix; its gradient is ``matrix @ w``."""
+    """``w -> w.matrix.w / 2``, a symmetric matrix given; the gradient is matrix.w."""
     matrix = jnp.asarray(matrix)
     return lambda w: w @ matrix @ w / 2
 

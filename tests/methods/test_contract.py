@@ -1,5 +1,6 @@
 """What holds for every method of the library; new ones are found by their name."""
 
+import functools
 import importlib.util
 import inspect
 import pathlib
@@ -67,6 +68,38 @@ def optimizer(name, learning_rate=0.1, base=sgd, **coefficients):
     return optax.chain(methods.factory(name)(**coefficients), base(learning_rate))
 
 
+class DefaultRun(NamedTuple):
+    """A jitted step shared by the tests that differ in its arguments only.
+
+    Attributes:
+        update: ``(carry, learning_rate, rho, seed) -> carry``, the carry being
+            parameters and state.
+        start: the first carry.
+        traces: one entry for every time that the step was traced.
+    """
+
+    update: Callable[..., tuple[optax.Params, optax.OptState]]
+    start: tuple[optax.Params, optax.OptState]
+    traces: list[str]
+
+
+@functools.cache
+def default_run(name):
+    traces = []
+
+    @jax.jit
+    def step(params, state, batch, learning_rate, rho):
+        traces.append(name)
+        tx = optimizer(name, learning_rate, rho=rho)
+        return problems.make_step(tx, problems.network_loss)(params, state, batch)
+
+    def update(carry, learning_rate=0.1, rho=0.05, seed=1):
+        return step(*carry, problems.batch(seed=seed), learning_rate, rho)
+
+    params = problems.network()
+    return DefaultRun(update, (params, optimizer(name).init(params)), traces)
+
+
 def schedulable(name):
     """The coefficients that may follow a schedule, with a number for each."""
     allowed = set(typing.get_args(optax.ScalarOrSchedule))
@@ -105,7 +138,10 @@ def assert_close(actual, desired, rtol):
     assert jax.tree.structure(actual) == jax.tree.structure(desired)
     for x, y in zip(jax.tree.leaves(actual), jax.tree.leaves(desired), strict=True):
         np.testing.assert_allclose(
-            to_numpy(x), to_numpy(y), rtol=rtol, atol=rtol * np.max(np.abs(y), initial=1)
+            to_numpy(x),
+            to_numpy(y),
+            rtol=rtol,
+            atol=rtol * np.max(np.abs(y), initial=1),
         )
 
 
@@ -153,35 +189,28 @@ def test_structure_shapes_and_dtypes_stay(name, dtype):
     after, state = problems.train(tx, problems.network_loss, params, args, steps=20)
     assert signature_of(after) == signature_of(params)
     assert signature_of(state) == signature_of(tx.init(params))
-    updates, _ = tx.update(
-        params, state, params, **problems.gradients(problems.network_loss, *args)
+    call = problems.gradients(problems.network_loss, *args)
+    updates, _ = jax.eval_shape(
+        lambda params, state: tx.update(params, state, params, **call), params, state
     )
-    assert signature_of(updates) == signature_of(params)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), updates) == signature_of(params)
     assert_finite((after, state))
     assert problems.network_loss(after, *args) < problems.network_loss(params, *args)
 
 
 def test_compiles_once(name):
-    tx, params = optimizer(name), problems.network()
-    traces = []
-
-    def step(*args):
-        traces.append(args)
-        return problems.make_step(tx, problems.network_loss)(*args)
-
-    jitted, state = jax.jit(step), tx.init(params)
-    for seed in range(3):
-        params, state = jitted(params, state, problems.batch(seed=seed))
+    update, carry, traces = default_run(name)
+    for seed in range(4):
+        carry = update(carry, rho=0.1 * seed, seed=seed)
     assert len(traces) == 1
 
 
 def test_continues_from_saved_arrays_with_the_same_bits(name):
-    tx, params, args = optimizer(name), problems.network(), problems.batch()
-    step = jax.jit(problems.make_step(tx, problems.network_loss))
+    update, start, _ = default_run(name)
 
     def run(carry, steps):
         for _ in range(steps):
-            carry = step(*carry, args)
+            carry = update(carry)
         return carry
 
     def restore(saved, like):
@@ -189,7 +218,6 @@ def test_continues_from_saved_arrays_with_the_same_bits(name):
             return jax.random.wrap_key_data(saved, impl=jax.random.key_impl(like))
         return jnp.asarray(saved)
 
-    start = (params, tx.init(params))
     leaves, structure = jax.tree.flatten(run(start, 3))
     saved = [np.array(to_numpy(leaf)) for leaf in leaves]
     restored = [restore(x, leaf) for x, leaf in zip(saved, leaves, strict=True)]
@@ -247,7 +275,7 @@ def test_flops_are_those_of_the_documented_gradients(name):
     inputs = jax.ShapeDtypeStruct((2048, 256), jnp.float32)
 
     def loss(params, inputs):  # nearly all of its work is in matrix products
-        return jnp.sum(inputs @ params["a"] @ params["b"] @ params["c"])
+        return jnp.sum(jnp.square(inputs @ params["a"] @ params["b"] @ params["c"]))
 
     def flops(tx):
         step = jax.jit(problems.make_step(tx, loss))
@@ -261,9 +289,7 @@ def test_flops_are_those_of_the_documented_gradients(name):
 # ── Edges ────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(
-    "dtype, huge", [(jnp.float32, 1e30), (jnp.bfloat16, 1e30), (jnp.float16, 6e4)]
-)
+@pytest.mark.parametrize("dtype, huge", [(jnp.float32, 1e30), (jnp.float16, 6e4)])
 def test_zero_and_huge_gradients_give_finite_updates(name, dtype, huge):
     tx = methods.factory(name)(**({"learning_rate": 0.1} if is_optimizer(name) else {}))
     params = {
@@ -297,11 +323,10 @@ def test_zero_and_huge_gradients_give_finite_updates(name, dtype, huge):
 
 
 def test_learning_rate_zero_leaves_params_unchanged(name):
-    tx, params = optimizer(name, learning_rate=0.0), problems.network()
-    after, _ = problems.train(
-        tx, problems.network_loss, params, (problems.batch(),), steps=3
-    )
-    assert_equal(after, params)
+    update, carry, _ = default_run(name)
+    for _ in range(3):
+        carry = update(carry, learning_rate=0.0)
+    assert_equal(carry[0], problems.network())
 
 
 # ── Meaning ──────────────────────────────────────────────────────────────────────────
@@ -321,9 +346,9 @@ def test_radius_zero_is_the_base_optimizer(name):
 
 
 def test_a_larger_radius_is_felt(name):
-    args = (problems.network_loss, problems.network(), (problems.batch(),), 2)
-    near, far = (problems.trajectory(optimizer(name, rho=r), *args) for r in (0, 0.5))
-    differences = jax.tree.map(lambda x, y: jnp.max(jnp.abs(x - y)), near[-1], far[-1])
+    update, start, _ = default_run(name)
+    near, far = (update(update(start, rho=rho), rho=rho)[0] for rho in (0.0, 0.5))
+    differences = jax.tree.map(lambda x, y: jnp.max(jnp.abs(x - y)), near, far)
     assert max(jax.tree.leaves(differences)) > 1e-3
 
 
@@ -347,8 +372,9 @@ def test_converges_on_small_objectives(name, objective):
 
 
 def test_diagnostics_tell_what_the_update_saw(name):
-    params, call = problems.network(), problems.gradients(
-        problems.network_loss, problems.batch()
+    params, call = (
+        problems.network(),
+        problems.gradients(problems.network_loss, problems.batch()),
     )
     grads = call["grad_fn"](params)
     tx = optimizer(name, rho=0.1)
@@ -362,9 +388,7 @@ def test_diagnostics_tell_what_the_update_saw(name):
     assert -1 <= seen["gradient_cosine"] < 1
     clean = problems.network_loss(params, problems.batch())
     assert seen["perturbed_loss"] != clean and np.isfinite(seen["perturbed_loss"])
-    _, state = tx.update(
-        grads, tx.init(params), params, grad_fn=call["grad_fn"]
-    )
+    _, state = tx.update(grads, tx.init(params), params, grad_fn=call["grad_fn"])
     alone = sam_jax.diagnostics(state)
     assert np.isnan(alone.pop("perturbed_loss"))
     assert_close(alone, {key: seen[key] for key in alone}, rtol=1e-6)
@@ -409,50 +433,43 @@ def test_in_a_chain_with_clipping_decay_and_schedule(name):
 
 
 def test_inject_hyperparams_takes_a_schedule_of_rho(name):
-    def rho(count):
-        return 0.1 * (1 + jnp.asarray(count, jnp.float32))
-
     static = tuple(set(parameters(name)) - set(schedulable(name)) - {"learning_rate"})
     required = {"learning_rate": 0.1} if is_optimizer(name) else {}
     injected = optax.inject_hyperparams(methods.factory(name), static_args=static)
-    tx = injected(rho=rho, **required)
+    tx = injected(rho=lambda count: 0.1 * (1 + jnp.float32(count)), **required)
     if not is_optimizer(name):
         tx = optax.chain(tx, sgd(0.1))
-    args = (problems.network_loss, problems.network(), (problems.batch(),), 4)
-    assert_close(
-        problems.trajectory(tx, *args),
-        problems.trajectory(optimizer(name, rho=rho), *args),
-        rtol=1e-5,
-    )
+    args = (problems.network_loss, problems.network(), (problems.batch(),), 3)
+    update, carry, _ = default_run(name)
+    for count, params in enumerate(problems.trajectory(tx, *args)):
+        carry = update(carry, rho=0.1 * (1 + count))
+        assert_close(params, carry[0], rtol=1e-5)
 
 
 @pytest.mark.parametrize("wrapper", ["masked", "partition"])
 def test_around_a_base_for_some_parameters(name, wrapper):
     if is_optimizer(name):
         pytest.skip("brings its own base optimizer")
-    params, args = problems.network(), (problems.batch(),)
-    labels = {"hidden": "train", "out": "freeze"}
-    per_leaf = {k: jax.tree.map(lambda _, v=v: v, params[k]) for k, v in labels.items()}
+    params = problems.network()
+    trained = {"kernel": True, "bias": False}
 
     def base(learning_rate):
-        if wrapper == "partition":
-            parts = {"train": sgd(learning_rate), "freeze": optax.set_to_zero()}
-            return optax.partition(parts, per_leaf)
-        trained = jax.tree.map(lambda label: label == "train", per_leaf)
-        frozen = jax.tree.map(lambda label: label == "freeze", per_leaf)
-        return optax.chain(
-            optax.masked(sgd(learning_rate), trained),
-            optax.masked(optax.set_to_zero(), frozen),
-        )
+        if wrapper == "masked":
+            return optax.chain(
+                optax.masked(sgd(learning_rate), trained),
+                optax.masked(optax.set_to_zero(), {"kernel": False, "bias": True}),
+            )
+        parts = {True: sgd(learning_rate), False: optax.set_to_zero()}
+        return optax.partition(parts, trained)
 
-    def one_step(base):
-        tx = optimizer(name, base=base)
-        return problems.trajectory(tx, problems.network_loss, params, args, 1)[0]
-
-    some, every = one_step(base), one_step(sgd)
-    assert_equal(some["out"], params["out"])
-    assert_close(some["hidden"], every["hidden"], rtol=1e-6)
-    assert not np.array_equal(some["hidden"]["bias"], params["hidden"]["bias"])
+    tx = optimizer(name, base=base)
+    args = (problems.network_loss, params, (problems.batch(),), 1)
+    [some] = problems.trajectory(tx, *args)
+    update, start, _ = default_run(name)
+    every, _ = update(start)
+    assert_equal(some["bias"], params["bias"])
+    assert_close(some["kernel"], every["kernel"], rtol=1e-6)
+    assert not np.array_equal(some["kernel"], params["kernel"])
 
 
 @pytest.mark.usefixtures("float64")
@@ -487,7 +504,7 @@ def test_signature(name):
 
 
 def test_schedules_are_read_at_every_count(name):
-    params = problems.network()
+    args = (problems.network_loss, problems.network(), (problems.batch(),), 3)
     for key, value in schedulable(name).items():
         seen = []
 
@@ -495,7 +512,6 @@ def test_schedules_are_read_at_every_count(name):
             jax.debug.callback(lambda count: seen.append(int(count)), count)
             return jnp.asarray(value, jnp.float32)
 
-        args = (problems.network_loss, params, (problems.batch(),), 3)
         scheduled = problems.trajectory(optimizer(name, **{key: schedule}), *args)
         jax.effects_barrier()
         assert sorted(set(seen)) == [0, 1, 2], key

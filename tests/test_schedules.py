@@ -1,0 +1,122 @@
+"""The step sizes of Khanh et al. 2024, section 5, and the weights of Unified SAM."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from sam_jax import schedules
+
+EPOCHS = [1, 2, 6, 7, 200]  # n, from 1
+UPDATES = 352  # in an epoch: 45,000 examples in batches of 128
+ETA = 0.1
+
+
+def in_epoch(schedule, n):
+    """The values at the first and the last update of epoch n."""
+    first, last = (n - 1) * UPDATES, n * UPDATES - 1
+    return [float(schedule(first)), float(schedule(last))]
+
+
+@pytest.mark.parametrize(
+    "schedule, expected",
+    [
+        # eta / n
+        (
+            schedules.power_decay(ETA, 1.0, UPDATES),
+            [0.1, 0.05, 0.1 / 6, 0.1 / 7, 0.0005],
+        ),
+        # eta / n^0.5001 = eta / (sqrt(n) n^0.0001)
+        (
+            schedules.power_decay(ETA, 0.5001, UPDATES),
+            [ETA / math.sqrt(n) / math.exp(1e-4 * math.log(n)) for n in EPOCHS],
+        ),
+        # eta / (m log m): m = 2, 2, 3, 3, 42 as n / 5 is 0, 0, 1, 1, 40
+        (
+            schedules.log_decay(ETA, UPDATES),
+            [0.0721348, 0.0721348, 0.0303413, 0.0303413, ETA / (42 * math.log(42))],
+        ),
+    ],
+    ids=["diminish 1", "diminish 2", "diminish 3"],
+)
+def test_published_step_sizes(schedule, expected):
+    for n, value in zip(EPOCHS, expected, strict=True):
+        assert in_epoch(schedule, n) == pytest.approx([value] * 2, rel=1e-5)
+
+
+def test_log_decay_changes_with_the_fifth_epoch():
+    schedule = schedules.log_decay(ETA, UPDATES)
+    values = [in_epoch(schedule, n)[0] for n in range(1, 11)]
+    assert values == pytest.approx([0.0721348] * 4 + [0.0303413] * 5 + [0.0180337])
+
+
+def test_the_almost_constant_radius():
+    radius = schedules.power_decay(1.0, 0.001)
+    # k^-0.001 = 0.99 at k = 0.99^-1000, near 23,163.
+    assert float(radius(round(0.99**-1000) - 1)) == pytest.approx(0.99, abs=1e-6)
+    assert float(radius(10**6 - 1)) == pytest.approx(10**-0.006, rel=1e-5)
+
+
+def test_named_lambdas_count_from_one():
+    one_over_t, rest = schedules.one_over_t(), schedules.one_minus_one_over_t()
+    for count in range(10):
+        assert float(one_over_t(count)) == pytest.approx(1 / (count + 1), rel=1e-6)
+        assert float(rest(count)) == pytest.approx(1 - 1 / (count + 1), abs=1e-6)
+    assert one_over_t(0) == 1 and rest(0) == 0
+
+
+@pytest.mark.parametrize("dtype", [jnp.int32, jnp.uint32])
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        schedules.power_decay(ETA, 0.5, 10),
+        schedules.log_decay(ETA, 10),
+        schedules.one_over_t(),
+        schedules.one_minus_one_over_t(),
+    ],
+)
+def test_traced_counts_of_any_integer_dtype(schedule, dtype):
+    counts = jnp.arange(60, dtype=dtype)
+    with jax.numpy_dtype_promotion("strict"):
+        traced = jax.jit(jax.vmap(schedule))(counts)
+    assert traced.dtype == jnp.float32
+    np.testing.assert_allclose(traced, [schedule(c) for c in range(60)], rtol=1e-6)
+
+
+def test_float64_is_kept():
+    with jax.enable_x64(True):
+        value = schedules.power_decay(ETA, 1.0)(jnp.array(2))
+        assert value.dtype == jnp.float64
+        assert float(value) == pytest.approx(0.1 / 3, rel=1e-15)
+
+
+def test_optax_takes_them():
+    tx = optax.sgd(schedules.power_decay(1.0, 1.0))
+    state, seen = tx.init(jnp.ones(())), []
+    for _ in range(3):
+        update, state = tx.update(jnp.ones(()), state)
+        seen.append(-float(update))
+    assert seen == pytest.approx([1, 1 / 2, 1 / 3])
+
+
+@pytest.mark.parametrize(
+    "make, argument",
+    [
+        (lambda: schedules.power_decay(-0.1, 1.0), "init_value"),
+        (lambda: schedules.power_decay(math.nan, 1.0), "init_value"),
+        (lambda: schedules.power_decay(math.inf, 1.0), "init_value"),
+        (lambda: schedules.power_decay(0.1, -1.0), "exponent"),
+        (lambda: schedules.power_decay(0.1, math.nan), "exponent"),
+        (lambda: schedules.power_decay(0.1, math.inf), "exponent"),
+        (lambda: schedules.power_decay(0.1, 1.0, 0), "transition_steps"),
+        (lambda: schedules.log_decay(-1.0), "init_value"),
+        (lambda: schedules.log_decay(0.1, 0), "transition_steps"),
+        (lambda: schedules.log_decay(0.1, period=0), "period"),
+    ],
+)
+def test_bad_arguments_are_refused(make, argument):
+    with pytest.raises(ValueError, match=rf"^{argument} must be .*, got "):
+        make()
