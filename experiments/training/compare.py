@@ -59,6 +59,9 @@ def main(argv: Sequence[str]) -> int:
     except errors.UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except loop.Stopped as stopped:
+        print(f"{stopped}; the same command continues")
+        return 128 + stopped.signal
     args.out.mkdir(parents=True, exist_ok=True)
     summary = summarize(runs)
     command = "python -m experiments.training.compare " + " ".join(argv)

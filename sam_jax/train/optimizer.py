@@ -248,9 +248,9 @@ def make_base(
 
 
 def optimizers() -> dict[str, Callable[..., optax.GradientTransformation]]:
-    """Every optimizer of Optax and ``optax.contrib`` that starts from a learning rate.
+    """Every optimizer of Optax and ``optax.contrib`` that a learning rate is enough for.
 
-    ``lbfgs`` is none of them: its line search evaluates the loss by itself.
+    Those in ``_UNFIT`` are none of them.
 
     Example:
         >>> {"sgd", "adamw", "lion", "lars", "muon"} <= optimizers().keys()
@@ -261,6 +261,18 @@ def optimizers() -> dict[str, Callable[..., optax.GradientTransformation]]:
         for name, function in inspect.getmembers(module, inspect.isfunction):
             first = next(iter(inspect.signature(function).parameters), None)
             public = not name.startswith(("_", "scale_by_"))
-            if public and first == "learning_rate" and name != "lbfgs":
+            if public and first == "learning_rate" and name not in _UNFIT:
                 found[name] = function
     return found
+
+
+# Optimizers of Optax that the trainer cannot drive, and why.
+_UNFIT = {
+    "dpsgd": "needs the gradient of each example",
+    "lbfgs": "its line search evaluates the loss by itself",
+    "noisy_sgd": "needs a PRNG key, which no configuration can hold",
+    "optimistic_adam": "deprecated for optimistic_adam_v2",
+    "rprop": "takes a number as learning rate, no schedule",
+    "sm3": "takes a number as learning rate, no schedule",
+    "sophia": "needs the loss as a function, for its Hessian",
+}

@@ -13,6 +13,7 @@ from sam_jax.train import config as config_lib
 
 CONFIG_FILE = "config.json"
 _LOCK_FILE = ".lock"
+_TEMPORARY_FILE = "config.tmp"  # what a kill while the configuration is written leaves
 
 
 def fresh(config: config_lib.Config, root: pathlib.Path) -> pathlib.Path:
@@ -50,7 +51,8 @@ def claimed(workdir: pathlib.Path, config: config_lib.Config) -> Iterator[None]:
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        files = {path.name for path in workdir.iterdir()} - {_LOCK_FILE}
+        files = {path.name for path in workdir.iterdir()}
+        files -= {_LOCK_FILE, _TEMPORARY_FILE}
         if files and CONFIG_FILE not in files:
             raise errors.UserError(
                 f"{workdir} is not empty and not the folder of a run (no {CONFIG_FILE} "
@@ -88,6 +90,6 @@ def _write_or_compare(path: pathlib.Path, config: config_lib.Config) -> None:
                 f"{path.parent} belongs to a run with another configuration "
                 f"({'; '.join(changed)}): give another --workdir, or the same settings"
             )
-    temporary = path.with_suffix(".tmp")
+    temporary = path.with_name(_TEMPORARY_FILE)
     temporary.write_text(resolved + "\n")
     os.replace(temporary, path)
