@@ -207,6 +207,9 @@ def check(config: Config) -> None:
     _require(config, "seed", "an integer in [0, 2**32)", lambda v: 0 <= v < 2**32)
     _require(config, "label_smoothing", "a number in [0, 1)", lambda v: 0 <= v < 1)
     _require(config, "ema_decay", "a number in [0, 1)", lambda v: 0 <= v < 1)
+    # Untyped, so that it may be a share or a number; the data check its range.
+    numbers = "a share in [0, 1) or a whole number of examples"
+    _require(config, "data.validation", numbers, lambda v: isinstance(v, int | float))
     _require_one_of(config, "on_nonfinite", ("stop", "skip"))
     _require_one_of(config, "wandb.mode", ("disabled", "offline", "online"))
 

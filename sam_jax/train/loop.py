@@ -18,10 +18,10 @@ from sam_jax.train import (
     sharding,
     state,
     window,
-    workdir,
 )
 from sam_jax.train import config as config_lib
 from sam_jax.train import results as results_lib
+from sam_jax.train import workdir as workdir_lib
 from sam_jax.train.evaluation import Scores, evaluate
 
 
@@ -45,14 +45,14 @@ class Diverged(RuntimeError):
 
 def train_and_evaluate(
     config: config_lib.Config,
-    folder: str | os.PathLike[str],
+    workdir: str | os.PathLike[str],
     command: str | None = None,
 ) -> dict[str, Any]:
     """Trains as configured, or continues the run that the folder holds.
 
     Args:
         config: with the keys of `default_config`.
-        folder: of the run; created if missing.
+        workdir: folder of the run; created if missing.
         command: how to continue the run, for the header.
 
     Returns:
@@ -65,11 +65,11 @@ def train_and_evaluate(
             ``config.on_nonfinite`` is ``"skip"``.
         Stopped: after SIGTERM or Ctrl-C, with the state saved.
     """
-    folder = pathlib.Path(folder)
+    folder = pathlib.Path(workdir)
     # ── Build. Mistakes of the configuration show before the folder is touched.
     run = build_lib.build(config)
     with (
-        workdir.claimed(folder, config),
+        workdir_lib.claimed(folder, config),
         checkpoint.Checkpoints(folder) as checkpoints,
         report.Report() as out,
     ):
