@@ -1,5 +1,6 @@
 """Norms and angles of trees, safe in low precision and at the edges of the range."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -9,9 +10,9 @@ import jax.numpy as jnp
 def norm(tree: Any) -> jax.Array:
     """Global 2-norm over all leaves, in float32 or wider.
 
-    The sum of squares is taken of entries divided by a power of two near the largest
-    one: it neither overflows nor underflows (float16 gradients overflow beyond 256
-    otherwise, float32 ones beyond 1.8e19), and no digit changes where it would not.
+    It neither overflows nor underflows (float16 squares overflow beyond 256, float32
+    ones beyond 1.8e19): where the sum of squares leaves the range, it is taken again of
+    entries times a power of two.
 
     Args:
         tree: arrays of any shapes and real dtypes.
@@ -25,21 +26,19 @@ def norm(tree: Any) -> jax.Array:
         5.0
     """
     leaves = _wide_leaves(tree)
-    if not leaves:
-        return jnp.zeros([], jnp.float32)
-    dtype = max((x.dtype for x in leaves), key=lambda dtype: dtype.itemsize)
-    largest = jnp.stack(
-        [jnp.max(jnp.abs(x), initial=0).astype(dtype) for x in leaves]
-    ).max()
-    # Kept inside the range in which the power of two and its inverse are both normal.
-    limit = jnp.finfo(dtype).maxexp - 2
-    exponent = jnp.clip(jnp.frexp(largest)[1], -limit, limit)
-    shrink = jnp.ldexp(jnp.ones([], dtype), -exponent)
-    squares = [jnp.sum(jnp.square(x.astype(dtype) * shrink)) for x in leaves]
-    total = jnp.stack(squares).sum()
-    # The root has no derivative at zero; this way it is zero there, not NaN.
-    root = jnp.where(total == 0, 0, jnp.sqrt(jnp.where(total == 0, 1, total)))
-    return root * jnp.ldexp(jnp.ones([], dtype), exponent)
+    plain = _sum(jnp.square(x) for x in leaves)
+    limits = jnp.finfo(plain.dtype)
+    in_range = (plain > limits.tiny**0.5) & (plain < jnp.inf)
+    # Large enough to bring the square of the smallest normal number into the range, and
+    # its inverse that of the largest.
+    power = jnp.asarray(2.0 ** (limits.maxexp // 2 + 8), plain.dtype)
+    factor = jnp.where(in_range, 1, jnp.where(plain < 1, power, 1 / power))
+    total = jax.lax.cond(
+        in_range,
+        lambda: plain,
+        lambda: _sum(jnp.square(x * factor.astype(x.dtype)) for x in leaves),
+    )
+    return _root(total) / factor
 
 
 def cosine(a: Any, b: Any) -> jax.Array:
@@ -52,14 +51,13 @@ def cosine(a: Any, b: Any) -> jax.Array:
     Returns:
         A scalar in [-1, 1]; zero where one of the trees is zero.
     """
-    norm_a, norm_b = norm(a), norm(b)
     # Each side is brought to unit length before the product, so nothing overflows.
-    scale_a, scale_b = safe_inverse(norm_a), safe_inverse(norm_b)
-    products = [
-        jnp.sum((x * scale_a.astype(x.dtype)) * (y * scale_b.astype(y.dtype)))
-        for x, y in zip(_wide_leaves(a), _wide_leaves(b), strict=True)
-    ]
-    return jnp.stack(products).sum() if products else jnp.zeros([], jnp.float32)
+    inverse_a, inverse_b = safe_inverse(norm(a)), safe_inverse(norm(b))
+    pairs = zip(_wide_leaves(a), _wide_leaves(b), strict=True)
+    return _sum(
+        (x * inverse_a.astype(x.dtype)) * (y * inverse_b.astype(y.dtype))
+        for x, y in pairs
+    )
 
 
 def safe_inverse(x: jax.Array, floor: float = 0.0) -> jax.Array:
@@ -92,3 +90,15 @@ def _wide(x: Any) -> jax.Array:
 
 def _wide_leaves(tree: Any) -> list[jax.Array]:
     return [_wide(x) for x in jax.tree.leaves(tree)]
+
+
+def _sum(arrays: Iterable[jax.Array]) -> jax.Array:
+    """Sum of all entries of all arrays, float32 if there are none."""
+    sums = [jnp.sum(x) for x in arrays]
+    widest = max((x.dtype for x in sums), key=lambda d: d.itemsize, default=jnp.float32)
+    return jnp.stack([x.astype(widest) for x in [jnp.zeros([], widest), *sums]]).sum()
+
+
+def _root(x: jax.Array) -> jax.Array:
+    """Square root whose derivative at zero is zero, not infinite."""
+    return jnp.where(x == 0, 0, jnp.sqrt(jnp.where(x == 0, 1, x)))

@@ -554,7 +554,7 @@ def test_docstring_has_every_section(name):
         assert re.search(rf"^    {parameter}: \S", body["Args"], re.M), parameter
     assert "ValueError: " in body["Raises"]
     assert ">>> " in body["Example"]
-    assert re.search(r"\b(19|20)\d\d\b", body["References"])
+    assert re.search(r"\b(19|20)\d\d\b(?!\.\d)", body["References"])
     assert re.search(r"<https://arxiv\.org/abs/\d{4}\.\d{5}>", body["References"])
 
 
