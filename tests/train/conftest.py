@@ -1,0 +1,165 @@
+"""Shared by the tests of the trainer: the smallest run, and the smallest network."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from sam_jax import models
+from sam_jax.train import build
+from sam_jax.train import config as config_lib
+from tests.train import runs
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Callable[..., config_lib.Config]:
+    """``tiny("sam", **{"data.crop": 1})``: 4 steps in each of 3 epochs of an MLP."""
+
+    def make(method: str = "sam", **settings) -> config_lib.Config:
+        config = config_lib.default_config()
+        config.method = config_lib.load_method(method, card="card.py")
+        config.update_from_flattened_dict(
+            {
+                "data.name": "digits",
+                "data.validation": 100,
+                "data.train_examples": 128,
+                "model.name": "mlp",
+                "model.width": 8,
+                "model.options": {"depth": 1},
+                "mesh.data": 1,
+                "epochs": 3,
+                "batch_size": 32,
+                "log_every_steps": 2,
+            }
+            | settings
+        )
+        return config
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def net() -> Callable[[float], models.Model]:
+    """``net(dropout)``: two dense layers with BatchNorm, ReLU and dropout between."""
+
+    def make(dropout: float = 0.0, momentum: float = 0.9) -> models.Model:
+        def init(key, images):
+            first, last = jax.random.split(key)
+            pixels = images[0].size
+            params = {
+                "first": jax.random.normal(first, (pixels, 16)) / 8,
+                "scale": jnp.ones(16),
+                "bias": jnp.zeros(16),
+                "last": jax.random.normal(last, (16, 10)) / 4,
+            }
+            return params, {"mean": jnp.zeros(16), "var": jnp.ones(16)}
+
+        def apply(params, model_state, images, *, train, key=None):
+            x = images.reshape(len(images), -1) @ params["first"]
+            used = {"mean": x.mean(0), "var": x.var(0)} if train else model_state
+            x = (x - used["mean"]) / jnp.sqrt(used["var"] + 1e-5)
+            x = jax.nn.relu(x * params["scale"] + params["bias"])
+            if train and dropout:
+                x = x * jax.random.bernoulli(key, 1 - dropout, x.shape) / (1 - dropout)
+            if train:
+                model_state = jax.tree.map(
+                    lambda old, new: momentum * old + (1 - momentum) * new,
+                    model_state,
+                    used,
+                )
+            return x @ params["last"], model_state
+
+        return models.Model(init, apply)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def cache_folder(tmp_path_factory) -> str:
+    """Where compiled programs wait, as the trainer keeps them on disk."""
+    return str(tmp_path_factory.mktemp("compilation_cache"))
+
+
+@pytest.fixture(scope="module")
+def compiled_before(cache_folder) -> Iterator[None]:
+    """Compiles what the tests of a module build again and again only once."""
+    settings = {
+        "jax_compilation_cache_dir": cache_folder,
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    for values in (settings, before):
+        for name, value in values.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+        if values is settings:
+            yield
+
+
+@pytest.fixture(scope="session")
+def finished(tiny, tmp_path_factory) -> runs.Finished:
+    """A run with label noise, augmentation and averages that nothing disturbed."""
+    noisy = {"data.label_noise": 0.25, "data.crop": 1, "ema_decay": 0.9}
+    return runs.Finished(tiny("sam", **noisy), tmp_path_factory.mktemp("finished"))
+
+
+@pytest.fixture
+def disturb(monkeypatch) -> Callable[..., list[build.Run]]:
+    """``disturb(n, action)`` acts in update n of a run; ``disturb()`` no longer.
+
+    It returns a list of the runs that are built from now on.
+    """
+    real = build.build
+
+    def install(number=None, action=None) -> list[build.Run]:
+        built = []
+
+        def disturbed(config):
+            run, calls = real(config), []
+            built.append(run)
+
+            def train_step(state, batch):
+                calls.append(batch)
+                if len(calls) == number:
+                    action()
+                return run.train_step(state, batch)
+
+            return run._replace(train_step=train_step)
+
+        monkeypatch.setattr(build, "build", disturbed)
+        return built
+
+    return install
+
+
+@pytest.fixture
+def trainer(tmp_path, cache_folder) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """``trainer("--config=...")``: starts the real process, in ``tmp_path``."""
+    environment = os.environ | {
+        "PYTHONPATH": str(runs.ROOT),
+        "JAX_COMPILATION_CACHE_DIR": cache_folder,
+        "XLA_FLAGS": "",
+    }
+    processes = []
+
+    def start(*flags: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "sam_jax.main", *flags],
+            cwd=tmp_path,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()

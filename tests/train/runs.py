@@ -1,0 +1,50 @@
+"""What whole runs left behind, and how to compare it."""
+
+import pathlib
+
+import jax
+import numpy as np
+
+from sam_jax.train import build, checkpoint, loop, metrics
+
+ROOT = pathlib.Path(__file__).parents[2]
+DIGITS = str(ROOT / "configs" / "digits_sam.py")
+
+
+class Finished:
+    """A run that has ended, with what it left."""
+
+    def __init__(self, config, folder, command=None):
+        self.config, self.folder = config, folder
+        self.results = loop.train_and_evaluate(config, folder, command)
+
+    @property
+    def rows(self):
+        return metrics.read_history(self.folder / metrics.METRICS_FILE)
+
+
+def saved(config, folder):
+    """The last checkpoint: leaves of the state by path, and the progress."""
+    abstract = build.build(config).abstract_state()
+    with checkpoint.Checkpoints(folder) as checkpoints:
+        found = checkpoints.restore(abstract)
+    assert found is not None
+    state, progress = found
+    leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(state))
+    return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}, progress
+
+
+def comparable(rows):
+    """Rows without what a clock measures."""
+    clocks = ("wall_time", "examples_per_second")
+    return [{k: v for k, v in row.items() if k not in clocks} for row in rows]
+
+
+def assert_same_run(config, folder, reference):
+    """Checks that two runs have saved the same bits."""
+    state, progress = saved(config, folder)
+    expected, goal = saved(config, reference)
+    assert state.keys() == expected.keys()
+    for path, leaf in state.items():
+        np.testing.assert_array_equal(leaf, expected[path], err_msg=path, strict=True)
+    assert progress["best"] == goal["best"]

@@ -1,0 +1,305 @@
+"""A whole run: what it writes, saves and says, and how it ends when it cannot go on."""
+
+import json
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from sam_jax import errors
+from sam_jax.train import build, loop, metrics, results
+from tests.train import runs
+
+pytestmark = pytest.mark.usefixtures("compiled_before")
+
+
+@pytest.fixture(scope="module")
+def config(finished):
+    return finished.config
+
+
+def terminate():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+# ── A run from start to end ──────────────────────────────────────────────────────────
+
+
+def test_log_has_a_row_per_window_and_per_evaluation(finished):
+    steps = {}
+    for row in finished.rows:
+        steps.setdefault(row["split"], []).append(row["step"])
+    assert steps == {
+        "train": [2, 4, 6, 8, 10, 12],
+        "validation": [4, 8, 12],
+        "test": [4, 8, 12],
+    }
+    assert [row["epoch"] for row in finished.rows if row["split"] == "test"] == [
+        1.0,
+        2.0,
+        3.0,
+    ]
+
+
+def test_training_rows_name_what_was_measured(finished):
+    row = next(row for row in finished.rows if row["split"] == "train")
+    assert set(row) == {
+        *("step", "split", "wall_time", "epoch", "examples_per_second"),
+        *("loss", "accuracy", "true_accuracy", "learning_rate", "update_norm"),
+        *("grad_norm", "perturbation_norm", "gradient_cosine", "perturbed_loss"),
+    }
+    assert row["perturbation_norm"] == pytest.approx(0.05)
+
+
+def test_results_are_those_of_the_log(finished):
+    tests = [row for row in finished.rows if row["split"] == "test"]
+    validations = [row for row in finished.rows if row["split"] == "validation"]
+    best = max(validations, key=lambda row: row["accuracy"])  # the first of equals
+    found = finished.results
+    assert found["last"]["step"] == 12
+    assert found["last"]["test"]["loss"] == tests[-1]["loss"]
+    assert found["best"]["step"] == best["step"]
+    assert found["best"]["validation"]["accuracy"] == best["accuracy"]
+    assert found["seconds"] > 0
+    written = json.loads((finished.folder / results.RESULTS_FILE).read_text())
+    assert written == found
+
+
+def test_folder_has_all_that_is_promised(finished):
+    names = {path.name for path in finished.folder.iterdir()}
+    events = {name for name in names if name.startswith("events.out.tfevents")}
+    assert len(events) == 1
+    assert names - events == {
+        *("config.json", "metrics.jsonl", "results.json", "curves.png"),
+        *("checkpoints", ".lock"),
+    }
+
+
+def test_last_and_best_are_kept(finished):
+    kept = {int(path.name) for path in (finished.folder / "checkpoints").glob("[0-9]*")}
+    assert kept == {12, finished.results["best"]["step"]}
+
+
+def test_finished_run_says_so_and_gives_the_same_results(finished, capsys):
+    before = (finished.folder / metrics.METRICS_FILE).read_bytes()
+    again = loop.train_and_evaluate(finished.config, finished.folder)
+    assert again == finished.results
+    assert (finished.folder / metrics.METRICS_FILE).read_bytes() == before
+    out = capsys.readouterr().out
+    assert "This run is finished: nothing is left to do." in out
+    assert "last epoch" in out
+
+
+def test_header_tells_what_runs_where(tiny, tmp_path, capsys):
+    config = tiny("sam", epochs=1)
+    loop.train_and_evaluate(config, tmp_path, "the command")
+    lines = capsys.readouterr().out.splitlines()
+    header = dict(line.split("  ", 1) for line in lines[:10] if "  " in line)
+    header = {name: value.strip() for name, value in header.items()}
+    assert header["devices"].startswith("1 x ")
+    assert header["data"] == "digits: 128 training, 100 validation, 500 test images"
+    assert header["model"] == "mlp, 610 parameters, float32"  # 65 * 8 + 9 * 10
+    assert header["method"] == "sam (eps 1e-12, rho 0.05)"
+    assert header["steps"] == "4 (1 epochs of 4)"
+    assert header["workdir"] == str(tmp_path)
+    assert header["to resume"] == "the command"
+    assert any("compiled and ran the first step in" in line for line in lines)
+    assert any(line.startswith("epoch 1/1  step 4") for line in lines)
+
+
+def test_without_validation_there_is_no_best(tiny, tmp_path):
+    run = runs.Finished(tiny("none", epochs=1, **{"data.validation": 0}), tmp_path)
+    assert run.results["best"] is None
+    assert set(run.results["last"]) == {"step", "epoch", "test"}
+    assert {row["split"] for row in run.rows} == {"train", "test"}
+    assert all("true_accuracy" not in row for row in run.rows), "no label noise"
+
+
+def test_compiles_once_in_a_run_and_once_after_it_continues(config, tmp_path, disturb):
+    first = disturb(6, terminate)
+    with pytest.raises(loop.Stopped):
+        loop.train_and_evaluate(config, tmp_path)
+    second = disturb()
+    loop.train_and_evaluate(config, tmp_path)
+    for [run] in (first, second):
+        assert run.train_step._cache_size() == 1
+        assert run.eval_step._cache_size() == 1
+
+
+# ── What is refused ──────────────────────────────────────────────────────────────────
+
+
+def test_another_configuration_is_refused_and_nothing_is_lost(finished, tiny):
+    other = finished.config.copy_and_resolve_references()
+    other.learning_rate = 0.2
+    with pytest.raises(errors.UserError, match=r"learning_rate: 0.1 -> 0.2"):
+        loop.train_and_evaluate(other, finished.folder)
+    assert loop.train_and_evaluate(finished.config, finished.folder)["last"]
+
+
+def test_damaged_newest_checkpoint_is_one_line(config, tmp_path, disturb):
+    disturb(6, terminate)
+    with pytest.raises(loop.Stopped):
+        loop.train_and_evaluate(config, tmp_path)
+    files = [
+        path for path in (tmp_path / "checkpoints" / "6").rglob("*") if path.is_file()
+    ]
+    largest = max(files, key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+    disturb()
+    with pytest.raises(errors.UserError, match="is damaged") as raised:
+        loop.train_and_evaluate(config, tmp_path)
+    assert "\n" not in str(raised.value)
+    assert str(tmp_path / "checkpoints" / "6") in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_size": 129}, "129.*128 examples"),
+        ({"batch_size": 30, "mesh.data": 8}, "batch_size=30 .* the 8 devices: take 24"),
+        ({"mesh.data": 9}, r"mesh.data must be -1 or in \[1, 8\]"),
+        ({"data.validation": 1297}, "leaves none to train on"),
+        ({"data.validation": 0.0001}, "empty split"),
+        ({"data.validation": "x"}, "data.validation.*'x'"),
+        ({"data.train_examples": 1198}, "1197 of 1297"),
+        ({"data.train_examples": 0}, "train_examples=0"),
+        ({"data.label_noise": 1.0}, "label_noise"),
+        ({"data.name": "digit"}, "'digit': did you mean 'digits'"),
+        ({"data.crop": 9}, "crop=9"),
+        ({"data.cutout_probability": 2.0}, "cutout_probability=2.0"),
+        ({"data.seed": -1}, "seed=-1"),
+        ({"model.name": "mpl"}, "'mpl': did you mean 'mlp'?"),
+        ({"model.width": 0}, "width"),
+        ({"model.dtype": "float31"}, "did you mean 'float32'?"),
+        ({"model.options": {"dept": 1}}, "did you mean 'depth'"),
+        ({"optimizer.name": "sgdd"}, "did you mean 'sgd'?"),
+        ({"schedule.name": "cosin"}, "did you mean 'cosine'?"),
+        ({"method.rho": -1.0}, "rho must be"),
+        ({"epochs": 0}, "config.epochs must be an integer >= 1, got 0"),
+        ({"batch_size": 0}, "config.batch_size must be an integer >= 1, got 0"),
+        ({"eval_batch_size": 0}, "config.eval_batch_size must be"),
+        ({"eval_every_epochs": 0}, "config.eval_every_epochs must be"),
+        ({"checkpoint_every_epochs": 0}, "config.checkpoint_every_epochs must be"),
+        ({"log_every_steps": 0}, "config.log_every_steps must be"),
+        ({"seed": -1}, "config.seed must be"),
+        ({"seed": 2**32}, "config.seed must be"),
+        ({"label_smoothing": 1.0}, r"label_smoothing must be a number in \[0, 1\)"),
+        ({"ema_decay": 1.0}, r"ema_decay must be a number in \[0, 1\), got 1.0"),
+        ({"on_nonfinite": "skp"}, "'skp': did you mean 'skip'?"),
+        ({"wandb.mode": "onlin"}, "did you mean 'online'?"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_no_folder(tiny, tmp_path, settings, message):
+    folder = tmp_path / "run"
+    with pytest.raises(errors.UserError, match=message) as raised:
+        loop.train_and_evaluate(tiny("sam", **settings), folder)
+    assert "\n" not in str(raised.value)
+    assert not folder.exists()
+
+
+def test_missing_archives_without_network(tiny, tmp_path):
+    folder = tmp_path / "run"
+    settings = {
+        "data.name": "fashion_mnist",
+        "data.data_dir": str(tmp_path / "data"),
+        "data.download": False,
+    }
+    with pytest.raises(
+        errors.UserError, match=r"config\.data\.manual_dir=DIR"
+    ) as raised:
+        loop.train_and_evaluate(tiny(**settings), folder)
+    assert "train-images-idx3-ubyte.gz" in str(raised.value)
+    assert "\n" not in str(raised.value)
+    settings["data.manual_dir"] = str(tmp_path / "nowhere")
+    with pytest.raises(errors.UserError, match="nowhere is not a folder"):
+        loop.train_and_evaluate(tiny(**settings), folder)
+    assert not folder.exists()
+
+
+# ── Updates that are not finite ──────────────────────────────────────────────────────
+
+
+def poisoned(monkeypatch, *steps):
+    """NaN in the weights of these updates, by an infinite learning rate there."""
+    from sam_jax.train import schedule
+
+    def poison(*args, **kwargs):
+        del args, kwargs
+        bad = jax.numpy.array(steps) - 1
+        return lambda count: jax.numpy.where((count == bad).any(), jax.numpy.nan, 0.1)
+
+    monkeypatch.setattr(schedule, "make_schedule", poison)
+
+
+def test_diverged_run_stops_with_what_it_saw(config, tmp_path, monkeypatch):
+    poisoned(monkeypatch, 7)
+    with pytest.raises(loop.Diverged) as raised:
+        loop.train_and_evaluate(config, tmp_path)
+    message = str(raised.value)
+    assert "\n" not in message
+    assert "of step 7 is not finite" in message
+    assert "grad_norm" in message and "perturbation_norm" in message
+    assert "The checkpoint of step 4 is good." in message
+    state, _ = runs.saved(config, tmp_path)
+    assert int(state[".step"]) == 4
+    assert all(np.isfinite(leaf).all() for leaf in state.values())
+    rows = metrics.read_history(tmp_path / metrics.METRICS_FILE)
+    assert max(row["step"] for row in rows) == 6
+
+
+@pytest.mark.parametrize("step", [4, 8])
+def test_nothing_that_is_not_finite_is_saved(config, tmp_path, monkeypatch, step):
+    """Not even if the update just before a checkpoint is the one."""
+    poisoned(monkeypatch, step)
+    with pytest.raises(loop.Diverged, match=f"of step {step} is not finite") as raised:
+        loop.train_and_evaluate(config, tmp_path)
+    checkpoints = {int(path.name) for path in (tmp_path / "checkpoints").glob("[0-9]*")}
+    assert checkpoints == ({4} if step == 8 else set())
+    assert ("is good" in str(raised.value)) == (step == 8)
+
+
+def test_a_huge_learning_rate_diverges(tiny, tmp_path):
+    with pytest.raises(loop.Diverged, match=r"not finite.*config.learning_rate"):
+        loop.train_and_evaluate(tiny("sam", learning_rate=1e30), tmp_path)
+
+
+def test_skip_leaves_such_updates_out_and_goes_on(tiny, tmp_path, monkeypatch, capsys):
+    config = tiny("sam", on_nonfinite="skip")
+    real = build.build
+
+    def built(config):
+        run = real(config)
+        count = []
+
+        def train_step(state, batch):
+            count.append(batch)
+            state, seen = run.train_step(state, batch)
+            bad = len(count) == 3
+            return state, {**seen, "finite": seen["finite"] * (0 if bad else 1)}
+
+        return run._replace(train_step=train_step)
+
+    monkeypatch.setattr(build, "build", built)
+    assert loop.train_and_evaluate(config, tmp_path)["last"]["step"] == 12
+    assert "warning: step 4: 1 updates not finite, left out" in capsys.readouterr().out
+
+
+def test_skip_with_only_such_updates_ends_with_the_first_weights(
+    tiny, tmp_path, monkeypatch
+):
+    config = tiny("sam", on_nonfinite="skip", epochs=1)
+    poisoned(monkeypatch, 1)  # the optimizer's own count stays where it is
+    loop.train_and_evaluate(config, tmp_path)
+    run = build.build(config)
+    expected = jax.device_get(run.init(run.seed))
+    state, _ = runs.saved(config, tmp_path)
+    assert int(state[".step"]) == 4
+    for path, leaf in jax.tree_util.tree_leaves_with_path(expected.params):
+        np.testing.assert_array_equal(
+            state[".params" + jax.tree_util.keystr(path)], leaf
+        )

@@ -1,0 +1,164 @@
+"""A run that was stopped or killed ends with the bits of one that never was."""
+
+import os
+import random
+import re
+import shlex
+import signal
+import time
+
+import pytest
+
+from sam_jax import errors
+from sam_jax.train import cards, loop, metrics, workdir
+from tests.train import runs
+
+pytestmark = pytest.mark.usefixtures("compiled_before")
+
+
+@pytest.fixture(scope="module")
+def config(finished):
+    return finished.config
+
+
+def send(number):
+    return lambda: os.kill(os.getpid(), number)
+
+
+def crash():
+    raise ZeroDivisionError
+
+
+# ── In this process ────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_saves_and_the_run_ends_with_the_same_bits(
+    config, tmp_path, disturb, finished, number
+):
+    disturb(6, send(number))  # in the middle of the second epoch
+    with pytest.raises(loop.Stopped) as stopped:
+        loop.train_and_evaluate(config, tmp_path)
+    assert (stopped.value.signal, stopped.value.step) == (number, 6)
+    assert int(runs.saved(config, tmp_path)[0][".step"]) == 6
+    disturb()
+    run = runs.Finished(config, tmp_path)
+    runs.assert_same_run(config, tmp_path, finished.folder)
+    assert runs.comparable(run.rows) == runs.comparable(finished.rows)
+    assert run.results["last"] == finished.results["last"]
+    assert run.results["best"] == finished.results["best"]
+
+
+def test_crash_loses_the_steps_since_the_checkpoint_and_no_more(
+    config, tmp_path, disturb, finished, capsys
+):
+    disturb(7, crash)
+    with pytest.raises(ZeroDivisionError):
+        loop.train_and_evaluate(config, tmp_path)
+    assert int(runs.saved(config, tmp_path)[0][".step"]) == 4
+    disturb()
+    run = runs.Finished(config, tmp_path)
+    assert "after step 4" in capsys.readouterr().out
+    runs.assert_same_run(config, tmp_path, finished.folder)
+    assert runs.comparable(run.rows) == runs.comparable(finished.rows)
+
+
+def test_crash_before_the_first_checkpoint_starts_anew(
+    config, tmp_path, disturb, finished
+):
+    disturb(3, crash)
+    with pytest.raises(ZeroDivisionError):
+        loop.train_and_evaluate(config, tmp_path)
+    disturb()
+    run = runs.Finished(config, tmp_path)
+    runs.assert_same_run(config, tmp_path, finished.folder)
+    assert runs.comparable(run.rows) == runs.comparable(finished.rows)
+
+
+def test_signal_during_the_last_step_finishes_the_run(config, tmp_path, disturb):
+    disturb(12, send(signal.SIGTERM))
+    assert loop.train_and_evaluate(config, tmp_path)["last"]["step"] == 12
+
+
+def test_seconds_add_up_over_all_starts(config, tmp_path, disturb):
+    disturb(6, send(signal.SIGTERM))
+    with pytest.raises(loop.Stopped):
+        loop.train_and_evaluate(config, tmp_path)
+    before = runs.saved(config, tmp_path)[1]["seconds"]
+    disturb()
+    assert loop.train_and_evaluate(config, tmp_path)["seconds"] > before > 0
+
+
+# ── Real processes ───────────────────────────────────────────────────────────────────
+
+OVERRIDES = (
+    *("--config.model.name=mlp", "--config.model.width=8", "--config.mesh.data=1"),
+    *("--config.data.train_examples=256", "--config.epochs=100"),
+    *("--config.ema_decay=0.9", "--config.log_every_steps=2"),
+)
+
+
+def read_until(process, pattern):
+    """The line of the output that matches, and those before it."""
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if re.search(pattern, line):
+            return lines
+    pytest.fail(f"the process ended early: {''.join(lines)}")
+
+
+@pytest.mark.slow
+def test_killed_and_stopped_processes_end_with_the_same_bits(tmp_path, trainer):
+    """Killed, started again, terminated, started again, Ctrl-C, started again."""
+    config = cards.load(runs.DIGITS, *OVERRIDES)
+    undisturbed, folder = tmp_path / "undisturbed", tmp_path / "disturbed"
+    flags = (f"--config={runs.DIGITS}", *OVERRIDES)
+    reference = trainer(*flags, f"--workdir={undisturbed}")
+    again = (*flags, f"--workdir={folder}")
+    resumed = []
+    for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
+        process = trainer(*again)
+        # A save ends before the next one begins: now the first two are complete.
+        lines = [line for _ in range(3) for line in read_until(process, r"^epoch ")]
+        resumed += [line for line in lines if line.startswith("resumed")]
+        with (
+            pytest.raises(errors.UserError, match="another process is training"),
+            workdir.claimed(folder, config),
+        ):
+            pytest.fail("two processes in one folder")
+        # The moment is random on purpose: it must not matter.
+        delay = random.uniform(0, 0.3)
+        time.sleep(delay)
+        process.send_signal(number)
+        out, err = process.communicate()
+        codes = {
+            signal.SIGKILL: -signal.SIGKILL,
+            signal.SIGTERM: 143,
+            signal.SIGINT: 130,
+        }
+        assert process.returncode == codes[number], (delay, out, err)
+        assert "Traceback" not in err
+        if number != signal.SIGKILL:
+            last = out.strip().splitlines()[-1]
+            assert "the state is saved. To continue: python -m sam_jax.main" in last
+            _, _, command = last.partition("To continue: ")
+            # The next start is by the command that was printed.
+            again = shlex.split(command)[3:]
+    process = trainer(*again)
+    out, err = process.communicate()
+    resumed += [line for line in out.splitlines() if line.startswith("resumed")]
+    assert (process.returncode, len(resumed)) == (0, 3), out + err
+    reference.communicate()
+    assert reference.returncode == 0
+    runs.assert_same_run(config, folder, undisturbed)
+    evaluations = [
+        [
+            row
+            for row in runs.comparable(metrics.read_history(each / "metrics.jsonl"))
+            if row["split"] != "train"
+        ]
+        for each in (folder, undisturbed)
+    ]
+    assert evaluations[0] == evaluations[1]
+    assert len(evaluations[0]) == 2 * 40

@@ -1,0 +1,104 @@
+"""Rows of the log: the right means, one step late, and no step that is not finite."""
+
+import math
+
+import jax.numpy as jnp
+import pytest
+
+from sam_jax.train import window
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that the test moves: ``clock.now += 2``."""
+
+    class Clock:
+        now = 100.0
+
+    monkeypatch.setattr(window.time, "monotonic", lambda: Clock.now)
+    return Clock
+
+
+def metrics(loss, finite=1.0):
+    return {"loss": jnp.float32(loss), "finite": jnp.float32(finite)}
+
+
+def make(start=0, size=2, accept_nonfinite=False):
+    return window.Window(start, size, 10, accept_nonfinite=accept_nonfinite)
+
+
+def test_a_row_is_ready_once_a_later_step_was_dispatched(clock):
+    recent = make()
+    seen = []
+    for loss in (1, 2, 3, 4, 5):
+        clock.now += 1
+        recent.add(metrics(loss))
+        seen.append(recent.ready())
+    assert [row and row.step for row in seen] == [None, None, 2, None, 4]
+    first, second = seen[2], seen[4]
+    assert first.metrics == {
+        "loss": 1.5,
+        "finite": 1.0,
+        "examples_per_second": pytest.approx(20 / 3),
+    }
+    assert (second.steps, second.metrics["loss"]) == (2, 3.5)
+    assert second.metrics["examples_per_second"] == pytest.approx(20 / 2)
+
+
+def test_flush_takes_the_rest_and_then_there_is_none(clock):
+    recent = make(start=40, size=10)
+    for loss in (1, 2, 6):
+        clock.now += 1
+        recent.add(metrics(loss))
+    row = recent.flush()
+    assert (row.step, row.steps, row.metrics["loss"]) == (43, 3, 3.0)
+    assert recent.flush() is None
+    assert recent.ready() is None
+
+
+def test_other_work_is_left_out_of_the_speed(clock):
+    recent = make()
+    clock.now += 50
+    recent.restart_clock()
+    clock.now += 4
+    recent.add(metrics(1))
+    assert recent.flush().metrics["examples_per_second"] == pytest.approx(10 / 4)
+
+
+@pytest.mark.parametrize("fetch", ["ready", "flush"])
+def test_names_the_first_step_that_is_not_finite(clock, fetch):
+    recent = make(start=40, size=3)
+    clock.now += 1
+    for loss, finite in ((1, 1), (math.nan, 0), (math.inf, 0), (2, 1)):
+        recent.add(metrics(loss, finite))
+    with pytest.raises(window.NotFiniteError) as raised:
+        getattr(recent, fetch)()
+    assert raised.value.step == 42
+    assert math.isnan(raised.value.metrics["loss"])
+
+
+def test_leaves_steps_that_are_not_finite_out_of_the_means(clock):
+    recent = make(size=4, accept_nonfinite=True)
+    clock.now += 1
+    for loss, finite in ((1, 1), (math.nan, 0), (5, 1), (math.inf, 0)):
+        recent.add(metrics(loss, finite))
+    row = recent.flush()
+    assert row.metrics["loss"] == 3.0
+    assert row.metrics["finite"] == 0.5
+
+
+def test_a_row_without_any_finite_step_says_so(clock):
+    recent = make(accept_nonfinite=True)
+    clock.now += 1
+    recent.add(metrics(math.nan, 0))
+    row = recent.flush()
+    assert math.isnan(row.metrics["loss"])
+    assert row.metrics["finite"] == 0
+
+
+def test_means_of_many_large_values_are_exact(clock):
+    recent = make(size=100)
+    clock.now += 1
+    for _ in range(100):
+        recent.add(metrics(16777217.0))  # 2**24 + 1: float32 sums would drift
+    assert recent.flush().metrics["loss"] == float(jnp.float32(16777217.0))

@@ -1,0 +1,129 @@
+"""A folder is one run's: others, and other settings, are kept out."""
+
+import fcntl
+import json
+import pathlib
+
+import pytest
+
+from sam_jax import errors
+from sam_jax.train import workdir
+
+
+def claim(folder, config):
+    with workdir.claimed(folder, config):
+        pass
+
+
+def refused(folder, config):
+    with pytest.raises(errors.UserError) as raised:
+        claim(folder, config)
+    message = str(raised.value)
+    assert "\n" not in message
+    assert "give another --workdir" in message
+    return message
+
+
+def test_makes_the_folder_and_records_the_configuration(tmp_path, tiny):
+    folder = tmp_path / "a" / "b"
+    claim(folder, tiny(seed=7))
+    stored = json.loads((folder / workdir.CONFIG_FILE).read_text())
+    assert stored["seed"] == 7
+    assert stored["method"] == {"name": "sam", "rho": 0.05, "eps": 1e-12}
+
+
+def test_the_same_configuration_comes_back(tmp_path, tiny):
+    claim(tmp_path, tiny())
+    claim(tmp_path, tiny())
+    assert (tmp_path / workdir.CONFIG_FILE).exists()
+
+
+def test_another_configuration_is_refused_with_what_differs(tmp_path, tiny):
+    claim(tmp_path, tiny())
+    settings = {"method.rho": 0.3, "seed": 1, "log_every_steps": 7}
+    message = refused(tmp_path, tiny(**settings))
+    assert "method.rho: 0.05 -> 0.3; seed: 0 -> 1" in message
+    assert "log_every_steps" not in message
+    other = refused(tmp_path, tiny("unified_sam"))
+    assert "method.name: sam -> unified_sam" in other
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("wandb.mode", "offline"),
+        ("wandb.name", "x"),
+        ("mesh.data", 8),
+        ("log_every_steps", 7),
+        ("checkpoint_every_epochs", 7),
+        ("eval_batch_size", 7),
+        ("data.data_dir", "x"),
+        ("data.manual_dir", "x"),
+        ("data.download", False),
+    ],
+)
+def test_settings_that_compute_nothing_are_free(tmp_path, tiny, setting, value):
+    claim(tmp_path, tiny())
+    claim(tmp_path, tiny(**{setting: value}))
+    stored = json.loads((tmp_path / workdir.CONFIG_FILE).read_text())
+    for key in setting.split("."):
+        stored = stored[key]
+    assert stored == value, "the newest settings are recorded"
+
+
+def test_a_foreign_folder_is_refused_and_left_as_it_was(tmp_path, tiny):
+    (tmp_path / "thesis.tex").write_text("x")
+    assert "not the folder of a run" in refused(tmp_path, tiny())
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path, tiny):
+    (tmp_path / "file").write_text("x")
+    assert "(Not a directory)" in refused(tmp_path / "file" / "run", tiny())
+    assert "(File exists)" in refused(tmp_path / "file", tiny())
+
+
+def test_a_damaged_record_is_refused(tmp_path, tiny):
+    claim(tmp_path, tiny())
+    (tmp_path / workdir.CONFIG_FILE).write_text('{"seed": ')
+    assert "config.json is damaged" in refused(tmp_path, tiny())
+
+
+@pytest.mark.parametrize("left", [".lock", "config.tmp"])
+def test_a_kill_before_the_record_was_written_does_no_harm(tmp_path, tiny, left):
+    (tmp_path / left).write_text("{")
+    claim(tmp_path, tiny())
+    assert (tmp_path / workdir.CONFIG_FILE).exists()
+
+
+def test_one_process_at_a_time(tmp_path, tiny):
+    with workdir.claimed(tmp_path, tiny()):
+        assert "another process is training in" in refused(tmp_path, tiny())
+    claim(tmp_path, tiny())
+    with (tmp_path / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert "another process" in refused(tmp_path, tiny())
+
+
+def test_the_lock_is_given_back_after_an_error(tmp_path, tiny):
+    with pytest.raises(ZeroDivisionError), workdir.claimed(tmp_path, tiny()):
+        raise ZeroDivisionError
+    claim(tmp_path, tiny())
+    assert (tmp_path / ".lock").exists()
+
+
+def test_a_fresh_folder_has_a_name_of_its_own(tmp_path, tiny, monkeypatch):
+    class Noon(workdir.datetime.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2026, 1, 2, 12, 0, 0)
+
+    monkeypatch.setattr(workdir.datetime, "datetime", Noon)
+    names = []
+    for _ in range(3):
+        folder = workdir.fresh(tiny(), tmp_path)
+        assert not folder.exists()
+        folder.mkdir()
+        names.append(folder.relative_to(tmp_path))
+    first = "2026-01-02_120000_digits_mlp_sam"
+    assert names == [pathlib.Path(first + end) for end in ("", "_2", "_3")]
