@@ -93,12 +93,11 @@ def train(
 
 
 def summarize(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
-    """Test errors in percent over the seeds, and the time of a run.
+    """Test errors in percent over the seeds.
 
     Returns:
         Method -> ``last`` and ``best`` (of the last epoch, and of the epoch that was
-        best on the validation set): mean, standard deviation (n - 1) and all values;
-        ``seconds``: median.
+        best on the validation set): mean, standard deviation (n - 1) and all values.
     """
     summary = {}
     for method, of_method in runs.items():
@@ -112,7 +111,6 @@ def summarize(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]
                     "std": float(np.std(values, ddof=1)) if len(values) > 1 else 0.0,
                     "values": [round(value, 4) for value in values],
                 }
-        entry["seconds"] = float(np.median([r["seconds"] for r in results]))
         summary[method] = entry
     return summary
 
@@ -120,9 +118,8 @@ def summarize(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]
 def table(summary: Mapping[str, Any]) -> str:
     """The summary as a Markdown table."""
     lines = [
-        "| method | seeds | test error, last epoch (%) | selected on validation (%) "
-        "| seconds per run |",
-        "|---|---|---|---|---|",
+        "| method | seeds | test error, last epoch (%) | selected on validation (%) |",
+        "|---|---|---|---|",
     ]
     for method, entry in summary.items():
         cells = [
@@ -131,10 +128,7 @@ def table(summary: Mapping[str, Any]) -> str:
             else "–"
             for key in ("last", "best")
         ]
-        lines.append(
-            f"| {method} | {entry['seeds']} | {cells[0]} | {cells[1]} "
-            f"| {entry['seconds']:.0f} |"
-        )
+        lines.append(f"| {method} | {entry['seeds']} | {cells[0]} | {cells[1]} |")
     return "\n".join(lines)
 
 

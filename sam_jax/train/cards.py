@@ -103,7 +103,12 @@ def _missing_card(error: OSError) -> str:
 
 def _unknown_key(argv: Sequence[str]) -> str | None:
     """Message for the first override whose key the card does not have."""
-    cards = [arg.partition("=")[2] for arg in argv if re.match(r"--?config=", arg)]
+    # Given as --config=card or as --config card.
+    cards = [
+        arg.partition("=")[2] or following
+        for arg, following in zip(argv, [*argv[1:], ""], strict=True)
+        if re.match(r"--?config(=|$)", arg)
+    ]
     if not cards:
         return None
     card = load(cards[-1])

@@ -161,4 +161,4 @@ def test_killed_and_stopped_processes_end_with_the_same_bits(tmp_path, trainer):
         for each in (folder, undisturbed)
     ]
     assert evaluations[0] == evaluations[1]
-    assert len(evaluations[0]) == 2 * 40
+    assert len(evaluations[0]) == 2 * config.epochs

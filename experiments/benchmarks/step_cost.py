@@ -1,0 +1,366 @@
+"""What one training step costs: operations, memory, time, for every method.
+
+    python -m experiments.benchmarks.step_cost --models=resnet18:16 --batch=32 \
+        --rounds=15 --out=experiments/benchmarks/results/step_cost.json
+
+Each method (all that there are, or ``--methods=sam,usam``) is compared with the base
+optimizer alone (``sgd``: momentum and weight decay), and SAM's step also with two that
+do the same: one written by hand (``hand-written``) and one with ``optax.contrib.sam``
+(``optax``). All have the same model, batch and loss, keep the batch statistics of the
+pass at the weights and donate their state. Operations and memory are counted by the
+compiler; times are taken in turns and compared round by round. A model is written
+``name``, ``name:width`` (channels of its first stage); images are random, 32x32x3.
+"""
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+import optax.contrib
+
+from experiments.benchmarks import measure
+from sam_jax import errors, methods, models
+from sam_jax.train import config as config_lib
+from sam_jax.train import optimizer as optimizer_lib
+from sam_jax.train import step as step_lib
+
+BASE, HAND_WRITTEN, OPTAX = "sgd", "hand-written", "optax"
+REFERENCES = (BASE, HAND_WRITTEN, OPTAX)
+CLASSES = 10
+RHO, LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.05, 0.1, 0.9, 5e-4
+CARD = pathlib.Path(__file__).parents[2] / "configs" / "cifar10_sam.py"
+
+# Loss and gradient: params -> ((loss, model_state), grads).
+ValueAndGrad = Callable[[Any], tuple[tuple[jax.Array, Any], Any]]
+
+
+class State(NamedTuple):
+    """Everything that a step changes."""
+
+    params: Any
+    model_state: Any
+    opt_state: Any
+
+
+class Step(NamedTuple):
+    """A way to train: the state of its optimizer, and one update.
+
+    Attributes:
+        init: ``params -> opt_state``.
+        update: ``(value_and_grad, state) -> (state, loss)``.
+    """
+
+    init: Callable[[Any], Any]
+    update: Callable[[ValueAndGrad, State], tuple[State, jax.Array]]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measures as the command line says, prints the tables, writes the record.
+
+    Args:
+        argv: the arguments after the program's name.
+
+    Returns:
+        The exit code.
+    """
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    parser.add_argument("--models", default="resnet18:16", help="name:width,...")
+    parser.add_argument("--methods", default=",".join(methods.names()))
+    parser.add_argument("--batch", type=int, default=32, help="examples in a step")
+    parser.add_argument("--image", type=int, default=32, help="side in pixels")
+    parser.add_argument("--rounds", type=int, default=15, help="times for each step")
+    parser.add_argument("--steps", type=int, default=1, help="steps in a round")
+    parser.add_argument("--out", type=pathlib.Path, help="JSON file")
+    args = parser.parse_args(argv)
+    shape = (args.batch, args.image, args.image, 3)
+    results = {}
+    try:
+        steps = all_steps(args.methods.split(","))
+        for name in args.models.split(","):
+            results[name] = cost(name, steps, shape, args.rounds, args.steps)
+            print(f"\n{name}, batch {args.batch}\n\n{table(results[name])}")
+    except errors.UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    measure.write(args.out, "experiments.benchmarks.step_cost", argv, results)
+    return 0
+
+
+# ── Ways to train ────────────────────────────────────────────────────────────────────
+
+
+def all_steps(names: Sequence[str]) -> dict[str, Step]:
+    """The base optimizer, methods as the trainer builds them, and SAM's two peers.
+
+    Args:
+        names: of the methods.
+
+    Returns:
+        Name -> step.
+
+    Raises:
+        UserError: for a method that does not exist.
+    """
+    return {
+        BASE: with_transformation(trainer_chain(BASE)),
+        **{name: with_transformation(trainer_chain(name)) for name in names},
+        HAND_WRITTEN: Step(
+            lambda params: jax.tree.map(jnp.zeros_like, params), hand_written
+        ),
+        OPTAX: optax_sam(),
+    }
+
+
+def trainer_chain(method: str) -> optax.GradientTransformationExtraArgs:
+    """Method, weight decay and SGD with momentum, as the trainer chains them."""
+    config = config_lib.default_config()
+    config.method = config_lib.load_method(method, CARD)
+    config.learning_rate = LEARNING_RATE
+    config.weight_decay.value = WEIGHT_DECAY
+    config.schedule.name = "constant"
+    return optimizer_lib.make_optimizer(config, steps_per_epoch=100).tx
+
+
+def with_transformation(tx: optax.GradientTransformationExtraArgs) -> Step:
+    """The step of a loop around an Optax chain."""
+
+    def update(value_and_grad: ValueAndGrad, state: State) -> tuple[State, jax.Array]:
+        (loss, model_state), grads = value_and_grad(state.params)
+
+        def again(params: Any) -> tuple[jax.Array, Any]:
+            (loss, _), grads = value_and_grad(params)
+            return loss, grads
+
+        updates, opt_state = tx.update(
+            grads,
+            state.opt_state,
+            state.params,
+            value=loss,
+            grad_fn=lambda params: again(params)[1],
+            value_and_grad_fn=again,
+        )
+        params = optax.apply_updates(state.params, updates)
+        return State(params, model_state, opt_state), loss
+
+    return Step(tx.init, update)
+
+
+def hand_written(value_and_grad: ValueAndGrad, state: State) -> tuple[State, jax.Array]:
+    """SAM as one would write it for one run; ``opt_state`` is the momentum."""
+    (loss, model_state), grads = value_and_grad(state.params)
+    norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads)))
+    perturbed = jax.tree.map(lambda w, g: w + RHO / norm * g, state.params, grads)
+    _, grads = value_and_grad(perturbed)
+    trace = jax.tree.map(
+        lambda w, g, m: g + WEIGHT_DECAY * w + MOMENTUM * m,
+        state.params,
+        grads,
+        state.opt_state,
+    )
+    params = jax.tree.map(lambda w, m: w - LEARNING_RATE * m, state.params, trace)
+    return State(params, model_state, trace), loss
+
+
+def optax_sam() -> Step:
+    """SAM of ``optax.contrib``, in the mode that hides the perturbation."""
+    tx = optax.contrib.sam(
+        optax.chain(
+            optax.add_decayed_weights(WEIGHT_DECAY),
+            optax.sgd(LEARNING_RATE, momentum=MOMENTUM),
+        ),
+        optax.chain(optax.contrib.normalize(), optax.sgd(RHO)),
+        opaque_mode=True,
+    )
+
+    def update(value_and_grad: ValueAndGrad, state: State) -> tuple[State, jax.Array]:
+        (loss, model_state), grads = value_and_grad(state.params)
+        updates, opt_state = tx.update(
+            grads,
+            state.opt_state,
+            state.params,
+            grad_fn=lambda params, _: value_and_grad(params)[1],
+        )
+        params = optax.apply_updates(state.params, updates)
+        return State(params, model_state, opt_state), loss
+
+    return Step(tx.init, update)
+
+
+# ── Measurement ──────────────────────────────────────────────────────────────────────
+
+
+def cost(
+    model_name: str,
+    steps: Mapping[str, Step],
+    shape: tuple[int, int, int, int],
+    rounds: int,
+    steps_per_round: int,
+) -> dict[str, dict[str, Any]]:
+    """Measures all ways to train on one model.
+
+    Args:
+        model_name: ``name`` or ``name:width``.
+        steps: name -> way to train, among them `BASE`.
+        shape: of a batch of images.
+        rounds: times taken of each.
+        steps_per_round: steps of which one time is taken.
+
+    Returns:
+        Name -> what `counted` says; ``flops_ratio`` to the base optimizer's step;
+        ``state_copies``, what the state has beyond that of the base optimizer;
+        ``extra_temp_copies`` and ``time_ratio`` against each of `REFERENCES`;
+        ``seconds`` (median of a step) and ``all_seconds``. ``copies`` are in units of
+        the parameters' size.
+
+    Raises:
+        UserError: for a model that does not exist.
+    """
+    name, _, width = model_name.partition(":")
+    model = models.build(name, num_classes=CLASSES, width=int(width) if width else None)
+    images = jax.random.normal(jax.random.key(0), shape)
+    labels = jnp.arange(len(images)) % CLASSES
+
+    results: dict[str, dict[str, Any]] = {}
+    runners = {}
+    for step_name, step in steps.items():
+        params, model_state = model.init(jax.random.key(0), images)
+        state = State(params, model_state, step.init(params))
+        compiled = (
+            jax.jit(make_step(model, step), donate_argnums=0)
+            .lower(state, images, labels)
+            .compile()
+        )
+        results[step_name] = counted(compiled, params, state.opt_state)
+        runners[step_name] = Runner(compiled, state, (images, labels), steps_per_round)
+        runners[step_name]()  # the first time warms up
+    for of_step in results.values():
+        base = results[BASE]
+        of_step["flops_ratio"] = of_step["flops"] / base["flops"]
+        of_step["state_copies"] = of_step["optimizer_copies"] - base["optimizer_copies"]
+        of_step["extra_temp_copies"] = {
+            other: of_step["temp_copies"] - results[other]["temp_copies"]
+            for other in REFERENCES
+        }
+
+    times = measure.in_turns(runners, rounds)
+    for step_name, of_step in results.items():
+        seconds = [t / steps_per_round for t in times[step_name]]
+        of_step["seconds"] = sorted(seconds)[len(seconds) // 2]
+        of_step["all_seconds"] = seconds
+        of_step["time_ratio"] = {
+            other: measure.ratio(times[step_name], times[other])._asdict()
+            for other in REFERENCES
+        }
+    return results
+
+
+def make_step(model: models.Model, step: Step) -> Callable[..., Any]:
+    """``(state, images, labels) -> (state, loss)``, for jit."""
+
+    def train_step(
+        state: State, images: jax.Array, labels: jax.Array
+    ) -> tuple[State, jax.Array]:
+        def loss_fn(params: Any) -> tuple[jax.Array, Any]:
+            logits, model_state = model.apply(
+                params, state.model_state, images, train=True
+            )
+            return step_lib.cross_entropy(logits, labels).mean(), model_state
+
+        return step.update(jax.value_and_grad(loss_fn, has_aux=True), state)
+
+    return train_step
+
+
+class Runner:
+    """Does the next steps of a training and waits for them.
+
+    Args:
+        compiled: the step.
+        state: before the first one; it is given away.
+        batch: of all steps.
+        steps: in one call.
+    """
+
+    def __init__(
+        self, compiled: Callable[..., Any], state: State, batch: Any, steps: int
+    ) -> None:
+        self._compiled = compiled
+        self._state = state
+        self._batch = batch
+        self._steps = steps
+
+    def __call__(self) -> None:
+        """Does the steps."""
+        for _ in range(self._steps):
+            self._state, _ = self._compiled(self._state, *self._batch)
+        jax.block_until_ready(self._state)
+
+
+def counted(compiled: Any, params: Any, opt_state: Any) -> dict[str, float]:
+    """What the compiler says about a step, and the size of its optimizer's state.
+
+    Args:
+        compiled: the step.
+        params: the parameters.
+        opt_state: state of method and optimizer.
+
+    Returns:
+        ``flops``; in bytes ``params_bytes``, ``temp_bytes``, ``argument_bytes``,
+        ``output_bytes`` (those that share memory with arguments included) and
+        ``alias_bytes`` (these alone); ``temp_copies`` and ``optimizer_copies`` in units
+        of the parameters' size.
+    """
+    memory = compiled.memory_analysis()
+    params_bytes = _bytes(params)
+    return {
+        "flops": compiled.cost_analysis()["flops"],
+        "params_bytes": params_bytes,
+        "temp_bytes": memory.temp_size_in_bytes,
+        "argument_bytes": memory.argument_size_in_bytes,
+        "output_bytes": memory.output_size_in_bytes,
+        "alias_bytes": memory.alias_size_in_bytes,
+        "temp_copies": memory.temp_size_in_bytes / params_bytes,
+        "optimizer_copies": _bytes(opt_state) / params_bytes,
+    }
+
+
+def _bytes(tree: Any) -> int:
+    return sum(x.nbytes for x in jax.tree.leaves(tree))
+
+
+def table(results: dict[str, dict[str, Any]]) -> str:
+    """A Markdown table; ratios of times are medians [smallest, largest]."""
+    columns = {
+        "FLOPs / sgd": lambda r: f"{r['flops_ratio']:.3f}",
+        "temp (MB)": lambda r: f"{r['temp_bytes'] / 1e6:.2f}",
+        **{
+            f"temp - {other} (params)": lambda r, other=other: (
+                f"{r['extra_temp_copies'][other]:+.2f}"
+            )
+            for other in (BASE, HAND_WRITTEN)
+        },
+        "arguments (MB)": lambda r: f"{r['argument_bytes'] / 1e6:.2f}",
+        "outputs (MB)": lambda r: f"{r['output_bytes'] / 1e6:.2f}",
+        "state - sgd (params)": lambda r: f"{r['state_copies']:+.2f}",
+        "ms / step": lambda r: f"{1e3 * r['seconds']:.1f}",
+        **{
+            f"time / {other}": lambda r, other=other: str(
+                measure.Ratio(**r["time_ratio"][other])
+            )
+            for other in REFERENCES
+        },
+    }
+    rows = [
+        [name, *(cell(of_step) for cell in columns.values())]
+        for name, of_step in results.items()
+    ]
+    return measure.markdown(["step", *columns], rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

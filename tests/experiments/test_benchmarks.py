@@ -1,0 +1,182 @@
+import json
+import pathlib
+import stat
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.benchmarks import measure, startup, step_cost, trainer_overhead
+from sam_jax import models
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def tiny_model():
+    """A linear network on inputs that running statistics centre, as BatchNorm does."""
+
+    def init(key, images):
+        del images
+        return {"w": jax.random.normal(key, (48, 10))}, {"mean": jnp.zeros(48)}
+
+    def apply(params, model_state, images, *, train, key=None):
+        del train, key
+        inputs = images.reshape(len(images), -1)
+        logits = jnp.tanh(inputs - inputs.mean(0)) @ params["w"]
+        # Depends on the weights, so that a perturbed pass would give itself away.
+        mean = 0.9 * model_state["mean"] + 0.1 * params["w"].mean(1)
+        return logits, {"mean": mean}
+
+    return models.Model(init, apply)
+
+
+def trained(step, updates=3):
+    """Weights and statistics after some updates of a benchmark's step."""
+    model = tiny_model()
+    images = jax.random.normal(jax.random.key(1), (6, 4, 4, 3))
+    params, model_state = model.init(jax.random.key(0), images)
+    state = step_cost.State(params, model_state, step.init(params))
+    update = jax.jit(step_cost.make_step(model, step))
+    for _ in range(updates):
+        state, _ = update(state, images, jnp.arange(6))
+    return state.params["w"], state.model_state["mean"]
+
+
+@pytest.mark.parametrize("peer", [step_cost.HAND_WRITTEN, step_cost.OPTAX])
+def test_the_peers_of_sam_do_the_same(peer):
+    steps = step_cost.all_steps(["sam"])
+    sam, other, sgd = (trained(steps[name]) for name in ("sam", peer, "sgd"))
+    np.testing.assert_allclose(sam[0], other[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(sam[1], other[1], rtol=1e-5, atol=1e-6)
+    assert np.abs(sam[0] - sgd[0]).max() > 1e-4
+
+
+def test_step_cost_writes_a_table_and_a_record(tmp_path, capsys):
+    out = tmp_path / "new" / "cost.json"
+    argv = ["--models=mlp:32", "--batch=256", "--image=8", "--rounds=2", f"--out={out}"]
+    assert step_cost.main([*argv, "--methods=sam,usam"]) == 0
+    record = json.loads(out.read_text())
+    assert record["command"].startswith("python -m experiments.benchmarks.step_cost -")
+    assert record["versions"]["jax"] == jax.__version__
+    results = record["results"]["mlp:32"]
+    assert list(results) == ["sgd", "sam", "usam", "hand-written", "optax"]
+    printed = capsys.readouterr().out
+    assert all(f"| {name} |" in printed for name in results)
+    assert results["hand-written"]["flops_ratio"] == pytest.approx(2, rel=0.02)
+    assert results["sam"]["flops_ratio"] == pytest.approx(2, rel=0.05)
+    assert abs(results["sam"]["state_copies"]) < 0.01
+    assert results["sgd"]["optimizer_copies"] == pytest.approx(1, abs=0.01)
+    assert results["sam"]["time_ratio"]["sgd"]["median"] > 0
+    assert len(results["sam"]["all_seconds"]) == 2
+
+
+def test_step_cost_counts_state_and_memory_in_copies_of_the_parameters():
+    params = {"w": jnp.zeros(1000), "b": jnp.zeros(24)}
+
+    def step(params, trace):
+        return params, jax.tree.map(lambda w, m: w + m, params, trace)
+
+    compiled = jax.jit(step).lower(params, params).compile()
+    counted = step_cost.counted(compiled, params, {"trace": params, "old": params})
+    assert counted["params_bytes"] == 4096
+    assert counted["optimizer_copies"] == 2
+    assert counted["argument_bytes"] == 8192
+    assert counted["flops"] == 1024
+
+
+@pytest.mark.parametrize(
+    ("module", "argv", "message"),
+    [
+        (step_cost, ["--methods=sma"], "sam"),
+        (step_cost, ["--models=mpl"], "mlp"),
+        (trainer_overhead, ["--card=configs/digit_sam.py"], "digits_sam"),
+        (trainer_overhead, ["--config.epochs=1", "--config.log_every_steps=20"], "20"),
+    ],
+)
+def test_mistakes_are_one_line(module, argv, message, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert module.main(argv) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error
+    assert error.count("\n") == 1
+
+
+def test_trainer_overhead_times_the_same_steps_of_both(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    out = tmp_path / "overhead.json"
+    settings = {
+        "model.name": "mlp",
+        "model.width": 8,
+        "batch_size": 128,
+        "epochs": 3,
+        "log_every_steps": 4,
+        "data.crop": 0,
+    }
+    overrides = [f"--config.{key}={value}" for key, value in settings.items()]
+    assert trainer_overhead.main([*overrides, "--rounds=1", f"--out={out}"]) == 0
+    results = json.loads(out.read_text())["results"]
+    # 1167 examples make 9 steps of 128 in an epoch; the log begins at step 4.
+    assert results["steps"] == 3 * 9 - 4
+    assert {len(times) for times in results["seconds"].values()} == {1}
+    assert 0 < results["share"]["low"] <= results["share"]["high"]
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4  # the trainer's own output is not among them
+
+
+@pytest.fixture
+def fake_python(tmp_path, monkeypatch):
+    """Returns a function that puts a shell script in place of Python."""
+
+    def install(script):
+        path = tmp_path / "python"
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+        monkeypatch.setattr(sys, "executable", str(path))
+
+    return install
+
+
+def test_startup_watches_for_header_and_first_step(fake_python):
+    fake_python(
+        "echo devices 1; sleep 0.2; echo compiled and ran the first step in; sleep 0.4"
+    )
+    header, first_step = startup.watch("card.py", "cache")
+    assert header + 0.2 <= first_step + 0.01 < header + 0.4
+
+
+@pytest.mark.parametrize("script", ["echo devices 1", "echo devices; exit 3"])
+def test_startup_refuses_a_run_that_did_not_start(fake_python, script):
+    fake_python(script)
+    with pytest.raises(RuntimeError, match="lines seen"):
+        startup.watch("card.py", "cache")
+
+
+def test_startup_divides_the_time(monkeypatch):
+    monkeypatch.setattr(
+        startup, "seconds_of", lambda code: 3.0 if "load(" in code else 1
+    )
+    monkeypatch.setattr(startup, "watch", lambda card, cache: (4.5, 10.0))
+    assert startup.start("card.py", "cache") == {
+        "total": 10.0,
+        "imports": 1,
+        "data": 2.0,
+        "state": 1.5,
+        "step": 5.5,
+    }
+
+
+def test_in_turns_times_everyone_once_a_round():
+    calls = []
+    contenders = {name: lambda name=name: calls.append(name) for name in "abc"}
+    times = measure.in_turns(contenders, rounds=20)
+    rounds = [calls[i : i + 3] for i in range(0, 60, 3)]
+    assert all(sorted(of_round) == ["a", "b", "c"] for of_round in rounds)
+    assert len({of_round[0] for of_round in rounds}) == 3  # nobody is always first
+    assert [len(times[name]) for name in "abc"] == [20] * 3
+
+
+def test_ratio_pairs_the_rounds():
+    # The second round was ten times slower for both: the ratio does not see it.
+    assert measure.ratio([1, 10, 1], [2, 20, 4]) == (0.5, 0.25, 0.5)

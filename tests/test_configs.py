@@ -1,0 +1,113 @@
+"""Every run card loads with every method, and trains where its data are at hand."""
+
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from sam_jax import methods
+from sam_jax.train import build, cards, config, sharding
+from tests.data import archives
+
+ROOT = pathlib.Path(__file__).parents[1]
+CARDS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
+SUFFIXES = (*methods.names(), "sgd")
+
+
+def load(card, *overrides, method=None):
+    suffix = f":{method}" if method else ""
+    return cards.load(f"{ROOT / 'configs' / card}.py{suffix}", *overrides)
+
+
+def two_steps(settings):
+    """Parameters before and after two steps of a run, and its last metrics."""
+    run = build.build(settings)
+    state = run.init(run.seed)
+    before = jax.device_get(state.params)
+    batches = run.dataset.train.batches(
+        batch_size=settings.batch_size, seed=settings.seed
+    )
+    for _ in range(2):
+        state, metrics = run.train_step(
+            state, sharding.put_batch(next(batches), run.mesh)
+        )
+    return before, jax.device_get(state.params), jax.device_get(metrics)
+
+
+def assert_trained(before, after, metrics):
+    assert metrics["finite"] == 1
+    moved = jax.tree.map(lambda a, b: not np.array_equal(a, b), before, after)
+    assert all(jax.tree.leaves(moved)), moved
+
+
+def test_there_are_cards():
+    assert {"digits_sam", "digits_noisy_sam", "fashion_mnist_sam"} <= set(CARDS)
+    assert {"cifar10_sam", "cifar100_sam"} <= set(CARDS)
+
+
+@pytest.mark.parametrize("method", SUFFIXES)
+@pytest.mark.parametrize("card", CARDS)
+def test_card_loads_with_every_method(card, method):
+    settings = load(card, method=method)
+    expected = config.BASELINE if method == "sgd" else method
+    assert settings.method.name == expected
+    assert config.check(settings) is None
+    # The rest of the card does not depend on the method.
+    other = load(card)
+    other.method = settings.method
+    assert config.to_json(other) == config.to_json(settings)
+
+
+@pytest.mark.parametrize("card", CARDS)
+def test_card_is_named_after_its_data_and_method(card):
+    settings = load(card)
+    assert card.startswith(settings.data.name)
+    assert card.endswith(f"_{settings.method.name}")
+
+
+@pytest.mark.parametrize("card", CARDS)
+def test_card_says_how_to_run_it_and_what_to_expect(card):
+    text = (ROOT / "configs" / f"{card}.py").read_text()
+    assert f"python -m sam_jax.main --config=configs/{card}.py" in text
+    assert "EXPECTED" not in text, "a place holder"
+
+
+@pytest.mark.parametrize("method", methods.names())
+def test_every_method_has_a_fragment_that_names_its_source(method):
+    path = ROOT / "configs" / "methods" / f"{method}.py"
+    assert path.exists(), f"add {path.relative_to(ROOT)} with the paper's values"
+    settings = config.load_method(method, card=ROOT / "configs" / "card.py")
+    assert settings.keys() == set(config.default_coefficients(method))
+    assert any(character.isdigit() for character in path.read_text().split('"""')[1])
+
+
+@pytest.mark.parametrize("method", SUFFIXES)
+def test_digits_card_trains_with_every_method(method):
+    overrides = (
+        *("--config.model.name=mlp", "--config.model.width=8"),
+        "--config.mesh.data=1",
+    )
+    assert_trained(*two_steps(load("digits_sam", *overrides, method=method)))
+
+
+def test_noisy_digits_card_trains():
+    overrides = (
+        *("--config.model.name=mlp", "--config.model.width=8"),
+        *("--config.mesh.data=1", "--config.optimizer.sgd.nesterov=True"),
+    )
+    settings = load("digits_noisy_sam", *overrides)
+    assert_trained(*two_steps(settings))
+    split = build.build(settings).dataset.train.split
+    assert split.num_examples == 1000
+    assert np.sum(split.labels != split.true_labels) == 400
+
+
+@pytest.mark.slow
+def test_cifar10_card_trains_on_an_archive_without_a_network(tmp_path):
+    data_dir = archives.prepare(tmp_path, "cifar10")
+    overrides = (
+        *("--config.model.width=2", "--config.batch_size=8", "--config.mesh.data=1"),
+        *("--config.data.download=False", f"--config.data.data_dir={data_dir}"),
+    )
+    assert_trained(*two_steps(load("cifar10_sam", *overrides)))

@@ -1,0 +1,157 @@
+"""The command line as a user meets it: one line for each mistake, and what to do."""
+
+import re
+import shlex
+
+import pytest
+
+from sam_jax import errors
+from sam_jax.train import cards, loop
+from tests.train import runs
+
+CARD = f"--config={runs.DIGITS}"
+TINY = (
+    *("--config.model.name=mlp", "--config.model.width=8", "--config.mesh.data=1"),
+    *("--config.data.train_examples=128", "--config.epochs=2"),
+)
+HERE = str(runs.ROOT / "tests")  # a folder without archives
+
+
+def finish(process):
+    out, err = process.communicate()
+    return process.returncode, out, err
+
+
+# ── Mistakes, each with what the message must say ────────────────────────────────────
+
+ON_THE_COMMAND_LINE = {
+    "--config.method.rhoo=0.1": [
+        "config.method.rhoo",
+        "did you mean 'config.method.rho'",
+    ],
+    "--config.modl.name=mlp": ["config.modl", "did you mean 'config.model'"],
+    "--config.batch_size=many": ["--config.batch_size=many"],
+    "--config.data.flip=perhaps": ["--config.data.flip=perhaps"],
+    "--config.epochs=1.5": ["--config.epochs=1.5"],
+}
+
+IN_A_SETTING = {
+    # Names.
+    ("model.name=resnet81",): ["unknown model 'resnet81'", "did you mean 'resnet18'"],
+    ("model.options={'dropot': 0.1}",): ["dropot"],
+    ("model.dtype=float17",): ["float17", "did you mean 'float16'"],
+    ("data.name=digitz",): ["unknown data set 'digitz'", "did you mean 'digits'"],
+    ("optimizer.name=adamww",): ["unknown optimizer 'adamww'", "'adamw'"],
+    ("schedule.name=cosin",): ["unknown schedule 'cosin'", "did you mean 'cosine'"],
+    ("weight_decay.kind=decoupld",): ["decoupld", "did you mean 'decoupled'"],
+    ("on_nonfinite=skp",): ["on_nonfinite", "did you mean 'skip'"],
+    ("wandb.mode=ofline",): ["wandb.mode", "did you mean 'offline'"],
+    ("method.name=sma",): ["unknown method 'sma'", "did you mean 'sam'"],
+    # Numbers.
+    ("method.rho=-0.1",): ["rho must be a finite number >= 0", "-0.1"],
+    ("method.rho=nan",): ["rho must be a finite number >= 0", "nan"],
+    ("method.rho=large",): ["rho must be a finite number >= 0", "large"],
+    ("method.eps=-1",): ["eps must be"],
+    ("learning_rate=-1.0",): ["config.learning_rate", "-1.0"],
+    ("batch_size=0",): ["config.batch_size", "0"],
+    ("batch_size=100000",): ["batch_size=100000", "1167"],
+    ("epochs=0",): ["config.epochs", "integer >= 1"],
+    ("label_smoothing=1.0",): ["config.label_smoothing", "[0, 1)"],
+    ("clip_norm=0.0",): ["config.clip_norm", "> 0"],
+    ("ema_decay=1.0",): ["config.ema_decay", "[0, 1)"],
+    ("weight_decay.value=-1.0",): ["config.weight_decay.value", ">= 0"],
+    ("model.width=0",): ["width", "0"],
+    ("data.label_noise=1.0",): ["label_noise", "1.0"],
+    ("data.crop=-1",): ["crop", "-1"],
+    ("data.cutout=100",): ["cutout", "100"],
+    # Splits, devices, archives.
+    ("data.validation=5000",): ["validation", "5000", "1297"],
+    ("data.train_examples=0",): ["train_examples"],
+    ("batch_size=30", "mesh.data=8"): ["config.batch_size=30", "8 devices", "24 or 32"],
+    ("mesh.data=9",): ["config.mesh.data", "[1, 8]"],
+    (
+        "data.name=fashion_mnist",
+        "data.download=False",
+        f"data.data_dir={HERE}/nothing",
+        f"data.manual_dir={HERE}",
+    ): ["train-images-idx3-ubyte.gz", "config.data.manual_dir"],
+}
+
+
+@pytest.mark.parametrize("flag", ON_THE_COMMAND_LINE)
+def test_mistake_on_the_command_line(flag):
+    with pytest.raises(errors.UserError) as caught:
+        cards.load(runs.DIGITS, flag)
+    check_message(caught.value, ON_THE_COMMAND_LINE[flag])
+
+
+@pytest.mark.parametrize("settings", IN_A_SETTING, ids=" ".join)
+def test_mistake_in_a_setting_leaves_no_folder(settings, tmp_path):
+    flags = [f"--config.{setting}" for setting in settings]
+    config = cards.load(runs.DIGITS, "--config.mesh.data=1", *flags)
+    with pytest.raises(errors.UserError) as caught:
+        loop.train_and_evaluate(config, tmp_path / "run")
+    check_message(caught.value, IN_A_SETTING[settings])
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("lam", ["2", "-0.5", "1/tt", "nan"])
+def test_lam_outside_its_range(lam, tmp_path):
+    config = cards.load(f"{runs.DIGITS}:unified_sam", f"--config.method.lam={lam}")
+    with pytest.raises(errors.UserError, match="lam must be a number in"):
+        loop.train_and_evaluate(config, tmp_path / "run")
+
+
+def check_message(error, parts):
+    message = str(error)
+    assert "\n" not in message
+    for part in parts:
+        assert part in message, message
+
+
+# ── Real processes ───────────────────────────────────────────────────────────────────
+
+
+def test_a_run_without_workdir_says_how_to_continue(trainer, tmp_path):
+    code, out, err = finish(trainer(CARD, *TINY))
+    assert (code, err) == (0, ""), err
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d{6}_digits_mlp_sam", folder.name)
+    made = {path.name for path in folder.iterdir()}
+    assert {"config.json", "metrics.jsonl", "curves.png", "results.json"} <= made
+    assert any(name.startswith("events.out.tfevents") for name in made)
+    (resume,) = re.findall(r"^to resume +(.*)$", out, re.MULTILINE)
+    assert shlex.split(resume)[:3] == ["python", "-m", "sam_jax.main"]
+    assert "\x1b" not in out  # no control characters in a pipe
+
+    code, again, _ = finish(trainer(*shlex.split(resume)[3:]))
+    assert code == 0
+    assert "This run is finished" in again
+    assert out.partition("weights of")[2] == again.partition("weights of")[2]
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "message"),
+    [
+        (["--config.method.rhoo=1"], 2, "did you mean 'config.method.rho'"),
+        (["--wrkdir=x"], 2, "Did you mean: workdir"),
+        (["--config.method.rho=-1"], 2, "rho must be a finite number >= 0"),
+        (["stray"], 2, "unexpected argument 'stray'"),
+        (["--workdir=/dev/null/run"], 2, "cannot write to /dev/null/run"),
+        ([*TINY, "--config.learning_rate=1e30"], 1, "is not finite"),
+    ],
+)
+def test_exit_code_and_one_line(trainer, flags, code, message):
+    returned, _, err = finish(trainer(CARD, *flags))
+    assert returned == code, err
+    assert "Traceback" not in err
+    (line,) = err.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+
+
+def test_missing_card(trainer):
+    code, _, err = finish(trainer("--config=configs/digit_sam.py"))
+    assert code == 2
+    assert err.startswith("error: unknown run card 'configs/digit_sam.py'")
+    assert len(err.splitlines()) == 1
