@@ -172,6 +172,7 @@ def draw(
                     epochs, mean - std, mean + std, color=color, alpha=0.2, lw=0
                 )
         axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_ylabel(label)
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)

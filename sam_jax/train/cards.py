@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import traceback
 from collections.abc import Sequence
 
 from absl import flags
@@ -42,14 +43,14 @@ def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[s
         return values(list(argv))
     except OSError as error:
         raise errors.UserError(_missing_card(error)) from error
-    except (AttributeError, KeyError) as error:
-        # An override of a key that the card does not have.
-        raise errors.UserError(_unknown_key(argv) or str(error)) from error
-    except (flags.Error, TypeError, ValueError, SyntaxError) as error:
+    except (flags.Error, SyntaxError, TypeError, ValueError) as error:
         # A card that fails comes with its traceback; its last line says what happened.
         last = [line for line in str(error).splitlines() if line.strip()][-1]
         message = last.removeprefix("sam_jax.errors.UserError: ")
         raise errors.UserError(message) from error
+    except Exception as error:
+        # An override of a key that the card does not have, or the card fails.
+        raise errors.UserError(_unknown_key(argv) or _failure(error)) from error
 
 
 def load(card: str, *overrides: str) -> config_lib.Config:
@@ -88,17 +89,37 @@ def loaded(card: config_lib.Config | None) -> config_lib.Config:
             "--config=configs/digits_sam.py"
         )
     try:
-        card.keys()
+        is_config = isinstance(card, config_dict.ConfigDict) and bool(card.keys())
     except OSError as error:
         raise errors.UserError(_missing_card(error)) from error
+    if not is_config:
+        raise errors.UserError(
+            "get_config of the run card returns no configuration: start from "
+            "sam_jax.train.config.default_config() and return it"
+        )
     return card
 
 
 def _missing_card(error: OSError) -> str:
     """Message for a card that is not there, with the nearest one that is."""
-    path = pathlib.Path(str(error.__cause__).splitlines()[-1].split("'")[-2])
+    *first, last = str(error.__cause__).splitlines()
+    if not first:  # The file is there.
+        return f"the run card cannot be loaded: {last}"
+    path = pathlib.Path(last.split("'")[-2])
     cards = [str(other) for other in path.parent.glob("*.py")]
     return errors.unknown("run card", str(path), cards)
+
+
+def _failure(error: Exception) -> str:
+    """Message for a card whose own code fails, with the place in it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    # Not a place inside the libraries that the card calls, nor inside the loader's.
+    own = [frame for frame in frames if "site-packages" not in frame.filename]
+    what = str(error).splitlines()[0].strip("'\"\\")[:160] if str(error) else ""
+    return (
+        f"the run card fails at {own[-1].filename}, line {own[-1].lineno}: "
+        f"{type(error).__name__}: {what}"
+    )
 
 
 def _unknown_key(argv: Sequence[str]) -> str | None:
@@ -109,14 +130,15 @@ def _unknown_key(argv: Sequence[str]) -> str | None:
         for arg, following in zip(argv, [*argv[1:], ""], strict=True)
         if re.match(r"--?config(=|$)", arg)
     ]
-    if not cards:
+    overrides = [re.match(r"--?config\.([\w.]+)", arg) for arg in argv]
+    overrides = [override.group(1) for override in overrides if override]
+    if not (cards and overrides):
         return None
     card = load(cards[-1])
-    for arg in argv:
-        override = re.match(r"--?config\.([\w.]+)", arg)
+    for override in overrides:
         node: config_lib.Config = card
         path = "config"
-        for key in override.group(1).split(".") if override else ():
+        for key in override.split("."):
             keys = node.keys() if isinstance(node, config_dict.ConfigDict) else ()
             if key not in keys:
                 valid = [f"{path}.{other}" for other in keys]
