@@ -78,7 +78,7 @@ def test_every_method_has_a_fragment_that_names_its_source(method):
     path = ROOT / "configs" / "methods" / f"{method}.py"
     assert path.exists(), f"add {path.relative_to(ROOT)} with the paper's values"
     settings = config.load_method(method, card=ROOT / "configs" / "card.py")
-    assert settings.keys() == set(config.default_coefficients(method))
+    assert set(settings) == set(config.default_coefficients(method))
     assert any(character.isdigit() for character in path.read_text().split('"""')[1])
 
 

@@ -11,8 +11,8 @@ def norm(tree: Any) -> jax.Array:
     """Global 2-norm over all leaves, in float32 or wider.
 
     It neither overflows nor underflows (float16 squares overflow beyond 256, float32
-    ones beyond 1.8e19): where the sum of squares leaves the range, it is taken again of
-    entries times a power of two.
+    ones beyond 1.8e19): the sum of squares is taken twice, the second time of entries
+    times a power of two if the first one has left the range.
 
     Args:
         tree: arrays of any shapes and real dtypes.
@@ -33,11 +33,7 @@ def norm(tree: Any) -> jax.Array:
     # its inverse that of the largest.
     power = jnp.asarray(2.0 ** (limits.maxexp // 2 + 8), plain.dtype)
     factor = jnp.where(in_range, 1, jnp.where(plain < 1, power, 1 / power))
-    total = jax.lax.cond(
-        in_range,
-        lambda: plain,
-        lambda: _sum(jnp.square(x * factor.astype(x.dtype)) for x in leaves),
-    )
+    total = _sum(jnp.square(x * factor.astype(x.dtype)) for x in leaves)
     return _root(total) / factor
 
 

@@ -81,7 +81,8 @@ def loaded(card: config_lib.Config | None) -> config_lib.Config:
     """The configuration that a parsed flag holds.
 
     Raises:
-        UserError: if no card was given or there is no such file.
+        UserError: if no card was given, there is no such file, or it gives no
+            configuration.
     """
     if card is None:
         raise errors.UserError(
@@ -89,7 +90,7 @@ def loaded(card: config_lib.Config | None) -> config_lib.Config:
             "--config=configs/digits_sam.py"
         )
     try:
-        is_config = isinstance(card, config_dict.ConfigDict) and bool(card.keys())
+        is_config = callable(getattr(card, "keys", None))
     except OSError as error:
         raise errors.UserError(_missing_card(error)) from error
     if not is_config:
@@ -115,7 +116,7 @@ def _failure(error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     # Not a place inside the libraries that the card calls, nor inside the loader's.
     own = [frame for frame in frames if "site-packages" not in frame.filename]
-    what = str(error).splitlines()[0].strip("'\"\\")[:160] if str(error) else ""
+    what = str(error).partition("\n")[0].partition(". ")[0].lstrip("'\"")
     return (
         f"the run card fails at {own[-1].filename}, line {own[-1].lineno}: "
         f"{type(error).__name__}: {what}"

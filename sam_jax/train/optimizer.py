@@ -248,7 +248,7 @@ def make_base(
 
 
 def optimizers() -> dict[str, Callable[..., optax.GradientTransformation]]:
-    """Every optimizer of Optax and ``optax.contrib`` that a learning rate is enough for.
+    """Every optimizer of Optax and ``optax.contrib`` that needs a learning rate only.
 
     Those in ``_UNFIT`` are none of them.
 

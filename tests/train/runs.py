@@ -48,3 +48,12 @@ def assert_same_run(config, folder, reference):
     for path, leaf in state.items():
         np.testing.assert_array_equal(leaf, expected[path], err_msg=path, strict=True)
     assert progress["best"] == goal["best"]
+
+
+def damage(checkpoint_folder):
+    """Flips one bit in the middle of the largest file of a checkpoint."""
+    files = [path for path in checkpoint_folder.rglob("*") if path.is_file()]
+    largest = max(files, key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)

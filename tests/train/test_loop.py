@@ -143,13 +143,7 @@ def test_damaged_newest_checkpoint_is_one_line(config, tmp_path, disturb):
     disturb(6, terminate)
     with pytest.raises(loop.Stopped):
         loop.train_and_evaluate(config, tmp_path)
-    files = [
-        path for path in (tmp_path / "checkpoints" / "6").rglob("*") if path.is_file()
-    ]
-    largest = max(files, key=lambda path: path.stat().st_size)
-    content = bytearray(largest.read_bytes())
-    content[len(content) // 2] ^= 1
-    largest.write_bytes(content)
+    runs.damage(tmp_path / "checkpoints" / "6")
     disturb()
     with pytest.raises(errors.UserError, match="is damaged") as raised:
         loop.train_and_evaluate(config, tmp_path)
@@ -160,64 +154,26 @@ def test_damaged_newest_checkpoint_is_one_line(config, tmp_path, disturb):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"batch_size": 129}, "129.*128 examples"),
-        ({"batch_size": 30, "mesh.data": 8}, "batch_size=30 .* the 8 devices: take 24"),
-        ({"mesh.data": 9}, r"mesh.data must be -1 or in \[1, 8\]"),
-        ({"data.validation": 1297}, "leaves none to train on"),
         ({"data.validation": 0.0001}, "empty split"),
         ({"data.validation": "x"}, "data.validation.*'x'"),
         ({"data.train_examples": 1198}, "1197 of 1297"),
-        ({"data.train_examples": 0}, "train_examples=0"),
-        ({"data.label_noise": 1.0}, "label_noise"),
-        ({"data.name": "digit"}, "'digit': did you mean 'digits'"),
-        ({"data.crop": 9}, "crop=9"),
         ({"data.cutout_probability": 2.0}, "cutout_probability=2.0"),
         ({"data.seed": -1}, "seed=-1"),
-        ({"model.name": "mpl"}, "'mpl': did you mean 'mlp'?"),
-        ({"model.width": 0}, "width"),
-        ({"model.dtype": "float31"}, "did you mean 'float32'?"),
-        ({"model.options": {"dept": 1}}, "did you mean 'depth'"),
-        ({"optimizer.name": "sgdd"}, "did you mean 'sgd'?"),
-        ({"schedule.name": "cosin"}, "did you mean 'cosine'?"),
-        ({"method.rho": -1.0}, "rho must be"),
-        ({"epochs": 0}, "config.epochs must be an integer >= 1, got 0"),
-        ({"batch_size": 0}, "config.batch_size must be an integer >= 1, got 0"),
         ({"eval_batch_size": 0}, "config.eval_batch_size must be"),
         ({"eval_every_epochs": 0}, "config.eval_every_epochs must be"),
         ({"checkpoint_every_epochs": 0}, "config.checkpoint_every_epochs must be"),
         ({"log_every_steps": 0}, "config.log_every_steps must be"),
         ({"seed": -1}, "config.seed must be"),
         ({"seed": 2**32}, "config.seed must be"),
-        ({"label_smoothing": 1.0}, r"label_smoothing must be a number in \[0, 1\)"),
-        ({"ema_decay": 1.0}, r"ema_decay must be a number in \[0, 1\), got 1.0"),
-        ({"on_nonfinite": "skp"}, "'skp': did you mean 'skip'?"),
-        ({"wandb.mode": "onlin"}, "did you mean 'online'?"),
     ],
 )
-def test_mistakes_are_one_line_and_leave_no_folder(tiny, tmp_path, settings, message):
+def test_mistakes_in_numbers_are_one_line_and_leave_no_folder(
+    tiny, tmp_path, settings, message
+):
     folder = tmp_path / "run"
     with pytest.raises(errors.UserError, match=message) as raised:
         loop.train_and_evaluate(tiny("sam", **settings), folder)
     assert "\n" not in str(raised.value)
-    assert not folder.exists()
-
-
-def test_missing_archives_without_network(tiny, tmp_path):
-    folder = tmp_path / "run"
-    settings = {
-        "data.name": "fashion_mnist",
-        "data.data_dir": str(tmp_path / "data"),
-        "data.download": False,
-    }
-    with pytest.raises(
-        errors.UserError, match=r"config\.data\.manual_dir=DIR"
-    ) as raised:
-        loop.train_and_evaluate(tiny(**settings), folder)
-    assert "train-images-idx3-ubyte.gz" in str(raised.value)
-    assert "\n" not in str(raised.value)
-    settings["data.manual_dir"] = str(tmp_path / "nowhere")
-    with pytest.raises(errors.UserError, match="nowhere is not a folder"):
-        loop.train_and_evaluate(tiny(**settings), folder)
     assert not folder.exists()
 
 
