@@ -128,7 +128,7 @@ def test_killed_and_stopped_processes_end_with_the_same_bits(tmp_path, trainer):
         ):
             pytest.fail("two processes in one folder")
         # The moment is random on purpose: it must not matter.
-        delay = random.uniform(0, 0.3)
+        delay = random.uniform(0, 0.1)
         time.sleep(delay)
         process.send_signal(number)
         out, err = process.communicate()
