@@ -30,4 +30,4 @@ def unknown(kind: str, name: object, valid: Iterable[str]) -> str:
     valid = sorted(valid)
     nearest = difflib.get_close_matches(str(name), valid, n=1, cutoff=0.5)
     hint = f" did you mean {nearest[0]!r}?" if nearest else ""
-    return f"unknown {kind} {name!r}:{hint} There are: {', '.join(valid)}"
+    return f"unknown {kind} {name!r}:{hint} There are: {', '.join(valid) or 'none'}"

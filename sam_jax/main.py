@@ -5,6 +5,7 @@ Example::
     python -m sam_jax.main --config=configs/cifar10_sam.py:usam --config.batch_size=256
 """
 
+import logging
 import os
 import pathlib
 import shlex
@@ -34,14 +35,16 @@ def main(argv: Sequence[str]) -> int:
         argv: what is left of the command line after the flags.
 
     Returns:
-        The exit code: 0 finished, 1 diverged, 2 a mistake of the user, 128 + n stopped
-        by signal n with the state saved.
+        The exit code: 0 finished, 1 diverged or out of disk, 2 a mistake of the user,
+        128 + n stopped by signal n with the state saved.
     """
     # Not before the flags are known to be good: this takes seconds.
     import jax
 
     from sam_jax.train import loop, workdir
 
+    # JAX reports every kind of device that this machine does not have.
+    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
     command = ["python", "-m", "sam_jax.main", *sys.argv[1:]]
     try:
         if argv[1:]:
@@ -63,6 +66,8 @@ def main(argv: Sequence[str]) -> int:
         return _say(error, 2)
     except loop.Diverged as error:
         return _say(error, 1)
+    except OSError as error:  # such as a full disk
+        return _say(f"{error}; the same command continues from its checkpoint", 1)
     except loop.Stopped as stopped:
         print(f"{stopped}. To continue: {shlex.join(command)}")
         return 128 + stopped.signal

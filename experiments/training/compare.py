@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import pathlib
-import platform
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ import jax
 import numpy as np
 from matplotlib import figure
 
+from experiments.benchmarks import measure
 from sam_jax import errors
 from sam_jax.train import cards, loop, metrics
 
@@ -65,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     summary = summarize(runs)
     command = "python -m experiments.training.compare " + " ".join(argv)
-    record = {"command": command, "machine": machine(), "methods": summary}
+    record = {"command": command, "machine": measure.machine(), "methods": summary}
     (args.out / "results.json").write_text(json.dumps(record, indent=2) + "\n")
     (args.out / "table.md").write_text(table(summary) + "\n")
     draw(runs, args.out / "curves.png", pathlib.Path(args.card).stem)
@@ -130,16 +130,6 @@ def table(summary: Mapping[str, Any]) -> str:
         ]
         lines.append(f"| {method} | {entry['seeds']} | {cells[0]} | {cells[1]} |")
     return "\n".join(lines)
-
-
-def machine() -> dict[str, Any]:
-    """What the numbers were measured on."""
-    return {
-        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-        "cpu_cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "jax": jax.__version__,
-    }
 
 
 def draw(

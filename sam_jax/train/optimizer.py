@@ -273,6 +273,8 @@ _UNFIT = {
     "noisy_sgd": "needs a PRNG key, which no configuration can hold",
     "optimistic_adam": "deprecated for optimistic_adam_v2",
     "rprop": "takes a number as learning rate, no schedule",
+    "schedule_free_adamw": "evaluates other weights than it trains",
+    "schedule_free_sgd": "evaluates other weights than it trains",
     "sm3": "takes a number as learning rate, no schedule",
     "sophia": "needs the loss as a function, for its Hessian",
 }
