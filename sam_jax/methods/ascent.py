@@ -71,7 +71,7 @@ def partially_normalize(
         Rates", ICLR 2025, `2503.02225 <https://arxiv.org/abs/2503.02225>`_
     """
     checks.between("lam", lam, 0, 1)
-    checks.nonnegative("eps", eps)
+    checks.floor("eps", eps)
 
     def mix(updates: Any, lam: jax.Array) -> Any:
         inverse = numerics.safe_inverse(numerics.norm(updates), eps)

@@ -32,6 +32,27 @@ def nonnegative(name: str, value: Any) -> None:
     _require(name, value, "a finite number >= 0", lambda number: number >= 0)
 
 
+def floor(name: str, value: Any) -> None:
+    """Refuses a norm's floor that is not a finite number >= 0; it is no schedule.
+
+    Args:
+        name: the floor's name, for the message.
+        value: a number.
+
+    Raises:
+        ValueError: if ``value`` is no number, NaN, infinite or below zero.
+
+    Example:
+        >>> floor("eps", lambda count: 1e-12)
+        Traceback (most recent call last):
+        ...
+        ValueError: eps must be a finite number >= 0, not a schedule
+    """
+    if callable(value):
+        raise ValueError(f"{name} must be a finite number >= 0, not a schedule")
+    nonnegative(name, value)
+
+
 def positive(name: str, value: Any) -> None:
     """Refuses a coefficient that is not a finite number above zero; see `nonnegative`.
 

@@ -2,7 +2,7 @@
 
 import optax
 
-from sam_jax.methods import ascent, core
+from sam_jax.methods import ascent, checks, core
 
 
 def usam(
@@ -52,6 +52,5 @@ def usam(
     Differences from the authors' code:
         None known: it is ``sam_no_grad_norm`` of tml-epfl/understanding-sam.
     """
-    return core.sharpness_aware(
-        optax.chain(ascent.partially_normalize(0.0, eps), ascent.scale(rho)), mask=mask
-    )
+    checks.floor("eps", eps)
+    return core.sharpness_aware(ascent.scale(rho), mask=mask)

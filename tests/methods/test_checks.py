@@ -4,6 +4,7 @@ import numpy as np
 import optax
 import pytest
 
+from sam_jax import methods
 from sam_jax.methods import checks
 
 NAN, INF = float("nan"), float("inf")
@@ -59,3 +60,10 @@ def test_values_that_are_not_known_yet_pass():
     for check in (checks.nonnegative, checks.positive):
         check("rho", optax.constant_schedule(-1.0))
     checks.between("lam", optax.constant_schedule(-1.0), 0, 1)
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_a_floor_is_no_schedule(name):
+    """It would fail at the first update, far from where it was written."""
+    with pytest.raises(ValueError, match="eps must be a finite number >= 0, not a"):
+        methods.factory(name)(eps=lambda count: 1e-12)
