@@ -1,7 +1,7 @@
 """Checks of coefficients, made when a method is constructed."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -70,6 +70,45 @@ def between(name: str, value: Any, low: float, high: float) -> None:
     """
     allowed = f"a number in [{low:g}, {high:g}]"
     _require(name, value, allowed, lambda number: low <= number <= high)
+
+
+def integer(name: str, value: Any, low: int) -> None:
+    """Refuses what is no integer of at least ``low``; it is no schedule.
+
+    Args:
+        name: the coefficient's name, for the message.
+        value: an integer.
+        low: the smallest one allowed.
+
+    Raises:
+        ValueError: if ``value`` is no integer, or smaller.
+
+    Example:
+        >>> integer("k", 0, 1)
+        Traceback (most recent call last):
+        ...
+        ValueError: k must be an integer >= 1, got 0
+    """
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not whole or value < low:
+        raise ValueError(f"{name} must be an integer >= {low}, got {value!r}")
+
+
+def one_of(name: str, value: Any, allowed: Collection[Any]) -> None:
+    """Refuses a value that is none of those allowed.
+
+    Raises:
+        ValueError: naming them.
+
+    Example:
+        >>> one_of("noise", "white", ("filter", "plain"))
+        Traceback (most recent call last):
+        ...
+        ValueError: noise must be one of 'filter', 'plain', got 'white'
+    """
+    if not isinstance(value, (str, int, float)) or value not in tuple(allowed):
+        listed = ", ".join(map(repr, allowed))
+        raise ValueError(f"{name} must be one of {listed}, got {value!r}")
 
 
 def _require(

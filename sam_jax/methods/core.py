@@ -17,10 +17,14 @@ ValueAndGradFn = Callable[[optax.Params], tuple[jax.Array, optax.Updates]]
 # int32) for coefficients that follow a schedule.
 Combine = Callable[[optax.Updates, optax.Updates, jax.Array], optax.Updates]
 Mask = Any  # as in optax.masked: a tree of booleans, or a function params -> that tree
+# An optimizer as a function of its learning rate, for methods that bring a step size.
+Base = Callable[[optax.ScalarOrSchedule], optax.GradientTransformation]
 
 
 class Diagnostics(NamedTuple):
     """What a method saw in its last update; float32 scalars, zero before the first.
+
+    A method without a second gradient has None where there is nothing to tell.
 
     Attributes:
         grad_norm: 2-norm of the gradient at the weights.
@@ -32,8 +36,8 @@ class Diagnostics(NamedTuple):
 
     grad_norm: jax.Array
     perturbation_norm: jax.Array
-    gradient_cosine: jax.Array
-    perturbed_loss: jax.Array
+    gradient_cosine: jax.Array | None
+    perturbed_loss: jax.Array | None
 
 
 class SharpnessAwareState(NamedTuple):
@@ -104,12 +108,10 @@ def sharpness_aware(
         ascent = _kept_only(ascent, mask)
 
     def init_fn(params: optax.Params) -> SharpnessAwareState:
-        # One array per field: a state that shares buffers could not be donated.
-        zeros = [jnp.zeros([], jnp.float32) for _ in Diagnostics._fields]
         return SharpnessAwareState(
             count=jnp.zeros([], jnp.int32),
             ascent=ascent.init(params),
-            diagnostics=Diagnostics(*zeros),
+            diagnostics=no_diagnostics(),
         )
 
     def update_fn(
@@ -138,16 +140,10 @@ def sharpness_aware(
             if combine is None
             else combine(grads, perturbed_grads, state.count)
         )
-        seen = (
-            numerics.norm(grads),
-            numerics.norm(displacement),
-            numerics.cosine(grads, perturbed_grads),
-            perturbed_loss,
-        )
         return direction, SharpnessAwareState(
-            count=jnp.asarray(optax.safe_increment(state.count)),
+            count=next_count(state.count),
             ascent=ascent_state,
-            diagnostics=Diagnostics(*agree(seen)),
+            diagnostics=observe(grads, displacement, perturbed_loss, perturbed_grads),
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
@@ -174,14 +170,7 @@ def second_gradient(
         ValueError: if ``params`` or both functions are None, or the gradient has
             another structure than ``params``.
     """
-    if params is None or (grad_fn is None and value_and_grad_fn is None):
-        missing = "params" if params is None else "grad_fn"
-        raise ValueError(
-            f"{missing} is missing: a sharpness-aware method is called as "
-            "tx.update(grads, state, params, grad_fn=grad_fn), with "
-            "grad_fn(params) -> grads on the same batch (or bind it once with "
-            "sam_jax.with_grad_fn)"
-        )
+    require_gradient(params, grad_fn, value_and_grad_fn)
     perturbed = jax.tree.map(lambda w, e: (w + e).astype(w.dtype), params, displacement)
     if value_and_grad_fn is not None:
         loss, grads = value_and_grad_fn(perturbed)
@@ -192,16 +181,126 @@ def second_gradient(
     return loss, grads
 
 
-def agree(scalars: tuple[Any, ...]) -> list[jax.Array]:
-    """Casts scalars to float32 and makes them the same on all devices of a shard_map.
+def require_gradient(
+    params: optax.Params | None,
+    grad_fn: GradFn | None,
+    value_and_grad_fn: ValueAndGradFn | None,
+) -> None:
+    """Refuses an update without parameters or without both gradient functions.
 
-    Under ``jax.shard_map(..., check_vma=True)`` a value computed from a device's own
-    gradient differs between devices and could not stand in a replicated state: the
-    devices' mean is taken (one reduction of a few floats, there only).
+    Raises:
+        ValueError: naming what is missing, with the call.
     """
+    if params is None or (grad_fn is None and value_and_grad_fn is None):
+        missing = "params" if params is None else "grad_fn"
+        raise ValueError(
+            f"{missing} is missing: a sharpness-aware method is called as "
+            "tx.update(grads, state, params, grad_fn=grad_fn), with "
+            "grad_fn(params) -> grads on the same batch (or bind it once with "
+            "sam_jax.with_grad_fn)"
+        )
+
+
+def require(call: str, **keywords: Any) -> None:
+    """Refuses an update without a keyword that the method needs.
+
+    Args:
+        call: how the keywords are passed, for the message.
+        keywords: their names and values; None is missing.
+
+    Raises:
+        ValueError: naming the first one that is missing, with the call.
+    """
+    for name, value in keywords.items():
+        if value is None:
+            raise ValueError(
+                f"{name} is missing: this method is called as "
+                f"tx.update(grads, state, params, {call})"
+            )
+
+
+def value_at(coefficient: optax.ScalarOrSchedule, count: jax.Array) -> jax.Array:
+    """The value of a coefficient, a number or a schedule, after ``count`` updates."""
+    return jnp.asarray(coefficient(count) if callable(coefficient) else coefficient)
+
+
+def next_count(count: jax.Array) -> jax.Array:
+    """One more update; stays at the largest integer instead of overflowing."""
+    return jnp.asarray(optax.safe_increment(count))
+
+
+def agree(tree: Any) -> Any:
+    """Makes values the same on all devices of a ``shard_map``, by their mean.
+
+    What a method keeps of gradients (an average, a mask) must not differ between
+    devices. Under ``jax.shard_map(..., check_vma=True)`` a value computed from a
+    device's own gradient says so by its type, and the devices' mean is taken; anything
+    else is left as it is. With ``check_vma=False`` nothing can be known: put `pmean`
+    before a method that keeps such values.
+
+    Args:
+        tree: arrays of inexact dtypes.
+
+    Returns:
+        The tree, the same on all devices.
+    """
+
+    def mean(x: jax.Array) -> jax.Array:
+        axes = tuple(jax.typeof(x).manual_axis_type.varying)
+        return jax.lax.pmean(x, axes) if axes else x
+
+    return jax.tree.map(mean, tree)
+
+
+def no_diagnostics() -> Diagnostics:
+    """Those before the first update: zeros."""
+    # One array per field: a state that shares buffers could not be donated.
+    return Diagnostics(*[jnp.zeros([], jnp.float32) for _ in Diagnostics._fields])
+
+
+def observe(
+    grads: optax.Updates,
+    displacement: optax.Updates,
+    perturbed_loss: Any,
+    perturbed_grads: optax.Updates,
+) -> Diagnostics:
+    """The diagnostics of an update.
+
+    Args:
+        grads: gradient at the weights.
+        displacement: of the weights.
+        perturbed_loss: loss at the perturbed weights; scalar.
+        perturbed_grads: gradient at the perturbed weights.
+
+    Returns:
+        Float32 scalars, the same on all devices; see `agree`.
+    """
+    return _diagnostics(
+        numerics.norm(grads),
+        numerics.norm(displacement),
+        numerics.cosine(grads, perturbed_grads),
+        perturbed_loss,
+    )
+
+
+def observe_unperturbed(grads: optax.Updates, value: Any) -> Diagnostics:
+    """The diagnostics of an update that does without the perturbation.
+
+    Args:
+        grads: gradient at the weights.
+        value: loss at the weights, or None if the caller did not pass it.
+
+    Returns:
+        Displacement 0, cosine 1, and the loss at the weights (NaN for None).
+    """
+    loss = jnp.nan if value is None else value
+    return _diagnostics(numerics.norm(grads), 0.0, 1.0, loss)
+
+
+def _diagnostics(*scalars: Any) -> Diagnostics:
+    # Stacked, so that several devices need one reduction.
     stacked = jnp.stack([jnp.asarray(x).astype(jnp.float32) for x in scalars])
-    axes = tuple(jax.typeof(stacked).manual_axis_type.varying)
-    return list(jax.lax.pmean(stacked, axes) if axes else stacked)
+    return Diagnostics(*agree(stacked))
 
 
 def diagnostics(state: optax.OptState) -> dict[str, jax.Array]:
@@ -211,8 +310,8 @@ def diagnostics(state: optax.OptState) -> dict[str, jax.Array]:
         state: state of an Optax transformation.
 
     Returns:
-        Name -> float32 scalar, the fields of `Diagnostics`; empty if there is no
-        method in the chain.
+        Name -> float32 scalar, the fields of `Diagnostics` without those that are None;
+        empty if there is no method in the chain.
 
     Example:
         >>> import jax.numpy as jnp, optax, sam_jax
@@ -227,7 +326,8 @@ def diagnostics(state: optax.OptState) -> dict[str, jax.Array]:
         )
         if isinstance(leaf, Diagnostics)
     ]
-    return found[0]._asdict() if found else {}
+    seen = found[0]._asdict() if found else {}
+    return {name: value for name, value in seen.items() if value is not None}
 
 
 def with_grad_fn(
@@ -298,14 +398,84 @@ def pmean(axis_name: str | tuple[str, ...]) -> optax.GradientTransformation:
 def _kept_only(
     ascent: optax.GradientTransformationExtraArgs, mask: Mask
 ) -> optax.GradientTransformationExtraArgs:
-    """The ascent on the parameters of the mask, no displacement of the others."""
+    """The ascent on the parameters of the mask, no displacement of the others.
 
-    def others(tree: Any) -> Any:
-        kept = mask(tree) if callable(mask) else mask
-        return jax.tree.map(lambda keep: not keep, kept)
+    An ascent that takes gradients by itself sees a smaller problem: the loss as a
+    function of the parameters kept, the others being constants.
+    """
 
-    return optax.chain(
-        optax.masked(ascent, mask), optax.masked(optax.set_to_zero(), others)
+    def init_fn(params: optax.Params) -> optax.OptState:
+        return ascent.init(_select(params, kept(params, mask)))
+
+    def update_fn(
+        updates: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params | None = None,
+        *,
+        grad_fn: GradFn | None = None,
+        value_and_grad_fn: ValueAndGradFn | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, optax.OptState]:
+        keep = kept(updates, mask)
+
+        def whole(part: optax.Params) -> optax.Params:
+            return _merge(keep, part, params)
+
+        def part_grad(part: optax.Params) -> optax.Updates:
+            assert grad_fn is not None
+            return _select(grad_fn(whole(part)), keep)
+
+        def part_value_and_grad(part: optax.Params) -> tuple[jax.Array, optax.Updates]:
+            assert value_and_grad_fn is not None
+            loss, grads = value_and_grad_fn(whole(part))
+            return loss, _select(grads, keep)
+
+        displacement, state = ascent.update(
+            _select(updates, keep),
+            state,
+            None if params is None else _select(params, keep),
+            grad_fn=None if grad_fn is None else part_grad,
+            value_and_grad_fn=(
+                None if value_and_grad_fn is None else part_value_and_grad
+            ),
+            **extra_args,
+        )
+        zeros = jax.tree.map(jnp.zeros_like, updates)
+        return _merge(keep, displacement, zeros), state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def kept(tree: Any, mask: Mask | None) -> Any:
+    """Which leaves a mask keeps: a tree of booleans; all for None.
+
+    Raises:
+        ValueError: if the mask is no tree of booleans that fits.
+    """
+    if mask is None:
+        return jax.tree.map(lambda _: True, tree)
+    keep = mask(tree) if callable(mask) else mask
+    try:
+        return jax.tree.map(lambda _, flag: bool(flag), tree, keep)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            "mask must be a tree of booleans like params, or a function from params to "
+            f"one: {error}"
+        ) from error
+
+
+def _select(tree: Any, keep: Any) -> Any:
+    """The leaves kept, an empty node (as in ``optax.masked``) for the others."""
+    return jax.tree.map(lambda x, flag: x if flag else optax.MaskedNode(), tree, keep)
+
+
+def _merge(keep: Any, part: Any, others: Any) -> Any:
+    """The leaves of ``part`` where they are kept, else those of ``others``."""
+    leaves, structure = jax.tree.flatten(keep)
+    parts = iter(jax.tree.leaves(part))
+    rest = structure.flatten_up_to(others)
+    return structure.unflatten(
+        [next(parts) if flag else x for flag, x in zip(leaves, rest, strict=True)]
     )
 
 

@@ -56,6 +56,72 @@ def cosine(a: Any, b: Any) -> jax.Array:
     )
 
 
+def orthogonal(a: Any, b: Any) -> Any:
+    r"""The part of ``a`` orthogonal to ``b``.
+
+    .. math::
+
+        a - \langle a, \hat b \rangle\, \hat b, \qquad \hat b = b / \|b\|
+
+    Args:
+        a: arrays.
+        b: arrays of the same structure and shapes; zero leaves ``a`` as it is.
+
+    Returns:
+        Arrays of the dtypes of ``a``.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> print(orthogonal(jnp.array([1.0, 2.0]), jnp.array([0.0, 3.0])))
+        [1. 0.]
+    """
+    inverse = safe_inverse(norm(b))
+    along = dot(a, multiply(b, inverse))
+    return combine((1.0, a), (-along * inverse, b))
+
+
+def dot(a: Any, b: Any) -> jax.Array:
+    """Inner product over all leaves, summed in float32 or wider.
+
+    Args:
+        a: arrays.
+        b: arrays of the same structure and shapes.
+
+    Returns:
+        A scalar, at least float32. Bring one side to unit length first if the product
+        of the norms may overflow.
+    """
+    pairs = zip(_wide_leaves(a), _wide_leaves(b), strict=True)
+    return _sum(x * y for x, y in pairs)
+
+
+def combine(*terms: tuple[Any, Any]) -> Any:
+    """The linear combination of trees, computed in float32 or wider.
+
+    Args:
+        terms: pairs of a scalar and a tree, the trees of the same structure and shapes.
+
+    Returns:
+        The sum, in the dtypes of the first tree.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> print(combine((2.0, jnp.array([1.0])), (-1.0, jnp.array([3.0]))))
+        [-1.]
+    """
+    factors, trees = zip(*terms, strict=True)
+
+    def add(*leaves: jax.Array) -> jax.Array:
+        wide = [_wide(x) for x in leaves]
+        total = sum(
+            jnp.asarray(factor).astype(x.dtype) * x
+            for factor, x in zip(factors, wide, strict=True)
+        )
+        return jnp.asarray(total).astype(leaves[0].dtype)
+
+    return jax.tree.map(add, *trees)
+
+
 def safe_inverse(x: jax.Array, floor: float = 0.0) -> jax.Array:
     """Returns ``1 / max(x, floor)`` for x >= 0, and zero where ``x`` is zero."""
     return jnp.where(x == 0, 0, 1 / jnp.where(x == 0, 1, jnp.maximum(x, floor)))

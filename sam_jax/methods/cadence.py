@@ -1,0 +1,228 @@
+"""Cadence: take the method's step only in some updates, the plain gradient in others.
+
+The work of a skipped step is really skipped: it costs what the base optimizer costs.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sam_jax.methods import checks, core, noise
+
+# (grads, state, count, key) -> (scalar boolean, state)
+Decide = Callable[[Any, Any, jax.Array, Any], tuple[Any, Any]]
+
+
+class CadenceState(NamedTuple):
+    """State of a method that is not used in every update.
+
+    Attributes:
+        count: updates done so far, skipped ones included. Scalar, int32.
+        decision: what the decision remembers; empty if nothing.
+        method: state of the method.
+    """
+
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
+    decision: Any
+    method: optax.OptState
+
+
+def when(
+    method: optax.GradientTransformation,
+    decide: Decide,
+    init: Callable[[], Any] = optax.EmptyState,
+) -> optax.GradientTransformationExtraArgs:
+    """Uses a method in the updates that a decision selects.
+
+    In the others the gradient passes unchanged, nothing else is computed
+    (``jax.lax.cond``), and the method's state stands still but for two things: its
+    counts advance, so that a schedule of its coefficients follows the training, and its
+    diagnostics say that nothing was perturbed.
+
+    Args:
+        method: a method that turns a gradient into a direction; no full optimizer.
+        decide: ``(grads, state, count, key) -> (use the method, state)``: the gradient
+            at the weights, what it returned last, the updates done so far, and the
+            update's keyword ``key`` or None.
+        init: makes its first state.
+
+    Returns:
+        A transformation that is called like the method.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax, sam_jax
+        >>> is_large = lambda g, state, count, key: (optax.tree.norm(g) > 1.0, state)
+        >>> tx = sam_jax.when(sam_jax.sam(0.05), is_large)
+        >>> grad_fn = jax.grad(lambda w: jnp.sum(w**2) / 2)
+        >>> state = tx.init(jnp.zeros(1))
+        >>> for w in (jnp.array([0.5]), jnp.array([2.0])):
+        ...     d, state = tx.update(grad_fn(w), state, w, grad_fn=grad_fn)
+        ...     print(d)
+        [0.5]
+        [2.05]
+    """
+    method = optax.with_extra_args_support(method)
+
+    def init_fn(params: optax.Params) -> CadenceState:
+        return CadenceState(
+            count=jnp.zeros([], jnp.int32),
+            decision=init(),
+            method=method.init(params),
+        )
+
+    def update_fn(
+        updates: optax.Updates,
+        state: CadenceState,
+        params: optax.Params | None = None,
+        *,
+        grad_fn: core.GradFn | None = None,
+        value_and_grad_fn: core.ValueAndGradFn | None = None,
+        value: Any = None,
+        key: jax.Array | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, CadenceState]:
+        # Otherwise the second branch would be compiled before the first one complains.
+        core.require_gradient(params, grad_fn, value_and_grad_fn)
+        use, decision = decide(updates, state.decision, state.count, key)
+
+        def used() -> tuple[optax.Updates, optax.OptState]:
+            return method.update(
+                updates,
+                state.method,
+                params,
+                grad_fn=grad_fn,
+                value_and_grad_fn=value_and_grad_fn,
+                value=value,
+                key=key,
+                **extra_args,
+            )
+
+        def skipped() -> tuple[optax.Updates, optax.OptState]:
+            return updates, _skip(state.method, updates, value)
+
+        direction, method_state = jax.lax.cond(use, used, skipped)
+        return direction, CadenceState(
+            count=core.next_count(state.count),
+            decision=decision,
+            method=method_state,
+        )
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
+
+
+def every_k(
+    method: optax.GradientTransformation, k: int = 5
+) -> optax.GradientTransformationExtraArgs:
+    """Uses a method in every k-th update, beginning with the first.
+
+    ``1 + 1/k`` gradients per update for a method of two. Where a paper scales the
+    radius with the interval (Composer: rho 0.5 for k = 10), do so by ``rho``.
+
+    Args:
+        method: a method that turns a gradient into a direction.
+        k: interval in updates, an integer >= 1; 1 is the method in every update.
+
+    Returns:
+        A transformation that is called like the method; see `when`.
+
+    Raises:
+        ValueError: if ``k`` is no integer >= 1.
+
+    Example:
+        >>> import optax, sam_jax
+        >>> tx = optax.chain(sam_jax.every_k(sam_jax.sam(0.1), k=5), optax.sgd(0.1))
+    """
+    checks.integer("k", k, 1)
+    return when(method, lambda grads, state, count, key: (count % k == 0, state))
+
+
+def late_phase(
+    method: optax.GradientTransformation, start: int, stop: int | None = None
+) -> optax.GradientTransformationExtraArgs:
+    """Uses a method from one update to another, such as the last 30 % of a training.
+
+    Args:
+        method: a method that turns a gradient into a direction.
+        start: the first update with the method, counted from 0.
+        stop: the first one after that without it; None is never.
+
+    Returns:
+        A transformation that is called like the method; see `when`.
+
+    Raises:
+        ValueError: if ``start`` or ``stop`` is no integer >= 0, or ``stop`` is below
+            ``start``.
+
+    Example:
+        >>> import optax, sam_jax
+        >>> tx = sam_jax.late_phase(sam_jax.sam(0.1), start=700)  # of 1000 updates
+    """
+    checks.integer("start", start, 0)
+    if stop is None:
+        return when(method, lambda grads, state, count, key: (count >= start, state))
+    checks.integer("stop", stop, 0)
+    if stop < start:
+        raise ValueError(f"stop must be at least start, got {stop} < {start}")
+    return when(
+        method,
+        lambda grads, state, count, key: ((start <= count) & (count < stop), state),
+    )
+
+
+def stochastic(
+    method: optax.GradientTransformation,
+    probability: optax.ScalarOrSchedule = 0.5,
+    *,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Uses a method in each update with a probability (SS-SAM).
+
+    Args:
+        method: a method that turns a gradient into a direction.
+        probability: of using it; a number in [0, 1] or a schedule of the update count
+            (from 0).
+        seed: of the draws; together with the update's keyword ``key``, if that is
+            passed.
+
+    Returns:
+        A transformation that is called like the method; see `when`.
+
+    Raises:
+        ValueError: if ``probability`` is outside [0, 1].
+
+    Example:
+        >>> import sam_jax
+        >>> tx = sam_jax.stochastic(sam_jax.sam(0.1), 0.5)
+
+    References:
+        Zhao, Zhang, Hu, "SS-SAM: Stochastic Scheduled Sharpness-Aware Minimization for
+        Efficiently Training Deep Neural Networks", 2022, `2203.09962
+        <https://arxiv.org/abs/2203.09962>`_
+    """
+    checks.between("probability", probability, 0, 1)
+
+    def decide(grads: Any, state: Any, count: jax.Array, key: Any) -> tuple[Any, Any]:
+        del grads
+        drawn = jax.random.uniform(noise.update_key(seed, count, key))
+        return drawn < core.value_at(probability, count), state
+
+    return when(method, decide)
+
+
+def _skip(state: optax.OptState, grads: optax.Updates, value: Any) -> optax.OptState:
+    """The state of a method after an update that did without it."""
+    seen = core.observe_unperturbed(grads, value)
+
+    def is_diagnostics(node: Any) -> bool:
+        return isinstance(node, core.Diagnostics)
+
+    def advance(path: tuple[Any, ...], node: Any) -> Any:
+        if is_diagnostics(node):
+            return seen
+        named_count = path and getattr(path[-1], "name", None) == "count"
+        return core.next_count(node) if named_count else node
+
+    return jax.tree_util.tree_map_with_path(advance, state, is_leaf=is_diagnostics)
