@@ -105,6 +105,63 @@ def log_decay(
     return schedule
 
 
+def tied_to(
+    learning_rate: optax.Schedule,
+    low: float,
+    high: float,
+    *,
+    lr_min: float,
+    lr_max: float,
+) -> optax.Schedule:
+    r"""A coefficient that follows the learning rate, as GSAM's radius.
+
+    .. math::
+
+        \rho_t = \rho_{\min} + (\rho_{\max} - \rho_{\min})\,
+        \frac{\eta_t - \eta_{\min}}{\eta_{\max} - \eta_{\min}}
+
+    Where the learning rate leaves its interval, as in a warm-up from 0, the coefficient
+    stays at the nearer end; the authors' code extrapolates.
+
+    Args:
+        learning_rate: the schedule to follow.
+        low: the coefficient where the learning rate is ``lr_min``; finite, >= 0.
+        high: the coefficient where it is ``lr_max``; finite, >= ``low``.
+        lr_min: lowest learning rate, the schedule's end; finite, >= 0.
+        lr_max: highest learning rate, the schedule's peak; finite, > ``lr_min``.
+
+    Returns:
+        A schedule of the update count.
+
+    Raises:
+        ValueError: if ``learning_rate`` is no schedule or a bound outside its range.
+
+    Example:
+        >>> import optax
+        >>> learning_rate = optax.linear_schedule(0.1, 0.0, 10)
+        >>> rho = tied_to(learning_rate, 0.02, 0.1, lr_min=0.0, lr_max=0.1)
+        >>> print([round(float(rho(count)), 3) for count in (0, 5, 10)])
+        [0.1, 0.06, 0.02]
+
+    References:
+        Zhuang et al., "Surrogate Gap Minimization Improves Sharpness-Aware Training",
+        ICLR 2022, `2203.08065 <https://arxiv.org/abs/2203.08065>`_
+    """
+    if not callable(learning_rate):
+        raise ValueError(f"learning_rate must be a schedule, got {learning_rate!r}")
+    _check_interval("low", low, "high", high)
+    _check_interval("lr_min", lr_min, "lr_max", lr_max)
+    if lr_min == lr_max:
+        raise ValueError(f"lr_max must be greater than lr_min, got {lr_max!r} for both")
+
+    def schedule(count: jax.typing.ArrayLike) -> jax.Array:
+        rate = jnp.asarray(learning_rate(count)).astype(float)
+        share = jnp.clip((rate - lr_min) / (lr_max - lr_min), 0, 1)
+        return low + (high - low) * share
+
+    return schedule
+
+
 def _n(count: jax.typing.ArrayLike, transition_steps: int) -> jax.Array:
     return (jnp.asarray(count) // transition_steps + 1).astype(float)
 
@@ -115,4 +172,13 @@ def _check(init_value: float, transition_steps: int) -> None:
     if transition_steps < 1:
         raise ValueError(
             f"transition_steps must be an integer >= 1, got {transition_steps!r}"
+        )
+
+
+def _check_interval(low_name: str, low: float, high_name: str, high: float) -> None:
+    if not 0 <= low < float("inf"):
+        raise ValueError(f"{low_name} must be a finite number >= 0, got {low!r}")
+    if not low <= high < float("inf"):
+        raise ValueError(
+            f"{high_name} must be a finite number >= {low_name}, got {high!r}"
         )

@@ -35,13 +35,13 @@ CLASSES = 10
 RHO, LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.05, 0.1, 0.9, 5e-4
 CARD = pathlib.Path(__file__).parents[2] / "configs" / "cifar10_sam.py"
 
-# Loss and gradient: params -> ((loss, model_state), grads).
-ValueAndGrad = Callable[[Any], tuple[tuple[jax.Array, Any], Any]]
+Examples = tuple[jax.Array, jax.Array]  # images, labels
 
 
 class State(NamedTuple):
     """Everything that a step changes."""
 
+    step: jax.Array
     params: Any
     model_state: Any
     opt_state: Any
@@ -52,11 +52,11 @@ class Step(NamedTuple):
 
     Attributes:
         init: ``params -> opt_state``.
-        update: ``(value_and_grad, state) -> (state, loss)``.
+        update: ``(loss_fn, state, (images, labels)) -> (state, loss)``.
     """
 
     init: Callable[[Any], Any]
-    update: Callable[[ValueAndGrad, State], tuple[State, jax.Array]]
+    update: Callable[[step_lib.LossFn, State, Examples], tuple[State, jax.Array]]
 
 
 def main(argv: Sequence[str]) -> int:
@@ -129,33 +129,34 @@ def trainer_chain(method: str) -> optax.GradientTransformationExtraArgs:
 def with_transformation(tx: optax.GradientTransformationExtraArgs) -> Step:
     """The step of a loop around an Optax chain."""
 
-    def update(value_and_grad: ValueAndGrad, state: State) -> tuple[State, jax.Array]:
-        (loss, model_state), grads = value_and_grad(state.params)
-
-        def again(params: Any) -> tuple[jax.Array, Any]:
-            (loss, _), grads = value_and_grad(params)
-            return loss, grads
-
+    def update(
+        loss_fn: step_lib.LossFn, state: State, examples: Examples
+    ) -> tuple[State, jax.Array]:
+        value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
+        (loss, clean), grads = value_and_grad(state.params, *examples)
         updates, opt_state = tx.update(
             grads,
             state.opt_state,
             state.params,
-            value=loss,
-            grad_fn=lambda params: again(params)[1],
-            value_and_grad_fn=again,
+            **step_lib.method_keywords(loss_fn, outputs_loss, examples, loss, clean),
+            key=jax.random.fold_in(jax.random.key(0), state.step),
+            num_examples=50_000,
         )
         params = optax.apply_updates(state.params, updates)
-        return State(params, model_state, opt_state), loss
+        return State(state.step + 1, params, clean.model_state, opt_state), loss
 
     return Step(tx.init, update)
 
 
-def hand_written(value_and_grad: ValueAndGrad, state: State) -> tuple[State, jax.Array]:
+def hand_written(
+    loss_fn: step_lib.LossFn, state: State, examples: Examples
+) -> tuple[State, jax.Array]:
     """SAM as one would write it for one run; ``opt_state`` is the momentum."""
-    (loss, model_state), grads = value_and_grad(state.params)
+    value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
+    (loss, clean), grads = value_and_grad(state.params, *examples)
     norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads)))
     perturbed = jax.tree.map(lambda w, g: w + RHO / norm * g, state.params, grads)
-    _, grads = value_and_grad(perturbed)
+    _, grads = value_and_grad(perturbed, *examples)
     trace = jax.tree.map(
         lambda w, g, m: g + WEIGHT_DECAY * w + MOMENTUM * m,
         state.params,
@@ -163,7 +164,7 @@ def hand_written(value_and_grad: ValueAndGrad, state: State) -> tuple[State, jax
         state.opt_state,
     )
     params = jax.tree.map(lambda w, m: w - LEARNING_RATE * m, state.params, trace)
-    return State(params, model_state, trace), loss
+    return State(state.step + 1, params, clean.model_state, trace), loss
 
 
 def optax_sam() -> Step:
@@ -177,16 +178,19 @@ def optax_sam() -> Step:
         opaque_mode=True,
     )
 
-    def update(value_and_grad: ValueAndGrad, state: State) -> tuple[State, jax.Array]:
-        (loss, model_state), grads = value_and_grad(state.params)
+    def update(
+        loss_fn: step_lib.LossFn, state: State, examples: Examples
+    ) -> tuple[State, jax.Array]:
+        value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
+        (loss, clean), grads = value_and_grad(state.params, *examples)
         updates, opt_state = tx.update(
             grads,
             state.opt_state,
             state.params,
-            grad_fn=lambda params, _: value_and_grad(params)[1],
+            grad_fn=lambda params, _: value_and_grad(params, *examples)[1],
         )
         params = optax.apply_updates(state.params, updates)
-        return State(params, model_state, opt_state), loss
+        return State(state.step + 1, params, clean.model_state, opt_state), loss
 
     return Step(tx.init, update)
 
@@ -229,7 +233,7 @@ def cost(
     runners = {}
     for step_name, step in steps.items():
         params, model_state = model.init(jax.random.key(0), images)
-        state = State(params, model_state, step.init(params))
+        state = State(jnp.zeros([], jnp.int32), params, model_state, step.init(params))
         compiled = (
             jax.jit(make_step(model, step), donate_argnums=0)
             .lower(state, images, labels)
@@ -265,15 +269,27 @@ def make_step(model: models.Model, step: Step) -> Callable[..., Any]:
     def train_step(
         state: State, images: jax.Array, labels: jax.Array
     ) -> tuple[State, jax.Array]:
-        def loss_fn(params: Any) -> tuple[jax.Array, Any]:
+        def loss_fn(
+            params: Any, images: jax.Array, labels: jax.Array
+        ) -> tuple[jax.Array, step_lib.Forward]:
             logits, model_state = model.apply(
                 params, state.model_state, images, train=True
             )
-            return step_lib.cross_entropy(logits, labels).mean(), model_state
+            outputs = logits, jnp.zeros([])
+            loss, losses = outputs_loss(outputs, labels)
+            return loss, step_lib.Forward(losses, outputs, model_state)
 
-        return step.update(jax.value_and_grad(loss_fn, has_aux=True), state)
+        return step.update(loss_fn, state, (images, labels))
 
     return train_step
+
+
+def outputs_loss(
+    outputs: step_lib.Outputs, labels: jax.Array
+) -> step_lib.LossAndLosses:
+    """Mean cross-entropy, and that of each example."""
+    losses = step_lib.cross_entropy(outputs[0], labels)
+    return losses.mean(), losses
 
 
 class Runner:

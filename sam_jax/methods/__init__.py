@@ -43,6 +43,22 @@ def factory(name: str) -> Callable[..., optax.GradientTransformationExtraArgs]:
     return found
 
 
+def eval_params(name: str) -> Callable[..., optax.Params] | None:
+    """Which weights to evaluate, for a method that trains others.
+
+    Args:
+        name: of a method.
+
+    Returns:
+        ``(state, params) -> params``, such as ``sam_jax.momentum_sam_eval_params``;
+        None if the weights trained are those to evaluate.
+    """
+    if _find(name) is None:
+        return None
+    module = importlib.import_module(f"{__name__}.{name}")
+    return getattr(module, f"{name}_eval_params", None)
+
+
 def _find(name: str) -> Callable[..., optax.GradientTransformationExtraArgs] | None:
     if not any(m.name == name for m in pkgutil.iter_modules(__path__)):
         return None

@@ -103,6 +103,98 @@ def scale(rho: optax.ScalarOrSchedule) -> optax.GradientTransformation:
     return with_coefficient(rho, numerics.multiply)
 
 
+def scale_by_weights(
+    eta: float = 0.01, *, layerwise: bool = False, biases: bool = False
+) -> optax.GradientTransformation:
+    r"""Multiplies by the sizes of the weights: :math:`T g`, :math:`T = |w| + \eta`.
+
+    Leaves of less than two dimensions, the biases, are left as they are.
+
+    Args:
+        eta: added to the sizes; a finite number >= 0.
+        layerwise: the size of a weight is the 2-norm of its leaf, :math:`\|w_l\|+\eta`.
+        biases: scale these as well.
+
+    Returns:
+        A stateless transformation that needs ``params``.
+
+    Raises:
+        ValueError: if ``eta`` is negative, infinite or NaN.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> block, w = scale_by_weights(eta=0.5), jnp.array([[2.0, -3.0]])
+        >>> print(block.update(jnp.ones((1, 2)), block.init(w), w)[0])
+        [[2.5 3.5]]
+    """
+    checks.floor("eta", eta)
+
+    def scale_all(updates: Any, params: Any) -> Any:
+        sizes = _sizes(params, eta, layerwise, biases)
+        return jax.tree.map(
+            lambda g, size: (numerics.wide(g) * size).astype(g.dtype), updates, sizes
+        )
+
+    return optax.stateless(scale_all)
+
+
+def normalize_by_weights(
+    eta: float = 0.01,
+    *,
+    layerwise: bool = False,
+    biases: bool = False,
+    eps: float = 1e-12,
+) -> optax.GradientTransformation:
+    r"""The steepest way up for the sizes of the weights: :math:`T^2 g / \|T g\|`.
+
+    Args:
+        eta: as in `scale_by_weights`, which is :math:`T`.
+        layerwise: as there.
+        biases: as there.
+        eps: floor of the norm, >= 0.
+
+    Returns:
+        A stateless transformation that needs ``params``.
+
+    Raises:
+        ValueError: if ``eta`` or ``eps`` is negative, infinite or NaN.
+    """
+    checks.floor("eta", eta)
+    checks.floor("eps", eps)
+    return optax.stateless(
+        lambda updates, params: steepest(
+            updates, _sizes(params, eta, layerwise, biases), eps
+        )
+    )
+
+
+def steepest(updates: Any, axes: Any, eps: float = 1e-12) -> Any:
+    r"""The point of an ellipsoid that is farthest up: :math:`T^2 g / \|T g\|`.
+
+    It maximizes :math:`\langle g, x \rangle` over :math:`\|T^{-1} x\| \le 1`, with the
+    half axes on the diagonal of :math:`T`. Nothing is rounded or overflows before the
+    result.
+
+    Args:
+        updates: the gradient, arrays.
+        axes: half axes, arrays of the same shapes, float32 or wider.
+        eps: floor of the norm, >= 0.
+
+    Returns:
+        Arrays of the dtypes of ``updates``.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> print(steepest(jnp.array([3.0, 2.0]), jnp.array([1.0, 2.0])))
+        [0.6 1.6]
+    """
+    scaled = jax.tree.map(lambda g, axis: numerics.wide(g) * axis, updates, axes)
+    unit = numerics.multiply(scaled, numerics.safe_inverse(numerics.norm(scaled), eps))
+    return jax.tree.map(
+        lambda g, axis, x: (axis * x).astype(g.dtype), updates, axes, unit
+    )
+
+
 def with_coefficient(
     coefficient: optax.ScalarOrSchedule, apply: Callable[[Any, Any], Any]
 ) -> optax.GradientTransformation:
@@ -135,3 +227,16 @@ def with_coefficient(
         )
 
     return optax.GradientTransformation(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
+
+
+def _sizes(params: Any, eta: float, layerwise: bool, biases: bool) -> Any:
+    """The diagonal of T in `scale_by_weights`, float32 or wider."""
+
+    def size(w: jax.Array) -> jax.Array:
+        wide = numerics.wide(w)
+        if wide.ndim < 2 and not biases:
+            return jnp.ones_like(wide)
+        own = jnp.full_like(wide, numerics.norm(w)) if layerwise else jnp.abs(wide)
+        return own + jnp.asarray(eta).astype(wide.dtype)
+
+    return jax.tree.map(size, params)

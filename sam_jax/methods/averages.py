@@ -102,7 +102,8 @@ def subtract_ema(
         del params
         average = _average(state, updates, 1 - core.value_at(lam, state.count))
         subtracted = average if include_current else state.average
-        share = core.value_at(sigma, state.count) * state.started
+        share = core.value_at(sigma, state.count)
+        share = jnp.where(state.started, share, jnp.zeros_like(share))
         rest = numerics.combine((1.0, updates), (-share, subtracted))
         return rest, _next(state, average)
 

@@ -72,6 +72,24 @@ def between(name: str, value: Any, low: float, high: float) -> None:
     _require(name, value, allowed, lambda number: low <= number <= high)
 
 
+def finite(name: str, value: Any) -> None:
+    """Refuses a coefficient that is not a finite number; see `nonnegative`.
+
+    Raises:
+        ValueError: if ``value`` is no number, NaN or infinite.
+    """
+    _require(name, value, "a finite number", lambda number: True)
+
+
+def below_one(name: str, value: Any) -> None:
+    """Refuses a coefficient outside ``[0, 1)``; see `nonnegative`.
+
+    Raises:
+        ValueError: if ``value`` is no number, NaN, negative, or one or above.
+    """
+    _require(name, value, "a number in [0, 1)", lambda number: 0 <= number < 1)
+
+
 def integer(name: str, value: Any, low: int) -> None:
     """Refuses what is no integer of at least ``low``; it is no schedule.
 

@@ -12,6 +12,8 @@ from sam_jax.methods import numerics
 
 GradFn = Callable[[optax.Params], optax.Updates]
 ValueAndGradFn = Callable[[optax.Params], tuple[jax.Array, optax.Updates]]
+# (params, rows of the batch) -> gradient of the mean loss of these examples.
+SubsetGradFn = Callable[[optax.Params, jax.Array], optax.Updates]
 # combine(grads, perturbed_grads, count) -> direction to descend: the gradients at the
 # weights and at the perturbed weights, and the number of updates done so far (scalar,
 # int32) for coefficients that follow a schedule.
@@ -103,9 +105,7 @@ def sharpness_aware(
         >>> print(optax.apply_updates(w, updates))  # 1 - 0.01 * 4 * 1.1**3
         [0.94676 0.     ]
     """
-    ascent = optax.with_extra_args_support(ascent)
-    if mask is not None:
-        ascent = _kept_only(ascent, mask)
+    ascent = kept_only(ascent, mask)
 
     def init_fn(params: optax.Params) -> SharpnessAwareState:
         return SharpnessAwareState(
@@ -123,6 +123,8 @@ def sharpness_aware(
         value_and_grad_fn: ValueAndGradFn | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, SharpnessAwareState]:
+        # Before the ascent, which may need the parameters or a gradient itself.
+        require_gradient(params, grad_fn, value_and_grad_fn)
         grads = updates
         displacement, ascent_state = ascent.update(
             grads,
@@ -222,6 +224,22 @@ def require(call: str, **keywords: Any) -> None:
 def value_at(coefficient: optax.ScalarOrSchedule, count: jax.Array) -> jax.Array:
     """The value of a coefficient, a number or a schedule, after ``count`` updates."""
     return jnp.asarray(coefficient(count) if callable(coefficient) else coefficient)
+
+
+def momentum_sgd(
+    learning_rate: optax.ScalarOrSchedule,
+) -> optax.GradientTransformation:
+    """SGD with momentum 0.9, the base of methods that bring their own step size."""
+    return optax.sgd(learning_rate, momentum=0.9)
+
+
+def unroll() -> bool:
+    """Whether a loop over a few gradients is better written out, for ``unroll=``.
+
+    XLA's CPU backend runs a convolution inside of a loop many times slower than
+    outside; elsewhere the loop saves compilation.
+    """
+    return jax.default_backend() == "cpu"
 
 
 def next_count(count: jax.Array) -> jax.Array:
@@ -395,14 +413,24 @@ def pmean(axis_name: str | tuple[str, ...]) -> optax.GradientTransformation:
     return optax.stateless(lambda updates, _: jax.lax.pmean(updates, axis_name))
 
 
-def _kept_only(
-    ascent: optax.GradientTransformationExtraArgs, mask: Mask
+def kept_only(
+    ascent: optax.GradientTransformation, mask: Mask | None
 ) -> optax.GradientTransformationExtraArgs:
     """The ascent on the parameters of the mask, no displacement of the others.
 
     An ascent that takes gradients by itself sees a smaller problem: the loss as a
     function of the parameters kept, the others being constants.
+
+    Args:
+        ascent: gradient -> displacement.
+        mask: as in `sharpness_aware`; None keeps all.
+
+    Returns:
+        A transformation of whole trees that takes all keywords.
     """
+    ascent = optax.with_extra_args_support(ascent)
+    if mask is None:
+        return ascent
 
     def init_fn(params: optax.Params) -> optax.OptState:
         return ascent.init(_select(params, kept(params, mask)))
@@ -414,6 +442,7 @@ def _kept_only(
         *,
         grad_fn: GradFn | None = None,
         value_and_grad_fn: ValueAndGradFn | None = None,
+        subset_grad_fn: SubsetGradFn | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, optax.OptState]:
         keep = kept(updates, mask)
@@ -430,6 +459,10 @@ def _kept_only(
             loss, grads = value_and_grad_fn(whole(part))
             return loss, _select(grads, keep)
 
+        def part_subset_grad(part: optax.Params, rows: jax.Array) -> optax.Updates:
+            assert subset_grad_fn is not None
+            return _select(subset_grad_fn(whole(part), rows), keep)
+
         displacement, state = ascent.update(
             _select(updates, keep),
             state,
@@ -438,6 +471,7 @@ def _kept_only(
             value_and_grad_fn=(
                 None if value_and_grad_fn is None else part_value_and_grad
             ),
+            subset_grad_fn=None if subset_grad_fn is None else part_subset_grad,
             **extra_args,
         )
         zeros = jax.tree.map(jnp.zeros_like, updates)

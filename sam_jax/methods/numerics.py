@@ -112,10 +112,9 @@ def combine(*terms: tuple[Any, Any]) -> Any:
     factors, trees = zip(*terms, strict=True)
 
     def add(*leaves: jax.Array) -> jax.Array:
-        wide = [_wide(x) for x in leaves]
         total = sum(
             jnp.asarray(factor).astype(x.dtype) * x
-            for factor, x in zip(factors, wide, strict=True)
+            for factor, x in zip(factors, map(wide, leaves), strict=True)
         )
         return jnp.asarray(total).astype(leaves[0].dtype)
 
@@ -139,19 +138,20 @@ def multiply(tree: Any, factor: jax.Array) -> Any:
     """
 
     def times(x: jax.Array) -> jax.Array:
-        wide = _wide(x)
-        return (wide * jnp.asarray(factor).astype(wide.dtype)).astype(x.dtype)
+        product = wide(x) * jnp.asarray(factor).astype(wide(x).dtype)
+        return product.astype(x.dtype)
 
     return jax.tree.map(times, tree)
 
 
-def _wide(x: Any) -> jax.Array:
+def wide(x: Any) -> jax.Array:
+    """The array in the dtype of our arithmetic: float64, or else float32."""
     x = jnp.asarray(x)
     return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
 
 
 def _wide_leaves(tree: Any) -> list[jax.Array]:
-    return [_wide(x) for x in jax.tree.leaves(tree)]
+    return [wide(x) for x in jax.tree.leaves(tree)]
 
 
 def _sum(arrays: Iterable[jax.Array]) -> jax.Array:

@@ -19,6 +19,9 @@ def sam(
 
     Two gradients per update; no state but counters and diagnostics.
 
+    Use it as the first choice: the best studied variant, with one coefficient, which is
+    worth a search (0.05 to 0.5).
+
     Args:
         rho: radius of the perturbation, in units of the weights' global 2-norm; a
             number >= 0 or a schedule of the update count (from 0).

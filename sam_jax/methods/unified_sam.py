@@ -27,6 +27,9 @@ def unified_sam(
 
     Two gradients per update; no state but counters and diagnostics.
 
+    Use it as a compromise between SAM's strong perturbation far from a minimum and
+    USAM's convergence near it.
+
     Args:
         rho: radius of the perturbation; a number >= 0 or a schedule of the update count
             (from 0).

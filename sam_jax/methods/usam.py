@@ -20,6 +20,9 @@ def usam(
     Two gradients per update; no state but counters and diagnostics. Unlike SAM it
     converges with constant ``rho`` and step size (Khanh et al. 2024, Theorem 4.2).
 
+    Use it for its theory, or where SAM's constant radius stalls: near a minimum the
+    perturbation vanishes.
+
     Args:
         rho: the perturbation is ``rho`` times the gradient; a number >= 0 or a schedule
             of the update count (from 0). In units of weights per gradient, so values

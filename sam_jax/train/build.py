@@ -19,6 +19,7 @@ class Run(NamedTuple):
         config: of the run.
         mesh: its devices.
         dataset: training, validation and test sources.
+        optimizer: method and optimizer.
         init: ``seed -> state``, jitted; the seed is a scalar, uint32.
         train_step: ``(state, batch) -> (state, metrics)``, jitted, the state donated.
         eval_step: ``(params, model_state, batch) -> sums``, jitted.
@@ -29,6 +30,7 @@ class Run(NamedTuple):
     config: config_lib.Config
     mesh: jax.sharding.Mesh
     dataset: data.Dataset
+    optimizer: optimizer.Optimizer
     init: Callable[[Any], state.TrainState]
     train_step: Callable[..., tuple[state.TrainState, step.Metrics]]
     eval_step: Callable[..., step.Metrics]
@@ -109,9 +111,12 @@ def build(config: config_lib.Config) -> Run:
         config=config,
         mesh=mesh,
         dataset=dataset,
+        optimizer=chain,
         init=jax.jit(init, out_shardings=whole),
         train_step=jax.jit(
-            step.make_train_step(config, model, chain, augment),
+            step.make_train_step(
+                config, model, chain, augment, dataset.train.num_examples
+            ),
             donate_argnums=0,
             out_shardings=whole,
         ),

@@ -75,6 +75,15 @@ def default_config() -> Config:
 
     config.method = config_dict.ConfigDict({"name": BASELINE})
 
+    # In which updates the method is used; the others are the base optimizer's.
+    config.cadence = config_dict.ConfigDict()
+    config.cadence.name = "always"  # or every_k, late_phase, stochastic
+    config.cadence.every_k = config_dict.ConfigDict({"k": 5})
+    config.cadence.late_phase = config_dict.ConfigDict(  # shares of the run
+        {"start": 0.7, "stop": 1.0}
+    )
+    config.cadence.stochastic = config_dict.ConfigDict({"probability": 0.5})
+
     # Any optimizer of Optax by its name; the settings of each under that name, so that
     # --config.optimizer.name=adamw needs no other change.
     config.optimizer = config_dict.ConfigDict()
@@ -161,6 +170,7 @@ def load_method(
     Example:
         >>> print(load_method("sam", "card.py", {"sam": {"rho": 0.5}}))
         eps: 1.0e-12
+        mask: null
         name: sam
         rho: 0.5
         <BLANKLINE>
@@ -178,7 +188,11 @@ def load_method(
 
 
 def default_coefficients(name: str) -> dict[str, Any]:
-    """Name and default coefficients of a method, from its signature, without masks.
+    """Name and default coefficients of a method, from its signature.
+
+    What other parts of the configuration decide is left out: ``learning_rate``,
+    ``base`` and ``weight_decay``. A mask is one by its name: ``norm_layers``,
+    ``weights``, or None.
 
     Raises:
         UserError: if there is no such method.
@@ -189,7 +203,10 @@ def default_coefficients(name: str) -> dict[str, Any]:
         known = [*methods.names(), *_BASELINE_SUFFIXES]
         raise errors.UserError(errors.unknown("method", name, known)) from None
     parameters = inspect.signature(factory).parameters.values()
-    return {"name": name} | {p.name: p.default for p in parameters if p.name != "mask"}
+    elsewhere = {"learning_rate", "base", "weight_decay"}
+    return {"name": name} | {
+        p.name: p.default for p in parameters if p.name not in elsewhere
+    }
 
 
 def check(config: Config) -> None:

@@ -27,7 +27,7 @@ def evaluate(run: Run, train_state: state.TrainState) -> Scores:
         >>> sorted(evaluate(run, run.init(run.seed)))
         ['test', 'validation']
     """
-    params, model_state = state.evaluated(train_state)
+    params, model_state = state.evaluated(train_state, run.optimizer)
     # Rounded up to a multiple of the devices; what pads the last batch is masked.
     devices = run.mesh.size
     batch_size = -(-run.config.eval_batch_size // devices) * devices

@@ -14,6 +14,7 @@ from sam_jax.train import (
     checkpoint,
     interrupt,
     metrics,
+    optimizer,
     report,
     sharding,
     state,
@@ -227,10 +228,11 @@ def _header(
 ) -> dict[str, str]:
     config, dataset, start = run.config, run.dataset, int(train_state.step)
     held_out = dataset.validation.num_examples if dataset.validation else 0
-    method = dict(config.method)
-    name = method.pop("name")
-    coefficients = ", ".join(f"{key} {value}" for key, value in sorted(method.items()))
-    shared = "" if name == config_lib.BASELINE else ", sharing one perturbation"
+    shared = (
+        ""
+        if config.method.name == config_lib.BASELINE
+        else ", sharing one perturbation"
+    )
     device = run.mesh.devices.flat[0]
     parameters = sum(x.size for x in jax.tree.leaves(train_state.params))
     fields = {
@@ -239,10 +241,7 @@ def _header(
         f"validation, {dataset.test.num_examples} test images",
         "model": f"{config.model.name}, {parameters:,} parameters, "
         f"{config.model.dtype}",
-        "method": f"{name} ({coefficients})" if coefficients else name,
-        "optimizer": f"{config.optimizer.name}, learning rate {config.learning_rate:g} "
-        f"({config.schedule.name}), weight decay {config.weight_decay.value:g} "
-        f"({config.weight_decay.kind})",
+        **optimizer.describe(config),
         "batch size": str(config.batch_size) + shared,
         "steps": f"{run.total_steps} ({config.epochs} epochs of {run.steps_per_epoch})",
         "workdir": str(folder),

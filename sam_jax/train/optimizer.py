@@ -1,5 +1,6 @@
 """From a configuration to one Optax chain: method, clipping, decay, optimizer."""
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ import optax.contrib
 from ml_collections import config_dict
 
 from sam_jax import errors, methods
+from sam_jax.methods import cadence, masks
 from sam_jax.train import config as config_lib
 from sam_jax.train import schedule
 
@@ -22,11 +24,13 @@ class Optimizer(NamedTuple):
         tx: gradient at the weights -> updates, with the keywords of a method.
         learning_rate: the schedule, for the log.
         loss_decay: ``params -> scalar`` to add to the loss.
+        eval_params: ``(state of tx, params) -> params`` to evaluate.
     """
 
     tx: optax.GradientTransformationExtraArgs
     learning_rate: optax.Schedule
     loss_decay: Callable[[optax.Params], jax.Array]
+    eval_params: Callable[[optax.OptState, optax.Params], optax.Params]
 
 
 def make_optimizer(config: config_lib.Config, steps_per_epoch: int) -> Optimizer:
@@ -37,7 +41,8 @@ def make_optimizer(config: config_lib.Config, steps_per_epoch: int) -> Optimizer
         steps_per_epoch: updates in an epoch.
 
     Returns:
-        The chain, its learning rate and the weight decay that belongs into the loss.
+        The chain, its learning rate, the weight decay that belongs into the loss, and
+        which weights to evaluate.
 
     Raises:
         UserError: if a name or a value is not allowed.
@@ -45,59 +50,158 @@ def make_optimizer(config: config_lib.Config, steps_per_epoch: int) -> Optimizer
     unit = schedule.Unit(steps_per_epoch, config.epochs * steps_per_epoch)
     learning_rate = schedule.make_schedule(config.schedule, config.learning_rate, unit)
     decay = make_weight_decay(config.weight_decay, learning_rate)
-    tx = optax.chain(
-        make_method(config.method, unit),
-        make_clipping(config.clip_norm),
-        decay.of_direction,
-        make_base(config.optimizer, learning_rate),
-        decay.of_updates,
+
+    def base(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
+        return optax.chain(
+            make_clipping(config.clip_norm),
+            decay.of_direction,
+            make_base(config.optimizer, learning_rate),
+            decay.of_updates,
+        )
+
+    method = make_method(config.method, unit, learning_rate)
+    with_cadence = make_cadence(config.cadence, unit)
+    takes = inspect.signature(method).parameters
+    if "learning_rate" not in takes:
+        tx = optax.chain(with_cadence(method()), base(learning_rate))
+    else:
+        tx = _full_optimizer(config, method, learning_rate, base)
+    return Optimizer(
+        tx, learning_rate, decay.of_loss, eval_params(config.method, config.optimizer)
     )
-    return Optimizer(tx, learning_rate, decay.of_loss)
+
+
+def describe(config: config_lib.Config) -> dict[str, str]:
+    """Method, cadence and optimizer in words, for the head of a run's log.
+
+    Args:
+        config: of the run.
+
+    Returns:
+        ``method`` and ``optimizer``.
+    """
+    settings = {k: v for k, v in dict(config.method).items() if v is not None}
+    method = _with_settings(settings.pop("name"), settings)
+    cadence_name = config.cadence.name
+    if cadence_name != ALWAYS:
+        method += ", " + _with_settings(
+            cadence_name, dict(config.cadence[cadence_name])
+        )
+    name = config.method.name
+    takes_step = name in methods.names() and {"learning_rate", "weight_decay"} <= set(
+        inspect.signature(methods.factory(name)).parameters
+    )
+    return {
+        "method": method,
+        "optimizer": f"{'its own' if takes_step else config.optimizer.name}, "
+        f"learning rate {config.learning_rate:g} ({config.schedule.name}), weight "
+        f"decay {config.weight_decay.value:g} ({config.weight_decay.kind})",
+    }
+
+
+def _with_settings(name: str, settings: Mapping[str, Any]) -> str:
+    listed = ", ".join(f"{key} {value}" for key, value in sorted(settings.items()))
+    return f"{name} ({listed})" if listed else name
+
+
+def _full_optimizer(
+    config: config_lib.Config,
+    method: Callable[..., optax.GradientTransformation],
+    learning_rate: optax.Schedule,
+    base: Callable[[optax.ScalarOrSchedule], optax.GradientTransformation],
+) -> optax.GradientTransformation:
+    """A method that takes the step by itself, around the base or instead of it."""
+    name = config.method.name
+    if config.cadence.name != ALWAYS:
+        raise errors.UserError(
+            f"config.cadence.name={config.cadence.name} needs a method that only turns "
+            f"the gradient; {name} takes the step by itself: set "
+            f"config.cadence.name={ALWAYS}"
+        )
+    if "base" in inspect.signature(method).parameters:
+        return method(learning_rate=learning_rate, base=base)
+    if config.clip_norm is not None:
+        raise errors.UserError(
+            f"{name} takes the step by itself and clips nothing: set "
+            "config.clip_norm=None"
+        )
+    decay = config.weight_decay
+    if decay.value and decay.exclude_bias_and_norm and decay.kind == "gradient":
+        raise errors.UserError(
+            f"{name} takes the step by itself and decays every parameter: set "
+            "config.weight_decay.exclude_bias_and_norm=False, or "
+            "config.weight_decay.kind=loss"
+        )
+    own = decay.value if decay.kind == "gradient" else 0.0
+    of_updates = make_weight_decay(decay, learning_rate).of_updates
+    return optax.chain(
+        method(learning_rate=learning_rate, weight_decay=own), of_updates
+    )
 
 
 # ── Method ───────────────────────────────────────────────────────────────────────────
 
 
 def make_method(
-    settings: config_lib.Config, unit: schedule.Unit
-) -> optax.GradientTransformation:
+    settings: config_lib.Config,
+    unit: schedule.Unit,
+    learning_rate: optax.Schedule | None = None,
+) -> Callable[..., optax.GradientTransformation]:
     """A method from ``config.method``; the identity for the plain base optimizer.
 
     A coefficient that is a mapping is a schedule: ``value`` is its highest value, the
-    other keys are those of ``config.schedule``.
+    other keys are those of ``config.schedule``. With the name ``learning_rate`` it
+    follows the learning rate, from ``value`` down to ``low``.
 
     Args:
         settings: name and coefficients.
         unit: length of an epoch and of the run, for schedules.
+        learning_rate: of the run.
 
     Returns:
-        An element for the front of a chain.
+        Makes an element for the front of a chain; for a method that takes the step by
+        itself, a full optimizer from ``learning_rate`` and what else it has a parameter
+        for.
 
     Raises:
         UserError: if the method, a coefficient's name or its value is not allowed.
 
     Example:
         >>> rho = {"name": "constant", "value": 0.1, "warmup_epochs": 1}
-        >>> tx = make_method({"name": "sam", "rho": rho}, schedule.Unit(10, 100))
+        >>> tx = make_method({"name": "sam", "rho": rho}, schedule.Unit(10, 100))()
     """
     coefficients = dict(settings)
     name = coefficients.pop("name")
     if name == config_lib.BASELINE:
-        return optax.identity()
+        return optax.identity
     allowed = config_lib.default_coefficients(name)
     for key in coefficients:
         if key not in allowed:
             message = errors.unknown(f"setting of {name}", key, allowed)
             raise errors.UserError(f"{message}; a card's :{name} suffix sets them all")
-    try:
-        return methods.factory(name)(
-            **{k: _coefficient(k, v, unit) for k, v in coefficients.items()}
-        )
-    except (TypeError, ValueError) as error:
-        raise errors.UserError(f"config.method ({name}): {error}") from error
+    mask = _mask(coefficients.pop("mask", None))
+    factory = methods.factory(name)
+
+    @functools.wraps(factory)
+    def make(**others: Any) -> optax.GradientTransformation:
+        try:
+            return factory(
+                **{
+                    key: _coefficient(key, value, unit, learning_rate)
+                    for key, value in coefficients.items()
+                },
+                mask=mask,
+                **others,
+            )
+        except (TypeError, ValueError) as error:
+            raise errors.UserError(f"config.method ({name}): {error}") from error
+
+    return make
 
 
-def _coefficient(name: str, value: Any, unit: schedule.Unit) -> Any:
+def _coefficient(
+    name: str, value: Any, unit: schedule.Unit, learning_rate: optax.Schedule | None
+) -> Any:
     if not isinstance(value, Mapping | config_dict.ConfigDict):
         return value
     spec = dict(value)
@@ -107,7 +211,115 @@ def _coefficient(name: str, value: Any, unit: schedule.Unit) -> Any:
             f"got {spec!r}"
         )
     peak = spec.pop("value")
+    if spec["name"] == "learning_rate" and learning_rate is not None:
+        return schedule.tied(spec, peak, learning_rate, unit)
     return schedule.make_schedule(spec, peak, unit, f"config.method.{name}.value")
+
+
+MASKS: Mapping[str, Callable[[optax.Params], Any]] = {
+    "norm_layers": masks.norm_layers_mask,
+    "weights": masks.weights_mask,
+}
+
+
+def _mask(name: str | None) -> Callable[[optax.Params], Any] | None:
+    if name is None:
+        return None
+    if name not in MASKS:
+        raise errors.UserError(errors.unknown("config.method.mask", name, MASKS))
+    return MASKS[name]
+
+
+# ── Cadence ──────────────────────────────────────────────────────────────────────────
+
+ALWAYS = "always"
+
+
+def make_cadence(
+    settings: config_lib.Config, unit: schedule.Unit
+) -> Callable[[optax.GradientTransformation], optax.GradientTransformation]:
+    """In which updates the method is used, from ``config.cadence``.
+
+    Args:
+        settings: a name, and the settings of each cadence under its name.
+        unit: length of the run.
+
+    Returns:
+        Wraps a method.
+
+    Raises:
+        UserError: if the name or a value is not allowed.
+    """
+    name = settings.name
+    if name not in _CADENCES:
+        raise errors.UserError(errors.unknown("config.cadence.name", name, _CADENCES))
+    options = dict(settings.get(name, {}))
+
+    def wrap(method: optax.GradientTransformation) -> optax.GradientTransformation:
+        try:
+            return _CADENCES[name](method, unit, **options)
+        except (TypeError, ValueError) as error:
+            raise errors.UserError(f"config.cadence.{name}: {error}") from error
+
+    return wrap
+
+
+def _late_phase(
+    method: optax.GradientTransformation,
+    unit: schedule.Unit,
+    start: float,
+    stop: float,
+) -> optax.GradientTransformation:
+    for key, share in {"start": start, "stop": stop}.items():
+        if not 0 <= share <= 1:
+            raise ValueError(f"{key} must be a share of the run in [0, 1], got {share}")
+    first, last = (round(share * unit.total_steps) for share in (start, stop))
+    return cadence.late_phase(method, first, last)
+
+
+_CADENCES: Mapping[str, Callable[..., optax.GradientTransformation]] = {
+    ALWAYS: lambda method, unit: method,
+    "every_k": lambda method, unit, k: cadence.every_k(method, k),
+    "late_phase": _late_phase,
+    "stochastic": lambda method, unit, probability: cadence.stochastic(
+        method, probability
+    ),
+}
+
+
+# ── Weights to evaluate ──────────────────────────────────────────────────────────────
+
+
+def eval_params(
+    method: config_lib.Config, optimizer: config_lib.Config
+) -> Callable[[optax.OptState, optax.Params], optax.Params]:
+    """Which weights to evaluate, for methods and optimizers that train others.
+
+    Args:
+        method: ``config.method``.
+        optimizer: ``config.optimizer``.
+
+    Returns:
+        ``(state of the chain, params) -> params``.
+    """
+    of_method = methods.eval_params(method.name)
+    if of_method is not None:
+        return of_method
+    if optimizer.name.startswith("schedule_free"):
+        return schedule_free_eval_params
+    return lambda state, params: params
+
+
+def schedule_free_eval_params(
+    state: optax.OptState, params: optax.Params
+) -> optax.Params:
+    """Those of ``optax.contrib.schedule_free``, anywhere in a chain."""
+
+    def found(node: Any) -> bool:
+        return isinstance(node, optax.contrib.ScheduleFreeState)
+
+    [inner] = [x for x in jax.tree.leaves(state, is_leaf=found) if found(x)]
+    return optax.contrib.schedule_free_eval_params(inner, params)
 
 
 # ── Clipping and weight decay ────────────────────────────────────────────────────────
@@ -156,7 +368,7 @@ def make_weight_decay(
         raise errors.UserError(
             f"config.weight_decay.value must be a finite number >= 0, got {value!r}"
         )
-    mask = weights_mask if settings.exclude_bias_and_norm else all_mask
+    mask = masks.weights_mask if settings.exclude_bias_and_norm else all_mask
     add = optax.add_decayed_weights(value, mask) if value else optax.identity()
     off = WeightDecay(lambda _: jnp.zeros([]), optax.identity(), optax.identity())
     kinds = {
@@ -169,11 +381,6 @@ def make_weight_decay(
             errors.unknown("config.weight_decay.kind", settings.kind, kinds)
         )
     return kinds[settings.kind] if value else off
-
-
-def weights_mask(params: optax.Params) -> Any:
-    """True for weights, which have two or more dimensions; not for bias and norm."""
-    return jax.tree.map(lambda w: jnp.ndim(w) >= 2, params)
 
 
 def all_mask(params: optax.Params) -> Any:
@@ -273,8 +480,6 @@ _UNFIT = {
     "noisy_sgd": "needs a PRNG key, which no configuration can hold",
     "optimistic_adam": "deprecated for optimistic_adam_v2",
     "rprop": "takes a number as learning rate, no schedule",
-    "schedule_free_adamw": "evaluates other weights than it trains",
-    "schedule_free_sgd": "evaluates other weights than it trains",
     "sm3": "takes a number as learning rate, no schedule",
     "sophia": "needs the loss as a function, for its Hessian",
 }

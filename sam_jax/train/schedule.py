@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -71,6 +72,46 @@ def make_schedule(
         return main
     ramp = optax.linear_schedule(0.0, peak, warmup_steps)
     return lambda count: jnp.where(count < warmup_steps, ramp(count), main(count))
+
+
+def tied(
+    spec: Mapping[str, Any], high: Any, learning_rate: optax.Schedule, unit: Unit
+) -> optax.Schedule:
+    """A coefficient that follows the learning rate of the run, as GSAM's radius.
+
+    Args:
+        spec: the name, and ``low``, the coefficient at the end of the run; 0 if it is
+            not there.
+        high: the coefficient where the learning rate is highest.
+        learning_rate: of the run.
+        unit: length of the run.
+
+    Returns:
+        A schedule of the update count, from 0.
+
+    Raises:
+        UserError: if a key or a value is not allowed.
+    """
+    for key in spec:
+        if key not in ("name", "low"):
+            raise errors.UserError(
+                errors.unknown(
+                    "setting of a schedule 'learning_rate'", key, ("low", "value")
+                )
+            )
+    rates = jax.vmap(learning_rate)(jnp.arange(unit.total_steps + 1)).tolist()
+    try:
+        return schedules.tied_to(
+            learning_rate,
+            spec.get("low", 0.0),
+            high,
+            lr_min=rates[-1],
+            lr_max=max(rates),
+        )
+    except (TypeError, ValueError) as error:
+        raise errors.UserError(
+            f"a coefficient that follows the learning rate: {error}"
+        ) from error
 
 
 # Each gets the update count of the run, warm-up included.

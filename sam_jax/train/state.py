@@ -17,7 +17,8 @@ class TrainState(NamedTuple):
         step: updates done. Scalar, int32.
         seed: of all randomness of the run. Scalar, uint32; part of the state, so that
             one compiled program serves all seeds.
-        params: the weights; always the clean ones, never perturbed.
+        params: the weights that the gradient is taken at, never perturbed by a method
+            of two gradients; `evaluated` has those to evaluate.
         model_state: running statistics, ``{"batch_stats": ...}`` or empty.
         opt_state: state of the method and of the optimizer.
         average: moving averages of ``(params, model_state)`` for evaluation, or None.
@@ -62,6 +63,18 @@ def init_state(
     )
 
 
-def evaluated(state: TrainState) -> tuple[optax.Params, Any]:
-    """The weights and statistics to evaluate: the averages where they are kept."""
-    return state.average or (state.params, state.model_state)
+def evaluated(
+    state: TrainState, optimizer: optimizer_lib.Optimizer
+) -> tuple[optax.Params, Any]:
+    """The weights and statistics to evaluate: the averages where they are kept.
+
+    Args:
+        state: of the run.
+        optimizer: it may train other weights than those to evaluate.
+
+    Returns:
+        Parameters and running statistics.
+    """
+    if state.average is not None:
+        return state.average
+    return optimizer.eval_params(state.opt_state, state.params), state.model_state

@@ -5,14 +5,14 @@ method and optimizer, update.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from sam_jax import models
-from sam_jax.methods import core, numerics
+from sam_jax.methods import core, functional_sam, numerics
 from sam_jax.train import config as config_lib
 from sam_jax.train import optimizer as optimizer_lib
 from sam_jax.train.state import TrainState
@@ -20,12 +20,35 @@ from sam_jax.train.state import TrainState
 Batch = Mapping[str, jax.Array]  # image uint8 [B,H,W,C]; label, true_label int32 [B]
 Metrics = dict[str, jax.Array]  # float32 scalars
 
+Outputs = tuple[jax.Array, jax.Array]  # logits [B, classes], decay in the loss []
+LossAndLosses = tuple[jax.Array, jax.Array]  # mean [] and that of each example [B]
+
+METHOD_STREAM = 2  # of the step's key, after those of augmentation and dropout
+
+
+class Forward(NamedTuple):
+    """What a pass in training mode gives besides its loss.
+
+    Attributes:
+        losses: of each example, [B].
+        outputs: what the loss is a function of.
+        model_state: the new running statistics.
+    """
+
+    losses: jax.Array
+    outputs: Outputs
+    model_state: Any
+
+
+LossFn = Callable[[optax.Params, jax.Array, jax.Array], tuple[jax.Array, Forward]]
+
 
 def make_train_step(
     config: config_lib.Config,
     model: models.Model,
     optimizer: optimizer_lib.Optimizer,
     augment: Callable[[jax.Array, jax.Array], jax.Array],
+    num_examples: int,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Builds the step; jit it with the state donated.
 
@@ -34,6 +57,7 @@ def make_train_step(
         model: the network.
         optimizer: method and optimizer.
         augment: ``(key, uint8 images) -> float images``.
+        num_examples: of the training set.
 
     Returns:
         ``(state, batch) -> (state, metrics)``. The metrics belong to the weights before
@@ -44,35 +68,39 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         # ── Randomness is a function of the seed and the step, so that a resumed run
-        #    repeats it; both gradients see the same augmentation and dropout.
+        #    repeats it; all gradients see the same augmentation and dropout.
         key = jax.random.fold_in(jax.random.key(state.seed), state.step)
         augment_key, dropout_key = jax.random.split(key)
         images = augment(augment_key, batch["image"])
 
         # ── Loss and gradient at the weights. This pass owns the running statistics.
-        def loss_fn(params: optax.Params) -> tuple[jax.Array, Any]:
+        def outputs_loss(outputs: Outputs, labels: jax.Array) -> LossAndLosses:
+            logits, decay = outputs
+            losses = cross_entropy(logits, labels, config.label_smoothing)
+            return losses.mean() + decay, losses
+
+        def loss_fn(
+            params: optax.Params, images: jax.Array, labels: jax.Array
+        ) -> tuple[jax.Array, Forward]:
             logits, model_state = model.apply(
                 params, state.model_state, images, train=True, key=dropout_key
             )
-            loss = cross_entropy(logits, batch["label"], config.label_smoothing)
-            return loss.mean() + optimizer.loss_decay(params), (logits, model_state)
+            outputs = logits, optimizer.loss_decay(params)
+            loss, losses = outputs_loss(outputs, labels)
+            return loss, Forward(losses, outputs, model_state)
 
+        examples = images, batch["label"]
         value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
-        (loss, (logits, model_state)), grads = value_and_grad(state.params)
+        (loss, clean), grads = value_and_grad(state.params, *examples)
 
-        # ── Method and optimizer. A perturbed pass normalizes with its own batch
-        #    statistics; the running ones that it computes are dropped.
-        def value_and_grad_fn(params: optax.Params) -> tuple[jax.Array, optax.Updates]:
-            (loss, _), grads = value_and_grad(params)
-            return loss, grads
-
+        # ── Method and optimizer.
         updates, opt_state = optimizer.tx.update(
             grads,
             state.opt_state,
             state.params,
-            value=loss,
-            grad_fn=lambda params: value_and_grad_fn(params)[1],
-            value_and_grad_fn=value_and_grad_fn,
+            **method_keywords(loss_fn, outputs_loss, examples, loss, clean),
+            key=jax.random.fold_in(key, METHOD_STREAM),
+            num_examples=num_examples,
         )
         params = optax.apply_updates(state.params, updates)
 
@@ -81,12 +109,18 @@ def make_train_step(
         finite = jnp.isfinite(loss) & jnp.isfinite(update_norm)
         new = state._replace(
             params=params,
-            model_state=model_state,
+            model_state=clean.model_state,
             opt_state=opt_state,
-            average=moving_average(state, params, model_state, config.ema_decay),
+            average=moving_average(
+                state,
+                optimizer.eval_params(opt_state, params),
+                clean.model_state,
+                config.ema_decay,
+            ),
         )
         if config.on_nonfinite == "skip":
             new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
+        logits, _ = clean.outputs
         metrics = {
             "loss": loss,
             "accuracy": accuracy(logits, batch["label"]),
@@ -102,6 +136,53 @@ def make_train_step(
         )
 
     return train_step
+
+
+def method_keywords(
+    loss_fn: LossFn,
+    outputs_loss: Callable[[Outputs, jax.Array], LossAndLosses],
+    examples: tuple[jax.Array, jax.Array],
+    loss: jax.Array,
+    clean: Forward,
+) -> dict[str, Any]:
+    """What a method may ask for, offered to every one; what it leaves is not computed.
+
+    A perturbed pass normalizes with its own batch statistics; the running ones that it
+    computes are dropped.
+
+    Args:
+        loss_fn: ``(params, images, labels) -> (loss, Forward)``, for the batch or a
+            part of it.
+        outputs_loss: ``(outputs, labels) -> (loss, losses)``.
+        examples: images and labels of the batch.
+        loss: at the weights.
+        clean: the rest of the pass at the weights.
+
+    Returns:
+        Keywords of an update.
+    """
+    images, labels = examples
+    value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
+
+    def value_and_grad_fn(params: optax.Params) -> tuple[jax.Array, optax.Updates]:
+        (loss, _), grads = value_and_grad(params, images, labels)
+        return loss, grads
+
+    return {
+        "value": loss,
+        "grad_fn": lambda params: value_and_grad_fn(params)[1],
+        "value_and_grad_fn": value_and_grad_fn,
+        "example_losses": clean.losses,
+        "example_losses_fn": lambda params: loss_fn(params, images, labels)[1].losses,
+        "subset_grad_fn": lambda params, rows: value_and_grad(
+            params, images[rows], labels[rows]
+        )[1],
+        "functional_value_and_grad_fn": functional_sam.functional_value_and_grad(
+            lambda params: loss_fn(params, images, labels)[1].outputs,
+            lambda outputs: outputs_loss(outputs, labels)[0],
+            clean.outputs,
+        ),
+    }
 
 
 def make_eval_step(
@@ -172,7 +253,7 @@ def moving_average(
 
     Args:
         state: with the averages so far, or None.
-        params: the new weights.
+        params: the new weights, those to evaluate.
         model_state: the new statistics.
         decay: in [0, 1).
 

@@ -1,5 +1,8 @@
 """Small problems, and the training step that passes what the trainer's step passes."""
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,33 +22,115 @@ def batch(dtype=jnp.float32, seed=1, examples=16):
     return jnp.asarray(inputs, dtype), jnp.asarray(targets, dtype)
 
 
-def network_loss(params, batch):
-    """Mean squared error of the network."""
-    inputs, targets = batch
-    outputs = jnp.sum(jnp.tanh(inputs @ params["kernel"]), axis=1) + params["bias"]
-    return jnp.mean(jnp.square(outputs - targets))
+class Supervised(NamedTuple):
+    """A loss that is the mean over the examples of a batch.
+
+    Attributes:
+        outputs: ``(params, batch) -> outputs``, of the network.
+        losses: ``(outputs, batch) -> [B]``, of each example.
+    """
+
+    outputs: Callable[..., Any]
+    losses: Callable[..., jax.Array]
+
+    def __call__(self, params, *args):
+        return self.with_outputs(params, *args)[0]
+
+    def with_outputs(self, params, *args):
+        outputs = self.outputs(params, *args)
+        return jnp.mean(self.losses(outputs, *args)), outputs
+
+    def select(self, rows, *args):
+        """Some examples of the batch."""
+        return jax.tree.map(lambda x: x[rows], args)
+
+
+class Whole(Supervised):
+    """Any loss ``(params, *args) -> scalar``: one example, itself as the output."""
+
+    def select(self, rows, *args):
+        return args
+
+
+def supervised(loss):
+    if isinstance(loss, Supervised):
+        return loss
+    return Whole(
+        lambda params, *args: loss(params, *args)[None], lambda outputs, *args: outputs
+    )
+
+
+def network_outputs(params, batch):
+    """What the network says to each example."""
+    inputs, _ = batch
+    return jnp.sum(jnp.tanh(inputs @ params["kernel"]), axis=1) + params["bias"]
+
+
+# Mean squared error of the network.
+network_loss = Supervised(
+    network_outputs, lambda outputs, batch: jnp.square(outputs - batch[1])
+)
 
 
 def gradients(loss, *args):
-    """The keywords that a training step passes to every optimizer."""
+    """The gradient functions that a training step passes to every method."""
     return {
         "grad_fn": lambda params: jax.grad(loss)(params, *args),
         "value_and_grad_fn": lambda params: jax.value_and_grad(loss)(params, *args),
     }
 
 
+def keywords(loss, params, *args, outputs=None):
+    """All keywords that the trainer's step passes to every method.
+
+    Args:
+        loss: `Supervised`, or any ``(params, *args) -> scalar``.
+        params: where the caller's gradient is taken.
+        *args: of the loss.
+        outputs: at ``params``, if they are known.
+    """
+    problem = supervised(loss)
+    outputs = problem.outputs(params, *args) if outputs is None else outputs
+    return gradients(loss, *args) | {
+        "value": jnp.mean(problem.losses(outputs, *args)),
+        "key": jax.random.key(3),
+        "num_examples": 1000,
+        "example_losses": problem.losses(outputs, *args),
+        "example_losses_fn": lambda params: problem.losses(
+            problem.outputs(params, *args), *args
+        ),
+        "subset_grad_fn": lambda params, rows: jax.grad(loss)(
+            params, *problem.select(rows, *args)
+        ),
+        "functional_value_and_grad_fn": _functional(problem, outputs, *args),
+    }
+
+
+def _functional(problem, outputs, *args):
+    """Loss, and gradient of the loss linearised in the outputs at the weights."""
+
+    def mean_loss(outputs):
+        return jnp.mean(problem.losses(outputs, *args))
+
+    def value_and_grad(params):
+        moved, vjp = jax.vjp(lambda params: problem.outputs(params, *args), params)
+        return mean_loss(moved), vjp(jax.grad(mean_loss)(outputs))[0]
+
+    return value_and_grad
+
+
 def make_step(tx, loss):
     """``(params, state, *args) -> (params, state)``, one update of the loss."""
+    value_and_grad = jax.value_and_grad(supervised(loss).with_outputs, has_aux=True)
 
     def step(params, state, *args):
-        value, grads = jax.value_and_grad(loss)(params, *args)
+        (_, outputs), grads = value_and_grad(params, *args)
         updates, state = tx.update(
             grads,
             state,
             params,
-            value=value,
             step_number=7,  # a keyword that no method knows
-            **gradients(loss, *args),
+            **keywords(loss, params, *args, outputs=outputs),
         )
         return optax.apply_updates(params, updates), state
 
@@ -80,12 +165,22 @@ def quadratic(matrix):
 
 
 def perturbed_params(tx, grads, state, params, **keywords):
-    """Where an update takes the second gradient, from the call of ``grad_fn``."""
+    """Where an update takes the last gradient, from the call of its function."""
     seen = []
 
-    def grad_fn(weights):
+    def grad_fn(weights, rows=None):
         seen.append(weights)
         return grads
 
-    tx.update(grads, state, params, grad_fn=grad_fn, **keywords)
+    def value_and_grad_fn(weights):
+        return jnp.zeros([]), grad_fn(weights)
+
+    functions = {
+        "grad_fn": grad_fn,
+        "subset_grad_fn": grad_fn,
+        "functional_value_and_grad_fn": value_and_grad_fn,
+        "example_losses": jnp.zeros(4),
+        "example_losses_fn": lambda weights: jnp.zeros(4),
+    }
+    tx.update(grads, state, params, **(functions | keywords))
     return seen[-1]

@@ -1,6 +1,7 @@
 """What holds for every method of the library; new ones are found by their name."""
 
 import functools
+import importlib
 import importlib.util
 import inspect
 import pathlib
@@ -20,37 +21,20 @@ from jax.sharding import PartitionSpec as P
 import sam_jax
 from sam_jax import methods
 from tests.methods import problems
+from tests.methods.traits import Traits, sgd
 
 ROOT = pathlib.Path(__file__).parents[2]
+USUAL = Traits()
 NUMBERS = {"No": 0, "One": 1, "Two": 2, "Three": 3, "Four": 4}
 
 pytestmark = pytest.mark.parametrize("name", methods.names())
 
 
-def sgd(learning_rate):
-    return optax.sgd(learning_rate, momentum=0.9)
-
-
-class Traits(NamedTuple):
-    """How a method differs from the usual one, which the defaults describe.
-
-    Attributes:
-        base: learning rate -> what the method is at rho = 0; None if no optimizer.
-        exact: rho = 0 gives the bits of the base, not only its values (a method that
-            recombines two gradients cannot).
-        any_value: numeric coefficients for which negative values have a meaning.
-    """
-
-    base: Callable[[float], optax.GradientTransformation] | None = sgd
-    exact: bool = True
-    any_value: frozenset[str] = frozenset({"seed"})
-
-
-TRAITS: dict[str, Traits] = {}
-
-
 def traits(name):
-    return TRAITS.get(name, Traits())
+    """What the test file of a method says about it; see `Traits`."""
+    return getattr(
+        importlib.import_module(f"tests.methods.test_{name}"), "TRAITS", USUAL
+    )
 
 
 def parameters(name):
@@ -63,6 +47,7 @@ def is_optimizer(name):
 
 
 def optimizer(name, learning_rate=0.1, base=sgd, **coefficients):
+    coefficients = {**traits(name).settings, **coefficients}
     if is_optimizer(name):
         return methods.factory(name)(learning_rate, **coefficients)
     return optax.chain(methods.factory(name)(**coefficients), base(learning_rate))
@@ -189,7 +174,7 @@ def test_structure_shapes_and_dtypes_stay(name, dtype):
     after, state = problems.train(tx, problems.network_loss, params, args, steps=20)
     assert signature_of(after) == signature_of(params)
     assert signature_of(state) == signature_of(tx.init(params))
-    call = problems.gradients(problems.network_loss, *args)
+    call = problems.keywords(problems.network_loss, params, *args)
     updates, _ = jax.eval_shape(
         lambda params, state: tx.update(params, state, params, **call), params, state
     )
@@ -229,21 +214,24 @@ def test_continues_from_saved_arrays_with_the_same_bits(name):
 
 def test_unknown_keywords_change_nothing(name):
     tx, params = optimizer(name), problems.network()
-    call = problems.gradients(problems.network_loss, problems.batch())
+    call = problems.keywords(problems.network_loss, params, problems.batch())
     grads = call["grad_fn"](params)
     plain = tx.update(grads, tx.init(params), params, **call)
     extra = tx.update(grads, tx.init(params), params, anything=object(), **call)
     assert_equal(extra, plain)
 
 
-@pytest.mark.parametrize("missing", ["params", "grad_fn"])
-def test_missing_arguments_show_the_call(name, missing):
+def test_missing_arguments_show_the_call(name):
     tx, params = optimizer(name), problems.network()
-    arguments = {"params": params, "grad_fn": lambda weights: weights}
-    del arguments[missing]
-    call = r"tx\.update\(grads, state, params, grad_fn=grad_fn\)"
-    with pytest.raises(ValueError, match=rf"^{missing} is missing.*{call}"):
-        tx.update(params, tx.init(params), **arguments)
+    call = problems.keywords(problems.network_loss, params, problems.batch())
+    for missing in traits(name).needs:
+        arguments = {"params": params, **call}
+        del arguments[missing]
+        if missing == "grad_fn":  # either of the two will do
+            del arguments["value_and_grad_fn"]
+        example = r"tx\.update\(grads, state, params, \w+=\w+"
+        with pytest.raises(ValueError, match=rf"^{missing} is missing.*{example}"):
+            tx.update(params, tx.init(params), **arguments)
 
 
 def documented_gradients(name):
@@ -259,23 +247,26 @@ def test_number_of_gradients_is_the_documented_one(name):
 
     def counted(params, batch):
         jax.debug.callback(lambda: calls.append(1))  # runs only where the loss does
-        return problems.network_loss(params, batch)
+        return problems.network_outputs(params, batch)
 
-    step = jax.jit(problems.make_step(tx, counted))
+    loss = problems.network_loss._replace(outputs=counted)
+    step = jax.jit(problems.make_step(tx, loss))
     state = tx.init(params)
     for _ in range(5):
         params, state = step(params, state, problems.batch())
     jax.effects_barrier()
-    assert len(calls) == 5 * documented_gradients(name)
+    expected = traits(name).calls
+    assert len(calls) == (expected or 5 * documented_gradients(name))
 
 
 def test_flops_are_those_of_the_documented_gradients(name):
     shapes = {"a": (256, 256), "b": (256, 256), "c": (256, 256)}
     params = {k: jax.ShapeDtypeStruct(v, jnp.float32) for k, v in shapes.items()}
     inputs = jax.ShapeDtypeStruct((2048, 256), jnp.float32)
-
-    def loss(params, inputs):  # nearly all of its work is in matrix products
-        return jnp.sum(jnp.square(inputs @ params["a"] @ params["b"] @ params["c"]))
+    loss = problems.Supervised(  # nearly all of its work is in matrix products
+        lambda params, inputs: inputs @ params["a"] @ params["b"] @ params["c"],
+        lambda outputs, inputs: jnp.sum(jnp.square(outputs), axis=1),
+    )
 
     def flops(tx):
         step = jax.jit(problems.make_step(tx, loss))
@@ -283,7 +274,8 @@ def test_flops_are_those_of_the_documented_gradients(name):
         return step.lower(params, state, inputs).compile().cost_analysis()["flops"]
 
     ratio = flops(optimizer(name)) / flops(sgd(0.1))
-    assert ratio == pytest.approx(documented_gradients(name), rel=0.01)
+    expected = traits(name).flops or documented_gradients(name)
+    assert ratio == pytest.approx(expected, rel=0.01)
 
 
 # ── Edges ────────────────────────────────────────────────────────────────────────────
@@ -291,7 +283,8 @@ def test_flops_are_those_of_the_documented_gradients(name):
 
 @pytest.mark.parametrize("dtype, huge", [(jnp.float32, 1e30), (jnp.float16, 6e4)])
 def test_zero_and_huge_gradients_give_finite_updates(name, dtype, huge):
-    tx = methods.factory(name)(**({"learning_rate": 0.1} if is_optimizer(name) else {}))
+    required = {"learning_rate": 0.1} if is_optimizer(name) else {}
+    tx = methods.factory(name)(**required, **traits(name).settings)
     params = {
         "matrix": jnp.ones((3, 2), dtype),
         "scalar": jnp.ones([], dtype),
@@ -308,6 +301,12 @@ def test_zero_and_huge_gradients_give_finite_updates(name, dtype, huge):
             params,
             grad_fn=lambda params: grads,
             value_and_grad_fn=lambda params: (jnp.zeros([], dtype), grads),
+            value=jnp.zeros([], dtype),
+            num_examples=1000,
+            example_losses=jnp.zeros(4, dtype),
+            example_losses_fn=lambda params: jnp.zeros(4, dtype),
+            subset_grad_fn=lambda params, rows: grads,
+            functional_value_and_grad_fn=lambda params: (jnp.zeros([], dtype), grads),
         )
 
     state = tx.init(params)
@@ -333,7 +332,7 @@ def test_learning_rate_zero_leaves_params_unchanged(name):
 
 
 def test_radius_zero_is_the_base_optimizer(name):
-    base, exact, _ = traits(name)
+    base, exact, *_ = traits(name)
     if base is None:
         pytest.skip("recombines gradients so that no base is left at rho = 0")
     args = (problems.network_loss, problems.network(), (problems.batch(),), 5)
@@ -372,30 +371,33 @@ def test_converges_on_small_objectives(name, objective):
 
 
 def test_diagnostics_tell_what_the_update_saw(name):
-    params, call = (
-        problems.network(),
-        problems.gradients(problems.network_loss, problems.batch()),
-    )
+    params, batch = problems.network(), problems.batch()
+    call = problems.keywords(problems.network_loss, params, batch)
     grads = call["grad_fn"](params)
     tx = optimizer(name, rho=0.1)
-    _, state = tx.update(grads, tx.init(params), params, **call)
+    state = tx.init(params)
+    for _ in range(2):  # a method of one gradient perturbs for the next update
+        _, state = tx.update(grads, state, params, **call)
     seen = sam_jax.diagnostics(state)
-    assert tuple(seen) == sam_jax.Diagnostics._fields
+    pair = traits(name).pair
+    assert tuple(seen) == sam_jax.Diagnostics._fields[: 4 if pair else 2]
     assert all(x.dtype == jnp.float32 and x.shape == () for x in seen.values())
     flat = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(grads)])
-    assert seen["grad_norm"] == pytest.approx(np.linalg.norm(flat), rel=1e-6)
+    if traits(name).unused_gradient:
+        assert 0 < seen["grad_norm"] != np.linalg.norm(flat)
+    else:
+        assert seen["grad_norm"] == pytest.approx(np.linalg.norm(flat), rel=1e-6)
     assert seen["perturbation_norm"] > 0
-    assert -1 <= seen["gradient_cosine"] < 1
-    clean = problems.network_loss(params, problems.batch())
-    assert seen["perturbed_loss"] != clean and np.isfinite(seen["perturbed_loss"])
-    _, state = tx.update(grads, tx.init(params), params, grad_fn=call["grad_fn"])
-    alone = sam_jax.diagnostics(state)
-    assert np.isnan(alone.pop("perturbed_loss"))
-    assert_close(alone, {key: seen[key] for key in alone}, rtol=1e-6)
+    if pair:
+        assert -1 <= seen["gradient_cosine"] < 1
+        clean = problems.network_loss(params, batch)
+        assert seen["perturbed_loss"] != clean and np.isfinite(seen["perturbed_loss"])
 
 
 @pytest.mark.parametrize("form", ["tree", "function"])
 def test_mask_keeps_the_other_parameters_in_place(name, form):
+    if not traits(name).pair:
+        pytest.skip("takes no gradient by itself")
     params, grads = problems.network(), problems.network()
     kept = jax.tree.map(lambda leaf: leaf.ndim > 1, params)
     mask = kept if form == "tree" else lambda tree: jax.tree.map(lambda _: _, kept)
@@ -412,7 +414,7 @@ def test_in_a_chain_with_clipping_decay_and_schedule(name):
     if is_optimizer(name):
         pytest.skip("brings its own base optimizer")
     params, args = problems.network(), (problems.batch(),)
-    direction = methods.factory(name)()
+    direction = methods.factory(name)(**traits(name).settings)
     tx = optax.chain(
         direction,
         optax.clip_by_global_norm(0.1),
@@ -422,7 +424,7 @@ def test_in_a_chain_with_clipping_decay_and_schedule(name):
     after, state = jax.jit(problems.make_step(tx, problems.network_loss))(
         params, tx.init(params), *args
     )
-    call = problems.gradients(problems.network_loss, *args)
+    call = problems.keywords(problems.network_loss, params, *args)
     d, _ = direction.update(
         call["grad_fn"](params), direction.init(params), params, **call
     )
@@ -435,6 +437,7 @@ def test_in_a_chain_with_clipping_decay_and_schedule(name):
 def test_inject_hyperparams_takes_a_schedule_of_rho(name):
     static = tuple(set(parameters(name)) - set(schedulable(name)) - {"learning_rate"})
     required = {"learning_rate": 0.1} if is_optimizer(name) else {}
+    required |= traits(name).settings
     injected = optax.inject_hyperparams(methods.factory(name), static_args=static)
     tx = injected(rho=lambda count: 0.1 * (1 + jnp.float32(count)), **required)
     if not is_optimizer(name):
@@ -470,6 +473,76 @@ def test_around_a_base_for_some_parameters(name, wrapper):
     assert_equal(some["bias"], params["bias"])
     assert_close(some["kernel"], every["kernel"], rtol=1e-6)
     assert not np.array_equal(some["kernel"], params["kernel"])
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("check_vma", [True, False])
+def test_a_shard_map_with_global_gradients_is_one_device(name, check_vma):
+    if traits(name).examples:
+        pytest.skip("chooses among the examples of each device")
+    tx, params = optimizer(name), problems.network(jnp.float64)
+    batch = problems.batch(jnp.float64)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+
+    def mean(tree):
+        return jax.lax.pmean(tree, "data")
+
+    def local(params):
+        """So that a gradient of replicated parameters is this device's own."""
+        return jax.lax.pcast(params, "data", to="varying") if check_vma else params
+
+    def steps(params, state, batch):
+        def keywords(weights):
+            call = problems.keywords(problems.network_loss, local(weights), batch)
+            functions = {
+                key: lambda weights, *args, f=f: mean(f(local(weights), *args))
+                for key, f in call.items()
+                if key.endswith("_fn")
+            }
+            losses = call["example_losses"], call["value"]
+            call["example_losses"], call["value"] = mean(losses)
+            return call | functions
+
+        for _ in range(3):
+            call = keywords(params)
+            grads = call["grad_fn"](params)
+            updates, state = tx.update(grads, state, params, **call)
+            params = optax.apply_updates(params, updates)
+        return params, state
+
+    specs = {"in_specs": (P(), P(), P("data")), "out_specs": (P(), P())}
+    sharded = jax.shard_map(steps, mesh=mesh, check_vma=check_vma, **specs)
+    carry = jax.jit(sharded)(params, tx.init(params), batch)
+    for leaf in jax.tree.leaves(carry):
+        shards = [to_numpy(shard.data) for shard in leaf.addressable_shards]
+        assert all(np.array_equal(shard, shards[0]) for shard in shards)
+    one = problems.trajectory(tx, problems.network_loss, params, (batch,), 3)
+    assert_close(carry[0], one[-1], rtol=1e-9)
+
+
+def test_per_device_gradients_keep_the_state_in_agreement(name):
+    if is_optimizer(name):
+        pytest.skip("takes its step itself; give it global gradients")
+    tx = optax.chain(
+        methods.factory(name)(**traits(name).settings), sam_jax.pmean("data"), sgd(0.1)
+    )
+    params = problems.network()
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+
+    def steps(params, state, batch):
+        for _ in range(2):
+            own = jax.lax.pcast(params, "data", to="varying")
+            call = problems.keywords(problems.network_loss, own, batch)
+            updates, state = tx.update(call["grad_fn"](own), state, own, **call)
+            params = optax.apply_updates(params, updates)
+        return params, state
+
+    # A state that differed between devices would be refused as replicated output.
+    specs = {"in_specs": (P(), P(), P("data")), "out_specs": (P(), P())}
+    sharded = jax.jit(jax.shard_map(steps, mesh=mesh, **specs))
+    after, state = sharded(params, tx.init(params), problems.batch())
+    assert_finite((after, state))
+    assert signature_of(state) == signature_of(tx.init(params))
 
 
 @pytest.mark.usefixtures("float64")
@@ -556,6 +629,39 @@ def test_docstring_has_every_section(name):
     assert ">>> " in body["Example"]
     assert re.search(r"\b(19|20)\d\d\b(?!\.\d)", body["References"])
     assert re.search(r"<https://arxiv\.org/abs/\d{4}\.\d{5}>", body["References"])
+
+
+def test_docstring_tells_cost_state_and_use(name):
+    doc = inspect.getdoc(methods.factory(name))
+    lead = doc[: doc.find("\nArgs:\n")]
+    assert re.search(r"^Use it (?:when|where|for|as|if|to|on|in|with)\b", lead, re.M)
+    documented_gradients(name)
+    documented_state(lead)
+
+
+def documented_state(lead):
+    """Copies of the parameters and booleans per parameter that a docstring names."""
+    flat = " ".join(lead.split())
+    if "no state but counters and diagnostics" in flat:
+        return 0, 0
+    found = re.search(r"; state: ([^.]*)", flat)
+    assert found, "the docstring says '; state: one copy of the parameters'"
+    copies = re.search(r"\b(one|two|three) cop", found[1])
+    booleans = re.search(r"\bone boolean per parameter", found[1])
+    return NUMBERS[copies[1].capitalize()] if copies else 0, int(bool(booleans))
+
+
+def test_state_has_the_documented_size(name):
+    lead, _, _ = inspect.getdoc(methods.factory(name)).partition("\nArgs:\n")
+    copies, booleans = documented_state(lead)
+    params = {"matrix": jnp.ones((100, 30)), "vector": jnp.ones(50)}
+    # A full optimizer's base has its own state, which is no concern of the method's.
+    base = {"base": optax.sgd} if "base" in parameters(name) else {}
+    settings = {**traits(name).settings, **base}
+    state = optimizer(name, base=optax.sgd, **settings).init(params)
+    sizes = [leaf.nbytes for leaf in jax.tree.leaves(state)]
+    size = 3050 * (4 * copies + booleans)
+    assert size <= sum(sizes) <= size + 100
 
 
 def test_fragment_configures_the_method(name):

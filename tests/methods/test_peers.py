@@ -17,6 +17,9 @@ import sam_jax
 from tests.methods import problems
 
 STEPS = 25
+# For peers that take norms, and what follows from them, in float32, whatever the dtype
+# of the gradients: pytorch_optimizer and sam_sps.
+FLOAT32 = 1e-6
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -32,34 +35,53 @@ def peer(module):
         pytest.skip(f"{error.name} is missing: pip install -r requirements-peers.txt")
 
 
-def ours(direction, momentum=0.9):
-    tx = optax.chain(direction, optax.sgd(0.05, momentum=momentum))
+def ours(tx, keys=("kernel", "bias")):
+    """Parameters after each update; those not in ``keys`` are constants."""
     params, batch = problems.network(jnp.float64), problems.batch(jnp.float64)
-    return problems.trajectory(tx, problems.network_loss, params, (batch,), STEPS)
+
+    def loss(part, batch):
+        return problems.network_loss(params | part, batch)
+
+    part = {key: params[key] for key in keys}
+    return problems.trajectory(tx, loss, part, (batch,), STEPS)
 
 
-def torch_trajectory(make_optimizer):
-    """The problem and the loop of `ours`, written in torch."""
+def sgd(direction, momentum=0.9):
+    return optax.chain(direction, optax.sgd(0.05, momentum=momentum))
+
+
+def torch_trajectory(
+    make_optimizer,
+    keys=("kernel", "bias"),
+    returns=lambda outputs, loss: loss,
+    after_step=lambda: None,
+):
+    """The problem and the loop of `ours`, written in torch.
+
+    ``returns`` is what the peer's closure has to return.
+    """
     torch = peer("torch")
     params = {
-        key: torch.nn.Parameter(torch.tensor(np.array(leaf)))
+        key: torch.tensor(np.array(leaf), requires_grad=key in keys)
         for key, leaf in problems.network(jnp.float64).items()
     }
     inputs, targets = (torch.tensor(np.array(x)) for x in problems.batch(jnp.float64))
-    optimizer = make_optimizer(list(params.values()))
+    optimizer = make_optimizer([params[key] for key in keys])
 
+    @torch.enable_grad()  # some of them call it where they switched gradients off
     def closure():
         optimizer.zero_grad()
         outputs = torch.tanh(inputs @ params["kernel"]).sum(1) + params["bias"]
         loss = torch.mean((outputs - targets) ** 2)
         loss.backward()
-        return loss
+        return returns(outputs, loss)
 
     seen = []
     for _ in range(STEPS):
         closure()
         optimizer.step(closure)
-        seen.append({k: p.detach().numpy().copy() for k, p in params.items()})
+        after_step()
+        seen.append({key: params[key].detach().numpy().copy() for key in keys})
     return seen
 
 
@@ -71,11 +93,12 @@ def assert_same(actual, expected, rtol=1e-10):
             np.testing.assert_allclose(x[key], y[key], rtol=rtol, atol=rtol)
 
 
-def test_optax_contrib_sam():
+def optax_trajectory(rho, sync_period):
     params, batch = problems.network(jnp.float64), problems.batch(jnp.float64)
     tx = optax.contrib.sam(
         optax.sgd(0.05, momentum=0.9),
-        optax.chain(optax.contrib.normalize(), optax.sgd(0.1)),
+        optax.chain(optax.contrib.normalize(), optax.sgd(rho)),
+        sync_period=sync_period,
         opaque_mode=True,
     )
 
@@ -90,11 +113,24 @@ def test_optax_contrib_sam():
         )
         return optax.apply_updates(params, updates), state
 
-    state, theirs = tx.init(params), []
+    state, seen = tx.init(params), []
     for _ in range(STEPS):
         params, state = step(params, state)
-        theirs.append(params)
-    assert_same(ours(sam_jax.sam(0.1)), theirs)
+        seen.append(params)
+    return seen
+
+
+def test_optax_contrib_sam():
+    theirs = optax_trajectory(0.1, sync_period=2)
+    assert_same(ours(sgd(sam_jax.sam(0.1))), theirs)
+
+
+@pytest.mark.parametrize("steps", [2, 3])
+def test_optax_contrib_sam_with_several_ascent_steps(steps):
+    """A period of k is k - 1 steps, which may leave the ball."""
+    theirs = optax_trajectory(0.1, sync_period=steps + 1)
+    method = sam_jax.multistep_sam(0.1, steps=steps, project=False)
+    assert_same(ours(sgd(method)), theirs)
 
 
 @pytest.mark.peers
@@ -106,7 +142,28 @@ def test_unifiedsam(lam):
             params, torch.optim.SGD, rho=0.1, lambd=lam, lr=0.05, momentum=0.9
         )
     )
-    assert_same(ours(sam_jax.unified_sam(0.1, lam=lam)), theirs)
+    assert_same(ours(sgd(sam_jax.unified_sam(0.1, lam=lam))), theirs)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"lambd": 1.0, "weight_decay": 0.0, "f_star": 0.2},
+        {"lambd": 0.0, "weight_decay": 5e-3, "f_star": 0.2},
+        {"lambd": 0.3, "weight_decay": 5e-3, "gamma_b": 0.1},
+    ],
+)
+def test_sam_sps(settings):
+    sam_sps = peer("sam_sps")
+    theirs = torch_trajectory(
+        lambda params: sam_sps.SAM_SPS(params, rho=0.1, **settings)
+    )
+    names = {"lambd": "lam", "f_star": "f_min", "gamma_b": "learning_rate"}
+    method = sam_jax.sam_sps(
+        rho=0.1, **{names.get(key, key): value for key, value in settings.items()}
+    )
+    assert_same(ours(method), theirs, rtol=FLOAT32)
 
 
 @pytest.mark.peers
@@ -118,5 +175,112 @@ def test_pytorch_optimizer_sam(momentum):
             params, torch.optim.SGD, rho=0.1, lr=0.05, momentum=momentum
         )
     )
-    # It takes the norm in float32, whatever the dtype of the gradients.
-    assert_same(ours(sam_jax.sam(0.1), momentum), theirs, rtol=1e-7)
+    assert_same(ours(sgd(sam_jax.sam(0.1), momentum)), theirs, rtol=FLOAT32)
+
+
+@pytest.mark.peers
+def test_pytorch_optimizer_adaptive_sam():
+    """Its ASAM has no eta and adapts to biases as to weights."""
+    torch, pytorch_optimizer = peer("torch"), peer("pytorch_optimizer")
+    theirs = torch_trajectory(
+        lambda params: pytorch_optimizer.SAM(
+            params, torch.optim.SGD, rho=0.3, adaptive=True, lr=0.05, momentum=0.9
+        )
+    )
+    method = sam_jax.asam(0.3, eta=0.0, biases=True)
+    assert_same(ours(sgd(method)), theirs, rtol=FLOAT32)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("sigma, lam", [(1.0, 0.9), (0.5, 0.6)])
+def test_pytorch_optimizer_friendly_sam(sigma, lam):
+    torch, pytorch_optimizer = peer("torch"), peer("pytorch_optimizer")
+    theirs = torch_trajectory(
+        lambda params: pytorch_optimizer.FriendlySAM(
+            params,
+            torch.optim.SGD,
+            rho=0.1,
+            sigma=sigma,
+            lmbda=lam,
+            lr=0.05,
+            momentum=0.9,
+        )
+    )
+    method = sam_jax.friendly_sam(0.1, sigma=sigma, lam=lam)
+    assert_same(ours(sgd(method)), theirs, rtol=FLOAT32)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("alpha", [0.0, 0.4])
+def test_pytorch_optimizer_gsam(alpha):
+    """Also the radius that follows the learning rate."""
+    torch, pytorch_optimizer = peer("torch"), peer("pytorch_optimizer")
+    after_step = []
+
+    def make(params):
+        base = torch.optim.SGD(params, lr=0.05, momentum=0.9)
+        decay = torch.optim.lr_scheduler.ExponentialLR(base, 0.9)
+        rho = pytorch_optimizer.ProportionScheduler(decay, 0.05, 0.0, 0.3, 0.1)
+        model = torch.nn.Module()
+        gsam = pytorch_optimizer.GSAM(params, base, model, rho, alpha=alpha)
+        after_step.extend([decay.step, gsam.update_rho_t])
+        return gsam
+
+    theirs = torch_trajectory(
+        make,
+        returns=lambda outputs, loss: (outputs, loss),
+        after_step=lambda: [call() for call in after_step],
+    )
+
+    def learning_rate(count):
+        return 0.05 * 0.9 ** jnp.asarray(count, jnp.float64)
+
+    tx = optax.chain(
+        sam_jax.gsam(
+            lambda count: 0.1 + 0.2 * learning_rate(count) / 0.05, alpha=alpha
+        ),
+        optax.sgd(learning_rate, momentum=0.9),
+    )
+    assert_same(ours(tx), theirs, rtol=FLOAT32)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("gamma", [0.4, 0.9])
+@pytest.mark.parametrize("decouple", [False, True])
+def test_pytorch_optimizer_wsam(gamma, decouple):
+    torch, pytorch_optimizer = peer("torch"), peer("pytorch_optimizer")
+    theirs = torch_trajectory(
+        lambda params: pytorch_optimizer.WSAM(
+            torch.nn.Module(),
+            params,
+            torch.optim.SGD,
+            rho=0.1,
+            gamma=gamma,
+            decouple=decouple,
+            lr=0.05,
+            momentum=0.9,
+        )
+    )
+    tx = (
+        sam_jax.decoupled_wsam(0.05, 0.1, gamma=gamma)
+        if decouple
+        else sgd(sam_jax.wsam(0.1, gamma=gamma))
+    )
+    assert_same(ours(tx), theirs, rtol=FLOAT32)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize(
+    "k, keys", [(1, ("kernel", "bias")), (2, ("kernel",)), (5, ("kernel",))]
+)
+def test_pytorch_optimizer_looksam(k, keys):
+    """It projects tensor by tensor: with reuse, the same for a single tensor only."""
+    torch, pytorch_optimizer = peer("torch"), peer("pytorch_optimizer")
+    theirs = torch_trajectory(
+        lambda params: pytorch_optimizer.LookSAM(
+            params, torch.optim.SGD, rho=0.1, k=k, alpha=0.7, lr=0.05, momentum=0.9
+        ),
+        keys,
+    )
+    method = sam_jax.looksam(0.1, k=k, alpha=0.7)
+    assert_same(ours(sgd(method), keys), theirs, rtol=FLOAT32)

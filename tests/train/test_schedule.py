@@ -114,7 +114,7 @@ def perturbation_norms(rho, counts):
     """Norms of the displacement at these update counts, from the diagnostics."""
     tx = optimizer.make_method(
         config.config_dict.ConfigDict({"name": "sam", "rho": rho}), UNIT
-    )
+    )()
     params = jnp.ones(3)
     state = tx.init(params)
 

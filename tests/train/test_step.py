@@ -45,8 +45,8 @@ class Trainer:
     """A jitted step of the small network and its state."""
 
     def __init__(self, config, model, augment):
-        opt = optimizer.make_optimizer(config, steps_per_epoch=4)
-        made = step.make_train_step(config, model, opt, augment)
+        self.optimizer = opt = optimizer.make_optimizer(config, steps_per_epoch=4)
+        made = step.make_train_step(config, model, opt, augment, num_examples=1000)
         self.step = jax.jit(made)
         self.state = state.init_state(
             jnp.uint32(config.seed),
@@ -247,13 +247,15 @@ def test_moving_averages_follow_their_recursion(trainer):
         )
         assert_close(after.average, average)
     assert (1 + 0) / (10 + 0) < decay < (1 + 5) / (10 + 5), "both branches were used"
-    assert_same(state.evaluated(after), after.average)
+    assert_same(state.evaluated(after, steps.optimizer), after.average)
 
 
 def test_without_averages_the_weights_are_evaluated(trainer):
-    [(after, _)] = trainer().run(batches(1))
+    steps = trainer()
+    [(after, _)] = steps.run(batches(1))
     assert after.average is None
-    assert_same(state.evaluated(after), (after.params, after.model_state))
+    weights = after.params, after.model_state
+    assert_same(state.evaluated(after, steps.optimizer), weights)
 
 
 # ── Compiled ─────────────────────────────────────────────────────────────────────────

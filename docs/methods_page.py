@@ -1,0 +1,220 @@
+"""Writes the methods page and the README's table from the docstrings.
+
+    python docs/methods_page.py
+
+``docs/methods.md`` has everything that the docstring of each method says, with the
+values of its configuration fragment; the README's table has one row per method. A test
+fails if either is out of date.
+"""
+
+import inspect
+import pathlib
+import re
+import runpy
+import textwrap
+from typing import NamedTuple
+
+from sam_jax import methods
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "methods.md"
+README = ROOT / "README.md"
+BEGIN, END = "<!-- methods: begin -->", "<!-- methods: end -->"
+SECTIONS = (
+    "Args",
+    "Returns",
+    "Raises",
+    "Example",
+    "References",
+    "Differences from the authors' code",
+)
+INTRODUCTION = """\
+# Methods
+
+Every method is an Optax transformation from the gradient at the weights, g = ∇L(w), to
+the direction to descend; see the README for the call. Those with a `learning_rate` take
+the step by themselves. Every one also takes `eps`, the floor of its norms, and `mask`,
+which parameters to perturb. Costs are per update; the caller's gradient at the weights
+is counted.
+
+This page is made from the docstrings: `python docs/methods_page.py`.
+"""
+
+
+class Method(NamedTuple):
+    """What a docstring says, as Markdown.
+
+    Attributes:
+        name: of the method.
+        signature: its call.
+        summary: one line.
+        formula: LaTeX.
+        gradients: per update, as written.
+        state: as written.
+        lead: the paragraphs on cost and use.
+        arguments: (name, meaning) of its own coefficients.
+        example: doctest.
+        references: paragraphs.
+        differences: from the authors' code.
+        fragment: (source, values) of its configuration fragment.
+    """
+
+    name: str
+    signature: str
+    summary: str
+    formula: str
+    gradients: str
+    state: str
+    lead: list[str]
+    arguments: list[tuple[str, str]]
+    example: str
+    references: list[str]
+    differences: str
+    fragment: tuple[str, str]
+
+
+def read(name: str) -> Method:
+    """Reads the docstring of a method and its configuration fragment."""
+    factory = methods.factory(name)
+    doc = inspect.getdoc(factory) or ""
+    starts = [doc.index(f"\n{section}:\n") for section in SECTIONS]
+    body = {
+        section: textwrap.dedent(doc[start + len(section) + 3 : end])
+        for section, start, end in zip(
+            SECTIONS, starts, [*starts[1:], len(doc)], strict=True
+        )
+    }
+    summary, *rest = paragraphs(doc[: starts[0]])
+    math = rest.index(".. math::")
+    # A displayed formula may have several paragraphs; text is not indented.
+    after = [i for i in range(math + 1, len(rest)) if not rest[i].startswith(" ")]
+    formula = "\n".join(textwrap.dedent(x) for x in rest[math + 1 : after[0]])
+    lead = [markdown(x) for x in [*rest[:math], *rest[after[0] :]]]
+    cost = next(x for x in lead if "per update" in x)
+    gradients, _, state = cost.partition(";")
+    own = [p for p in arguments(body["Args"]) if p[0] not in ("eps", "mask")]
+    config = runpy.run_path(str(ROOT / "configs" / "methods" / f"{name}.py"))
+    values = ", ".join(f"{k}={v!r}" for k, v in config["get_config"]().items())
+    return Method(
+        name=name,
+        signature=signature(name),
+        summary=markdown(summary),
+        formula=formula.strip(),
+        gradients=first_number(gradients),
+        state=state.partition(".")[0].strip(),
+        lead=lead,
+        arguments=own,
+        example=body["Example"].strip(),
+        references=[markdown(x) for x in paragraphs(body["References"])],
+        differences=markdown(" ".join(body[SECTIONS[-1]].split())),
+        fragment=(markdown(" ".join(config["__doc__"].split())), values),
+    )
+
+
+def signature(name: str) -> str:
+    """The call with its own coefficients, such as ``vasso(rho=0.05, theta=0.9)``."""
+    shown = []
+    for parameter in inspect.signature(methods.factory(name)).parameters.values():
+        if parameter.name in ("eps", "mask"):
+            continue
+        default = parameter.default
+        if default is parameter.empty:
+            shown.append(parameter.name)
+        elif callable(default):
+            shown.append(f"{parameter.name}={default.__name__}")
+        else:
+            shown.append(f"{parameter.name}={default!r}")
+    return f"{name}({', '.join(shown)})"
+
+
+def paragraphs(text: str) -> list[str]:
+    """Blocks between empty lines; indented ones keep their indentation."""
+    blocks = [block.strip("\n") for block in re.split(r"\n\s*\n", text)]
+    return [
+        block if block.startswith(" ") else " ".join(block.split())
+        for block in blocks
+        if block.strip()
+    ]
+
+
+def arguments(text: str) -> list[tuple[str, str]]:
+    """Names and meanings of an Args section."""
+    found = re.split(r"^(\w+): ", text, flags=re.MULTILINE)[1:]
+    return [
+        (name, markdown(" ".join(meaning.split())))
+        for name, meaning in zip(found[::2], found[1::2], strict=True)
+    ]
+
+
+def markdown(text: str) -> str:
+    """Markdown from the reStructuredText of docstrings."""
+    text = re.sub(r":math:`([^`]+)`", r"$\1$", text)
+    text = re.sub(r"(?<!`)`([^`<]+?)\s*<([^>]+)>`_", r"[\1](\2)", text)
+    return text.replace("``", "`")
+
+
+def first_number(gradients: str) -> str:
+    """The number of gradients as a digit, or the words where it is no number."""
+    words = {"One": "1", "Two": "2", "Three": "3", "Four": "4"}
+    first = gradients.split()[0]
+    return words.get(first, first)
+
+
+def section(method: Method) -> str:
+    """A method's part of the page."""
+    rows = "\n".join(f"| `{n}` | {text} |" for n, text in method.arguments)
+    source, values = method.fragment
+    return "\n\n".join(
+        [
+            f"## `{method.name}`",
+            f"`sam_jax.{method.signature}`",
+            method.summary,
+            f"$$\n{method.formula}\n$$",
+            *method.lead,
+            f"| coefficient | meaning |\n|---|---|\n{rows}",
+            f"```python\n{method.example}\n```",
+            "**References.** " + " ".join(method.references),
+            f"**Differences from the authors' code.** {method.differences}",
+            f"**Configuration** (`:{method.name}` after a run card): `{values}`. "
+            f"{source}",
+        ]
+    )
+
+
+def page() -> str:
+    """The whole page."""
+    return "\n\n".join([INTRODUCTION.strip(), *map(section, map(read, names()))]) + "\n"
+
+
+def names() -> list[str]:
+    """SAM first, then the others by name."""
+    return ["sam", *(name for name in methods.names() if name != "sam")]
+
+
+def table() -> str:
+    """The README's table of methods."""
+    rows = []
+    for method in map(read, names()):
+        links = re.findall(r"\[[^]]+\]\(https://arxiv[^)]+\)", method.references[0])
+        year = re.search(r"\b(?:19|20)\d\d\b", method.references[0])
+        assert links and year, method.name
+        state = "–" if method.state.startswith("no state") else method.state
+        rows.append(
+            f"| [`{method.signature}`](docs/methods.md#{method.name}) "
+            f"| {method.summary.rstrip('.')} | {links[0]}, {year[0]} "
+            f"| {method.gradients} | {state.removeprefix('state: ')} |"
+        )
+    head = "| method | what it is | paper | gradients | state |\n|---|---|---|---|---|"
+    return "\n".join([head, *rows])
+
+
+def with_table(readme: str) -> str:
+    """The README with a fresh table between its two marks."""
+    before, rest = readme.split(BEGIN)
+    _, after = rest.split(END)
+    return f"{before}{BEGIN}\n{table()}\n{END}{after}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
+    README.write_text(with_table(README.read_text()))

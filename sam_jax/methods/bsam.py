@@ -1,0 +1,214 @@
+"""bSAM, Bayesian SAM (Möllenhoff and Khan, 2023)."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sam_jax.methods import checks, core, noise
+
+
+class BsamState(NamedTuple):
+    """State of `bsam`.
+
+    Attributes:
+        count: updates done so far. Scalar, int32.
+        momentum: average m of the gradients; float32 or wider.
+        precision: s, the precision of the weights over the number of examples; float32
+            or wider, starts at one.
+        diagnostics: what the last update saw.
+    """
+
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
+    momentum: Any
+    precision: Any
+    diagnostics: core.Diagnostics
+
+
+def bsam(
+    learning_rate: optax.ScalarOrSchedule,
+    rho: optax.ScalarOrSchedule = 0.01,
+    *,
+    num_examples: int | None = None,
+    weight_decay: optax.ScalarOrSchedule = 5e-4,
+    b1: optax.ScalarOrSchedule = 0.9,
+    b2: optax.ScalarOrSchedule = 0.999,
+    damping: optax.ScalarOrSchedule = 0.1,
+    seed: int = 0,
+    eps: float = 1e-12,
+    mask: core.Mask | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Bayesian SAM: an adaptive SAM that learns the variance of its weights.
+
+    .. math::
+
+        g &= \nabla L\left(w + n / \sqrt{N s}\right), \quad n \sim \mathcal{N}(0, I),
+        \qquad g_p = \nabla L(w + \rho\, g / s) \\
+        m &\leftarrow \beta_1 m + (1 - \beta_1)(g_p + \delta w), \qquad
+        w \leftarrow w - \eta\, m / s \\
+        s &\leftarrow \beta_2 s + (1 - \beta_2)
+        \left(\sqrt{s}\, |g| + \gamma + \delta\right)
+
+    The step of w divides by the old s. Products and roots are taken per coordinate.
+
+    Two gradients per update; state: two copies of the parameters. The caller's own
+    gradient is not used, and a compiled step does not compute it if nothing else does.
+
+    Use it for a SAM in the manner of Adam whose ``1 / (N s)`` is a variance of the
+    weights, to average predictions over. It is a whole optimizer.
+
+    Args:
+        learning_rate: step size; a number >= 0 or a schedule of the update count
+            (from 0). The paper's is 0.5 for ResNets.
+        rho: the perturbation is ``rho g / s``; a number >= 0 or a schedule.
+        num_examples: size N of the training set, an integer >= 1; None takes the
+            update's keyword ``num_examples``.
+        weight_decay: :math:`\delta`, the prior's precision over N; a number >= 0 or a
+            schedule.
+        b1: weight of the old momentum; a number in [0, 1] or a schedule.
+        b2: weight of the old precision; a number in [0, 1] or a schedule.
+        damping: :math:`\gamma`, keeps the precision from zero; a number >= 0 or a
+            schedule.
+        seed: of the noise; together with the update's keyword ``key``, if that is
+            passed.
+        eps: accepted as by every method; there is no norm to floor here.
+        mask: perturb only these parameters, by the noise as well as by the ascent; see
+            `sharpness_aware`.
+
+    Returns:
+        An optimizer. Its update needs ``params`` and ``grad_fn`` (see
+        `sharpness_aware`), and ``num_examples`` unless that is given here.
+
+    Raises:
+        ValueError: if a coefficient is outside its range; by the update, if a keyword
+            is missing.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax, sam_jax
+        >>> grad_fn = lambda w: jnp.ones(2)  # the same everywhere
+        >>> tx = sam_jax.bsam(0.5, num_examples=1000, weight_decay=0.0)
+        >>> w = jnp.ones(2)
+        >>> updates, _ = tx.update(grad_fn(w), tx.init(w), w, grad_fn=grad_fn)
+        >>> print(optax.apply_updates(w, updates))  # 1 - 0.5 * (0.1 * 1) / 1
+        [0.95 0.95]
+
+    References:
+        Möllenhoff, Khan, "SAM as an Optimal Relaxation of Bayes", ICLR 2023,
+        `2210.01620 <https://arxiv.org/abs/2210.01620>`_
+
+    Differences from the authors' code:
+        team-approx-bayes/bayesian-sam draws a noise and a perturbation for each of 8
+        parts of the batch; here they are one per call, hence one per device under
+        ``jax.shard_map``. It gives the prior's precision (25 by default) instead of the
+        weight decay, and multiplies N by a factor for augmented data.
+    """
+    checks.nonnegative("learning_rate", learning_rate)
+    checks.nonnegative("rho", rho)
+    checks.nonnegative("weight_decay", weight_decay)
+    checks.between("b1", b1, 0, 1)
+    checks.between("b2", b2, 0, 1)
+    checks.nonnegative("damping", damping)
+    checks.floor("eps", eps)
+    if num_examples is not None:
+        checks.integer("num_examples", num_examples, 1)
+    given_examples = num_examples
+
+    def init_fn(params: optax.Params) -> BsamState:
+        return BsamState(
+            count=jnp.zeros([], jnp.int32),
+            momentum=jax.tree.map(lambda w: jnp.zeros(w.shape, _wide(w)), params),
+            precision=jax.tree.map(lambda w: jnp.ones(w.shape, _wide(w)), params),
+            diagnostics=core.no_diagnostics(),
+        )
+
+    def update_fn(
+        updates: optax.Updates,
+        state: BsamState,
+        params: optax.Params | None = None,
+        *,
+        grad_fn: core.GradFn | None = None,
+        value_and_grad_fn: core.ValueAndGradFn | None = None,
+        num_examples: Any = None,
+        key: jax.Array | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, BsamState]:
+        del updates, extra_args
+        core.require_gradient(params, grad_fn, value_and_grad_fn)
+        examples = num_examples if given_examples is None else given_examples
+        core.require("grad_fn=grad_fn, num_examples=N", num_examples=examples)
+        keep = core.kept(params, mask)
+        step, radius, decay, old_m, old_s, floor = (
+            core.value_at(coefficient, state.count)
+            for coefficient in (learning_rate, rho, weight_decay, b1, b2, damping)
+        )
+
+        def displacement(of: Any, *trees: Any) -> Any:
+            """Computed wide, in the dtypes of the parameters, zero outside the mask."""
+            return jax.tree.map(
+                lambda w, flag, *leaves: (
+                    of(*[x.astype(_wide(w)) for x in leaves]).astype(w.dtype)
+                    if flag
+                    else jnp.zeros_like(w)
+                ),
+                *(params, keep, *trees),
+            )
+
+        # ── Gradient at a draw of the weights.
+        draws = noise.normal_like(noise.update_key(seed, state.count, key), params)
+        noisy = displacement(
+            lambda n, s: n / jnp.sqrt(jnp.asarray(examples, s.dtype) * s),
+            *(draws, state.precision),
+        )
+        _, grads = core.second_gradient(params, noisy, grad_fn, value_and_grad_fn)
+
+        # ── Gradient at the perturbed mean.
+        ascent = displacement(
+            lambda g, s: radius.astype(g.dtype) * g / s, grads, state.precision
+        )
+        perturbed_loss, perturbed_grads = core.second_gradient(
+            params, ascent, grad_fn, value_and_grad_fn
+        )
+
+        # ── Moments and step; what is kept is the devices' mean.
+        momentum = jax.tree.map(
+            lambda m, g, w: _mix(old_m, m, _widen(g) + _times(decay, _widen(w))),
+            *(state.momentum, core.agree(perturbed_grads), params),
+        )
+        steps = jax.tree.map(
+            lambda w, m, s: _times(-step, m / s).astype(w.dtype),
+            *(params, momentum, state.precision),
+        )
+        curvature = core.agree(
+            jax.tree.map(
+                lambda s, g: jnp.sqrt(s) * jnp.abs(_widen(g)), state.precision, grads
+            )
+        )
+        precision = jax.tree.map(
+            lambda s, c: _mix(old_s, s, c + (floor + decay).astype(c.dtype)),
+            *(state.precision, curvature),
+        )
+        return steps, BsamState(
+            count=core.next_count(state.count),
+            momentum=momentum,
+            precision=precision,
+            diagnostics=core.observe(grads, ascent, perturbed_loss, perturbed_grads),
+        )
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
+
+
+def _wide(x: jax.Array) -> Any:
+    return jnp.promote_types(x.dtype, jnp.float32)
+
+
+def _widen(x: jax.Array) -> jax.Array:
+    return x.astype(_wide(x))
+
+
+def _times(factor: jax.Array, x: jax.Array) -> jax.Array:
+    return factor.astype(x.dtype) * x
+
+
+def _mix(weight: jax.Array, old: jax.Array, new: jax.Array) -> jax.Array:
+    return _times(weight, old) + _times(1 - weight, new)

@@ -1,0 +1,142 @@
+"""WSAM in its decoupled form (Yue et al., 2023)."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sam_jax.methods import ascent as blocks
+from sam_jax.methods import checks, core, numerics, wsam
+
+
+class DecoupledWsamState(NamedTuple):
+    """State of `decoupled_wsam`.
+
+    Attributes:
+        count: updates done so far. Scalar, int32.
+        ascent: state of the ascent.
+        base: state of the base optimizer.
+        diagnostics: what the last update saw.
+    """
+
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
+    ascent: optax.OptState
+    base: optax.OptState
+    diagnostics: core.Diagnostics
+
+
+def decoupled_wsam(
+    learning_rate: optax.ScalarOrSchedule,
+    rho: optax.ScalarOrSchedule = 0.05,
+    *,
+    gamma: optax.ScalarOrSchedule = 0.9,
+    base: core.Base = core.momentum_sgd,
+    eps: float = 1e-12,
+    mask: core.Mask | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Weighted SAM, decoupled: the sharpness acts past the base optimizer.
+
+    .. math::
+
+        \Delta w = \mathrm{base}_\eta(g) - \eta\, a\, (g_p - g), \qquad
+        a = \frac{\gamma}{1 - \gamma}, \quad
+        g_p = \nabla L\left(w + \rho\, \frac{g}{\|g\|}\right), \quad g = \nabla L(w)
+
+    Two gradients per update; no state but counters and diagnostics beside the base's.
+
+    Use it to weigh sharpness against loss over a base with momentum or preconditioner,
+    such as AdamW, which then sees the plain gradient only; decoupled as in AdamW's own
+    weight decay. It is a full optimizer: no other follows it in a chain.
+
+    Args:
+        learning_rate: step size of the base and of the sharpness; a number >= 0 or a
+            schedule of the update count (from 0).
+        rho: radius of the perturbation; a number >= 0 or a schedule.
+        gamma: weight of the sharpness; a number in [0, 1) or a schedule. 0 is the base
+            optimizer.
+        base: an optimizer as a function of its learning rate, such as ``optax.adamw``;
+            the default is SGD with momentum 0.9.
+        eps: floor of the gradient's norm.
+        mask: perturb only these parameters; see `sharpness_aware`.
+
+    Returns:
+        An optimizer: its update returns what is added to the parameters, and needs
+        ``params`` and ``grad_fn`` as in `sharpness_aware`. Other keywords are passed to
+        the base. In a ``shard_map`` with ``check_vma=False`` give it global gradients.
+
+    Raises:
+        ValueError: if ``learning_rate``, ``rho`` or ``eps`` is negative, infinite or
+            NaN, or ``gamma`` is outside [0, 1).
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax, sam_jax
+        >>> loss = lambda w: jnp.sum(w**2) / 2
+        >>> tx = sam_jax.decoupled_wsam(0.1, rho=0.5, gamma=0.75, base=optax.sgd)
+        >>> w = jnp.array([0.0, 2.0])
+        >>> updates, _ = tx.update(
+        ...     jax.grad(loss)(w), tx.init(w), w, grad_fn=jax.grad(loss)
+        ... )
+        >>> print(optax.apply_updates(w, updates))  # 2 - 0.1 * 2 - 0.1 * 3 * 0.5
+        [0.   1.65]
+
+    References:
+        Yue, Jiang, Ye, Gao, Liu, Zhang, "Sharpness-Aware Minimization Revisited:
+        Weighted Sharpness as a Regularization Term", KDD 2023, `2305.15817
+        <https://arxiv.org/abs/2305.15817>`_
+
+    Differences from the authors' code:
+        intelligent-machine-learning/atorch adds its eps to the norm instead of flooring
+        it, and keeps copies of both gradients in its state.
+    """
+    checks.nonnegative("learning_rate", learning_rate)
+    checks.below_one("gamma", gamma)
+    ascent = core.kept_only(optax.chain(blocks.normalize(eps), blocks.scale(rho)), mask)
+    optimizer = optax.with_extra_args_support(base(learning_rate))
+
+    def init_fn(params: optax.Params) -> DecoupledWsamState:
+        return DecoupledWsamState(
+            count=jnp.zeros([], jnp.int32),
+            ascent=ascent.init(params),
+            base=optimizer.init(params),
+            diagnostics=core.no_diagnostics(),
+        )
+
+    def update_fn(
+        updates: optax.Updates,
+        state: DecoupledWsamState,
+        params: optax.Params | None = None,
+        *,
+        grad_fn: core.GradFn | None = None,
+        value_and_grad_fn: core.ValueAndGradFn | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, DecoupledWsamState]:
+        core.require_gradient(params, grad_fn, value_and_grad_fn)
+        grads = updates
+        displacement, ascent_state = ascent.update(grads, state.ascent, params)
+        perturbed_loss, perturbed_grads = core.second_gradient(
+            params, displacement, grad_fn, value_and_grad_fn
+        )
+        step, base_state = optimizer.update(
+            core.agree(grads),
+            state.base,
+            params,
+            grad_fn=grad_fn,
+            value_and_grad_fn=value_and_grad_fn,
+            **extra_args,
+        )
+        # The difference first: it is exactly zero where nothing was perturbed.
+        sharpness = numerics.combine((1.0, perturbed_grads), (-1.0, grads))
+        rate = core.value_at(learning_rate, state.count)
+        weight = wsam.sharpness_weight(gamma, state.count)
+        updates = numerics.combine((1.0, step), (-rate * weight, core.agree(sharpness)))
+        return updates, DecoupledWsamState(
+            count=core.next_count(state.count),
+            ascent=ascent_state,
+            base=base_state,
+            diagnostics=core.observe(
+                grads, displacement, perturbed_loss, perturbed_grads
+            ),
+        )
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]

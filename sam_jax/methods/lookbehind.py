@@ -1,0 +1,169 @@
+"""Lookbehind (Mordido et al., 2024)."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sam_jax.methods import ascent as blocks
+from sam_jax.methods import checks, core, numerics
+
+
+class LookbehindState(NamedTuple):
+    """State of `lookbehind`.
+
+    Attributes:
+        count: updates done so far, each of ``k`` inner steps. Scalar, int32.
+        ascent: state of the ascent.
+        base: state of the base optimizer.
+        diagnostics: what the last update saw.
+    """
+
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
+    ascent: optax.OptState
+    base: optax.OptState
+    diagnostics: core.Diagnostics
+
+
+def lookbehind(
+    learning_rate: optax.ScalarOrSchedule,
+    rho: optax.ScalarOrSchedule = 0.05,
+    *,
+    k: int = 2,
+    alpha: optax.ScalarOrSchedule = 0.5,
+    base: core.Base = core.momentum_sgd,
+    eps: float = 1e-12,
+    mask: core.Mask | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Lookbehind: k ascents, a descent from each, and a part of the way they went.
+
+    .. math::
+
+        \phi'_i = \phi'_{i-1} + \rho\, \frac{g_{i-1}}{\|g_{i-1}\|}, \qquad
+        \phi_i = \phi_{i-1} + \mathrm{base}_\eta(g_i), \qquad
+        g_i = \nabla L(\phi'_i)
+
+        \Delta w = \alpha\, (\phi_k - w), \qquad \phi_0 = \phi'_0 = w
+
+    Three gradients per update with the default k; no state but counters and diagnostics
+    beside the base's. In general they are k + 1.
+
+    Use it where a large radius is wanted and one step of ascent is not enough: the
+    descent averages the gradients on the way up. It is a full optimizer: no other
+    follows it in a chain.
+
+    Args:
+        learning_rate: step size of the base; a number >= 0 or a schedule. The base
+            counts its own steps, k of them in each update.
+        rho: length of each ascent; a number >= 0 or a schedule of the update count
+            (from 0).
+        k: ascents and descents in an update, an integer >= 1; 1 is SAM if ``alpha`` is.
+        alpha: part of the descents that is kept; a number in [0, 1] or a schedule.
+        base: an optimizer as a function of its learning rate, such as ``optax.adamw``;
+            the default is SGD with momentum 0.9. Its state goes on from descent to
+            descent.
+        eps: floor of the gradients' norms.
+        mask: perturb only these parameters; see `sharpness_aware`.
+
+    Returns:
+        An optimizer: its update returns what is added to the parameters, and needs
+        ``params`` and ``grad_fn`` as in `sharpness_aware`. Diagnostics are of the last
+        ascent. In a ``shard_map`` with ``check_vma=False`` give it global gradients.
+
+    Raises:
+        ValueError: if ``learning_rate``, ``rho`` or ``eps`` is negative, infinite or
+            NaN, ``k`` is no integer >= 1, or ``alpha`` is outside [0, 1].
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax, sam_jax
+        >>> loss = lambda w: jnp.sum(w**2) / 2
+        >>> tx = sam_jax.lookbehind(0.1, rho=0.5, k=2, alpha=0.5, base=optax.sgd)
+        >>> w = jnp.array([0.0, 2.0])
+        >>> updates, _ = tx.update(
+        ...     jax.grad(loss)(w), tx.init(w), w, grad_fn=jax.grad(loss)
+        ... )
+        >>> print(updates)  # -0.5 * 0.1 * (2.5 + 3)
+        [ 0.    -0.275]
+
+    References:
+        Mordido, Malviya, Baratin, Chandar, "Lookbehind-SAM: k Steps Back, 1 Step
+        Forward", ICML 2024, `2307.16704 <https://arxiv.org/abs/2307.16704>`_
+
+    Differences from the authors' code:
+        It takes 2k gradients, the one at each perturbed point twice; here that gradient
+        serves the descent and the next ascent, which is the same.
+    """
+    checks.nonnegative("learning_rate", learning_rate)
+    checks.integer("k", k, 1)
+    checks.between("alpha", alpha, 0, 1)
+    ascent = core.kept_only(optax.chain(blocks.normalize(eps), blocks.scale(rho)), mask)
+    optimizer = optax.with_extra_args_support(base(learning_rate))
+
+    def init_fn(params: optax.Params) -> LookbehindState:
+        return LookbehindState(
+            count=jnp.zeros([], jnp.int32),
+            ascent=ascent.init(params),
+            base=optimizer.init(params),
+            diagnostics=core.no_diagnostics(),
+        )
+
+    def update_fn(
+        updates: optax.Updates,
+        state: LookbehindState,
+        params: optax.Params | None = None,
+        *,
+        grad_fn: core.GradFn | None = None,
+        value_and_grad_fn: core.ValueAndGradFn | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, LookbehindState]:
+        core.require_gradient(params, grad_fn, value_and_grad_fn)
+        # The radius of all ascents of this update is that of the state before it.
+        displacement, ascent_state = ascent.update(updates, state.ascent, params)
+
+        def descend(
+            travelled: optax.Updates, base_state: optax.OptState, grads: optax.Updates
+        ) -> tuple[optax.Updates, optax.OptState]:
+            fast = optax.apply_updates(params, travelled)
+            step, base_state = optimizer.update(
+                core.agree(grads),
+                base_state,
+                fast,
+                grad_fn=grad_fn,
+                value_and_grad_fn=value_and_grad_fn,
+                **extra_args,
+            )
+            return optax.tree.add(travelled, step), base_state
+
+        def gradient(displacement: optax.Updates) -> tuple[jax.Array, optax.Updates]:
+            return core.second_gradient(
+                params, displacement, grad_fn, value_and_grad_fn
+            )
+
+        def inner(carry: Any, _: None) -> tuple[Any, None]:
+            displacement, travelled, base_state = carry
+            _, grads = gradient(displacement)
+            travelled, base_state = descend(travelled, base_state, grads)
+            further, _ = ascent.update(grads, state.ascent, params)
+            return (optax.tree.add(displacement, further), travelled, base_state), None
+
+        # What was travelled, not where it led: no rounding of the weights enters.
+        start = optax.tree.zeros_like(updates)
+        (displacement, travelled, base_state), _ = jax.lax.scan(
+            inner,
+            (displacement, start, state.base),
+            length=k - 1,
+            unroll=core.unroll(),
+        )
+        # The last descent needs no ascent after it.
+        loss, grads = gradient(displacement)
+        travelled, base_state = descend(travelled, base_state, grads)
+        share = core.value_at(alpha, state.count)
+        return numerics.multiply(travelled, share), LookbehindState(
+            count=core.next_count(state.count),
+            ascent=ascent_state,
+            base=base_state,
+            diagnostics=core.observe(updates, displacement, loss, grads),
+        )
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]

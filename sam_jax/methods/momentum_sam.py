@@ -1,0 +1,210 @@
+"""Momentum-SAM (Becker et al., 2024)."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sam_jax.methods import checks, core, numerics
+
+# What Optax calls the average of the gradients in the states of SGD and of Adam.
+_MOMENTUM_NAMES = ("trace", "mu")
+
+
+class MomentumSamState(NamedTuple):
+    """State of `momentum_sam`.
+
+    Attributes:
+        count: updates done so far. Scalar, int32.
+        base: state of the base optimizer, with the momentum v.
+        factors: rho / ||v||, by which the parameters are displaced along -v now; a
+            float32 scalar for every leaf, zero for those that the mask leaves out.
+        diagnostics: what the last update saw.
+    """
+
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
+    base: optax.OptState
+    factors: Any
+    diagnostics: core.Diagnostics
+
+
+def momentum_sam(
+    learning_rate: optax.ScalarOrSchedule,
+    rho: optax.ScalarOrSchedule = 0.3,
+    *,
+    base: core.Base = core.momentum_sgd,
+    eps: float = 1e-12,
+    mask: core.Mask | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Momentum-SAM: perturbs along the momentum, so that one gradient is enough.
+
+    .. math::
+
+        w_{t+1} = \mathrm{base}(w_t, \nabla L(\tilde w_t)), \qquad
+        \tilde w_t = w_t - \rho \frac{v_t}{\|v_t\|}
+
+    with v the base's momentum. The parameters that the caller holds and differentiates
+    at are :math:`\tilde w`; `momentum_sam_eval_params` gives w.
+
+    One gradient per update; state: one copy of the parameters, which is the momentum of
+    the base (another base has its own state), and a scalar for each of their arrays.
+
+    Use it where the second gradient of SAM is too expensive. It is a whole optimizer;
+    evaluate and export the weights of `momentum_sam_eval_params`.
+
+    Args:
+        learning_rate: of the base; a number or a schedule of the update count (from 0).
+        rho: radius of the perturbation, in units of the weights' global 2-norm; a
+            number >= 0 or a schedule. An update reads it for the perturbation that it
+            leaves behind.
+        base: learning rate -> optimizer with a momentum, such as SGD with momentum 0.9
+            (the default) or ``optax.adamw``. It sees the parameters w.
+        eps: floor of the momentum's norm.
+        mask: perturb only these parameters; see `sharpness_aware`.
+
+    Returns:
+        An optimizer; its update needs ``params``, and no keyword.
+
+    Raises:
+        ValueError: if ``rho`` or ``eps`` is negative, infinite or NaN; by the
+            initialization, if the base has no momentum; by the update, if ``params`` is
+            missing.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax, sam_jax
+        >>> grad_fn = jax.grad(lambda w: jnp.sum(w**2) / 2)
+        >>> tx = sam_jax.momentum_sam(0.1, rho=0.5)
+        >>> w = jnp.array([0.0, 2.0])
+        >>> updates, state = tx.update(grad_fn(w), tx.init(w), w)
+        >>> w = optax.apply_updates(w, updates)
+        >>> print(w)  # 2 - 0.1 * 2 - 0.5
+        [0.  1.3]
+        >>> print(sam_jax.momentum_sam_eval_params(state, w))
+        [0.  1.8]
+
+    References:
+        Becker, Altrock, Risse, "Momentum-SAM: Sharpness Aware Minimization without
+        Computational Overhead", 2024, `2401.12033 <https://arxiv.org/abs/2401.12033>`_
+
+    Differences from the authors' code:
+        MarlonBecker/MSAM decays its weights at the perturbed ones with SGD, takes one
+        parameter group, and adds 1e-12 to the norm instead of flooring it. There, a
+        changed radius moves the weights themselves; here the state knows by how much
+        they are displaced.
+    """
+    checks.nonnegative("rho", rho)
+    checks.floor("eps", eps)
+    inner = optax.with_extra_args_support(base(learning_rate))
+
+    def init_fn(params: optax.Params) -> MomentumSamState:
+        base_state = inner.init(params)
+        _momentum(base_state)  # complains early
+        return MomentumSamState(
+            count=jnp.zeros([], jnp.int32),
+            base=base_state,
+            factors=jax.tree.map(lambda _: jnp.zeros([], jnp.float32), params),
+            diagnostics=_without_pair(core.no_diagnostics()),
+        )
+
+    def update_fn(
+        updates: optax.Updates,
+        state: MomentumSamState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, MomentumSamState]:
+        core.require("value=loss", params=params)
+        grads = core.agree(updates)
+        old = _displacement(state)
+        weights = jax.tree.map(jnp.subtract, params, old)
+        steps, base_state = inner.update(grads, state.base, weights, **extra_args)
+
+        keep = core.kept(params, mask)
+        momentum = _momentum(base_state)
+        norm = numerics.norm(
+            jax.tree.map(lambda v, flag: v if flag else None, momentum, keep)
+        )
+        radius = core.value_at(rho, state.count).astype(norm.dtype)
+        factor = radius * numerics.safe_inverse(norm, eps)
+        new_state = MomentumSamState(
+            count=core.next_count(state.count),
+            base=base_state,
+            factors=jax.tree.map(
+                lambda flag: factor.astype(jnp.float32) * flag, keep
+            ),
+            diagnostics=_without_pair(
+                core.observe_unperturbed(grads, None)
+            )._replace(
+                perturbation_norm=(factor * norm).astype(jnp.float32)
+            ),
+        )
+        updates = jax.tree.map(
+            lambda step, e, e_old: step + e - e_old, steps, _displacement(new_state), old
+        )
+        return updates, new_state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
+
+
+def momentum_sam_eval_params(
+    state: optax.OptState, params: optax.Params
+) -> optax.Params:
+    """The weights to evaluate: without the perturbation of `momentum_sam`.
+
+    Args:
+        state: of `momentum_sam`, or of any chain that contains it.
+        params: the parameters that belong to the state.
+
+    Returns:
+        A tree like ``params``.
+
+    Raises:
+        ValueError: if the state is none of `momentum_sam`.
+
+    Example:
+        >>> import jax.numpy as jnp, sam_jax
+        >>> tx, w = sam_jax.momentum_sam(0.1), jnp.ones(2)
+        >>> print(sam_jax.momentum_sam_eval_params(tx.init(w), w))  # nothing yet
+        [1. 1.]
+    """
+
+    def is_ours(node: Any) -> bool:
+        return isinstance(node, MomentumSamState)
+
+    found = [leaf for leaf in jax.tree.leaves(state, is_leaf=is_ours) if is_ours(leaf)]
+    if len(found) != 1:
+        raise ValueError(
+            "momentum_sam_eval_params needs the state of one momentum_sam, got "
+            f"{len(found)} of them"
+        )
+    return jax.tree.map(jnp.subtract, params, _displacement(found[0]))
+
+
+def _displacement(state: MomentumSamState) -> Any:
+    """By how much the parameters are displaced from the weights: -rho v / ||v||."""
+    return jax.tree.map(
+        lambda v, factor: numerics.multiply(v, -factor),
+        _momentum(state.base),
+        state.factors,
+    )
+
+
+def _momentum(base: optax.OptState) -> optax.Updates:
+    """The average of the gradients in the state of an optimizer."""
+
+    def is_field(path: Any, _: Any) -> bool:  # no parameter of that name
+        return isinstance(path[-1], optax.tree_utils.NamedTupleKey)
+
+    for name in _MOMENTUM_NAMES:
+        found = optax.tree.get(base, name, None, filtering=is_field)
+        if found is not None:
+            return found
+    raise ValueError(
+        "base must keep a momentum in its state (trace or mu), as "
+        "optax.sgd(learning_rate, momentum=0.9) and optax.adamw do"
+    )
+
+
+def _without_pair(seen: core.Diagnostics) -> core.Diagnostics:
+    """There is one gradient, and its loss is the caller's."""
+    return seen._replace(gradient_cosine=None, perturbed_loss=None)

@@ -1,0 +1,145 @@
+"""SAM with a stochastic Polyak step size (Oikonomou and Loizou, 2026)."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sam_jax.methods import ascent, checks, core, numerics
+
+
+class SamSpsState(NamedTuple):
+    """State of `sam_sps`.
+
+    Attributes:
+        count: updates done so far. Scalar, int32.
+        ascent: state of the ascent.
+        diagnostics: what the last update saw.
+    """
+
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
+    ascent: optax.OptState
+    diagnostics: core.Diagnostics
+
+
+def sam_sps(
+    learning_rate: optax.ScalarOrSchedule = 1.0,
+    rho: optax.ScalarOrSchedule = 0.1,
+    *,
+    lam: optax.ScalarOrSchedule = 1.0,
+    f_min: optax.ScalarOrSchedule = 0.0,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
+    eps: float = 1e-12,
+    mask: core.Mask | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""SAM or USAM with the stochastic Polyak step size.
+
+    .. math::
+
+        \varepsilon &= \rho \left(1 - \lambda + \frac{\lambda}{\|g\|}\right) g, \qquad
+        g = \nabla L(w), \qquad g_p = \nabla L(w + \varepsilon) \\
+        \gamma &= \min\left\{ \frac{\left[L(w + \varepsilon) - L_{\min} -
+        \langle g_p, \varepsilon \rangle\right]_+}{\|g_p\|^2},\ \gamma_b \right\},
+        \qquad w \leftarrow w - \gamma\, (g_p + \delta w)
+
+    Two gradients per update; no state but counters and diagnostics.
+
+    Use it where no step size is known and the loss can be brought near its lower bound
+    on every batch (a network that fits its training set). It is a whole optimizer,
+    without momentum.
+
+    Args:
+        learning_rate: cap :math:`\gamma_b` of the step size; a number >= 0 or a
+            schedule of the update count (from 0).
+        rho: radius of the perturbation; a number >= 0 or a schedule.
+        lam: how much of the gradient is normalized, as in `unified_sam`: 1 is SAM, 0 is
+            USAM; a number in [0, 1] or a schedule.
+        f_min: lower bound :math:`L_{\min}` of a batch's loss; a number or a schedule.
+        weight_decay: :math:`\delta`, at the unperturbed weights and not part of the
+            step size; a number >= 0 or a schedule.
+        eps: floor of the gradients' norms.
+        mask: perturb only these parameters; see `sharpness_aware`.
+
+    Returns:
+        An optimizer. Its update needs ``params`` and
+        ``value_and_grad_fn(params) -> (loss, grads)``; see `sharpness_aware`.
+
+    Raises:
+        ValueError: if a coefficient is outside its range; by the update, if a keyword
+            is missing.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax, sam_jax
+        >>> loss = lambda w: jnp.sum(w**2) / 2
+        >>> tx = sam_jax.sam_sps(1.0, rho=1.0)
+        >>> w = jnp.array([0.0, 3.0])
+        >>> updates, _ = tx.update(
+        ...     jax.grad(loss)(w), tx.init(w), w,
+        ...     value_and_grad_fn=jax.value_and_grad(loss),
+        ... )
+        >>> print(optax.apply_updates(w, updates))  # 3 - 4 * (8 - 4 * 1) / 16
+        [0. 2.]
+
+    References:
+        Oikonomou, Loizou, "SAM-SPS", 2026, `2606.01827
+        <https://arxiv.org/abs/2606.01827>`_
+
+    Differences from the authors' code:
+        The PyPI package sam-sps decays weights by 5e-4 unless told otherwise and adds
+        1e-12 to the norms instead of flooring them.
+    """
+    checks.nonnegative("learning_rate", learning_rate)
+    checks.between("f_min", f_min, -jnp.inf, jnp.inf)
+    checks.nonnegative("weight_decay", weight_decay)
+    perturb = core.kept_only(
+        optax.chain(ascent.partially_normalize(lam, eps), ascent.scale(rho)), mask
+    )
+
+    def init_fn(params: optax.Params) -> SamSpsState:
+        return SamSpsState(
+            count=jnp.zeros([], jnp.int32),
+            ascent=perturb.init(params),
+            diagnostics=core.no_diagnostics(),
+        )
+
+    def update_fn(
+        updates: optax.Updates,
+        state: SamSpsState,
+        params: optax.Params | None = None,
+        *,
+        value_and_grad_fn: core.ValueAndGradFn | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, SamSpsState]:
+        del extra_args
+        core.require(
+            "value_and_grad_fn=value_and_grad_fn",
+            params=params,
+            value_and_grad_fn=value_and_grad_fn,
+        )
+        cap, lowest, decay = (
+            core.value_at(coefficient, state.count)
+            for coefficient in (learning_rate, f_min, weight_decay)
+        )
+        displacement, ascent_state = perturb.update(updates, state.ascent, params)
+        loss, grads = core.second_gradient(
+            params, displacement, None, value_and_grad_fn
+        )
+        seen = core.observe(updates, displacement, loss, grads)
+
+        # The same step on all devices.
+        slope = numerics.dot(grads, displacement)
+        excess = loss.astype(slope.dtype) - lowest.astype(slope.dtype) - slope
+        excess, grads = jnp.maximum(core.agree(excess), 0), core.agree(grads)
+        # Multiplied twice: the squared norm may overflow. No step without a gradient.
+        inverse = numerics.safe_inverse(numerics.norm(grads), eps)
+        polyak = excess * inverse * inverse
+        step = jnp.minimum(polyak, cap.astype(polyak.dtype))
+        steps = numerics.combine((-step, grads), (-step * decay, params))
+        return steps, SamSpsState(
+            count=core.next_count(state.count),
+            ascent=ascent_state,
+            diagnostics=seen,
+        )
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,71 @@
+"""What the methods that perturb a part of the weights share: masks of exact size."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+class SparseState(NamedTuple):
+    """State of an ascent that keeps a part of the coordinates.
+
+    Attributes:
+        count: updates done so far. Scalar, int32.
+        due: the first update that renews the mask. Scalar, int32.
+        mask: the coordinates kept; a tree of booleans like the parameters.
+    """
+
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
+    due: jax.Array
+    mask: Any
+
+
+def size_of(tree: Any, sparsity: float) -> int:
+    """How many coordinates of a tree are kept: all but the share ``sparsity``."""
+    total = sum(jnp.size(leaf) for leaf in jax.tree.leaves(tree))
+    return total - round(sparsity * total)
+
+
+def top(scores: Any, size: int | jax.Array) -> Any:
+    """Marks the largest scores of a whole tree.
+
+    Args:
+        scores: a tree of real arrays of one dtype.
+        size: how many; ties are broken by the order of the coordinates.
+
+    Returns:
+        A tree of booleans like ``scores``, exactly ``size`` of them true.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> top({"a": jnp.array([3.0, 1.0]), "b": jnp.array(2.0)}, 2)
+        {'a': Array([ True, False], dtype=bool), 'b': Array(True, dtype=bool)}
+    """
+    leaves, structure = jax.tree.flatten(scores)
+    if not leaves:
+        return scores
+    order = jnp.argsort(jnp.concatenate([leaf.ravel() for leaf in leaves]))
+    largest = jnp.arange(order.size) >= order.size - size
+    flat = jnp.zeros(order.size, bool).at[order].set(largest)
+    offsets = [0]
+    for leaf in leaves:
+        offsets.append(offsets[-1] + leaf.size)
+    parts = [
+        flat[start : start + leaf.size].reshape(leaf.shape)
+        for start, leaf in zip(offsets, leaves, strict=False)
+    ]
+    return structure.unflatten(parts)
+
+
+def keep(updates: optax.Updates, mask: Any) -> optax.Updates:
+    """The coordinates of a mask, zero elsewhere."""
+    return jax.tree.map(lambda x, kept: jnp.where(kept, x, 0), updates, mask)
+
+
+def next_due(count: jax.Array, every: int) -> jax.Array:
+    """The next multiple of ``every`` after ``count``.
+
+    Kept in a state, it also renews a mask in time where updates are skipped.
+    """
+    return (count // every + 1) * every

@@ -1,0 +1,105 @@
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import sam_jax
+from tests.methods import problems
+from tests.methods.traits import Traits
+
+TRAITS = Traits(any_value=frozenset({"p"}))
+
+MATRIX = np.array([[3.0, 1.0, 0.0], [1.0, 2.0, -0.5], [0.0, -0.5, 1.0]])
+START = np.array([1.0, -2.0, 0.5])
+FORMS = [
+    {"p": p, "layerwise": layerwise, "biases": biases}
+    for p in (2, math.inf)
+    for layerwise in (False, True)
+    for biases in (False, True)
+]
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_closed_form_on_a_quadratic(form):
+    # Two weights in a matrix and a bias; T is |w| + eta, or the norm of the matrix,
+    # and 1 for the bias unless biases are scaled.
+    def join(tree):
+        return jnp.concatenate([tree["kernel"][0], tree["bias"]])
+
+    w, rho, eta, t = START, 0.3, 0.2, 0.05
+    tx = optax.chain(sam_jax.asam(rho, eta=eta, **form), optax.sgd(t))
+    start = {"kernel": jnp.asarray(w[None, :2]), "bias": jnp.asarray(w[2:])}
+    loss = problems.quadratic(MATRIX)
+    for seen in problems.trajectory(tx, lambda tree: loss(join(tree)), start, steps=5):
+        norms = np.array([np.hypot(*w[:2])] * 2 + [abs(w[2])])
+        sizes = (norms if form["layerwise"] else np.abs(w)) + eta
+        T = np.where([True, True, form["biases"]], sizes, 1.0)
+        g = MATRIX @ w
+        if form["p"] == 2:
+            e = rho * T**2 * g / np.linalg.norm(T * g)
+        else:
+            e = rho * T * np.sign(g)
+        w = w - t * MATRIX @ (w + e)
+        np.testing.assert_allclose(join(seen), w, rtol=1e-11)
+
+
+def test_without_weights_of_two_dimensions_it_is_sam():
+    def run(direction):
+        tx = optax.chain(direction, optax.sgd(0.1, momentum=0.9))
+        loss = problems.quadratic(jnp.asarray(MATRIX, jnp.float32))
+        return problems.trajectory(tx, loss, jnp.asarray(START, jnp.float32), steps=5)
+
+    np.testing.assert_array_equal(run(sam_jax.asam(0.3)), run(sam_jax.sam(0.3)))
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("form", [{}, {"p": math.inf}, {"layerwise": True}], ids=str)
+def test_scaling_between_layers_scales_the_perturbation_with_it(form):
+    # x -> b relu(a x) does not change if a is doubled and b halved.
+    rng = np.random.default_rng(0)
+    x, y = jnp.asarray(rng.normal(size=(8, 3))), jnp.asarray(rng.normal(size=(8, 2)))
+
+    def loss(params):
+        hidden = jax.nn.relu(x @ params["a"])
+        return jnp.mean(jnp.square(hidden @ params["b"] - y))
+
+    def perturbation(direction, params):
+        grads = jax.grad(loss)(params)
+        moved = problems.perturbed_params(
+            direction, grads, direction.init(params), params
+        )
+        return jax.tree.map(jnp.subtract, moved, params)
+
+    one = {
+        "a": jnp.asarray(rng.normal(size=(3, 4))),
+        "b": jnp.asarray(rng.normal(size=(4, 2))),
+    }
+    two = {"a": one["a"] * 2, "b": one["b"] / 2}
+    adaptive = sam_jax.asam(0.1, eta=0.0, **form)
+    before, after = (perturbation(adaptive, params) for params in (one, two))
+    np.testing.assert_allclose(after["a"], before["a"] * 2, rtol=1e-10)
+    np.testing.assert_allclose(after["b"], before["b"] / 2, rtol=1e-10)
+    plain = [perturbation(sam_jax.sam(0.1), params)["a"] for params in (one, two)]
+    assert not np.allclose(plain[1], plain[0] * 2, rtol=0.1)
+
+
+def test_half_precision_does_not_overflow_between_the_factors():
+    # |w| g = 1.2e5 does not fit into float16, the displacement does.
+    params = {"kernel": jnp.full((2, 2), 2.0, jnp.float16)}
+    grads = {"kernel": jnp.full((2, 2), 6e4, jnp.float16)}
+    for form in ({}, {"p": math.inf}, {"layerwise": True}):
+        tx = sam_jax.asam(0.5, eta=0.0, **form)
+        moved = problems.perturbed_params(tx, grads, tx.init(params), params)
+        # 0.5 T^2 g / |T g| is 0.5 * 2 / 2, resp. 0.5 * 4 / 2; 0.5 T sign g is 0.5 * 2.
+        expected = 2 + (0.5 if form == {} else 1.0)
+        np.testing.assert_array_equal(moved["kernel"], np.full((2, 2), expected))
+
+
+@pytest.mark.parametrize("p", [1, 0, -1, "2", math.nan, None, [2]])
+def test_other_norms_are_refused(p):
+    with pytest.raises(ValueError, match=r"^p must be one of 2, inf, got "):
+        sam_jax.asam(p=p)

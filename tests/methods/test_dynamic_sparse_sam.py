@@ -1,0 +1,123 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import sam_jax
+from tests.methods import problems
+
+GRADS = jnp.array([1.0, -2.0, 3.0, -4.0, 5.0, -6.0, 7.0, -8.0])
+
+
+def masks(tx, steps, grads=GRADS, **keywords):
+    """The mask in each of some updates with the same gradient."""
+    state, seen = tx.init(grads), []
+    for _ in range(steps):
+        _, state = tx.update(grads, state, grads, grad_fn=lambda w: w, **keywords)
+        seen.append(np.asarray(optax.tree.get(state, "mask")))
+    return seen
+
+
+@pytest.mark.usefixtures("float64")
+def test_perturbs_the_coordinates_of_the_mask():
+    tx, g = sam_jax.dynamic_sparse_sam(0.5), GRADS.astype(jnp.float64)
+    d, state = tx.update(g, tx.init(g), g, grad_fn=lambda w: 3 * w)
+    mask = np.asarray(optax.tree.get(state, "mask"))
+    unit = np.asarray(g) / np.linalg.norm(g)
+    np.testing.assert_allclose(d, 3 * (g + 0.5 * mask * unit), rtol=1e-14)
+    assert 0 < mask.sum() < 8
+
+
+@pytest.mark.parametrize("sparsity, size", [(0.5, 4), (0.3, 6), (0.9, 1), (0, 8)])
+def test_every_mask_has_the_size(sparsity, size):
+    tx = sam_jax.dynamic_sparse_sam(sparsity=sparsity, every=1, drop_rate=0.7)
+    assert [mask.sum() for mask in masks(tx, 5)] == [size] * 5
+
+
+def test_the_first_mask_is_random():
+    many = jnp.ones(1000)
+    [first], [again], [other] = (
+        masks(sam_jax.dynamic_sparse_sam(seed=seed), 1, many) for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert 150 < (first & other).sum() < 350  # 250 of two independent halves
+    keys = [
+        masks(sam_jax.dynamic_sparse_sam(), 1, many, key=jax.random.key(i))[0]
+        for i in range(2)
+    ]
+    assert 150 < (keys[0] & keys[1]).sum() < 350
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.05])
+def test_drops_the_smallest_gradients_and_grows_elsewhere(rho):
+    seeds_that_grow_differently = set()
+    for seed in range(5):
+        tx = sam_jax.dynamic_sparse_sam(rho, every=2, seed=seed)
+        first, same, renewed, _ = masks(tx, 4)
+        np.testing.assert_array_equal(first, same)
+        active = np.flatnonzero(first)  # |g| grows with the index
+        dropped, kept = active[:2], active[2:]
+        assert renewed[kept].all() and not renewed[dropped].any()
+        grown = np.setdiff1d(np.flatnonzero(renewed), kept)
+        assert len(grown) == 2 and not first[grown].any()
+        seeds_that_grow_differently.add(tuple(grown))
+    assert len(seeds_that_grow_differently) > 1
+
+
+def test_drops_no_more_than_there_is_room_for():
+    first, second = masks(
+        sam_jax.dynamic_sparse_sam(sparsity=0.25, drop_rate=1.0, every=1), 2
+    )
+    # Both zeros became ones, in place of the two smallest.
+    assert second[~first].all() and second.sum() == 6
+    assert not second[np.flatnonzero(first)[:2]].any()
+
+
+def test_drop_rate_may_decay():
+    decay = lambda count: jnp.where(count < 2, 0.5, 0.0)  # noqa: E731
+    tx = sam_jax.dynamic_sparse_sam(drop_rate=decay, every=1)
+    first, second, third, fourth = masks(tx, 4)
+    assert (first != second).any()
+    np.testing.assert_array_equal(second, third)
+    np.testing.assert_array_equal(third, fourth)
+
+
+def test_drawn_at_the_first_use_under_a_cadence():
+    tx = sam_jax.late_phase(sam_jax.dynamic_sparse_sam(every=3), start=4)
+    sizes = [mask.sum() for mask in masks(tx, 7)]
+    assert sizes == [0, 0, 0, 0, 4, 4, 4]
+    _, _, _, _, first, same, renewed = masks(tx, 7)
+    np.testing.assert_array_equal(first, same)
+    assert (first != renewed).any()
+
+
+@pytest.mark.parametrize(
+    "sparsity, other", [(0, sam_jax.sam(0.3)), (1.0, optax.identity())]
+)
+def test_the_ends_are_sam_and_the_base(sparsity, other):
+    def run(direction):
+        args = (problems.network_loss, problems.network(), (problems.batch(),), 4)
+        return jax.tree.leaves(
+            problems.trajectory(optax.chain(direction, optax.sgd(0.1)), *args)
+        )
+
+    sparse = sam_jax.dynamic_sparse_sam(0.3, sparsity=sparsity, every=2)
+    for x, y in zip(run(sparse), run(other), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_sparsity_is_that_of_the_parameters_kept():
+    params = problems.network()
+    tx = sam_jax.dynamic_sparse_sam(
+        sparsity=0.75, mask={"kernel": True, "bias": False}
+    )
+    _, state = tx.update(params, tx.init(params), params, grad_fn=lambda w: w)
+    [mask] = jax.tree.leaves(optax.tree.get(state, "mask"))
+    assert mask.shape == (3, 4) and mask.sum() == 3
+
+
+@pytest.mark.parametrize("value", [0, 2.5, lambda count: 1])
+def test_every_is_an_integer(value):
+    with pytest.raises(ValueError, match="^every must be an integer >= 1, got "):
+        sam_jax.dynamic_sparse_sam(every=value)

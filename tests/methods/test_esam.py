@@ -1,0 +1,121 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import sam_jax
+from tests.methods import problems
+from tests.methods.traits import Traits
+
+# At rho = 0 half of the examples are still left out, so no base remains. An update
+# takes a gradient, a forward pass (a third of one) and half a gradient.
+TRAITS = Traits(
+    base=None,
+    calls=5 * 3,
+    flops=1 + 1 / 3 + 1 / 2,
+    needs=(
+        "params",
+        "grad_fn",
+        "example_losses",
+        "example_losses_fn",
+        "subset_grad_fn",
+    ),
+    examples=True,
+)
+
+# Example i has the loss x_i w**2 / 2, which grows with x_i from w to w + e.
+rows_loss = problems.Supervised(
+    lambda w, rows: w, lambda w, rows: rows * jnp.square(w) / 2
+)
+
+
+def direction(tx, w, rows, **changed):
+    call = problems.keywords(rows_loss, w, rows) | changed
+    return tx.update(call["grad_fn"](w), tx.init(w), w, **call)
+
+
+@pytest.mark.usefixtures("float64")
+def test_descends_on_the_most_sensitive_examples():
+    rows = jnp.array([1.0, 6.0, 2.0, 5.0, 3.0])
+    tx = sam_jax.esam(0.5, beta=1.0, gamma=0.4)
+    d, state = direction(tx, jnp.array(2.0), rows)
+    assert d == pytest.approx((6 + 5) / 2 * 2.5, rel=1e-14)
+    # The loss it tells is that of the whole batch.
+    seen = sam_jax.diagnostics(state)
+    assert seen["perturbed_loss"] == pytest.approx(17 / 5 * 2.5**2 / 2)
+    assert seen["perturbation_norm"] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("gamma, size", [(0.5, 4), (0.9, 7), (0.01, 1), (0.999, 8)])
+def test_selects_by_count_whatever_the_ties(gamma, size):
+    selected = []
+
+    def subset_grad_fn(w, rows):
+        assert rows.dtype == jnp.int32
+        selected.append(rows)
+        return w
+
+    tx = sam_jax.esam(gamma=gamma)
+    direction(tx, jnp.array(1.0), jnp.ones(8), subset_grad_fn=subset_grad_fn)
+    [rows] = selected
+    assert rows.shape == (size,) and len(set(rows.tolist())) == size
+
+
+@pytest.mark.usefixtures("float64")
+def test_perturbs_random_coordinates_with_sams_mean():
+    g = jnp.asarray(np.random.default_rng(0).normal(size=(50, 80)))
+    rho, beta = 0.5, 0.25
+    whole = rho * np.asarray(g) / np.linalg.norm(g)
+
+    def displacement(seed, **keywords):
+        tx = sam_jax.esam(rho, beta=beta, gamma=1.0, seed=seed)
+        zero = jnp.zeros_like(g)
+        return problems.perturbed_params(tx, g, tx.init(g), zero, **keywords)
+
+    e = np.asarray(displacement(0))
+    moved = e != 0
+    np.testing.assert_allclose(e[moved], whole[moved] / beta, rtol=1e-14)
+    assert moved.mean() == pytest.approx(beta, abs=0.03)  # 4 standard deviations
+    mean = np.mean([displacement(seed) for seed in range(200)], axis=0)
+    along = np.sum(mean * whole) / np.sum(whole**2)
+    assert along == pytest.approx(1, abs=0.02)
+    # Another seed, another key and another update draw anew.
+    other = [displacement(1), displacement(0, key=jax.random.key(5))]
+    for e_other in other:
+        assert ((np.asarray(e_other) != 0) != moved).mean() > 0.3
+
+
+def test_draws_anew_in_every_update():
+    tx, w, seen = sam_jax.esam(gamma=1.0), jnp.ones(64), []
+    state = tx.init(w)
+    for _ in range(2):
+        seen.append(problems.perturbed_params(tx, w, state, w))
+        _, state = tx.update(w, state, w, grad_fn=lambda w: w)
+    assert (seen[0] != seen[1]).any()
+
+
+@pytest.mark.parametrize("rho, other", [(0.3, sam_jax.sam(0.3)), (0.0, None)])
+def test_all_coordinates_and_examples_are_sam(rho, other):
+    def run(*chain):
+        args = (problems.network_loss, problems.network(), (problems.batch(),), 4)
+        tx = optax.chain(*chain, optax.sgd(0.1, momentum=0.9))
+        return jax.tree.leaves(problems.trajectory(tx, *args))
+
+    ours = run(sam_jax.esam(rho, beta=1.0, gamma=1.0))
+    theirs = run(*([] if other is None else [other]))
+    for x, y in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_a_whole_batch_needs_no_losses_of_examples():
+    tx, w = sam_jax.esam(gamma=1.0), jnp.ones(3)
+    d, _ = tx.update(w, tx.init(w), w, grad_fn=lambda w: w)
+    assert (d >= 1).all()
+
+
+@pytest.mark.parametrize("name", ["beta", "gamma"])
+@pytest.mark.parametrize("value", [0, 1.5])
+def test_shares_are_positive_and_at_most_one(name, value):
+    with pytest.raises(ValueError, match=f"^{name} must be a .*number .*, got {value}"):
+        sam_jax.esam(**{name: value})

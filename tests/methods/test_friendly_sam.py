@@ -1,0 +1,80 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import sam_jax
+from tests.methods import problems
+
+MATRIX = np.array([[3.0, 1.0, 0.0], [1.0, 2.0, -0.5], [0.0, -0.5, 1.0]])
+START = np.array([1.0, -2.0, 0.5])
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("include_current", [False, True])
+def test_closed_form_on_a_quadratic(include_current):
+    # g = A w; the direction is A (w + rho u / |u|) with u = g - sigma m, where m is
+    # the average before (the code) or after (the paper) g has entered it.
+    w, m, rho, sigma, lam, t = START, None, 0.3, 0.7, 0.6, 0.1
+    tx = optax.chain(
+        sam_jax.friendly_sam(
+            rho, sigma=sigma, lam=lam, include_current=include_current
+        ),
+        optax.sgd(t),
+    )
+    loss = problems.quadratic(MATRIX)
+    for seen in problems.trajectory(tx, loss, jnp.asarray(START), steps=10):
+        g = MATRIX @ w
+        before, m = m, g if m is None else lam * m + (1 - lam) * g
+        u = g if before is None else g - sigma * (m if include_current else before)
+        w = w - t * MATRIX @ (w + rho * u / np.linalg.norm(u))
+        np.testing.assert_allclose(seen, w, rtol=1e-11)
+
+
+def directions(steps=6, **coefficients):
+    """Of the network on a new batch in each update, at weights that do not move."""
+    tx, params = sam_jax.friendly_sam(0.3, **coefficients), problems.network()
+    state, seen = tx.init(params), []
+    for seed in range(steps):
+        call = problems.gradients(problems.network_loss, problems.batch(seed=seed))
+        d, state = tx.update(call["grad_fn"](params), state, params, **call)
+        seen.append(d)
+    return seen
+
+
+def test_sigma_zero_is_sam():
+    tx, params = sam_jax.sam(0.3), problems.network()
+    for seed, d in enumerate(directions(sigma=0.0)):
+        call = problems.gradients(problems.network_loss, problems.batch(seed=seed))
+        expected, _ = tx.update(
+            call["grad_fn"](params), tx.init(params), params, **call
+        )
+        for x, y in zip(jax.tree.leaves(d), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("sigma", [1.0, 0.5])
+def test_the_papers_form_is_the_codes_with_another_sigma(sigma):
+    # g - sigma (lam m + (1 - lam) g) is parallel to g - sigma' m with
+    # sigma' = sigma lam / (1 - sigma (1 - lam)).
+    lam = 0.6
+    papers = directions(sigma=sigma, lam=lam, include_current=True)
+    other = sigma * lam / (1 - sigma * (1 - lam))
+    for x, y in zip(papers, directions(sigma=other, lam=lam), strict=True):
+        for key in x:
+            np.testing.assert_allclose(x[key], y[key], rtol=1e-6)
+    same = directions(sigma=sigma, lam=lam)[-1]["kernel"]
+    equal = np.allclose(papers[-1]["kernel"], same, rtol=1e-6)
+    assert equal == (sigma == 1.0)
+
+
+def test_a_gradient_equal_to_the_average_gives_no_displacement():
+    tx, params = sam_jax.friendly_sam(0.1), jnp.ones(2)
+    state, grads = tx.init(params), jnp.array([3.0, 4.0])
+    lengths = []
+    for _ in range(3):
+        _, state = tx.update(grads, state, params, grad_fn=lambda w: w)
+        lengths.append(float(sam_jax.diagnostics(state)["perturbation_norm"]))
+    assert lengths == pytest.approx([0.1, 0.0, 0.0], rel=1e-6)

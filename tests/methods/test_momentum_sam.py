@@ -1,0 +1,148 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import sam_jax
+from tests.methods import problems
+from tests.methods.traits import Traits
+
+# The caller's gradient is the only one.
+TRAITS = Traits(calls=5, needs=("params",), pair=False)
+
+CURVATURE = np.array([1.0, 3.0])
+
+
+def quadratic(w):
+    return jnp.sum(jnp.asarray(CURVATURE) * jnp.square(w)) / 2
+
+
+def run(tx, loss, params, steps):
+    """The weights to evaluate and the parameters held, after each update."""
+    step = jax.jit(problems.make_step(tx, loss))
+    state, weights, held = tx.init(params), [], []
+    for _ in range(steps):
+        params, state = step(params, state)
+        held.append(params)
+        weights.append(sam_jax.momentum_sam_eval_params(state, params))
+    return weights, held
+
+
+@pytest.mark.usefixtures("float64")
+def test_recursion_on_a_quadratic():
+    # v <- 0.9 v + A (w - rho v / |v|), w <- w - lr v, with A = diag(1, 3).
+    rho, w, v = 0.3, np.array([1.0, -1.0]), np.zeros(2)
+    weights, held = run(
+        sam_jax.momentum_sam(0.1, rho), quadratic, jnp.asarray(w), steps=10
+    )
+    e = np.zeros(2)
+    for seen, seen_held in zip(weights, held, strict=True):
+        v = 0.9 * v + CURVATURE * (w + e)
+        w, e = w - 0.1 * v, -rho * v / np.linalg.norm(v)
+        np.testing.assert_allclose(seen, w, rtol=1e-12)
+        np.testing.assert_allclose(seen_held, w + e, rtol=1e-12)
+
+
+@pytest.mark.usefixtures("float64")
+def test_around_adamw_the_momentum_is_mu():
+    # A first step of Adam is lr * sign(g), and mu = 0.1 g; decay acts at w.
+    w, lr, rho = np.array([1.0, -2.0]), 0.01, 0.3
+    base = lambda rate: optax.adamw(rate, weight_decay=0.5, eps=0.0)  # noqa: E731
+    tx = sam_jax.momentum_sam(lr, rho, base=base)
+    [weights], [held] = run(tx, quadratic, jnp.asarray(w), steps=1)
+    g = CURVATURE * w
+    expected = w - lr * (np.sign(g) + 0.5 * w)
+    np.testing.assert_allclose(weights, expected, rtol=1e-12)
+    np.testing.assert_allclose(held, expected - rho * g / np.linalg.norm(g), rtol=1e-12)
+
+
+@pytest.mark.usefixtures("float64")
+def test_the_radius_does_not_move_the_weights():
+    # Under a constant gradient w must not depend on rho, however that changes.
+    gradient = jnp.array([1.0, -2.0])
+    loss = lambda w: jnp.sum(gradient * w)  # noqa: E731
+    rho = lambda count: 0.5 * (1 + count % 3)  # noqa: E731
+    weights, held = run(sam_jax.momentum_sam(0.1, rho), loss, jnp.zeros(2), steps=6)
+    plain = problems.trajectory(
+        optax.sgd(0.1, momentum=0.9), loss, jnp.zeros(2), steps=6
+    )
+    np.testing.assert_allclose(weights, plain, rtol=1e-13)
+    distances = np.linalg.norm(np.array(held) - np.array(plain), axis=1)
+    np.testing.assert_allclose(distances, [0.5, 1.0, 1.5] * 2, rtol=1e-12)
+
+
+@pytest.mark.usefixtures("float64")
+def test_learning_rate_zero_leaves_the_weights():
+    start = jnp.array([1.0, -2.0])
+    weights, held = run(sam_jax.momentum_sam(0.0, 0.5), quadratic, start, steps=20)
+    np.testing.assert_allclose(weights, [start] * 20, rtol=1e-14)
+    distances = np.linalg.norm(np.array(held) - start, axis=1)
+    np.testing.assert_allclose(distances, 0.5, rtol=1e-13)
+
+
+def test_takes_no_second_gradient():
+    tx, params = sam_jax.momentum_sam(0.1), problems.network()
+    updates, state = tx.update(params, tx.init(params), params)
+    assert jax.tree.structure(updates) == jax.tree.structure(params)
+    assert list(sam_jax.diagnostics(state)) == ["grad_norm", "perturbation_norm"]
+
+
+def test_diagnostics_tell_the_displacement_that_is_left():
+    tx, params = sam_jax.momentum_sam(0.1, 0.7), jnp.array([3.0, 4.0])
+    _, state = tx.update(params, tx.init(params), params)
+    assert sam_jax.diagnostics(state) == pytest.approx(
+        {"grad_norm": 5.0, "perturbation_norm": 0.7}
+    )
+    # Where no gradient has come yet there is no momentum.
+    zero = jnp.zeros(2)
+    _, state = tx.update(zero, tx.init(params), params)
+    assert sam_jax.diagnostics(state)["perturbation_norm"] == 0
+
+
+@pytest.mark.parametrize("form", ["tree", "function"])
+def test_mask_displaces_some_parameters_only(form):
+    params = {"kernel": jnp.array([[3.0, 4.0]]), "bias": jnp.array([2.0])}
+    tree = {"kernel": True, "bias": False}
+    mask = tree if form == "tree" else lambda _: tree
+    tx = sam_jax.momentum_sam(0.1, 0.5, mask=mask)
+    updates, state = tx.update(params, tx.init(params), params)
+    held = optax.apply_updates(params, updates)
+    weights = sam_jax.momentum_sam_eval_params(state, held)
+    np.testing.assert_allclose(weights["kernel"], [[2.7, 3.6]], rtol=1e-6)
+    np.testing.assert_allclose(held["kernel"], [[2.4, 3.2]], rtol=1e-6)
+    assert held["bias"] == weights["bias"] == pytest.approx(1.8)
+
+
+def test_eval_params_finds_the_state_in_any_chain():
+    params = problems.network()
+    inner = optax.inject_hyperparams(sam_jax.momentum_sam, static_args=("base",))
+    tx = optax.chain(optax.clip_by_global_norm(1.0), inner(0.1, rho=0.5))
+    updates, state = tx.update(params, tx.init(params), params)
+    held = optax.apply_updates(params, updates)
+    weights = jax.jit(sam_jax.momentum_sam_eval_params)(state, held)
+    assert float(optax.tree.norm(optax.tree.sub(held, weights))) == pytest.approx(0.5)
+
+
+def test_eval_params_refuses_other_states():
+    params = problems.network()
+    with pytest.raises(ValueError, match="needs the state of one momentum_sam, got 0"):
+        sam_jax.momentum_sam_eval_params(optax.sgd(0.1).init(params), params)
+    state = sam_jax.momentum_sam(0.1).init(params)
+    with pytest.raises(ValueError, match="got 2"):
+        sam_jax.momentum_sam_eval_params((state, state), params)
+
+
+def test_a_base_without_momentum_is_refused():
+    tx = sam_jax.momentum_sam(0.1, base=optax.sgd)
+    with pytest.raises(ValueError, match="^base must keep a momentum"):
+        tx.init(problems.network())
+
+
+def test_parameters_may_be_called_like_the_momentum():
+    params = {"mu": jnp.array([3.0]), "trace": {"mu": jnp.array([4.0])}}
+    for base in (sam_jax.methods.core.momentum_sgd, optax.adam):
+        tx = sam_jax.momentum_sam(0.0, 0.5, base=base)
+        updates, _ = tx.update(params, tx.init(params), params)
+        np.testing.assert_allclose(updates["mu"], [-0.3], rtol=1e-5)
+        np.testing.assert_allclose(updates["trace"]["mu"], [-0.4], rtol=1e-5)

@@ -1,0 +1,114 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import sam_jax
+from sam_jax.methods import core
+from tests.methods import problems
+
+MATRIX = np.array([[3.0, 1.0, 0.0], [1.0, 2.0, -0.5], [0.0, -0.5, 1.0]])
+START = np.array([1.0, -2.0, 0.5])
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("project", [True, False])
+@pytest.mark.parametrize("unroll", [True, False])
+def test_closed_form_on_a_quadratic(project, unroll, monkeypatch):
+    # e <- e + rho A (w + e) / |A (w + e)|, shortened to rho if it is longer.
+    monkeypatch.setattr(core, "unroll", lambda: unroll)
+    w, rho, steps, t = START, 0.4, 4, 0.1
+    tx = optax.chain(
+        sam_jax.multistep_sam(rho, steps=steps, project=project), optax.sgd(t)
+    )
+    loss = problems.quadratic(MATRIX)
+    for seen in problems.trajectory(tx, loss, jnp.asarray(START), steps=10):
+        e = np.zeros(3)
+        for _ in range(steps):
+            g = MATRIX @ (w + e)
+            e = e + rho * g / np.linalg.norm(g)
+            if project:
+                e = e * min(1, rho / np.linalg.norm(e))
+        w = w - t * MATRIX @ (w + e)
+        np.testing.assert_allclose(seen, w, rtol=1e-11)
+
+
+@pytest.mark.parametrize("project", [True, False])
+def test_one_step_is_sam(project):
+    def run(direction):
+        tx = optax.chain(direction, optax.sgd(0.1, momentum=0.9))
+        args = (problems.network_loss, problems.network(), (problems.batch(),), 5)
+        return jax.tree.leaves(problems.trajectory(tx, *args))
+
+    ours = run(sam_jax.multistep_sam(0.3, steps=1, project=project))
+    for x, y in zip(ours, run(sam_jax.sam(0.3)), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.usefixtures("float64")
+def test_many_steps_find_the_worst_point_of_the_ball(monkeypatch):
+    # On a quadratic it is known: w + e with A (w + e) = mu e, |e| = rho, and the
+    # largest such mu, which is above the top eigenvalue.
+    monkeypatch.setattr(core, "unroll", lambda: False)
+    rho, w = 0.5, START
+
+    def direction(steps):
+        tx, params = sam_jax.multistep_sam(rho, steps=steps), jnp.asarray(w)
+        grad_fn = jax.grad(problems.quadratic(MATRIX))
+        d, _ = tx.update(grad_fn(params), tx.init(params), params, grad_fn=grad_fn)
+        return d
+
+    low, high = np.linalg.eigvalsh(MATRIX)[-1], 100.0
+    for _ in range(200):  # |e(mu)| = |(mu - A)^-1 A w| falls with mu
+        mu = (low + high) / 2
+        e = np.linalg.solve(mu * np.eye(3) - MATRIX, MATRIX @ w)
+        low, high = (mu, high) if np.linalg.norm(e) > rho else (low, mu)
+    worst = MATRIX @ (w + e)
+    np.testing.assert_allclose(direction(steps=200), worst, rtol=1e-9)
+    assert np.abs(direction(steps=1) - worst).max() > 1e-2
+
+
+@pytest.mark.parametrize("steps, project, length", [(3, True, 0.2), (3, False, 0.6)])
+def test_length_of_the_displacement_along_a_constant_gradient(steps, project, length):
+    tx, params = sam_jax.multistep_sam(0.2, steps=steps, project=project), jnp.zeros(2)
+    grads, state = jnp.array([3.0, 4.0]), tx.init(params)
+    _, state = tx.update(grads, state, params, grad_fn=lambda w: grads)
+    seen = sam_jax.diagnostics(state)["perturbation_norm"]
+    assert seen == pytest.approx(length, rel=1e-6)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_takes_one_gradient_per_step_and_one_at_the_end(steps):
+    tx, params = sam_jax.multistep_sam(steps=steps), problems.network()
+    calls = []
+
+    def loss(params, batch):
+        jax.debug.callback(lambda: calls.append(1))
+        return problems.network_loss(params, batch)
+
+    step = jax.jit(problems.make_step(tx, loss))
+    step(params, tx.init(params), problems.batch())
+    jax.effects_barrier()
+    assert len(calls) == steps + 1
+
+
+def test_a_mask_holds_in_every_step():
+    params, seen = {"kernel": jnp.ones(2), "bias": jnp.ones([])}, []
+
+    def grad_fn(weights):
+        jax.debug.callback(lambda bias: seen.append(float(bias)), weights["bias"])
+        return weights
+
+    mask = {"kernel": True, "bias": False}
+    tx = sam_jax.multistep_sam(0.5, steps=3, mask=mask)
+    d, _ = tx.update(params, tx.init(params), params, grad_fn=grad_fn)
+    jax.effects_barrier()
+    assert seen == [1.0, 1.0, 1.0]
+    np.testing.assert_allclose(d["kernel"], 1 + 0.5 / 2**0.5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [0, 1.5, True, lambda count: 1])
+def test_steps_must_be_an_integer(steps):
+    with pytest.raises(ValueError, match=r"^steps must be an integer >= 1, got"):
+        sam_jax.multistep_sam(steps=steps)

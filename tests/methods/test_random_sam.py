@@ -1,0 +1,148 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import sam_jax
+from tests.methods import problems
+from tests.methods.traits import Traits
+
+# The clean forward and backward pass run as well if the loss has a side effect, as the
+# one that counts has; the FLOPs show that they are dropped otherwise.
+TRAITS = Traits(calls=15, unused_gradient=True)
+
+MATRIX = np.array([[3.0, 1.0, 0.0], [1.0, 2.0, -0.5], [0.0, -0.5, 1.0]])
+START = np.array([1.0, -2.0, 0.5])
+
+
+def points(tx, params, grad_fn=jax.tree_util.Partial(lambda w: w), **keywords):
+    """Where an update takes its two gradients: w + Delta and w + displacement."""
+    seen = []
+
+    def recorded(weights):
+        seen.append(weights)
+        return grad_fn(weights)
+
+    tx.update(params, tx.init(params), params, grad_fn=recorded, **keywords)
+    return seen
+
+
+def noise_of(params, **coefficients):
+    [smooth, _] = points(sam_jax.random_sam(**coefficients), params)
+    return jax.tree.map(jnp.subtract, smooth, params)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("lam", [0.0, 0.3, 2.0])
+def test_closed_form_on_a_quadratic(lam):
+    # From the noise D of the update, as the first call of grad_fn shows it:
+    #     e = rho (D + lam A (w + D)) / |...|, the direction is A (w + e).
+    rho, w = 0.4, jnp.asarray(START)
+    tx = sam_jax.random_sam(rho, sigma=0.2, lam=lam)
+    grad_fn = jax.grad(problems.quadratic(MATRIX))
+    smooth, _ = points(tx, w, grad_fn)
+    d, state = tx.update(jnp.full(3, jnp.nan), tx.init(w), w, grad_fn=grad_fn)
+    delta = np.asarray(smooth) - START
+    u = delta + lam * MATRIX @ (START + delta)
+    e = rho * u / np.linalg.norm(u)
+    np.testing.assert_allclose(d, MATRIX @ (START + e), rtol=1e-12)
+    seen = sam_jax.diagnostics(state)
+    norm = np.linalg.norm(MATRIX @ (START + delta))
+    assert seen["grad_norm"] == pytest.approx(norm, rel=1e-6)
+    assert seen["perturbation_norm"] == pytest.approx(rho, rel=1e-6)
+
+
+@pytest.mark.parametrize("noise", ["filter", "tensor", "plain"])
+def test_without_noise_it_is_sam(noise):
+    def run(direction):
+        tx = optax.chain(direction, optax.sgd(0.1, momentum=0.9))
+        args = (problems.network_loss, problems.network(), (problems.batch(),), 5)
+        return jax.tree.leaves(problems.trajectory(tx, *args))
+
+    ours = run(sam_jax.random_sam(0.3, sigma=0.0, noise=noise))
+    for x, y in zip(ours, run(sam_jax.sam(0.3)), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-6)
+
+
+def test_filter_noise_has_the_norm_of_the_filter_as_deviation():
+    # Four outputs whose filters, of 3 * 3 * 500 weights, have the norms 1, 2, 3 and 0.
+    filters = np.random.default_rng(0).normal(size=(3, 3, 500, 4))
+    norms = np.array([1.0, 2.0, 3.0, 0.0])
+    filters *= norms / np.sqrt(np.sum(filters**2, axis=(0, 1, 2)))
+    vector = jnp.asarray(np.repeat([0.0, -1.0, 2.0], 5000), jnp.float32)
+    params = {"kernel": jnp.asarray(filters, jnp.float32), "vector": vector}
+    noise = noise_of(params, sigma=0.1)
+    deviations = np.std(noise["kernel"], axis=(0, 1, 2))
+    np.testing.assert_allclose(deviations, 0.1 * norms, rtol=0.05)
+    deviations = np.std(np.reshape(noise["vector"], (3, 5000)), axis=1)
+    np.testing.assert_allclose(deviations, [0.0, 0.1, 0.2], rtol=0.05)
+    assert abs(np.mean(noise["kernel"][..., 0])) < 0.01
+    scalar = [
+        float(noise_of({"scale": jnp.float32(-2.0)}, sigma=0.1, seed=seed)["scale"])
+        for seed in range(200)
+    ]
+    assert np.std(scalar) == pytest.approx(0.2, rel=0.2)
+
+
+def test_tensor_noise_has_exactly_the_relative_length():
+    params = {"a": jnp.full((10, 4), 3.0), "b": jnp.full(5, 0.1), "zero": jnp.zeros(3)}
+    noise = noise_of(params, sigma=0.1, noise="tensor")
+    for key, leaf in params.items():
+        length = 0.1 * np.linalg.norm(leaf)
+        assert np.linalg.norm(noise[key]) == pytest.approx(length, rel=1e-5)
+
+
+def test_plain_noise_does_not_look_at_the_weights():
+    params = {"large": jnp.full((100, 50), 8.0), "zero": jnp.zeros(5000)}
+    noise = noise_of(params, sigma=0.5, noise="plain")
+    for leaf in noise.values():
+        assert np.std(leaf) == pytest.approx(0.5, rel=0.05)
+
+
+def test_noise_is_new_in_every_update_and_repeats_with_seed_and_key():
+    tx, params = sam_jax.random_sam(sigma=0.1), jnp.ones(3)
+
+    def first_point(tx, count, **keywords):
+        seen = []
+        state = tx.init(params)._replace(count=jnp.int32(count))
+        tx.update(
+            params,
+            state,
+            params,
+            grad_fn=lambda w: seen.append(w) or w,
+            **keywords,
+        )
+        return tuple(np.asarray(seen[0]))
+
+    key = jax.random.key(5)
+    other = sam_jax.random_sam(sigma=0.1, seed=1)
+    draws = [
+        first_point(tx, 0),
+        first_point(tx, 1),
+        first_point(other, 0),
+        first_point(tx, 0, key=key),
+        first_point(other, 0, key=key),
+        first_point(tx, 0, key=jax.random.key(6)),
+    ]
+    assert len(set(draws)) == len(draws)
+    assert first_point(tx, 1) == draws[1]
+    assert first_point(tx, 7, key=key) == draws[3]  # the key is the update's own
+
+
+def test_a_mask_keeps_the_others_free_of_noise():
+    params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
+    tx = sam_jax.random_sam(0.5, sigma=0.3, mask={"kernel": True, "bias": False})
+    for weights in points(tx, params):
+        np.testing.assert_array_equal(weights["bias"], params["bias"])
+        assert np.all(weights["kernel"] != 1)
+    # The gradient of the others takes no part in the norm either.
+    e = np.asarray(points(tx, params)[1]["kernel"]) - 1
+    assert np.linalg.norm(e) == pytest.approx(0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize("noise", ["Filter", "", None, 1])
+def test_other_noise_is_refused(noise):
+    match = r"^noise must be one of 'filter', 'tensor', 'plain', got "
+    with pytest.raises(ValueError, match=match):
+        sam_jax.random_sam(noise=noise)

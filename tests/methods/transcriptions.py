@@ -1,0 +1,513 @@
+"""Every method once more, from its paper's formula, in plain NumPy.
+
+They share nothing with the library: no code, and no JAX. The weights are one flat
+vector, so that a formula reads as on paper; where a method looks at layers, its parts
+are `Network.leaves`. A transcription is a generator of the weights after each update ::
+
+    name(objectives, w, learning_rate, base, **coefficients)
+
+with one objective (a batch) per update. Methods that end in a direction are written as
+that direction, and `descend` follows it.
+"""
+
+import functools
+
+import numpy as np
+
+# ── Problem ──────────────────────────────────────────────────────────────────────────
+
+
+class Network:
+    """The network of ``problems.network_loss`` on one batch, differentiated by hand.
+
+    ``F = sum_j tanh(x K)_j + b``, ``L = mean (F - y)^2``; the flat weights are the
+    leaf ``bias``, then the leaf ``kernel``, as JAX sorts them.
+    """
+
+    leaves = ((slice(0, 1), ()), (slice(1, 13), (3, 4)))
+
+    def __init__(self, inputs, targets):
+        self.inputs, self.targets = inputs, targets
+
+    def _hidden(self, w):
+        return np.tanh(self.inputs @ w[1:].reshape(3, 4))
+
+    def outputs(self, w):
+        return self._hidden(w).sum(axis=1) + w[0]
+
+    def losses(self, w):
+        return (self.outputs(w) - self.targets) ** 2
+
+    def loss(self, w):
+        return self.losses(w).mean()
+
+    def jacobian(self, w):
+        """Of the outputs: [examples, weights]."""
+        slope = 1 - self._hidden(w) ** 2
+        kernel = self.inputs[:, :, None] * slope[:, None, :]
+        return np.hstack([np.ones((len(slope), 1)), kernel.reshape(len(slope), -1)])
+
+    def cotangent(self, w):
+        """Gradient of the mean loss with respect to the outputs."""
+        return 2 * (self.outputs(w) - self.targets) / len(self.targets)
+
+    def grad(self, w):
+        return self.cotangent(w) @ self.jacobian(w)
+
+    def only(self, rows):
+        """The same network on these examples of the batch."""
+        return Network(self.inputs[rows], self.targets[rows])
+
+    def hessian(self, w, step=1e-5):
+        columns = [
+            (self.grad(w + step * unit) - self.grad(w - step * unit)) / (2 * step)
+            for unit in np.eye(len(w))
+        ]
+        hessian = np.array(columns)
+        return (hessian + hessian.T) / 2
+
+
+# ── Parts ────────────────────────────────────────────────────────────────────────────
+
+
+def at(coefficient, t):
+    """A coefficient, a number or a function of the updates done, at update ``t``."""
+    return float(coefficient(t)) if callable(coefficient) else coefficient
+
+
+def norm(x):
+    return np.sqrt(np.sum(x * x))
+
+
+def unit(x):
+    return x / norm(x)
+
+
+def layers(values, leaves):
+    """One value per leaf, written to all of its weights."""
+    size = leaves[-1][0].stop
+    whole = np.empty(size)
+    for value, (part, _) in zip(values, leaves, strict=True):
+        whole[part] = value
+    return whole
+
+
+class MomentumSGD:
+    """``v = 0.9 v + g``, ``w - lr v``; the momentum is a parameter."""
+
+    def __init__(self, momentum=0.9):
+        self.momentum, self.v = momentum, 0.0
+
+    def step(self, w, g, lr):
+        self.v = self.momentum * self.v + g
+        return w - lr * self.v
+
+
+class Adam:
+    """Adam (Kingma and Ba, 2015); ``v`` is the first moment."""
+
+    def __init__(self):
+        self.v, self.second, self.t = 0.0, 0.0, 0
+
+    def step(self, w, g, lr):
+        self.t += 1
+        self.v = 0.9 * self.v + 0.1 * g
+        self.second = 0.999 * self.second + 0.001 * g**2
+        first = self.v / (1 - 0.9**self.t)
+        return w - lr * first / (np.sqrt(self.second / (1 - 0.999**self.t)) + 1e-8)
+
+
+def descend(transcription):
+    """Follows a direction: ``direction(f, w, t) -> d`` made from the coefficients."""
+
+    @functools.wraps(transcription)
+    def trajectory(objectives, w, learning_rate, base=MomentumSGD, **coefficients):
+        direction, optimizer = transcription(**coefficients), base()
+        for t, f in enumerate(objectives):
+            w = optimizer.step(w, direction(f, w, t), at(learning_rate, t))
+            yield w
+
+    return trajectory
+
+
+# ── Another displacement ─────────────────────────────────────────────────────────────
+
+
+@descend
+def sam(rho=0.05):
+    return lambda f, w, t: f.grad(w + at(rho, t) * unit(f.grad(w)))
+
+
+@descend
+def usam(rho=0.05):
+    return lambda f, w, t: f.grad(w + at(rho, t) * f.grad(w))
+
+
+@descend
+def unified_sam(rho=0.05, lam="1-1/t"):
+    # Steps are counted from 1 in the paper's two schedules.
+    named = {"1/t": lambda t: 1 / (t + 1), "1-1/t": lambda t: 1 - 1 / (t + 1)}
+    lam = named.get(lam, lam) if isinstance(lam, str) else lam
+
+    def direction(f, w, t):
+        g = f.grad(w)
+        share = at(lam, t)
+        return f.grad(w + at(rho, t) * (1 - share + share / norm(g)) * g)
+
+    return direction
+
+
+@descend
+def vasso(rho=0.05, theta=0.9, lam=1.0):
+    e = None
+
+    def direction(f, w, t):
+        nonlocal e
+        g = f.grad(w)
+        e = g if e is None else (1 - at(theta, t)) * e + at(theta, t) * g
+        share = at(lam, t)
+        return f.grad(w + at(rho, t) * (1 - share + share / norm(e)) * e)
+
+    return direction
+
+
+@descend
+def friendly_sam(rho=0.05, sigma=1.0, lam=0.9, include_current=False):
+    m = None
+
+    def direction(f, w, t):
+        nonlocal m
+        g, s, keep = f.grad(w), at(sigma, t), at(lam, t)
+        if m is None:  # the average starts at the first gradient; nothing to subtract
+            m, u = g, g
+        elif include_current:
+            m = keep * m + (1 - keep) * g
+            u = g - s * m
+        else:
+            u = g - s * m
+            m = keep * m + (1 - keep) * g
+        return f.grad(w + at(rho, t) * unit(u))
+
+    return direction
+
+
+@descend
+def asam(rho=0.5, eta=0.01, p=2, layerwise=False, biases=False, leaves=Network.leaves):
+    def metric(w, t):
+        size = layers([norm(w[part]) for part, _ in leaves], leaves)
+        diagonal = (size if layerwise else np.abs(w)) + at(eta, t)
+        weights = layers([len(shape) >= 2 or biases for _, shape in leaves], leaves)
+        return np.where(weights, diagonal, 1.0)
+
+    def direction(f, w, t):
+        g, T = f.grad(w), metric(w, t)
+        if p == 2:
+            return f.grad(w + at(rho, t) * T**2 * g / norm(T * g))
+        return f.grad(w + at(rho, t) * T * np.sign(g))
+
+    return direction
+
+
+@descend
+def fisher_sam(rho=0.1, eta=1.0):
+    def direction(f, w, t):
+        g = f.grad(w)
+        inverse = 1 / (1 + at(eta, t) * g**2)
+        return f.grad(w + at(rho, t) * inverse * g / np.sqrt(g @ (inverse * g)))
+
+    return direction
+
+
+@descend
+def random_sam(draws, rho=0.05, sigma=0.01, lam=1.0, noise="filter"):
+    """``draws``: the standard normal numbers of every update."""
+
+    def spread(w, shape):
+        w = w.reshape(shape)
+        if not shape:
+            return np.abs(w)
+        others = tuple(range(w.ndim - 1))
+        return np.broadcast_to(np.sqrt(np.sum(w**2, axis=others)), shape).ravel()
+
+    def displacement(w, n, s):
+        if noise == "plain":
+            return s * n
+        whole = np.empty_like(w)
+        for part, shape in Network.leaves:
+            if noise == "filter":
+                whole[part] = s * spread(w[part], shape) * n[part]
+            else:
+                whole[part] = s * norm(w[part]) * unit(n[part])
+        return whole
+
+    def direction(f, w, t):
+        delta = displacement(w, draws[t], at(sigma, t))
+        u = delta + at(lam, t) * f.grad(w + delta)
+        return f.grad(w + at(rho, t) * unit(u))
+
+    return direction
+
+
+@descend
+def extragradient(rho=0.05):
+    return lambda f, w, t: f.grad(w - at(rho, t) * f.grad(w))
+
+
+@descend
+def async_sam(rho=0.05, delay=1):
+    past = []
+
+    def direction(f, w, t):
+        past.append(f.grad(w))
+        stale = past[t - delay] if t >= delay else past[t]
+        return f.grad(w + at(rho, t) * unit(stale))
+
+    return direction
+
+
+@descend
+def multistep_sam(rho=0.05, steps=2, project=True):
+    def direction(f, w, t):
+        radius, e = at(rho, t), np.zeros_like(w)
+        for _ in range(steps):
+            e = e + radius * unit(f.grad(w + e))
+            if project:
+                e = e * min(1.0, radius / norm(e))
+        return f.grad(w + e)
+
+    return direction
+
+
+@descend
+def eigen_sam(rho=0.1, alpha=0.2, every=1):
+    """With the exact eigenvector instead of some power steps."""
+    v = None
+
+    def direction(f, w, t):
+        nonlocal v
+        if t % every == 0:
+            values, vectors = np.linalg.eigh(f.hessian(w))
+            v = vectors[:, np.argmax(np.abs(values))]
+        g = unit(f.grad(w))
+        e = g + at(alpha, t) * np.sign(g @ v) * (v - (v @ g) * g)
+        return f.grad(w + at(rho, t) * e)
+
+    return direction
+
+
+def _largest(values, count):
+    mask = np.zeros(len(values))
+    mask[np.argsort(-values)[:count]] = 1
+    return mask
+
+
+@descend
+def sparse_sam(kept, rho=0.05, num_samples=16, every=100):
+    """``kept``: the number of weights in the mask."""
+    mask = None
+
+    def direction(f, w, t):
+        nonlocal mask
+        if t % every == 0:
+            fisher = np.zeros_like(w)
+            for row in range(min(num_samples, len(f.targets))):
+                fisher += f.only([row]).grad(w) ** 2
+            mask = _largest(fisher, kept)
+        return f.grad(w + at(rho, t) * mask * unit(f.grad(w)))
+
+    return direction
+
+
+@descend
+def dynamic_sparse_sam(masks, rho=0.05):
+    """``masks``: that of every update (their rules are tested on their own)."""
+    return lambda f, w, t: f.grad(w + at(rho, t) * masks[t] * unit(f.grad(w)))
+
+
+@descend
+def esam(draws, rho=0.05, beta=0.6, gamma=0.5):
+    """``draws``: uniform numbers of every update; below beta, a weight is perturbed."""
+
+    def direction(f, w, t):
+        kept = draws[t] < at(beta, t)
+        e = at(rho, t) / at(beta, t) * kept * unit(f.grad(w))
+        rise = f.losses(w + e) - f.losses(w)
+        count = max(1, round(gamma * len(rise)))
+        return f.only(np.argsort(-rise)[:count]).grad(w + e)
+
+    return direction
+
+
+# ── Another combination ──────────────────────────────────────────────────────────────
+
+
+@descend
+def gsam(rho=0.05, alpha=0.4):
+    def direction(f, w, t):
+        g = f.grad(w)
+        gp = f.grad(w + at(rho, t) * unit(g))
+        orthogonal = g - (g @ unit(gp)) * unit(gp)
+        return gp - at(alpha, t) * orthogonal
+
+    return direction
+
+
+@descend
+def gnp(rho=0.05, alpha=0.8, normalize_clean=False):
+    def direction(f, w, t):
+        g, a = f.grad(w), at(alpha, t)
+        gp = f.grad(w + at(rho, t) * unit(g))
+        return (1 - a) * (unit(g) if normalize_clean else g) + a * gp
+
+    return direction
+
+
+@descend
+def wsam(rho=0.05, gamma=0.9):
+    def direction(f, w, t):
+        g = f.grad(w)
+        gp = f.grad(w + at(rho, t) * unit(g))
+        a = at(gamma, t) / (1 - at(gamma, t))
+        return (1 - a) * g + a * gp
+
+    return direction
+
+
+@descend
+def stable_sam(rho=0.05):
+    def direction(f, w, t):
+        g = f.grad(w)
+        gp = f.grad(w + at(rho, t) * unit(g))
+        return norm(g) / norm(gp) * gp
+
+    return direction
+
+
+@descend
+def cr_sam(rho=0.1, gamma=0.1, beta=0.1):
+    def direction(f, w, t):
+        g = f.grad(w)
+        e = at(rho, t) * unit(g)
+        plus, minus = f.grad(w + e), f.grad(w - e)
+        curvature, slope = plus + minus - 2 * g, plus - minus
+        return plus + at(gamma, t) * curvature + at(beta, t) * slope
+
+    return direction
+
+
+@descend
+def looksam(rho=0.05, k=5, alpha=0.7, layerwise=False, leaves=Network.leaves):
+    gv = None
+
+    def direction(f, w, t):
+        nonlocal gv
+        g = f.grad(w)
+        if t % k:
+            return g + at(alpha, t) * norm(g) / norm(gv) * gv
+        scale = 1 / norm(g)
+        if layerwise:
+            ratios = [norm(w[part]) / norm(g[part]) for part, _ in leaves]
+            scale = layers(ratios, leaves)
+        gp = f.grad(w + at(rho, t) * scale * g)
+        gv = gp - (g @ gp) / (g @ g) * g
+        return gp
+
+    return direction
+
+
+@descend
+def ae_sam(rho=0.05, threshold=0.0, delta=0.9):
+    mu = variance = 0.0
+
+    def direction(f, w, t):
+        nonlocal mu, variance
+        g, keep = f.grad(w), at(delta, t)
+        mu = keep * mu + (1 - keep) * (g @ g)
+        variance = keep * variance + (1 - keep) * (g @ g - mu) ** 2
+        if g @ g >= mu + at(threshold, t) * np.sqrt(variance):
+            return f.grad(w + at(rho, t) * unit(g))
+        return g
+
+    return direction
+
+
+@descend
+def functional_sam(rho=0.05):
+    def direction(f, w, t):
+        e = at(rho, t) * unit(f.grad(w))
+        return f.cotangent(w) @ f.jacobian(w + e)
+
+    return direction
+
+
+# ── Optimizers of their own ──────────────────────────────────────────────────────────
+
+
+def decoupled_wsam(objectives, w, learning_rate, base=MomentumSGD, rho=0.05, gamma=0.9):
+    optimizer = base()
+    for t, f in enumerate(objectives):
+        g, lr = f.grad(w), at(learning_rate, t)
+        gp = f.grad(w + at(rho, t) * unit(g))
+        a = at(gamma, t) / (1 - at(gamma, t))
+        w = optimizer.step(w, g, lr) - lr * a * (gp - g)
+        yield w
+
+
+def lookbehind(
+    objectives, w, learning_rate, base=MomentumSGD, rho=0.05, k=2, alpha=0.5
+):
+    optimizer = base()
+    for t, f in enumerate(objectives):
+        fast = ascended = w
+        for _ in range(k):
+            ascended = ascended + at(rho, t) * unit(f.grad(ascended))
+            fast = optimizer.step(fast, f.grad(ascended), at(learning_rate, t))
+        w = w + at(alpha, t) * (fast - w)
+        yield w
+
+
+def momentum_sam(
+    objectives, w, learning_rate, base=MomentumSGD, rho=0.3, evaluated=False
+):
+    """The weights that the caller holds, the perturbed ones; or those to evaluate."""
+    optimizer, held = base(), w
+    for t, f in enumerate(objectives):
+        w = optimizer.step(w, f.grad(held), at(learning_rate, t))
+        held = w - at(rho, t) * unit(optimizer.v)
+        yield w if evaluated else held
+
+
+def bsam(
+    objectives,
+    w,
+    learning_rate,
+    draws,
+    num_examples,
+    rho=0.01,
+    weight_decay=1e-4,
+    b1=0.9,
+    b2=0.999,
+    damping=0.1,
+):
+    """``draws``: the standard normal numbers of every update."""
+    m, s = np.zeros_like(w), np.ones_like(w)
+    for t, f in enumerate(objectives):
+        g = f.grad(w + draws[t] / np.sqrt(num_examples * s))
+        gp = f.grad(w + at(rho, t) * g / s)
+        m = b1 * m + (1 - b1) * (gp + weight_decay * w)
+        w = w - at(learning_rate, t) * m / s
+        s = b2 * s + (1 - b2) * (np.sqrt(s * g**2) + damping + weight_decay)
+        yield w
+
+
+def sam_sps(
+    objectives, w, learning_rate=1.0, rho=0.1, lam=1.0, f_min=0.0, weight_decay=0.0
+):
+    for t, f in enumerate(objectives):
+        g, share = f.grad(w), at(lam, t)
+        e = w + at(rho, t) * (1 - share + share / norm(g)) * g
+        gp = f.grad(e)
+        gap = max(0.0, f.loss(e) - f_min - gp @ (e - w))
+        step = min(gap / (gp @ gp), at(learning_rate, t))
+        w = w - step * (gp + weight_decay * w)
+        yield w

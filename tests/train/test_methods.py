@@ -1,0 +1,242 @@
+"""How the trainer drives the methods: cadence, masks, full optimizers, evaluation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import optax.contrib
+import pytest
+
+import sam_jax
+from sam_jax import errors
+from sam_jax.train import optimizer
+from tests.train.test_optimizer import LEARNING_RATE, assert_close, parameters
+
+STEPS_PER_EPOCH = 4  # twelve in a run of three epochs
+
+
+@pytest.fixture
+def make(tiny):
+    def build(method="sam", **settings):
+        plain = {
+            "weight_decay.value": 0.0,
+            "learning_rate": LEARNING_RATE,
+            "schedule.name": "constant",
+            "optimizer.sgd.momentum": 0.0,
+        }
+        return optimizer.make_optimizer(
+            tiny(method, **(plain | settings)), STEPS_PER_EPOCH
+        )
+
+    return build
+
+
+def gradient(params):
+    """Of a quadratic with curvature 2 in every direction."""
+    return jax.tree.map(lambda w: 2 * w, params)
+
+
+def value_and_grad(params):
+    return optax.tree.norm(params, squared=True), gradient(params)
+
+
+def run(opt, steps):
+    """Parameters and state after each of some updates."""
+    params, history = parameters(), []
+    state = opt.tx.init(params)
+    for _ in range(steps):
+        updates, state = opt.tx.update(
+            gradient(params),
+            state,
+            params,
+            grad_fn=gradient,
+            value_and_grad_fn=value_and_grad,
+            num_examples=1000,
+        )
+        params = optax.apply_updates(params, updates)
+        history.append((params, state))
+    return history
+
+
+def perturbed_in(opt, steps):
+    return [
+        bool(sam_jax.diagnostics(state)["perturbation_norm"] > 0)
+        for _, state in run(opt, steps)
+    ]
+
+
+# ── Cadence ──────────────────────────────────────────────────────────────────────────
+
+
+def test_every_k_uses_the_method_in_every_kth_update(make):
+    opt = make(**{"cadence.name": "every_k", "cadence.every_k.k": 3})
+    assert perturbed_in(opt, 7) == [True, False, False, True, False, False, True]
+
+
+def test_late_phase_counts_in_shares_of_the_run(make):
+    settings = {"start": 0.25, "stop": 0.5}  # updates 3, 4, 5 of twelve
+    opt = make(
+        **{f"cadence.late_phase.{k}": v for k, v in settings.items()},
+        **{"cadence.name": "late_phase"},
+    )
+    assert perturbed_in(opt, 8) == [False] * 3 + [True] * 3 + [False] * 2
+
+
+def test_stochastic_uses_the_method_as_often_as_it_should(make):
+    opt = make(**{"cadence.name": "stochastic", "cadence.stochastic.probability": 0.5})
+    assert 5 < sum(perturbed_in(opt, 30)) < 25
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"cadence.name": "everyk"}, r"cadence.name 'everyk'.*every_k"),
+        (
+            {"cadence.name": "every_k", "cadence.every_k.k": 0},
+            r"config.cadence.every_k: k must be an integer >= 1, got 0",
+        ),
+        (
+            {"cadence.name": "late_phase", "cadence.late_phase.start": 1.5},
+            r"config.cadence.late_phase: start must be a share .* got 1.5",
+        ),
+        (
+            {"cadence.name": "stochastic", "cadence.stochastic.probability": -0.1},
+            r"probability must be a number in \[0, 1\]",
+        ),
+    ],
+)
+def test_refuses_cadences(make, settings, message):
+    with pytest.raises(errors.UserError, match=message):
+        make(**settings)
+
+
+def test_refuses_a_cadence_around_a_full_optimizer(make):
+    with pytest.raises(
+        errors.UserError, match=r"momentum_sam takes the step by itself"
+    ):
+        make("momentum_sam", **{"cadence.name": "every_k"})
+
+
+# ── Masks ────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_mask_by_its_name(make):
+    opt = make(**{"method.mask": "weights", "method.rho": 0.5})
+    [(after, _)] = run(opt, 1)
+    before = parameters()
+    kernel = before["kernel"]
+    moved = kernel + 0.5 * kernel / jnp.linalg.norm(kernel)
+    assert_close(after["kernel"], kernel - LEARNING_RATE * 2 * moved)
+    assert_close(after["bias"], before["bias"] * (1 - LEARNING_RATE * 2))
+
+
+def test_refuses_an_unknown_mask(make):
+    with pytest.raises(errors.UserError, match=r"method.mask 'norms'.*norm_layers"):
+        make(**{"method.mask": "norms"})
+
+
+# ── A radius tied to the learning rate ───────────────────────────────────────────────
+
+
+def test_rho_follows_the_learning_rate(make):
+    rho = {"name": "learning_rate", "value": 0.4, "low": 0.1}
+    opt = make("gsam", **{"method.rho": rho, "schedule.name": "linear"})
+    norms = [
+        float(sam_jax.diagnostics(state)["perturbation_norm"])
+        for _, state in run(opt, 12)
+    ]
+    np.testing.assert_allclose(norms, 0.1 + 0.3 * (1 - np.arange(12) / 12), rtol=1e-5)
+
+
+# ── Full optimizers ──────────────────────────────────────────────────────────────────
+
+
+def test_momentum_sam_wraps_the_base_with_its_clipping_and_decay(make):
+    settings = {"weight_decay.value": 0.3, "clip_norm": 0.5, "method.rho": 0.2}
+    opt = make("momentum_sam", **settings, **{"optimizer.sgd.momentum": 0.9})
+    base = optax.chain(
+        optax.clip_by_global_norm(0.5),
+        optax.add_decayed_weights(0.3),
+        optax.sgd(LEARNING_RATE, momentum=0.9),
+    )
+    theirs = sam_jax.momentum_sam(LEARNING_RATE, rho=0.2, base=lambda _: base)
+    params = parameters()
+    state = theirs.init(params)
+    for ours, _ in run(opt, 4):
+        updates, state = theirs.update(gradient(params), state, params)
+        params = optax.apply_updates(params, updates)
+        assert_close(ours, params)
+
+
+@pytest.mark.parametrize("method", ["bsam", "sam_sps"])
+def test_decay_of_the_kind_gradient_goes_into_methods_without_a_base(make, method):
+    opt = make(method, **{"weight_decay.value": 0.3})
+    coefficients = {"rho": 0.05} | ({"num_examples": 1000} if method == "bsam" else {})
+    opt = make(method, **{"weight_decay.value": 0.3, "method.rho": 0.05})
+    theirs = getattr(sam_jax, method)(LEARNING_RATE, weight_decay=0.3, **coefficients)
+    params = parameters()
+    state = theirs.init(params)
+    for ours, _ in run(opt, 3):
+        updates, state = theirs.update(
+            gradient(params),
+            state,
+            params,
+            grad_fn=gradient,
+            value_and_grad_fn=value_and_grad,
+        )
+        params = optax.apply_updates(params, updates)
+        assert_close(ours, params)
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"clip_norm": 1.0}, "bsam takes the step by itself and clips nothing"),
+        (
+            {"weight_decay.value": 0.1, "weight_decay.exclude_bias_and_norm": True},
+            "bsam takes the step by itself and decays every parameter",
+        ),
+    ],
+)
+def test_refuses_what_a_method_without_a_base_cannot_do(make, settings, message):
+    with pytest.raises(errors.UserError, match=message):
+        make("bsam", **settings)
+
+
+# ── Weights to evaluate ──────────────────────────────────────────────────────────────
+
+
+def test_momentum_sam_evaluates_the_weights_without_the_perturbation(make):
+    opt = make("momentum_sam", **{"method.rho": 0.5, "optimizer.sgd.momentum": 0.9})
+    *_, (params, state) = run(opt, 3)
+    clean = opt.eval_params(state, params)
+    distance = optax.tree.norm(optax.tree.sub(clean, params))
+    np.testing.assert_allclose(distance, 0.5, rtol=1e-5)
+    # Near the weights that the base alone would have reached.
+    *_, (base, _) = run(make("none", **{"optimizer.sgd.momentum": 0.9}), 3)
+    assert optax.tree.norm(optax.tree.sub(clean, base)) < 0.3
+
+
+def test_schedule_free_evaluates_its_average(make):
+    opt = make("sam", **{"optimizer.name": "schedule_free_sgd"})
+    *_, (params, state) = run(opt, 5)
+    expected = optax.contrib.schedule_free_eval_params(state[1][2], params)
+    assert_close(opt.eval_params(state, params), expected)
+    assert optax.tree.norm(optax.tree.sub(expected, params)) > 1e-3
+
+
+def test_other_methods_evaluate_the_weights_themselves(make):
+    opt = make("sam")
+    [(params, state)] = run(opt, 1)
+    assert opt.eval_params(state, params) is params
+
+
+# ── In words ─────────────────────────────────────────────────────────────────────────
+
+
+def test_describes_method_cadence_and_optimizer(tiny):
+    config = tiny("sam", **{"cadence.name": "every_k"})
+    words = optimizer.describe(config)
+    assert words["method"] == "sam (eps 1e-12, rho 0.05), every_k (k 5)"
+    assert words["optimizer"].startswith("sgd, learning rate 0.1 (cosine)")
+    assert optimizer.describe(tiny("bsam"))["optimizer"].startswith("its own, ")
