@@ -120,3 +120,58 @@ def test_optax_takes_them():
 def test_bad_arguments_are_refused(make, argument):
     with pytest.raises(ValueError, match=rf"^{argument} must be .*, got "):
         make()
+
+
+# ── Tied to the learning rate ────────────────────────────────────────────────────────
+
+
+def test_tied_to_is_linear_between_the_bounds():
+    # rho = 0.1 + 0.5 (lr - 0.02) / 0.08, lr = 0.1, 0.08, 0.06, 0.04, 0.02.
+    learning_rate = optax.linear_schedule(0.1, 0.02, 4)
+    rho = schedules.tied_to(learning_rate, 0.1, 0.6, lr_min=0.02, lr_max=0.1)
+    seen = [float(rho(count)) for count in range(5)]
+    assert seen == pytest.approx([0.6, 0.475, 0.35, 0.225, 0.1], rel=1e-5)
+
+
+def test_tied_to_stays_within_the_bounds_while_the_rate_does_not():
+    # A warm-up from 0, below lr_min, to a peak above lr_max.
+    learning_rate = optax.linear_schedule(0.0, 0.2, 4)
+    rho = schedules.tied_to(learning_rate, 0.1, 0.6, lr_min=0.05, lr_max=0.15)
+    seen = [float(rho(count)) for count in range(5)]
+    assert seen == pytest.approx([0.1, 0.1, 0.35, 0.6, 0.6], rel=1e-5)
+
+
+@pytest.mark.parametrize("x64, dtype", [(False, jnp.float32), (True, jnp.float64)])
+def test_tied_to_in_a_jitted_step_and_after_a_constant_rate(x64, dtype):
+    with jax.enable_x64(x64), jax.numpy_dtype_promotion("strict"):
+        rho = schedules.tied_to(
+            optax.constant_schedule(0.075), 0.1, 0.6, lr_min=0.05, lr_max=0.1
+        )
+        value = jax.jit(rho)(jnp.array(3, jnp.int32))
+        assert value.dtype == dtype
+        assert float(value) == pytest.approx(0.35, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "change, argument",
+    [
+        ({"learning_rate": 0.1}, "learning_rate"),
+        ({"low": -0.1}, "low"),
+        ({"low": math.nan}, "low"),
+        ({"high": 0.05}, "high"),
+        ({"high": math.inf}, "high"),
+        ({"lr_min": -1.0}, "lr_min"),
+        ({"lr_max": 0.0}, "lr_max"),
+        ({"lr_min": 0.1, "lr_max": 0.1}, "lr_max"),
+    ],
+)
+def test_tied_to_refuses_bad_bounds(change, argument):
+    given = {
+        "learning_rate": optax.constant_schedule(0.1),
+        "low": 0.1,
+        "high": 0.6,
+        "lr_min": 0.01,
+        "lr_max": 0.1,
+    }
+    with pytest.raises(ValueError, match=rf"^{argument} must be .*, got "):
+        schedules.tied_to(**{**given, **change})

@@ -46,8 +46,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--out", type=pathlib.Path, required=True, help="for results")
     parser.add_argument("--runs", type=pathlib.Path, default=pathlib.Path("runs"))
     args, overrides = parser.parse_known_args(argv)
-    cache = os.path.expanduser("~/.cache/sam_jax/xla")
-    jax.config.update("jax_compilation_cache_dir", cache)
+    use_compilation_cache()
     try:
         runs = {
             method: [
@@ -71,6 +70,12 @@ def main(argv: Sequence[str]) -> int:
     draw(runs, args.out / "curves.png", pathlib.Path(args.card).stem)
     print(table(summary))
     return 0
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs where the trainer's command line does."""
+    cache = os.path.expanduser("~/.cache/sam_jax/xla")
+    jax.config.update("jax_compilation_cache_dir", cache)
 
 
 def train(

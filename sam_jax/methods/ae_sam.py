@@ -110,11 +110,15 @@ def ae_sam(
         norm = jnp.minimum(numerics.norm(grads), _LARGEST_NORM)
         square = core.agree(jnp.square(norm)).astype(jnp.float32)
         old = core.value_at(delta, count).astype(jnp.float32)
-        mean = jnp.where(state.started, old * state.mean + (1 - old) * square, square)
+        mean = old * state.mean + (1 - old) * square
         variance = old * state.variance + (1 - old) * jnp.square(square - mean)
         level = core.value_at(threshold, count).astype(jnp.float32)
-        return square >= mean + level * jnp.sqrt(variance), NormStatistics(
-            started=jnp.ones([], bool), mean=mean, variance=variance
+        use = square >= mean + level * jnp.sqrt(variance)
+        # The first time by name: as an equality it would depend on rounding.
+        return ~state.started | use, NormStatistics(
+            started=jnp.ones([], bool),
+            mean=jnp.where(state.started, mean, square),
+            variance=jnp.where(state.started, variance, 0),
         )
 
     return cadence.when(sam(rho, eps=eps, mask=mask), decide, init)

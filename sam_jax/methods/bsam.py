@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sam_jax.methods import checks, core, noise
+from sam_jax.methods import checks, core, noise, numerics
 
 
 class BsamState(NamedTuple):
@@ -117,8 +117,8 @@ def bsam(
     def init_fn(params: optax.Params) -> BsamState:
         return BsamState(
             count=jnp.zeros([], jnp.int32),
-            momentum=jax.tree.map(lambda w: jnp.zeros(w.shape, _wide(w)), params),
-            precision=jax.tree.map(lambda w: jnp.ones(w.shape, _wide(w)), params),
+            momentum=jax.tree.map(lambda w: jnp.zeros_like(numerics.wide(w)), params),
+            precision=jax.tree.map(lambda w: jnp.ones_like(numerics.wide(w)), params),
             diagnostics=core.no_diagnostics(),
         )
 
@@ -147,7 +147,7 @@ def bsam(
             """Computed wide, in the dtypes of the parameters, zero outside the mask."""
             return jax.tree.map(
                 lambda w, flag, *leaves: (
-                    of(*[x.astype(_wide(w)) for x in leaves]).astype(w.dtype)
+                    of(*map(numerics.wide, leaves)).astype(w.dtype)
                     if flag
                     else jnp.zeros_like(w)
                 ),
@@ -172,7 +172,9 @@ def bsam(
 
         # ── Moments and step; what is kept is the devices' mean.
         momentum = jax.tree.map(
-            lambda m, g, w: _mix(old_m, m, _widen(g) + _times(decay, _widen(w))),
+            lambda m, g, w: _mix(
+                old_m, m, numerics.wide(g) + _times(decay, numerics.wide(w))
+            ),
             *(state.momentum, core.agree(perturbed_grads), params),
         )
         steps = jax.tree.map(
@@ -181,11 +183,15 @@ def bsam(
         )
         curvature = core.agree(
             jax.tree.map(
-                lambda s, g: jnp.sqrt(s) * jnp.abs(_widen(g)), state.precision, grads
+                lambda s, g: jnp.sqrt(s) * jnp.abs(numerics.wide(g)),
+                state.precision,
+                grads,
             )
         )
         precision = jax.tree.map(
-            lambda s, c: _mix(old_s, s, c + (floor + decay).astype(c.dtype)),
+            lambda s, c: _mix(
+                old_s, s, c + floor.astype(c.dtype) + decay.astype(c.dtype)
+            ),
             *(state.precision, curvature),
         )
         return steps, BsamState(
@@ -196,14 +202,6 @@ def bsam(
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
-
-
-def _wide(x: jax.Array) -> Any:
-    return jnp.promote_types(x.dtype, jnp.float32)
-
-
-def _widen(x: jax.Array) -> jax.Array:
-    return x.astype(_wide(x))
 
 
 def _times(factor: jax.Array, x: jax.Array) -> jax.Array:

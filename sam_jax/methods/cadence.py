@@ -220,9 +220,12 @@ def _skip(state: optax.OptState, grads: optax.Updates, value: Any) -> optax.OptS
         return isinstance(node, core.Diagnostics)
 
     def advance(path: tuple[Any, ...], node: Any) -> Any:
-        if is_diagnostics(node):
-            return seen
+        if is_diagnostics(node):  # a method may have nothing to tell in some fields
+            told = [field for field, old in node._asdict().items() if old is not None]
+            return node._replace(**{field: getattr(seen, field) for field in told})
         named_count = path and getattr(path[-1], "name", None) == "count"
-        return core.next_count(node) if named_count else node
+        # Not a parameter's field of that name, in an average of gradients.
+        is_count = named_count and jnp.issubdtype(node.dtype, jnp.integer)
+        return core.next_count(node) if is_count else node
 
     return jax.tree_util.tree_map_with_path(advance, state, is_leaf=is_diagnostics)

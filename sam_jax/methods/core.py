@@ -173,6 +173,7 @@ def second_gradient(
             another structure than ``params``.
     """
     require_gradient(params, grad_fn, value_and_grad_fn)
+    assert params is not None
     perturbed = jax.tree.map(lambda w, e: (w + e).astype(w.dtype), params, displacement)
     if value_and_grad_fn is not None:
         loss, grads = value_and_grad_fn(perturbed)

@@ -33,8 +33,8 @@ def dynamic_sparse_sam(
     Two gradients per update; state: one boolean per parameter. The second gradient is a
     full one: nothing is saved by the sparsity itself.
 
-    Use it instead of `sparse_sam` where gradients of single examples cannot be had, or
-    cost too much.
+    Use it where a sparse perturbation is wanted but the gradients of single examples
+    that `sparse_sam` needs cannot be had, or cost too much.
 
     Args:
         rho: radius of the perturbation before the mask, in units of the weights' global
@@ -120,8 +120,12 @@ def _keep_moving(
             size = sparse_masks.size_of(updates, sparsity)
             zeros = sparse_masks.size_of(updates, 0) - size
             ones = jnp.stack([jnp.sum(m) for m in jax.tree.leaves(state.mask)]).sum()
-            dropped = jnp.minimum(jnp.round(rate * ones).astype(jnp.int32), zeros)
-            draws = noise.uniform_like(noise.update_key(seed, state.count, key), updates)
+            dropped = jnp.minimum(
+                jnp.round(rate * ones.astype(jnp.float32)).astype(ones.dtype), zeros
+            )
+            draws = noise.uniform_like(
+                noise.update_key(seed, state.count, key), updates
+            )
             # Not in the running: below every score.
             old = jax.tree.map(
                 lambda g, m: jnp.where(m, jnp.abs(g).astype(jnp.float32), -1),

@@ -171,7 +171,8 @@ def _power_iteration(
 ) -> optax.Updates:
     """The normalized ``H^steps vector``; zero if that is zero."""
 
-    def step(vector: Any, _: None) -> tuple[Any, None]:
+    def step(vector: Any, unused: None) -> tuple[Any, None]:
+        del unused
         _, product = jax.jvp(gradient, (params,), (vector,))
         product = core.agree(product)
         norm = numerics.norm(product)

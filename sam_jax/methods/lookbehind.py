@@ -118,6 +118,7 @@ def lookbehind(
         **extra_args: Any,
     ) -> tuple[optax.Updates, LookbehindState]:
         core.require_gradient(params, grad_fn, value_and_grad_fn)
+        assert params is not None
         # The radius of all ascents of this update is that of the state before it.
         displacement, ascent_state = ascent.update(updates, state.ascent, params)
 
@@ -133,14 +134,16 @@ def lookbehind(
                 value_and_grad_fn=value_and_grad_fn,
                 **extra_args,
             )
-            return optax.tree.add(travelled, step), base_state
+            # In the dtypes of the parameters, also where the base returns wider ones.
+            return numerics.combine((1.0, travelled), (1.0, step)), base_state
 
         def gradient(displacement: optax.Updates) -> tuple[jax.Array, optax.Updates]:
             return core.second_gradient(
                 params, displacement, grad_fn, value_and_grad_fn
             )
 
-        def inner(carry: Any, _: None) -> tuple[Any, None]:
+        def inner(carry: tuple[Any, Any, Any], unused: None) -> tuple[Any, None]:
+            del unused
             displacement, travelled, base_state = carry
             _, grads = gradient(displacement)
             travelled, base_state = descend(travelled, base_state, grads)

@@ -77,5 +77,7 @@ def _layer_and_leaf(path: tuple[Any, ...]) -> list[str]:
     """The last two names of a path: a parameter's own, and that of its layer."""
     # Haiku's names of modules are paths themselves; NNX wraps a leaf in a ``value``;
     # a number is a place in a list.
-    whole = jax.tree_util.keystr(path, simple=True, separator="/").removesuffix("/value")
+    whole = jax.tree_util.keystr(path, simple=True, separator="/").removesuffix(
+        "/value"
+    )
     return [name for name in re.split(r"[/.]", whole) if not name.isdigit()][-2:]

@@ -19,7 +19,7 @@ class MomentumSamState(NamedTuple):
         count: updates done so far. Scalar, int32.
         base: state of the base optimizer, with the momentum v.
         factors: rho / ||v||, by which the parameters are displaced along -v now; a
-            float32 scalar for every leaf, zero for those that the mask leaves out.
+            scalar for every leaf, float32 or wider, zero outside the mask.
         diagnostics: what the last update saw.
     """
 
@@ -103,7 +103,7 @@ def momentum_sam(
         return MomentumSamState(
             count=jnp.zeros([], jnp.int32),
             base=base_state,
-            factors=jax.tree.map(lambda _: jnp.zeros([], jnp.float32), params),
+            factors=jax.tree.map(lambda w: jnp.zeros([], _wide_dtype(w)), params),
             diagnostics=_without_pair(core.no_diagnostics()),
         )
 
@@ -126,20 +126,24 @@ def momentum_sam(
         )
         radius = core.value_at(rho, state.count).astype(norm.dtype)
         factor = radius * numerics.safe_inverse(norm, eps)
+        # Not their product, which is no number where the momentum overflows.
+        length = radius * jnp.minimum(norm / jnp.maximum(eps, 1e-30), 1)
         new_state = MomentumSamState(
             count=core.next_count(state.count),
             base=base_state,
             factors=jax.tree.map(
-                lambda flag: factor.astype(jnp.float32) * flag, keep
+                lambda w, flag: (factor if flag else 0 * factor).astype(_wide_dtype(w)),
+                *(params, keep),
             ),
-            diagnostics=_without_pair(
-                core.observe_unperturbed(grads, None)
-            )._replace(
-                perturbation_norm=(factor * norm).astype(jnp.float32)
+            diagnostics=_without_pair(core.observe_unperturbed(grads, None))._replace(
+                perturbation_norm=length.astype(jnp.float32)
             ),
         )
         updates = jax.tree.map(
-            lambda step, e, e_old: step + e - e_old, steps, _displacement(new_state), old
+            lambda step, e, e_old: step + e - e_old,
+            steps,
+            _displacement(new_state),
+            old,
         )
         return updates, new_state
 
@@ -178,6 +182,10 @@ def momentum_sam_eval_params(
             f"{len(found)} of them"
         )
     return jax.tree.map(jnp.subtract, params, _displacement(found[0]))
+
+
+def _wide_dtype(x: jax.Array) -> Any:
+    return numerics.wide(x).dtype
 
 
 def _displacement(state: MomentumSamState) -> Any:

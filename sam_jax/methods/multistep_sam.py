@@ -105,7 +105,7 @@ def _climb(
             inverse = numerics.safe_inverse(numerics.norm(grads), eps)
             return numerics.multiply(numerics.multiply(grads, inverse), radius)
 
-        def climb(displacement: Any, _: None) -> tuple[Any, None]:
+        def climb(displacement: Any, nothing: None) -> tuple[Any, None]:
             _, grads = core.second_gradient(
                 params, displacement, grad_fn, value_and_grad_fn
             )
@@ -114,7 +114,7 @@ def _climb(
                 inverse = numerics.safe_inverse(numerics.norm(displacement))
                 factor = jnp.minimum(1, radius.astype(inverse.dtype) * inverse)
                 displacement = numerics.multiply(displacement, factor)
-            return displacement, None
+            return displacement, nothing
 
         displacement, _ = jax.lax.scan(
             climb, along(updates), length=steps - 1, unroll=core.unroll()

@@ -76,8 +76,9 @@ def orthogonal(a: Any, b: Any) -> Any:
         [1. 0.]
     """
     inverse = safe_inverse(norm(b))
-    along = dot(a, multiply(b, inverse))
-    return combine((1.0, a), (-along * inverse, b))
+    # Not <a, b> / |b|^2, whose parts leave the range where the lengths are far apart.
+    unit = jax.tree.map(lambda x: wide(x) * inverse.astype(wide(x).dtype), b)
+    return combine((1.0, a), (-dot(a, unit), unit))
 
 
 def dot(a: Any, b: Any) -> jax.Array:

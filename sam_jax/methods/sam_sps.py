@@ -135,7 +135,9 @@ def sam_sps(
         inverse = numerics.safe_inverse(numerics.norm(grads), eps)
         polyak = excess * inverse * inverse
         step = jnp.minimum(polyak, cap.astype(polyak.dtype))
-        steps = numerics.combine((-step, grads), (-step * decay, params))
+        steps = numerics.combine(
+            (-step, grads), (-step * decay.astype(step.dtype), params)
+        )
         return steps, SamSpsState(
             count=core.next_count(state.count),
             ascent=ascent_state,

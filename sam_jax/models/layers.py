@@ -21,6 +21,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from sam_jax.models import convolution
+
 
 def scaled_normal(scale: float, mode: str) -> nn.initializers.Initializer:
     """Normal weights of variance ``scale / fan``.
@@ -72,6 +74,7 @@ def conv(features: int, kernel: int, stride: int = 1, *, dtype: str) -> nn.Conv:
         use_bias=False,
         kernel_init=scaled_normal(2.0, "fan_out"),
         dtype=dtype,
+        conv_general_dilated=convolution.conv_general_dilated,
     )
 
 

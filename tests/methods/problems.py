@@ -182,5 +182,6 @@ def perturbed_params(tx, grads, state, params, **keywords):
         "example_losses": jnp.zeros(4),
         "example_losses_fn": lambda weights: jnp.zeros(4),
     }
-    tx.update(grads, state, params, **(functions | keywords))
+    with jax.disable_jit():  # a branch of a cond would see tracers
+        tx.update(grads, state, params, **(functions | keywords))
     return seen[-1]

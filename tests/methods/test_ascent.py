@@ -95,3 +95,60 @@ def test_bad_coefficients_are_refused(bad):
             make(bad)
     with pytest.raises(ValueError, match=r"^lam must be a number in \[0, 1\]"):
         sam_jax.partially_normalize(1.1)
+
+
+# ── Sizes of the weights ─────────────────────────────────────────────────────────────
+
+
+def weights():
+    return {"kernel": jnp.array([[3.0, -4.0]]), "bias": jnp.array([-2.0])}
+
+
+@pytest.mark.parametrize(
+    "form, kernel, bias",
+    [
+        ({}, [[3.5, 4.5]], [1.0]),
+        ({"biases": True}, [[3.5, 4.5]], [2.5]),
+        ({"layerwise": True}, [[5.5, 5.5]], [1.0]),
+        ({"layerwise": True, "biases": True}, [[5.5, 5.5]], [2.5]),
+    ],
+    ids=str,
+)
+def test_weights_are_scaled_by_their_sizes_and_biases_on_demand(form, kernel, bias):
+    params = weights()
+    block = sam_jax.scale_by_weights(eta=0.5, **form)
+    ones = jax.tree.map(jnp.ones_like, params)
+    scaled, _ = block.update(ones, block.init(params), params)
+    assert_close(scaled, {"kernel": np.array(kernel), "bias": np.array(bias)})
+    # T^2 g / |T g| for g = 1
+    T = np.append(*jax.tree.leaves(scaled))
+    block = sam_jax.normalize_by_weights(eta=0.5, **form)
+    unit, _ = block.update(ones, block.init(params), params)
+    expected = T**2 / np.linalg.norm(T)
+    np.testing.assert_allclose(np.append(*jax.tree.leaves(unit)), expected, rtol=1e-6)
+
+
+def test_steepest_is_the_farthest_point_of_the_ellipsoid():
+    g, axes = np.array([[1.0, -2.0, 0.0], [2.0, 0.5, 3.0]], np.float32)
+    point = np.asarray(ascent.steepest(jnp.asarray(g), jnp.asarray(axes)))
+    assert np.linalg.norm(point / axes) == pytest.approx(1, rel=1e-6)
+    others = np.random.default_rng(0).normal(size=(1000, 3))
+    others *= axes / np.linalg.norm(others, axis=1, keepdims=True)
+    assert np.all(others @ g < point @ g)
+    nothing = ascent.steepest(jnp.zeros(3), jnp.asarray(axes))
+    np.testing.assert_array_equal(nothing, np.zeros(3))
+
+
+def test_weights_of_zero_size_give_zero():
+    params = {"kernel": jnp.zeros((2, 2))}
+    grads = {"kernel": jnp.ones((2, 2))}
+    block = sam_jax.normalize_by_weights(eta=0.0)
+    unit, _ = block.update(grads, block.init(params), params)
+    np.testing.assert_array_equal(unit["kernel"], np.zeros((2, 2)))
+
+
+@pytest.mark.parametrize("bad", [-0.1, float("nan"), float("inf"), "?", lambda n: 1.0])
+def test_a_bad_eta_is_refused(bad):
+    for make in (sam_jax.scale_by_weights, sam_jax.normalize_by_weights):
+        with pytest.raises(ValueError, match=r"^eta must be a finite number >= 0"):
+            make(bad)

@@ -1,3 +1,5 @@
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -65,5 +67,47 @@ def test_values_that_are_not_known_yet_pass():
 @pytest.mark.parametrize("name", methods.names())
 def test_a_floor_is_no_schedule(name):
     """It would fail at the first update, far from where it was written."""
-    with pytest.raises(ValueError, match="eps must be a finite number >= 0, not a"):
-        methods.factory(name)(eps=lambda count: 1e-12)
+    factory = methods.factory(name)
+    is_optimizer = "learning_rate" in inspect.signature(factory).parameters
+    required = {"learning_rate": 0.1} if is_optimizer else {}
+    with pytest.raises(ValueError, match=r"eps must be a finite number >= 0, not a"):
+        factory(eps=lambda count: 1e-12, **required)
+
+
+@pytest.mark.parametrize("value", [3, 4, 10**30, np.int32(3), np.uint8(7)])
+def test_integer_takes_any_large_enough(value):
+    checks.integer("k", value, 3)
+
+
+@pytest.mark.parametrize(
+    "value", [*NO_NUMBERS[:-1], 2, -3, 3.0, np.float32(4), jnp.array(4), np.array([4])]
+)
+def test_integer_refuses_the_rest(value):
+    with pytest.raises(ValueError, match=r"^k must be an integer >= 3, got "):
+        checks.integer("k", value, 3)
+
+
+def test_integer_is_no_schedule_and_not_traced():
+    with pytest.raises(ValueError, match=r"^k must be an integer >= 1, got <function"):
+        checks.integer("k", lambda count: 5, 1)
+
+    def traced(value):
+        checks.integer("k", value, 1)
+        return value
+
+    with pytest.raises(ValueError, match=r"^k must be an integer >= 1, got JitTracer"):
+        jax.jit(traced)(5)
+
+
+@pytest.mark.parametrize("value", ["filter", 2, 2.0, float("inf")])
+def test_one_of_takes_those_allowed(value):
+    checks.one_of("p", value, ("filter", 2, float("inf")))
+
+
+@pytest.mark.parametrize(
+    "value", ["Filter", "", "fil", 3, NAN, None, ["filter"], np.ones(2), lambda c: 2]
+)
+def test_one_of_refuses_the_rest_and_lists_those_allowed(value):
+    message = r"^p must be one of 'filter', 2, inf, got "
+    with pytest.raises(ValueError, match=message):
+        checks.one_of("p", value, ("filter", 2, INF))

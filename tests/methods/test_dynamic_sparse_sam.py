@@ -104,14 +104,12 @@ def test_the_ends_are_sam_and_the_base(sparsity, other):
 
     sparse = sam_jax.dynamic_sparse_sam(0.3, sparsity=sparsity, every=2)
     for x, y in zip(run(sparse), run(other), strict=True):
-        np.testing.assert_array_equal(x, y)
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7)
 
 
 def test_sparsity_is_that_of_the_parameters_kept():
     params = problems.network()
-    tx = sam_jax.dynamic_sparse_sam(
-        sparsity=0.75, mask={"kernel": True, "bias": False}
-    )
+    tx = sam_jax.dynamic_sparse_sam(sparsity=0.75, mask={"kernel": True, "bias": False})
     _, state = tx.update(params, tx.init(params), params, grad_fn=lambda w: w)
     [mask] = jax.tree.leaves(optax.tree.get(state, "mask"))
     assert mask.shape == (3, 4) and mask.sum() == 3
@@ -119,5 +117,5 @@ def test_sparsity_is_that_of_the_parameters_kept():
 
 @pytest.mark.parametrize("value", [0, 2.5, lambda count: 1])
 def test_every_is_an_integer(value):
-    with pytest.raises(ValueError, match="^every must be an integer >= 1, got "):
+    with pytest.raises(ValueError, match=r"^every must be an integer >= 1, got "):
         sam_jax.dynamic_sparse_sam(every=value)

@@ -78,6 +78,21 @@ def test_length_of_the_displacement_along_a_constant_gradient(steps, project, le
     assert seen == pytest.approx(length, rel=1e-6)
 
 
+def test_the_projection_does_not_lengthen_what_is_within_the_ball():
+    # 0.5 (1, 0) + 0.5 (-0.8, 0.6) = (0.1, 0.3)
+    tx, params = sam_jax.multistep_sam(0.5, steps=2), jnp.zeros(2)
+    back = iter([jnp.array([-0.8, 0.6]), jnp.zeros(2)])
+    seen = []
+
+    def grad_fn(weights):
+        seen.append(weights)
+        return next(back)
+
+    with jax.disable_jit():
+        tx.update(jnp.array([1.0, 0.0]), tx.init(params), params, grad_fn=grad_fn)
+    np.testing.assert_allclose(seen, [[0.5, 0.0], [0.1, 0.3]], rtol=1e-6)
+
+
 @pytest.mark.parametrize("steps", [1, 2, 4])
 def test_takes_one_gradient_per_step_and_one_at_the_end(steps):
     tx, params = sam_jax.multistep_sam(steps=steps), problems.network()

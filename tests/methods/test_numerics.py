@@ -105,3 +105,108 @@ def test_multiply_rounds_once_to_the_dtype_of_the_leaf(dtype):
     small, one = numerics.multiply(tree, jnp.float32(2.0**17 / 3))
     assert (small.dtype, one.shape) == (dtype, (2, 1))
     assert small == jnp.asarray(32 / 3, dtype)
+
+
+@settings(max_examples=60, deadline=None)
+@given(vectors, vectors)
+def test_orthogonal_part_agrees_with_numpy(a, b):
+    a, b = np.float32(a), np.float32(b)
+    length = float(b @ b)
+    expected = a - (a @ b) / length * b if length else a
+    part = numerics.orthogonal(tree_of(a), tree_of(b))
+    assert jax.tree.structure(part) == jax.tree.structure(tree_of(a))
+    flat = np.array([part["a"], part["b"][0][0, 0], part["b"][1][0]])
+    np.testing.assert_allclose(flat, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale_a", [1e-30, 1.0, 1e30])
+@pytest.mark.parametrize("scale_b", [1e-30, 1.0, 1e30])
+def test_orthogonal_part_at_any_scale(scale_a, scale_b):
+    # The squares of both leave float32, and so does their inner product.
+    a, b = jnp.array([1.0, 2.0]) * scale_a, jnp.array([0.0, 3.0]) * scale_b
+    part = numerics.orthogonal(a, b)
+    np.testing.assert_allclose(part / scale_a, [1, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
+def test_orthogonal_part_keeps_the_dtype_and_is_rounded_once(dtype):
+    # In float16 the products (1000 * 1000) would be infinite.
+    a, b = jnp.array([1000.0, 0.0], dtype), jnp.array([1000.0, 1000.0], dtype)
+    part = numerics.orthogonal(a, b)
+    assert part.dtype == dtype
+    np.testing.assert_allclose(np.float32(part), [500, -500], rtol=1e-2)
+
+
+def test_orthogonal_to_nothing_is_the_whole():
+    a = jnp.array([1.0, -2.0])
+    np.testing.assert_array_equal(numerics.orthogonal(a, jnp.zeros(2)), a)
+    np.testing.assert_array_equal(numerics.orthogonal(jnp.zeros(2), a), jnp.zeros(2))
+
+
+@settings(max_examples=60, deadline=None)
+@given(vectors, vectors)
+def test_dot_agrees_with_numpy(a, b):
+    product = numerics.dot(tree_of(a), tree_of(b))
+    assert product.dtype == jnp.float32
+    assert float(product) == pytest.approx(np.dot(a, b), abs=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_dot_of_half_precision_is_summed_in_float32(dtype):
+    # 300 squared is beyond float16; ones summed in bfloat16 stop at 256.
+    large, ones = jnp.full(4, 300, dtype), jnp.ones(4097, dtype)
+    assert float(numerics.dot(large, large)) == 4 * 300**2
+    assert float(numerics.dot(ones, ones)) == 4097
+    assert numerics.dot(ones, ones).dtype == jnp.float32
+
+
+@pytest.mark.usefixtures("float64")
+def test_dot_of_mixed_precision_is_taken_in_the_widest():
+    a = [jnp.full(1, 3.0, jnp.float32), jnp.full(1, 1e-9)]
+    b = [jnp.full(1, 1.0, jnp.float32), jnp.full(1, 1.0)]
+    assert numerics.dot(a, b).dtype == jnp.float64
+    assert float(numerics.dot(a, b)) == 3 + 1e-9
+
+
+def test_dot_of_nothing_is_zero():
+    assert numerics.dot({}, {}) == 0
+    assert numerics.dot(jnp.zeros((0, 3)), jnp.zeros((0, 3))) == 0
+
+
+def test_combine_is_the_linear_combination():
+    a, b, c = tree_of([1, 2, 3]), tree_of([10, 20, 30]), tree_of([0.5, 0, -0.5])
+    total = numerics.combine((2.0, a), (jnp.float32(-0.5), b), (4, c))
+    assert jax.tree.structure(total) == jax.tree.structure(a)
+    flat = [float(total["a"]), float(total["b"][0][0, 0]), float(total["b"][1][0])]
+    assert flat == [2 - 5 + 2, 4 - 10, 6 - 15 - 2]
+    assert total["empty"].shape == (0, 2)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
+def test_combine_keeps_the_first_dtype_and_rounds_once(dtype):
+    # 2 * 6e4 is beyond float16, the difference is not.
+    first, second = jnp.asarray([6e4], dtype), jnp.asarray([5e4], jnp.float32)
+    total = numerics.combine((2.0, first), (-2.0, second))
+    assert total.dtype == dtype
+    expected = 2 * np.float64(first) - 1e5
+    np.testing.assert_array_equal(
+        total, jnp.asarray(expected, jnp.float32).astype(dtype)
+    )
+
+
+@pytest.mark.usefixtures("float64")
+def test_combine_takes_factors_of_any_precision():
+    total = numerics.combine((jnp.float32(0.5), jnp.ones(1)), (2, jnp.full(1, 1e-12)))
+    assert total.dtype == jnp.float64
+    assert float(total[0]) == 0.5 + 2e-12
+
+
+def test_combine_can_be_differentiated_in_the_factor():
+    a, b = jnp.array([1.0, 2.0]), jnp.array([3.0, 5.0])
+    slope = jax.jacobian(lambda t: numerics.combine((1 - t, a), (t, b)))(0.3)
+    np.testing.assert_allclose(slope, b - a, rtol=1e-6)
+
+
+def test_combine_refuses_trees_of_other_structures():
+    with pytest.raises(ValueError):
+        numerics.combine((1.0, [jnp.ones(1)]), (1.0, [jnp.ones(1), jnp.ones(1)]))

@@ -16,7 +16,11 @@ MATRIX = np.array([[3.0, 1.0, 0.0], [1.0, 2.0, -0.5], [0.0, -0.5, 1.0]])
 START = np.array([1.0, -2.0, 0.5])
 
 
-def points(tx, params, grad_fn=jax.tree_util.Partial(lambda w: w), **keywords):
+def identity(weights):
+    return weights
+
+
+def points(tx, params, grad_fn=identity, **keywords):
     """Where an update takes its two gradients: w + Delta and w + displacement."""
     seen = []
 
@@ -107,11 +111,7 @@ def test_noise_is_new_in_every_update_and_repeats_with_seed_and_key():
         seen = []
         state = tx.init(params)._replace(count=jnp.int32(count))
         tx.update(
-            params,
-            state,
-            params,
-            grad_fn=lambda w: seen.append(w) or w,
-            **keywords,
+            params, state, params, grad_fn=lambda w: seen.append(w) or w, **keywords
         )
         return tuple(np.asarray(seen[0]))
 

@@ -62,7 +62,7 @@ def test_the_ends_are_sam_and_the_base(sparsity, other):
 
     sparse = sam_jax.sparse_sam(0.3, sparsity=sparsity, every=2)
     for x, y in zip(run(sparse), run(other), strict=True):
-        np.testing.assert_array_equal(x, y)
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7)
 
 
 def test_starts_with_all_weights():
@@ -86,7 +86,7 @@ def test_takes_the_single_gradients_only_when_the_mask_is_due():
         def grad(w, rows):
             assert rows.shape == (1,) and rows.dtype == jnp.int32
             jax.debug.callback(lambda *seen: taken.append(seen), count, rows[0])
-            return w * rows[0]
+            return w
 
         return grad
 
@@ -111,7 +111,7 @@ def test_a_cadence_neither_delays_nor_loses_a_mask(cadence, first):
     state = tx.init(jnp.ones(2))
     for count in range(7):
         w = jnp.ones(2)
-        largest = jnp.arange(2) == count % 2
+        largest = jnp.float32([count % 2 == 0, count % 2 == 1])
         _, state = tx.update(
             w,
             state,

@@ -417,12 +417,13 @@ def looksam(rho=0.05, k=5, alpha=0.7, layerwise=False, leaves=Network.leaves):
 
 @descend
 def ae_sam(rho=0.05, threshold=0.0, delta=0.9):
-    mu = variance = 0.0
+    mu, variance = None, 0.0
 
     def direction(f, w, t):
         nonlocal mu, variance
         g, keep = f.grad(w), at(delta, t)
-        mu = keep * mu + (1 - keep) * (g @ g)
+        # The mean starts at the first square, hence with SAM; the paper leaves it open.
+        mu = g @ g if mu is None else keep * mu + (1 - keep) * (g @ g)
         variance = keep * variance + (1 - keep) * (g @ g - mu) ** 2
         if g @ g >= mu + at(threshold, t) * np.sqrt(variance):
             return f.grad(w + at(rho, t) * unit(g))

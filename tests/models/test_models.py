@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 import sys
 
 import jax
@@ -140,14 +141,10 @@ def test_compute_dtype_is_that_asked_for():
     model = models.build("resnet_digits", num_classes=5, width=2, dtype="bfloat16")
     image = jax.ShapeDtypeStruct((3, 8, 8, 1), jnp.float32)
     params, state = jax.eval_shape(model.init, jax.random.key(0), image)
-    apply = jax.make_jaxpr(lambda *args: model.apply(*args, train=True))
-    convolutions = [
-        equation
-        for equation in apply(params, state, image).eqns
-        if equation.primitive.name == "conv_general_dilated"
-    ]
-    assert len(convolutions) == 9
-    assert dtypes([e.outvars[0].aval for e in convolutions]) == {"bfloat16"}
+    apply = jax.jit(lambda *args: model.apply(*args, train=True))
+    lowered = apply.lower(params, state, image).as_text()
+    results = re.findall(r"stablehlo\.convolution.* -> tensor<[\dx]+x(\w+)>", lowered)
+    assert results == ["bf16"] * 9
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,126 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import sam_jax
+from tests.methods import problems
+from tests.methods.traits import Traits
+
+# Five products with the Hessian in the first update, each of nearly two gradients; the
+# compiler counts the update that takes them.
+TRAITS = Traits(calls=15, flops=11.27)
+
+CURVATURES = np.array([1.0, -2.0, 8.0])
+TOP = np.array([0.0, 0.0, 1.0])
+
+
+def lean(g, alpha, v):
+    unit = g / np.linalg.norm(g)
+    return unit + alpha * np.sign(g @ v) * (v - (v @ unit) * unit)
+
+
+@pytest.mark.usefixtures("float64")
+def test_closed_form_on_a_quadratic():
+    w, rho, alpha, t = np.array([1.0, 1.0, 0.1]), 0.3, 0.5, 0.05
+    method = sam_jax.eigen_sam(rho, alpha=alpha, every=3, power_steps=40)
+    tx = optax.chain(method, optax.sgd(t))
+    loss = problems.quadratic(np.diag(CURVATURES))
+    for seen in problems.trajectory(tx, loss, jnp.asarray(w), steps=6):
+        w = w - t * CURVATURES * (w + rho * lean(CURVATURES * w, alpha, TOP))
+        np.testing.assert_allclose(seen, w, rtol=1e-10)
+
+
+@pytest.mark.usefixtures("float64")
+def test_the_length_of_the_displacement():
+    # |eps|^2 = rho^2 (1 + alpha^2 (1 - <v, g>^2 / |g|^2)), not normalized again.
+    tx = sam_jax.eigen_sam(0.3, alpha=0.5, power_steps=40)
+    loss, w = problems.quadratic(np.diag(CURVATURES)), jnp.array([3.0, 0.0, 0.5])
+    _, state = tx.update(jax.grad(loss)(w), tx.init(w), w, **problems.gradients(loss))
+    length = sam_jax.diagnostics(state)["perturbation_norm"]
+    assert length == pytest.approx(0.3 * (1 + 0.25 * (1 - 0.8**2)) ** 0.5, rel=1e-6)
+
+
+@pytest.mark.usefixtures("float64")
+def test_without_alpha_it_is_sam():
+    args = (problems.network(jnp.float64), (problems.batch(jnp.float64),), 3)
+    ours, theirs = (
+        problems.trajectory(
+            optax.chain(method, optax.sgd(0.1)), problems.network_loss, *args
+        )
+        for method in (sam_jax.eigen_sam(0.3, alpha=0.0), sam_jax.sam(0.3))
+    )
+    for x, y in zip(ours, theirs, strict=True):
+        for key in x:
+            np.testing.assert_allclose(x[key], y[key], rtol=1e-11)
+
+
+@pytest.mark.usefixtures("float64")
+def test_finds_the_eigenvector_of_a_network():
+    params, batch = problems.network(jnp.float64), problems.batch(jnp.float64)
+    flat, restore = jax.flatten_util.ravel_pytree(params)
+    hessian = jax.hessian(lambda x: problems.network_loss(restore(x), batch))(flat)
+    values, vectors = np.linalg.eigh(hessian)
+    top = vectors[:, np.argmax(np.abs(values))]
+    tx = sam_jax.eigen_sam(power_steps=200)
+    call = problems.gradients(problems.network_loss, batch)
+    _, state = tx.update(call["grad_fn"](params), tx.init(params), params, **call)
+    found, _ = jax.flatten_util.ravel_pytree(state.ascent[0].eigenvector)
+    assert abs(float(found @ top)) == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.usefixtures("float64")
+def test_goes_on_from_the_last_eigenvector():
+    # One step of the power iteration in each update: after ten the ratio of the others
+    # to the top has fallen by 4^-10, which a new start every time would not give.
+    tx = sam_jax.eigen_sam(every=1, power_steps=1)
+    loss, w = problems.quadratic(np.diag(CURVATURES)), jnp.ones(3)
+    state = tx.init(w)
+    for _ in range(10):
+        _, state = tx.update(jax.grad(loss)(w), state, w, **problems.gradients(loss))
+    vector = np.asarray(state.ascent[0].eigenvector)
+    assert np.linalg.norm(vector) == pytest.approx(1)
+    assert 1e-12 < np.abs(vector[:2]).max() < 1e-4
+
+
+@pytest.mark.parametrize("every, products", [(1, 12), (2, 6), (3, 6), (4, 3)])
+def test_products_with_the_hessian_only_where_they_are_due(every, products):
+    calls, params = [], problems.network()
+
+    def outputs(params, batch):
+        jax.debug.callback(lambda: calls.append(1))
+        return problems.network_outputs(params, batch)
+
+    tx = sam_jax.eigen_sam(every=every, power_steps=3)
+    loss = problems.network_loss._replace(outputs=outputs)
+    step = jax.jit(problems.make_step(tx, loss))
+    state = tx.init(params)
+    for _ in range(4):
+        _, state = step(params, state, problems.batch())
+    jax.effects_barrier()
+    assert len(calls) == 4 * 2 + products
+
+
+@pytest.mark.usefixtures("float64")
+def test_under_a_mask_the_hessian_is_that_of_the_parameters_kept():
+    # The top eigenvector of all lies in "b", that of "a" alone is its second axis.
+    def loss(tree):
+        a, b = tree["a"], tree["b"]
+        return a[0] ** 2 + 4 * a[1] ** 2 + 100 * jnp.sum(b**2) + a[0] * b[0]
+
+    params = {"a": jnp.ones(2), "b": jnp.ones(1)}
+    tx = sam_jax.eigen_sam(power_steps=40, mask={"a": True, "b": False})
+    call = problems.gradients(loss)
+    _, state = tx.update(call["grad_fn"](params), tx.init(params), params, **call)
+    [vector] = jax.tree.leaves(state.ascent[0].eigenvector)
+    np.testing.assert_allclose(np.abs(vector), [0, 1], atol=1e-8)
+
+
+def test_is_sam_on_a_loss_without_curvature():
+    tx, w = sam_jax.eigen_sam(0.5, every=1), jnp.zeros(2)
+    grads, state = jnp.array([3.0, 4.0]), tx.init(w)
+    for _ in range(2):
+        moved = problems.perturbed_params(tx, grads, state, w)
+        _, state = tx.update(grads, state, w, grad_fn=lambda w: grads)
+        np.testing.assert_allclose(moved, [0.3, 0.4], rtol=1e-6)

@@ -1,0 +1,112 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import sam_jax
+from tests.methods import problems
+from tests.methods.traits import Traits
+
+
+def momentum(learning_rate):
+    """SGD with momentum 0.9, its velocity an average: the sum of two huge float16
+    gradients overflows."""
+    return optax.chain(
+        optax.ema(0.9, debias=False), optax.scale_by_learning_rate(10 * learning_rate)
+    )
+
+
+def halved_twice(learning_rate):
+    """Half of two steps along the same gradient: lookbehind at rho = 0."""
+    base = momentum(learning_rate)
+
+    def update(updates, state, params=None, **keywords):
+        first, state = base.update(updates, state, params)
+        second, state = base.update(updates, state, params)
+        return jax.tree.map(lambda x, y: 0.5 * (x + y), first, second), state
+
+    return optax.GradientTransformationExtraArgs(base.init, update)
+
+
+TRAITS = Traits(base=halved_twice, exact=False, settings={"base": momentum})
+
+MATRIX = np.array([[3.0, 1.0, 0.0], [1.0, 2.0, -0.5], [0.0, -0.5, 1.0]])
+START = np.array([1.0, -2.0, 0.5])
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_recursion_on_a_quadratic(k):
+    w, velocity, rho, alpha, t = START, np.zeros(3), 0.2, 0.6, 0.02
+    tx = sam_jax.lookbehind(t, rho, k=k, alpha=alpha)
+    loss = problems.quadratic(MATRIX)
+    for seen in problems.trajectory(tx, loss, jnp.asarray(START), steps=4):
+        slow = fast = up = w
+        for _ in range(k):
+            g = MATRIX @ up
+            up = up + rho * g / np.linalg.norm(g)
+            velocity = 0.9 * velocity + MATRIX @ up
+            fast = fast - t * velocity
+        w = slow + alpha * (fast - slow)
+        np.testing.assert_allclose(seen, w, rtol=1e-11)
+
+
+def test_one_step_kept_whole_is_sam():
+    args = (problems.network_loss, problems.network(), (problems.batch(),), 5)
+    ours = sam_jax.lookbehind(0.01, 0.3, k=1, alpha=1.0, base=optax.adamw)
+    theirs = optax.chain(sam_jax.sam(0.3), optax.adamw(0.01))
+    with jax.numpy_dtype_promotion("standard"):  # for Adam
+        trajectories = [problems.trajectory(tx, *args) for tx in (ours, theirs)]
+    for x, y in zip(*trajectories, strict=True):
+        for key in x:
+            np.testing.assert_allclose(x[key], y[key], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("k", [1, 2, 4])
+def test_takes_one_gradient_more_than_steps(k):
+    calls, params = [], problems.network()
+
+    def outputs(params, batch):
+        jax.debug.callback(lambda: calls.append(1))
+        return problems.network_outputs(params, batch)
+
+    tx = sam_jax.lookbehind(0.1, k=k)
+    loss = problems.network_loss._replace(outputs=outputs)
+    jax.jit(problems.make_step(tx, loss))(params, tx.init(params), problems.batch())
+    jax.effects_barrier()
+    assert len(calls) == k + 1
+
+
+def test_the_base_descends_from_descent_to_descent():
+    # Decay is at phi_{i-1}: with no gradient, each of the steps takes 0.1 * 0.5 of it.
+    def base(learning_rate):
+        return optax.chain(optax.add_decayed_weights(0.5), optax.sgd(learning_rate))
+
+    params, zero = jnp.ones(2), jnp.zeros(2)
+    tx = sam_jax.lookbehind(0.1, k=3, alpha=1.0, base=base)
+    updates, _ = tx.update(zero, tx.init(params), params, grad_fn=lambda w: zero)
+    np.testing.assert_allclose(params + updates, 0.95**3, rtol=1e-6)
+
+
+def test_a_schedule_of_the_base_counts_its_steps():
+    rates = optax.piecewise_constant_schedule(1.0, {1: 0.1, 2: 0.1})  # 1, 0.1, 0.01
+    params, grads = jnp.zeros(1), jnp.ones(1)
+    tx = sam_jax.lookbehind(rates, k=3, alpha=1.0, base=optax.sgd)
+    with jax.numpy_dtype_promotion("standard"):  # for Optax's schedule
+        updates, state = tx.update(
+            grads, tx.init(params), params, grad_fn=lambda w: jnp.ones(1)
+        )
+    np.testing.assert_allclose(updates, [-1.11], rtol=1e-6)
+    assert state.count == 1
+
+
+def test_a_loop_gives_what_the_unrolled_one_does(monkeypatch):
+    # Other backends than the CPU run a real loop.
+    args = (problems.network_loss, problems.network(), (problems.batch(),), 3)
+    tx = sam_jax.lookbehind(0.1, 0.3, k=4)
+    unrolled = problems.trajectory(tx, *args)
+    monkeypatch.setattr("sam_jax.methods.core.unroll", lambda: False)
+    for x, y in zip(problems.trajectory(tx, *args), unrolled, strict=True):
+        for key in x:
+            np.testing.assert_allclose(x[key], y[key], rtol=1e-5, atol=1e-7)

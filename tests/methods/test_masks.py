@@ -1,0 +1,138 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import sam_jax
+
+
+class Affine:
+    """A module whose fields are paths by attribute, as Equinox registers them."""
+
+    def __init__(self, weight, bias):
+        self.weight, self.bias = weight, bias
+
+
+class Block:
+    def __init__(self, linear, norm1, norms):
+        self.linear, self.norm1, self.norms = linear, norm1, norms
+
+
+class Variable:
+    """A leaf that wraps its value, as NNX registers it."""
+
+    def __init__(self, value):
+        self.value = value
+
+
+for node, fields in (
+    (Affine, ["weight", "bias"]),
+    (Block, ["linear", "norm1", "norms"]),
+    (Variable, ["value"]),
+):
+    jax.tree_util.register_dataclass(node, data_fields=fields, meta_fields=[])
+
+LINEN = {
+    "Conv_0": {"kernel": 0},
+    "BatchNorm_0": {"scale": 1, "bias": 1},
+    "ResNetBlock_0": {
+        "Conv_0": {"kernel": 0, "bias": 0},
+        "LayerNorm_1": {"scale": 1},
+        "bn_init": {"scale": 1},
+        "norm_proj": {"bias": 1},
+    },
+    "PreNormBlock_0": {"Dense_0": {"kernel": 0}, "RMSNorm_0": {"scale": 1}},
+    "SubnetDense": {"kernel": 0},
+    "NormalizingFlow_0": {"Dense_0": {"kernel": 0}},
+    "NormalDense_0": {"kernel": 0},
+}
+NNX = {  # a state of variables; lists are keyed by numbers
+    "conv1": {"kernel": Variable(0), "bias": Variable(0)},
+    "bn1": {"scale": Variable(1), "bias": Variable(1)},
+    "blocks": {
+        0: {"linear": {"kernel": Variable(0)}, "norm1": {"scale": Variable(1)}},
+        1: {"layer_norm": {"scale": Variable(1), "bias": Variable(1)}},
+    },
+    "norms": {0: {"scale": Variable(1)}},
+}
+HAIKU = {
+    "res_net/~/initial_conv": {"w": 0},
+    "res_net/~/initial_batchnorm": {"scale": 1, "offset": 1},
+    "res_net/~/block_group_0/~/block_0/~/batchnorm_1": {"scale": 1},
+    "res_net/~/block_group_0/~/block_0/~/conv_1": {"w": 0},
+    "norm_free_net/~/linear": {"w": 0, "b": 0},
+    "batch_norm": {"scale": 1},
+    "logits": {"w": 0, "b": 0},
+}
+EQUINOX = [
+    Block(Affine(0, 0), Affine(1, 1), [Affine(1, 1), Affine(1, None)]),
+    Affine(0, 0),
+]
+OTHERS = {
+    "features": {"layer1.0.bn2.weight": 1, "layer1.0.conv2.weight": 0},
+    "block": {"norm_scale": 1, "GroupNorm": [1], "attention": (0, 0)},
+    "head": {"fc_bn": {"w": 1}, "resnetBN": {"w": 1}, "SUBNET": {"w": 0}},
+    "weight_normalization": {"g": 1},
+}
+
+
+@pytest.mark.parametrize(
+    "expected",
+    [LINEN, NNX, HAIKU, EQUINOX, OTHERS],
+    ids=["Linen", "NNX", "Haiku", "Equinox", "others"],
+)
+def test_finds_the_layers_as_libraries_name_them(expected):
+    params = jax.tree.map(lambda _: jnp.zeros(2), expected)
+    mask = sam_jax.norm_layers_mask(params)
+    assert jax.tree.structure(mask) == jax.tree.structure(params)
+    wrong = [
+        jax.tree_util.keystr(path)
+        for (path, flag), kept in zip(
+            jax.tree_util.tree_leaves_with_path(expected),
+            jax.tree.leaves(mask),
+            strict=True,
+        )
+        if bool(flag) is not kept
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize(
+    "params", [{"Dense_0": {"kernel": jnp.ones(2)}}, jnp.ones(2), {}, [{}]]
+)
+def test_no_layer_found_says_what_to_do(params):
+    with pytest.raises(ValueError, match=r"^no normalisation layer .*pass a mask inst"):
+        sam_jax.norm_layers_mask(params)
+
+
+def test_is_a_mask_for_sam_on():
+    # The norm runs over the layers' parameters only: (3, 4) has the length 5.
+    params = {"Dense_0": {"kernel": jnp.ones(2)}, "norm": {"scale": jnp.ones(2)}}
+    grads = {
+        "Dense_0": {"kernel": jnp.ones(2)},
+        "norm": {"scale": jnp.array([3.0, 4.0])},
+    }
+    tx = sam_jax.sam(10.0, mask=sam_jax.norm_layers_mask)
+    seen = []
+
+    def grad_fn(weights):
+        seen.append(weights)
+        return grads
+
+    update = jax.jit(
+        lambda params: tx.update(
+            grads, tx.init(params), params, grad_fn=lambda w: w
+        )  # by paths alone, so that it can be traced
+    )
+    direction, _ = update(params)
+    tx.update(grads, tx.init(params), params, grad_fn=grad_fn)
+    np.testing.assert_allclose(seen[0]["norm"]["scale"], [7, 9], rtol=1e-6)
+    np.testing.assert_array_equal(seen[0]["Dense_0"]["kernel"], [1, 1])
+    np.testing.assert_allclose(direction["norm"]["scale"], [7, 9], rtol=1e-6)
+
+
+def test_passes_the_masked_nodes_of_optax():
+    params = {"norm": {"scale": jnp.ones(2), "bias": optax.MaskedNode()}}
+    mask = sam_jax.norm_layers_mask(params)
+    assert mask["norm"]["scale"] is True
