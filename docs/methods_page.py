@@ -100,7 +100,7 @@ def read(name: str) -> Method:
         signature=signature(name),
         summary=markdown(summary),
         formula=formula.strip(),
-        gradients=first_number(gradients),
+        gradients=number(gradients),
         state=state.partition(".")[0].strip(),
         lead=lead,
         arguments=own,
@@ -153,11 +153,11 @@ def markdown(text: str) -> str:
     return text.replace("``", "`")
 
 
-def first_number(gradients: str) -> str:
-    """The number of gradients as a digit, or the words where it is no number."""
+def number(gradients: str) -> str:
+    """The number of gradients, on average where the text says so."""
+    average = re.search(r"so `([^`]+)` on average", gradients)
     words = {"One": "1", "Two": "2", "Three": "3", "Four": "4"}
-    first = gradients.split()[0]
-    return words.get(first, first)
+    return average[1] if average else words[gradients.split()[0]]
 
 
 def section(method: Method) -> str:
@@ -195,13 +195,14 @@ def table() -> str:
     """The README's table of methods."""
     rows = []
     for method in map(read, names()):
-        links = re.findall(r"\[[^]]+\]\(https://arxiv[^)]+\)", method.references[0])
-        year = re.search(r"\b(?:19|20)\d\d\b", method.references[0])
-        assert links and year, method.name
+        reference = next(x for x in method.references if "arxiv.org" in x)
+        link = re.search(r"\[[^]]+\]\(https://arxiv[^)]+\)", reference)
+        authors, year = reference.split(",")[0], re.search(r"\b20\d\d\b", reference)
+        assert link and year, method.name
         state = "–" if method.state.startswith("no state") else method.state
         rows.append(
             f"| [`{method.signature}`](docs/methods.md#{method.name}) "
-            f"| {method.summary.rstrip('.')} | {links[0]}, {year[0]} "
+            f"| {method.summary.rstrip('.')} | {authors} et al. {year[0]}, {link[0]} "
             f"| {method.gradients} | {state.removeprefix('state: ')} |"
         )
     head = "| method | what it is | paper | gradients | state |\n|---|---|---|---|---|"

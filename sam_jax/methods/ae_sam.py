@@ -47,8 +47,9 @@ def ae_sam(
         \mu_t = \delta \mu_{t-1} + (1 - \delta) \|g\|^2, \qquad
         \sigma_t^2 = \delta \sigma_{t-1}^2 + (1 - \delta) (\|g\|^2 - \mu_t)^2
 
-    Two gradients per update with SAM, one without; state: two scalars. How many are
-    with SAM is measured: about half for a threshold of 0 on steady gradients.
+    Two gradients per update with SAM, one without, so ``1 + share`` on average; state:
+    two scalars. The share of updates with SAM is about half for a threshold of 0 on
+    steady gradients.
 
     Use it to spend part of SAM's cost where it matters most: a large gradient is a sign
     of a sharp region.

@@ -103,7 +103,7 @@ def when(
         def skipped() -> tuple[optax.Updates, optax.OptState]:
             return updates, _skip(state.method, updates, value)
 
-        direction, method_state = jax.lax.cond(use, used, skipped)
+        direction, method_state = core.cond(use, used, skipped)
         return direction, CadenceState(
             count=core.next_count(state.count),
             decision=decision,

@@ -248,6 +248,14 @@ def next_count(count: jax.Array) -> jax.Array:
     return jnp.asarray(optax.safe_increment(count))
 
 
+def next_due(count: jax.Array, every: int) -> jax.Array:
+    """The next multiple of ``every`` after ``count``.
+
+    Kept in a state, it also renews what is due where updates are skipped.
+    """
+    return (count // every + 1) * every
+
+
 def agree(tree: Any) -> Any:
     """Makes values the same on all devices of a ``shard_map``, by their mean.
 
@@ -269,6 +277,43 @@ def agree(tree: Any) -> Any:
         return jax.lax.pmean(x, axes) if axes else x
 
     return jax.tree.map(mean, tree)
+
+
+def cond(decision: Any, used: Callable[[], Any], skipped: Callable[[], Any]) -> Any:
+    """``jax.lax.cond`` for branches of which one alone differs between devices.
+
+    A shared gradient may be one branch's result, a second gradient of each device's
+    own examples the other's: under ``jax.shard_map(..., check_vma=True)`` they have
+    different types, and both are given that which varies.
+
+    Args:
+        decision: scalar boolean.
+        used: the branch for true; without arguments.
+        skipped: the branch for false; its result is like that of ``used``.
+
+    Returns:
+        The result of the branch taken.
+    """
+    if not jax.sharding.get_abstract_mesh().manual_axes:
+        return jax.lax.cond(decision, used, skipped)
+
+    def varying(x: Any) -> frozenset[Any]:
+        return getattr(x.manual_axis_type, "varying", frozenset())
+
+    axes = jax.tree.map(
+        lambda a, b: varying(a) | varying(b),
+        *(jax.eval_shape(used), jax.eval_shape(skipped)),
+    )
+
+    def vary(x: jax.Array, axes: frozenset[Any]) -> jax.Array:
+        missing = tuple(axes - varying(jax.typeof(x)))
+        return jax.lax.pcast(x, missing, to="varying") if missing else x
+
+    return jax.lax.cond(
+        decision,
+        lambda: jax.tree.map(vary, used(), axes),
+        lambda: jax.tree.map(vary, skipped(), axes),
+    )
 
 
 def no_diagnostics() -> Diagnostics:

@@ -15,13 +15,13 @@ class EigenState(NamedTuple):
 
     Attributes:
         count: updates done so far. Scalar, int32.
-        started: whether there is an eigenvector yet. Scalar, bool.
+        due: the first update that renews the eigenvector. Scalar, int32.
         eigenvector: of the Hessian's largest eigenvalue, of length 1; a tree like the
             parameters that are perturbed.
     """
 
     count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
-    started: jax.Array
+    due: jax.Array
     eigenvector: optax.Updates
 
 
@@ -114,7 +114,7 @@ def _lean_towards_eigenvector(
     def init_fn(params: optax.Params) -> EigenState:
         return EigenState(
             count=jnp.zeros([], jnp.int32),
-            started=jnp.zeros([], bool),
+            due=jnp.zeros([], jnp.int32),
             eigenvector=jax.tree.map(jnp.zeros_like, params),
         )
 
@@ -142,15 +142,15 @@ def _lean_towards_eigenvector(
             )
             return _power_iteration(gradient, params, vector, power_steps)
 
-        due = (state.count % every == 0) | ~state.started
-        vector = jax.lax.cond(due, refreshed, lambda: state.eigenvector)
+        renew = state.count >= state.due
+        vector = jax.lax.cond(renew, refreshed, lambda: state.eigenvector)
         direction, _ = normalize.update(updates, optax.EmptyState())
         along = numerics.dot(vector, direction)
         lean = core.value_at(alpha, state.count).astype(along.dtype) * jnp.sign(along)
         leaning = numerics.combine((1 - lean * along, direction), (lean, vector))
         return leaning, EigenState(
             count=core.next_count(state.count),
-            started=jnp.ones([], bool),
+            due=jnp.where(renew, core.next_due(state.count, every), state.due),
             eigenvector=vector,
         )
 

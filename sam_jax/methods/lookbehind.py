@@ -54,8 +54,8 @@ def lookbehind(
     follows it in a chain.
 
     Args:
-        learning_rate: step size of the base; a number >= 0 or a schedule. The base
-            counts its own steps, k of them in each update.
+        learning_rate: step size of the base; a number >= 0 or a schedule of the update
+            count (from 0): the k steps of an update have the same.
         rho: length of each ascent; a number >= 0 or a schedule of the update count
             (from 0).
         k: ascents and descents in an update, an integer >= 1; 1 is SAM if ``alpha`` is.
@@ -98,7 +98,7 @@ def lookbehind(
     checks.integer("k", k, 1)
     checks.between("alpha", alpha, 0, 1)
     ascent = core.kept_only(optax.chain(blocks.normalize(eps), blocks.scale(rho)), mask)
-    optimizer = optax.with_extra_args_support(base(learning_rate))
+    optimizer = optax.with_extra_args_support(base(_per_update(learning_rate, k)))
 
     def init_fn(params: optax.Params) -> LookbehindState:
         return LookbehindState(
@@ -170,3 +170,12 @@ def lookbehind(
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
+
+
+def _per_update(
+    learning_rate: optax.ScalarOrSchedule, k: int
+) -> optax.ScalarOrSchedule:
+    """The schedule for a base that counts k steps in each update."""
+    if not callable(learning_rate):
+        return learning_rate
+    return lambda steps: learning_rate(steps // k)

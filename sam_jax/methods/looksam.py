@@ -146,7 +146,7 @@ def looksam(
             return reused, state.sharpness, core.observe_unperturbed(grads, value)
 
         due = (state.count % k == 0) | ~state.started
-        combined, sharpness, seen = jax.lax.cond(due, look, reuse)
+        combined, sharpness, seen = core.cond(due, look, reuse)
         return combined, LookSamState(
             count=core.next_count(state.count),
             started=jnp.ones([], bool),

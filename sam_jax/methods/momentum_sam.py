@@ -47,8 +47,8 @@ def momentum_sam(
     with v the base's momentum. The parameters that the caller holds and differentiates
     at are :math:`\tilde w`; `momentum_sam_eval_params` gives w.
 
-    One gradient per update; state: one copy of the parameters, which is the momentum of
-    the base (another base has its own state), and a scalar for each of their arrays.
+    One gradient per update; no state but counters and diagnostics beside the base's,
+    and a scalar for each array of the parameters.
 
     Use it where the second gradient of SAM is too expensive. It is a whole optimizer;
     evaluate and export the weights of `momentum_sam_eval_params`.

@@ -102,6 +102,19 @@ def test_products_with_the_hessian_only_where_they_are_due(every, products):
     assert len(calls) == 4 * 2 + products
 
 
+def test_is_renewed_in_time_where_updates_are_skipped():
+    # Used in updates 0, 3 and 6 only; due from 2 and from 4 on.
+    tx = sam_jax.every_k(sam_jax.eigen_sam(every=2, power_steps=40), k=3)
+    w = jnp.ones(2)
+    state = tx.init(w)
+    for count, top in enumerate([0, 0, 0, 1, 1]):
+        loss = problems.quadratic(np.diag([9.0, 1.0] if count < 3 else [1.0, 9.0]))
+        call = problems.keywords(loss, w)
+        _, state = tx.update(call["grad_fn"](w), state, w, **call)
+        vector = np.abs(state.method.ascent[0].eigenvector)
+        assert vector[top] == pytest.approx(1, abs=1e-3), count
+
+
 @pytest.mark.usefixtures("float64")
 def test_under_a_mask_the_hessian_is_that_of_the_parameters_kept():
     # The top eigenvector of all lies in "b", that of "a" alone is its second axis.
