@@ -6,16 +6,17 @@
 For each method three radii are tried with the first seed: its fragment's, and multiples
 of it (``--factors``); the accuracy of the last epoch on the validation set chooses. The
 other seeds then run with that radius, for the card's epochs and, where a step costs
-another time than SAM's, once more for as many epochs as SAM's time allows (with the same
-radius). Step times are measured first, in turns. Settings for all runs follow as
-``--config.key=value``; the same command again continues, without what is finished.
+another time than SAM's, once more for as many epochs as SAM's time allows, with the
+same radius. Step times are measured first, in turns, and kept in ``costs.json``.
+Settings for all runs follow as ``--config.key=value``; the same command again
+continues, without what is finished.
 """
 
 import argparse
 import json
 import pathlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -54,7 +55,11 @@ def main(argv: Sequence[str]) -> int:
     factors = [float(factor) for factor in args.factors.split(",")]
     try:
         chosen = list(dict.fromkeys([REFERENCE, *args.methods.split(",")]))
-        costs = step_times(args.card, chosen, overrides, args.rounds)
+        costs = measured_once(
+            args.out / "costs.json",
+            chosen,
+            lambda: step_times(args.card, chosen, overrides, args.rounds),
+        )
         survey = {
             method: of_method(
                 args.card,
@@ -81,6 +86,23 @@ def main(argv: Sequence[str]) -> int:
     draw(survey, args.out / "errors.png", pathlib.Path(args.card).stem)
     print(table(survey))
     return 0
+
+
+def measured_once(
+    path: pathlib.Path,
+    names: Sequence[str],
+    measure_all: Callable[[], dict[str, float]],
+) -> dict[str, float]:
+    """Step times from a file, measured and written if it does not have all of them.
+
+    A continued survey would otherwise train for another number of epochs.
+    """
+    known = json.loads(path.read_text()) if path.exists() else {}
+    if not set(names) <= known.keys():
+        known = measure_all()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(known, indent=2) + "\n")
+    return known
 
 
 def step_times(

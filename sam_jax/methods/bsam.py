@@ -100,8 +100,8 @@ def bsam(
     Differences from the authors' code:
         team-approx-bayes/bayesian-sam draws a noise and a perturbation for each of 8
         parts of the batch; here they are one per call, hence one per device under
-        ``jax.shard_map``. It gives the prior's precision (25 by default) instead of the
-        weight decay, and multiplies N by a factor for augmented data.
+        ``jax.shard_map``. It gives the prior's precision (40 by default) instead of the
+        weight decay, which is that precision divided by N.
     """
     checks.nonnegative("learning_rate", learning_rate)
     checks.nonnegative("rho", rho)

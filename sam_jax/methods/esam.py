@@ -86,8 +86,7 @@ def esam(
     Differences from the authors' code:
         dydjw9/Efficient_SAM leaves out whole tensors instead of coordinates, those
         frozen at random before the first pass; keeps only examples strictly above the
-        cutoff (one too few, none if all are tied); weights their losses by a softmax;
-        and adds 1e-7 to the norm instead of flooring it.
+        cutoff (one too few, none if all are tied).
     """
     checks.positive("beta", beta)
     checks.between("beta", beta, 0, 1)
@@ -120,12 +119,13 @@ def _drop_coordinates(
         **extra_args: Any,
     ) -> tuple[optax.Updates, ascent.ScheduledState]:
         del params, extra_args
-        probability = core.value_at(beta, state.count).astype(jnp.float32)
+        probability = core.value_at(beta, state.count)
         draws = noise.uniform_like(noise.update_key(seed, state.count, key), updates)
 
         def drop(x: jax.Array, draw: jax.Array) -> jax.Array:
             kept = x / probability.astype(x.dtype)
-            return jnp.where(draw < probability, kept, jnp.zeros_like(x))
+            keep = draw < probability.astype(draw.dtype)
+            return jnp.where(keep, kept, jnp.zeros_like(x))
 
         return jax.tree.map(drop, updates, draws), ascent.ScheduledState(
             count=core.next_count(state.count)

@@ -72,7 +72,7 @@ def multistep_sam(
     Differences from the authors' code:
         tml-epfl/understanding-sam (``sam_iters``) has a step length of its own beside
         the radius. ``optax.contrib.sam`` takes ``sync_period - 1`` steps without a
-        projection, as ``project=False``, in separate updates.
+        projection, as ``project=False``; in its transparent mode in separate updates.
     """
     checks.integer("steps", steps, 1)
     return core.sharpness_aware(_climb(rho, steps, project, eps), mask=mask)

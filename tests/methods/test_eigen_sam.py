@@ -105,14 +105,15 @@ def test_products_with_the_hessian_only_where_they_are_due(every, products):
 def test_is_renewed_in_time_where_updates_are_skipped():
     # Used in updates 0, 3 and 6 only; due from 2 and from 4 on.
     tx = sam_jax.every_k(sam_jax.eigen_sam(every=2, power_steps=40), k=3)
+    matrices = np.array([[9.0, 0.5], [0.5, 1.0]]), np.array([[1.0, 0.5], [0.5, 9.0]])
     w = jnp.ones(2)
     state = tx.init(w)
     for count, top in enumerate([0, 0, 0, 1, 1]):
-        loss = problems.quadratic(np.diag([9.0, 1.0] if count < 3 else [1.0, 9.0]))
+        loss = problems.quadratic(matrices[top])
         call = problems.keywords(loss, w)
         _, state = tx.update(call["grad_fn"](w), state, w, **call)
         vector = np.abs(state.method.ascent[0].eigenvector)
-        assert vector[top] == pytest.approx(1, abs=1e-3), count
+        assert vector[top] > 0.99, count
 
 
 @pytest.mark.usefixtures("float64")
