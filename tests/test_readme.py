@@ -38,7 +38,7 @@ def test_code_blocks_run_and_train():
 
 def test_every_method_has_a_row():
     library, _, _ = README.partition("## The trainer")
-    rows = re.findall(r"^\| `(\w+)\(", library, re.MULTILINE)
+    rows = re.findall(r"^\| \[`(\w+)\(", library, re.MULTILINE)
     assert sorted(rows) == sorted(methods.names())
 
 

@@ -13,6 +13,7 @@ continues, without what is finished.
 """
 
 import argparse
+import itertools
 import json
 import pathlib
 import sys
@@ -29,6 +30,7 @@ from sam_jax import errors, methods
 from sam_jax.train import build, cards, loop, sharding
 
 BASELINE, REFERENCE = "sgd", "sam"
+UPDATES = 20
 SAME_TIME = 0.1  # relative difference of step times that counts as none
 
 
@@ -110,7 +112,7 @@ def step_times(
 ) -> dict[str, float]:
     """Time of an update of each method in units of SAM's, measured in turns.
 
-    Twenty updates are one time, so that updates without a second gradient count with
+    `UPDATES` of them are one time, so that those without a second gradient count with
     their share.
 
     Returns:
@@ -122,23 +124,23 @@ def step_times(
         batches = run.dataset.train.batches(
             batch_size=run.config.batch_size, seed=run.config.seed
         )
-        batch = sharding.put_batch(next(batches), run.mesh)
-        runners[name] = _Updates(run, batch, 20)
+        first = itertools.islice(batches, UPDATES)
+        runners[name] = _Updates(run, [sharding.put_batch(x, run.mesh) for x in first])
         runners[name]()
     times = measure.in_turns(runners, rounds)
     return {name: measure.ratio(times[name], times[REFERENCE]).median for name in names}
 
 
 class _Updates:
-    """Does the next updates of a run on one batch and waits for them."""
+    """Does an update of a run on each of some batches and waits for them."""
 
-    def __init__(self, run: build.Run, batch: Any, steps: int) -> None:
-        self._run, self._batch, self._steps = run, batch, steps
+    def __init__(self, run: build.Run, batches: Sequence[Any]) -> None:
+        self._run, self._batches = run, batches
         self._state = run.init(run.seed)
 
     def __call__(self) -> None:
-        for _ in range(self._steps):
-            self._state, _ = self._run.train_step(self._state, self._batch)
+        for batch in self._batches:
+            self._state, _ = self._run.train_step(self._state, batch)
         jax.block_until_ready(self._state)
 
 

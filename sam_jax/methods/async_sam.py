@@ -125,7 +125,7 @@ def async_sam(
         # Not one gradient along whichever is right: the choice, which takes both, would
         # make it wait for the current one.
         outcome = second(stale)
-        loss, perturbed_grads = jax.lax.cond(
+        loss, perturbed_grads = core.cond(
             started, lambda: outcome, lambda: second(fresh)
         )
         displacement = jax.tree.map(lambda x, y: jnp.where(started, x, y), stale, fresh)

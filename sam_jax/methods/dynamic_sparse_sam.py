@@ -143,7 +143,7 @@ def _keep_moving(
 
         renew = state.count >= state.due
         kept = jax.lax.cond(renew, exchanged, lambda: state.mask)
-        due = jnp.where(renew, sparse_masks.next_due(state.count, every), state.due)
+        due = jnp.where(renew, core.next_due(state.count, every), state.due)
         return sparse_masks.keep(updates, kept), sparse_masks.SparseState(
             count=core.next_count(state.count), due=due, mask=kept
         )

@@ -61,11 +61,3 @@ def top(scores: Any, size: int | jax.Array) -> Any:
 def keep(updates: optax.Updates, mask: Any) -> optax.Updates:
     """The coordinates of a mask, zero elsewhere."""
     return jax.tree.map(lambda x, kept: jnp.where(kept, x, 0), updates, mask)
-
-
-def next_due(count: jax.Array, every: int) -> jax.Array:
-    """The next multiple of ``every`` after ``count``.
-
-    Kept in a state, it also renews a mask in time where updates are skipped.
-    """
-    return (count // every + 1) * every

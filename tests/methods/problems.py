@@ -177,6 +177,8 @@ def perturbed_params(tx, grads, state, params, **keywords):
 
     functions = {
         "grad_fn": grad_fn,
+        "value_and_grad_fn": value_and_grad_fn,
+        "num_examples": 1000,
         "subset_grad_fn": grad_fn,
         "functional_value_and_grad_fn": value_and_grad_fn,
         "example_losses": jnp.zeros(4),

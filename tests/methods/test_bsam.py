@@ -15,6 +15,7 @@ TRAITS = Traits(
     calls=5 * 3,
     needs=("params", "grad_fn", "num_examples"),
     unused_gradient=True,
+    rate=0.2,
 )
 
 MANY = 10**24  # so many examples that the noise is below rounding

@@ -87,7 +87,9 @@ def test_integer_refuses_the_rest(value):
         checks.integer("k", value, 3)
 
 
-def test_integer_is_no_schedule_and_not_traced():
+def test_integer_is_no_schedule_no_boolean_and_not_traced():
+    with pytest.raises(ValueError, match=r"^k must be an integer >= 0, got True"):
+        checks.integer("k", True, 0)
     with pytest.raises(ValueError, match=r"^k must be an integer >= 1, got <function"):
         checks.integer("k", lambda count: 5, 1)
 

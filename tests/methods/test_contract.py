@@ -325,7 +325,11 @@ def test_learning_rate_zero_leaves_params_unchanged(name):
     update, carry, _ = default_run(name)
     for _ in range(3):
         carry = update(carry, learning_rate=0.0)
-    assert_equal(carry[0], problems.network())
+    evaluated = methods.eval_params(name)
+    if evaluated is None:
+        assert_equal(carry[0], problems.network())
+    else:  # it holds other weights, and gives these back up to rounding
+        assert_close(evaluated(carry[1], carry[0]), problems.network(), rtol=1e-6)
 
 
 # ── Meaning ──────────────────────────────────────────────────────────────────────────
@@ -362,7 +366,7 @@ def test_converges_on_small_objectives(name, objective):
             + 0.01 * jnp.sum(w**2)
         ),
     }[objective]
-    tx = optimizer(name, learning_rate=0.02)
+    tx = optimizer(name, learning_rate=traits(name).rate)
     start = jnp.array([1.0, -1.0, 2.0])
     after, _ = problems.train(tx, loss, start, steps=400)
     best, _ = problems.train(sgd(0.02), loss, start, steps=4000)
@@ -439,7 +443,7 @@ def test_in_a_chain_with_clipping_decay_and_schedule(name):
 def test_inject_hyperparams_takes_a_schedule_of_rho(name):
     static = tuple(set(parameters(name)) - set(schedulable(name)) - {"learning_rate"})
     required = {"learning_rate": 0.1} if is_optimizer(name) else {}
-    required |= traits(name).settings
+    required |= {k: v for k, v in traits(name).settings.items() if k != "rho"}
     injected = optax.inject_hyperparams(methods.factory(name), static_args=static)
     tx = injected(rho=lambda count: 0.1 * (1 + jnp.float32(count)), **required)
     if not is_optimizer(name):

@@ -34,14 +34,21 @@ def run(tx, loss, params, steps):
 
 @pytest.mark.usefixtures("float64")
 def test_recursion_on_a_quadratic():
-    # v <- 0.9 v + A (w - rho v / |v|), w <- w - lr v, with A = diag(1, 3).
+    # v <- 0.9 v + A (w - rho v / |v|) + 0.5 w, w <- w - lr v, with A = diag(1, 3): the
+    # base decays the weights, not the perturbed ones.
     rho, w, v = 0.3, np.array([1.0, -1.0]), np.zeros(2)
+    decayed = lambda rate: optax.chain(  # noqa: E731
+        optax.add_decayed_weights(0.5), optax.sgd(rate, momentum=0.9)
+    )
     weights, held = run(
-        sam_jax.momentum_sam(0.1, rho), quadratic, jnp.asarray(w), steps=10
+        sam_jax.momentum_sam(0.1, rho, base=decayed),
+        quadratic,
+        jnp.asarray(w),
+        steps=10,
     )
     e = np.zeros(2)
     for seen, seen_held in zip(weights, held, strict=True):
-        v = 0.9 * v + CURVATURE * (w + e)
+        v = 0.9 * v + CURVATURE * (w + e) + 0.5 * w
         w, e = w - 0.1 * v, -rho * v / np.linalg.norm(v)
         np.testing.assert_allclose(seen, w, rtol=1e-12)
         np.testing.assert_allclose(seen_held, w + e, rtol=1e-12)

@@ -11,6 +11,7 @@ from tests.methods.traits import Traits
 # At rho = 0 the Polyak step remains, which is no optimizer of Optax's chains.
 TRAITS = Traits(
     base=None,
+    rate=0.2,
     any_value=frozenset({"seed", "f_min"}),
     needs=("params", "value_and_grad_fn"),
 )

@@ -28,6 +28,7 @@ class Traits(NamedTuple):
         unused_gradient: the caller's gradient is not used, not even for diagnostics.
         examples: the method chooses among the examples of the batch.
         pair: whether there are two gradients to compare in the diagnostics.
+        rate: learning rate with which it converges on the small objectives.
         settings: coefficients for the suite's runs, where the defaults will not do.
     """
 
@@ -40,4 +41,5 @@ class Traits(NamedTuple):
     unused_gradient: bool = False
     examples: bool = False
     pair: bool = True
+    rate: float = 0.02
     settings: Mapping[str, Any] = {}

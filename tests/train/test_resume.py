@@ -89,6 +89,28 @@ def test_seconds_add_up_over_all_starts(config, tmp_path, disturb):
     assert loop.train_and_evaluate(config, tmp_path)["seconds"] > before > 0
 
 
+@pytest.mark.parametrize(
+    "method, cadence",
+    [
+        *[(name, "always") for name in ("looksam", "ae_sam", "dynamic_sparse_sam")],
+        *[(name, "always") for name in ("momentum_sam", "bsam")],
+        ("vasso", "stochastic"),
+    ],
+)
+def test_methods_with_a_state_of_their_own_continue(
+    tiny, tmp_path, disturb, method, cadence
+):
+    config = tiny(method, **{"epochs": 2, "cadence.name": cadence})
+    undisturbed = runs.Finished(config, tmp_path / "undisturbed")
+    disturb(6, send(signal.SIGTERM))
+    with pytest.raises(loop.Stopped):
+        loop.train_and_evaluate(config, tmp_path / "stopped")
+    disturb()
+    run = runs.Finished(config, tmp_path / "stopped")
+    runs.assert_same_run(config, tmp_path / "stopped", undisturbed.folder)
+    assert run.results["last"] == undisturbed.results["last"]
+
+
 # ── Real processes ───────────────────────────────────────────────────────────────────
 
 OVERRIDES = (
