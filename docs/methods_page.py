@@ -14,7 +14,8 @@ import runpy
 import textwrap
 from typing import NamedTuple
 
-from sam_jax import methods
+import sam_jax
+from sam_jax import methods, schedules
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "methods.md"
@@ -39,6 +40,13 @@ is counted.
 
 This page is made from the docstrings: `python docs/methods_page.py`.
 """
+
+OTHERS = """\
+## Building blocks and helpers
+
+What else `sam_jax` exports: the core and the blocks that methods are chains of,
+wrappers for the updates in which a method is used, masks, and helpers. The recipes have
+a variant made of them; docstrings (`help(sam_jax.ema)`) have formulas and examples."""
 
 
 class Method(NamedTuple):
@@ -141,7 +149,7 @@ def arguments(text: str) -> list[tuple[str, str]]:
     """Names and meanings of an Args section."""
     found = re.split(r"^(\w+): ", text, flags=re.MULTILINE)[1:]
     return [
-        (name, markdown(" ".join(meaning.split())))
+        (name, cell(" ".join(meaning.split())))
         for name, meaning in zip(found[::2], found[1::2], strict=True)
     ]
 
@@ -183,7 +191,37 @@ def section(method: Method) -> str:
 
 def page() -> str:
     """The whole page."""
-    return "\n\n".join([INTRODUCTION.strip(), *map(section, map(read, names()))]) + "\n"
+    parts = [INTRODUCTION.strip(), *map(section, map(read, names())), others()]
+    return "\n\n".join(parts) + "\n"
+
+
+def others() -> str:
+    """A table of everything else that ``sam_jax`` exports."""
+    rows = []
+    for name, value in sorted(vars(sam_jax).items()):
+        if name.startswith("_") or not callable(value) or name in methods.names():
+            continue
+        rows.append(f"| `{name}` | {first_line(value)} |")
+    rows += [
+        f"| `schedules.{name}` | {first_line(value)} |"
+        for name, value in sorted(vars(schedules).items())
+        if inspect.isfunction(value) and not name.startswith("_")
+    ]
+    return "\n".join([OTHERS, "", "| name | what it is |", "|---|---|", *rows])
+
+
+def first_line(documented: object) -> str:
+    """The first line of a docstring, for a cell."""
+    return cell((inspect.getdoc(documented) or "").splitlines()[0]).rstrip(".")
+
+
+def cell(text: str) -> str:
+    """Markdown in which no bar of a formula ends the cell of a table."""
+
+    def without_bars(formula: re.Match[str]) -> str:
+        return formula[0].replace("\\|", r"\Vert ").replace("|", r"\vert ")
+
+    return re.sub(r"\$[^$]+\$", without_bars, markdown(text))
 
 
 def names() -> list[str]:

@@ -296,24 +296,37 @@ def cond(decision: Any, used: Callable[[], Any], skipped: Callable[[], Any]) -> 
     """
     if not jax.sharding.get_abstract_mesh().manual_axes:
         return jax.lax.cond(decision, used, skipped)
-
-    def varying(x: Any) -> frozenset[Any]:
-        return getattr(x.manual_axis_type, "varying", frozenset())
-
-    axes = jax.tree.map(
-        lambda a, b: varying(a) | varying(b),
-        *(jax.eval_shape(used), jax.eval_shape(skipped)),
-    )
-
-    def vary(x: jax.Array, axes: frozenset[Any]) -> jax.Array:
-        missing = tuple(axes - varying(jax.typeof(x)))
-        return jax.lax.pcast(x, missing, to="varying") if missing else x
-
+    shapes = jax.eval_shape(used), jax.eval_shape(skipped)
     return jax.lax.cond(
         decision,
-        lambda: jax.tree.map(vary, used(), axes),
-        lambda: jax.tree.map(vary, skipped(), axes),
+        lambda: vary_as(used(), *shapes),
+        lambda: vary_as(skipped(), *shapes),
     )
+
+
+def vary_as(tree: Any, *others: Any) -> Any:
+    """Marks values as differing between devices wherever those of other trees do.
+
+    Under ``jax.shard_map(..., check_vma=True)`` what a loop carries must have one type
+    from its start; elsewhere this does nothing.
+
+    Args:
+        tree: arrays.
+        others: trees of the same structure, of arrays or their types.
+
+    Returns:
+        The tree.
+    """
+
+    def varying(x: Any) -> frozenset[Any]:
+        aval = jax.typeof(x) if isinstance(x, jax.Array) else x
+        return getattr(aval.manual_axis_type, "varying", frozenset())
+
+    def vary(x: jax.Array, *like: Any) -> jax.Array:
+        missing = tuple(frozenset().union(*map(varying, like)) - varying(x))
+        return jax.lax.pcast(x, missing, to="varying") if missing else x
+
+    return jax.tree.map(vary, tree, *others)
 
 
 def no_diagnostics() -> Diagnostics:

@@ -154,7 +154,7 @@ def lookbehind(
         start = optax.tree.zeros_like(updates)
         (displacement, travelled, base_state), _ = jax.lax.scan(
             inner,
-            (displacement, start, state.base),
+            (core.vary_as(displacement, params), start, state.base),
             length=k - 1,
             unroll=core.unroll(),
         )

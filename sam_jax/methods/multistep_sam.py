@@ -116,8 +116,9 @@ def _climb(
                 displacement = numerics.multiply(displacement, factor)
             return displacement, nothing
 
+        first = core.vary_as(along(updates), params)
         displacement, _ = jax.lax.scan(
-            climb, along(updates), length=steps - 1, unroll=core.unroll()
+            climb, first, length=steps - 1, unroll=core.unroll()
         )
         return displacement, ascent.ScheduledState(count=core.next_count(state.count))
 

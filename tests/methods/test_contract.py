@@ -509,12 +509,14 @@ def test_a_shard_map_with_global_gradients_is_one_device(name, check_vma):
             call["example_losses"], call["value"] = mean(losses)
             return call | functions
 
-        for _ in range(3):
+        def step(carry, _):
+            params, state = carry
             call = keywords(params)
             grads = call["grad_fn"](params)
             updates, state = tx.update(grads, state, params, **call)
-            params = optax.apply_updates(params, updates)
-        return params, state
+            return (optax.apply_updates(params, updates), state), None
+
+        return jax.lax.scan(step, (params, state), length=3)[0]
 
     specs = {"in_specs": (P(), P(), P("data")), "out_specs": (P(), P())}
     sharded = jax.shard_map(steps, mesh=mesh, check_vma=check_vma, **specs)
@@ -526,22 +528,28 @@ def test_a_shard_map_with_global_gradients_is_one_device(name, check_vma):
     assert_close(carry[0], one[-1], rtol=1e-9)
 
 
-def test_per_device_gradients_keep_the_state_in_agreement(name):
+@pytest.mark.parametrize("perturbation", ["per device", "shared"])
+def test_per_device_gradients_keep_the_state_in_agreement(name, perturbation):
     if is_optimizer(name):
         pytest.skip("takes its step itself; give it global gradients")
     tx = optax.chain(
-        methods.factory(name)(**traits(name).settings), sam_jax.pmean("data"), sgd(0.1)
+        sam_jax.pmean("data") if perturbation == "shared" else optax.identity(),
+        methods.factory(name)(**traits(name).settings),
+        sam_jax.pmean("data"),
+        sgd(0.1),
     )
     params = problems.network()
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
 
     def steps(params, state, batch):
-        for _ in range(2):
+        def step(carry, _):
+            params, state = carry
             own = jax.lax.pcast(params, "data", to="varying")
             call = problems.keywords(problems.network_loss, own, batch)
             updates, state = tx.update(call["grad_fn"](own), state, own, **call)
-            params = optax.apply_updates(params, updates)
-        return params, state
+            return (optax.apply_updates(params, updates), state), None
+
+        return jax.lax.scan(step, (params, state), length=2)[0]
 
     # A state that differed between devices would be refused as replicated output.
     specs = {"in_specs": (P(), P(), P("data")), "out_specs": (P(), P())}
