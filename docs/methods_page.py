@@ -56,7 +56,7 @@ class Method(NamedTuple):
         name: of the method.
         signature: its call.
         summary: one line.
-        formula: LaTeX.
+        formulas: LaTeX, to be displayed one below the other.
         gradients: per update, as written.
         state: as written.
         lead: the paragraphs on cost and use.
@@ -70,7 +70,7 @@ class Method(NamedTuple):
     name: str
     signature: str
     summary: str
-    formula: str
+    formulas: list[str]
     gradients: str
     state: str
     lead: list[str]
@@ -96,7 +96,7 @@ def read(name: str) -> Method:
     math = rest.index(".. math::")
     # A displayed formula may have several paragraphs; text is not indented.
     after = [i for i in range(math + 1, len(rest)) if not rest[i].startswith(" ")]
-    formula = "\n".join(textwrap.dedent(x) for x in rest[math + 1 : after[0]])
+    formulas = [display(textwrap.dedent(x)) for x in rest[math + 1 : after[0]]]
     lead = [markdown(x) for x in [*rest[:math], *rest[after[0] :]]]
     cost = next(x for x in lead if "per update" in x)
     gradients, _, state = cost.partition(";")
@@ -107,7 +107,7 @@ def read(name: str) -> Method:
         name=name,
         signature=signature(name),
         summary=markdown(summary),
-        formula=formula.strip(),
+        formulas=formulas,
         gradients=number(gradients),
         state=state.partition(".")[0].strip(),
         lead=lead,
@@ -117,6 +117,13 @@ def read(name: str) -> Method:
         differences=markdown(" ".join(body[SECTIONS[-1]].split())),
         fragment=(markdown(" ".join(config["__doc__"].split())), values),
     )
+
+
+def display(formula: str) -> str:
+    """A displayed formula; aligned lines say so, which Sphinx does by itself."""
+    if "&=" in formula and r"\begin{" not in formula:
+        return "\\begin{aligned}\n" + formula.strip() + "\n\\end{aligned}"
+    return formula.strip()
 
 
 def signature(name: str) -> str:
@@ -177,11 +184,11 @@ def section(method: Method) -> str:
             f"## `{method.name}`",
             f"`sam_jax.{method.signature}`",
             method.summary,
-            f"$$\n{method.formula}\n$$",
+            *(f"$$\n{formula}\n$$" for formula in method.formulas),
             *method.lead,
             f"| coefficient | meaning |\n|---|---|\n{rows}",
             f"```python\n{method.example}\n```",
-            "**References.** " + " ".join(method.references),
+            "**References.** " + "; ".join(method.references),
             f"**Differences from the authors' code.** {method.differences}",
             f"**Configuration** (`:{method.name}` after a run card): `{values}`. "
             f"{source}",

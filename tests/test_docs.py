@@ -43,5 +43,7 @@ def test_reads_what_a_docstring_says():
     assert method.signature == "unified_sam(rho=0.05, lam='1-1/t')"
     assert method.gradients == "2" and method.state.startswith("no state")
     assert [name for name, _ in method.arguments] == ["rho", "lam"]
-    assert method.formula.startswith("d = \\nabla L")
+    assert method.formulas[0].startswith("d = \\nabla L")
+    assert len(MADE.read("lookbehind").formulas) == 2
+    assert MADE.read("bsam").formulas[0].startswith(r"\begin{aligned}")
     assert "rho=0.3" in method.fragment[1]

@@ -1,4 +1,7 @@
-"""Lookbehind: the smallest k of Mordido et al. 2024 (2, 5 and 10), SAM's rho."""
+"""Lookbehind: SAM's rho and k = 2, the cheapest; alpha halves the way.
+
+Mordido et al. 2024 publish tables over k and alpha; no single value is theirs.
+"""
 
 
 def get_config():

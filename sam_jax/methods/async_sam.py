@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sam_jax.methods import ascent, checks, core
+from sam_jax.methods import ascent, checks, core, numerics
 
 
 class AsyncSAMState(NamedTuple):
@@ -128,13 +128,20 @@ def async_sam(
         loss, perturbed_grads = core.cond(
             started, lambda: outcome, lambda: second(fresh)
         )
-        displacement = jax.tree.map(lambda x, y: jnp.where(started, x, y), stale, fresh)
+        seen = core.observe(updates, stale, loss, perturbed_grads)
+        length = core.agree(numerics.norm(fresh)).astype(jnp.float32)
+        # Copied: without a jit it would be the caller's own array.
+        newest = jax.tree.map(
+            lambda g, like: jnp.array(g, like.dtype), core.agree(updates), oldest
+        )
         return perturbed_grads, AsyncSAMState(
             count=core.next_count(state.count),
             ascent=ascent_state,
             stored=jnp.minimum(state.stored + 1, delay),
-            gradients=(*others, core.agree(updates)),
-            diagnostics=core.observe(updates, displacement, loss, perturbed_grads),
+            gradients=(*others, newest),
+            diagnostics=seen._replace(
+                perturbation_norm=jnp.where(started, seen.perturbation_norm, length)
+            ),
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]

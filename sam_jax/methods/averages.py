@@ -127,5 +127,5 @@ def _next(state: AverageState, average: optax.Updates) -> AverageState:
     return AverageState(
         count=core.next_count(state.count),
         started=jnp.ones([], bool),
-        average=core.agree(average),
+        average=optax.tree.cast_like(core.agree(average), state.average),
     )

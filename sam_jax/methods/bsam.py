@@ -105,6 +105,7 @@ def bsam(
     """
     checks.nonnegative("learning_rate", learning_rate)
     checks.nonnegative("rho", rho)
+    checks.seed("seed", seed)
     checks.nonnegative("weight_decay", weight_decay)
     checks.between("b1", b1, 0, 1)
     checks.between("b2", b2, 0, 1)
@@ -201,7 +202,7 @@ def bsam(
             diagnostics=core.observe(grads, ascent, perturbed_loss, perturbed_grads),
         )
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
+    return core.FullOptimizer(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
 
 
 def _times(factor: jax.Array, x: jax.Array) -> jax.Array:

@@ -15,6 +15,9 @@ from sam_jax.methods import checks, core, noise
 # (grads, state, count, key) -> (scalar boolean, state)
 Decide = Callable[[Any, Any, jax.Array, Any], tuple[Any, Any]]
 
+# Apart from the numbers that a method draws with the same seed.
+_STREAM = 0x5A4D
+
 
 class CadenceState(NamedTuple):
     """State of a method that is not used in every update.
@@ -52,6 +55,9 @@ def when(
     Returns:
         A transformation that is called like the method.
 
+    Raises:
+        ValueError: if ``method`` is a full optimizer, such as `momentum_sam`.
+
     Example:
         >>> import jax, jax.numpy as jnp, optax, sam_jax
         >>> is_large = lambda g, state, count, key: (optax.tree.norm(g) > 1.0, state)
@@ -64,6 +70,11 @@ def when(
         [0.5]
         [2.05]
     """
+    if isinstance(method, core.FullOptimizer):
+        raise ValueError(
+            "method must turn a gradient into a direction; this one takes the step by "
+            "itself, and in a skipped update nothing would"
+        )
     method = optax.with_extra_args_support(method)
 
     def init_fn(params: optax.Params) -> CadenceState:
@@ -84,8 +95,7 @@ def when(
         key: jax.Array | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, CadenceState]:
-        # Otherwise the second branch would be compiled before the first one complains.
-        core.require_gradient(params, grad_fn, value_and_grad_fn)
+        core.require("grad_fn=grad_fn", params=params)
         use, decision = decide(updates, state.decision, state.count, key)
 
         def used() -> tuple[optax.Updates, optax.OptState]:
@@ -129,7 +139,7 @@ def every_k(
         A transformation that is called like the method; see `when`.
 
     Raises:
-        ValueError: if ``k`` is no integer >= 1.
+        ValueError: if ``k`` is no integer >= 1, or ``method`` a full optimizer.
 
     Example:
         >>> import optax, sam_jax
@@ -153,8 +163,8 @@ def late_phase(
         A transformation that is called like the method; see `when`.
 
     Raises:
-        ValueError: if ``start`` or ``stop`` is no integer >= 0, or ``stop`` is below
-            ``start``.
+        ValueError: if ``start`` or ``stop`` is no integer >= 0, ``stop`` is below
+            ``start``, or ``method`` a full optimizer.
 
     Example:
         >>> import optax, sam_jax
@@ -185,13 +195,14 @@ def stochastic(
         probability: of using it; a number in [0, 1] or a schedule of the update count
             (from 0).
         seed: of the draws; together with the update's keyword ``key``, if that is
-            passed.
+            passed. One inside of another needs a seed of its own.
 
     Returns:
         A transformation that is called like the method; see `when`.
 
     Raises:
-        ValueError: if ``probability`` is outside [0, 1].
+        ValueError: if ``probability`` is outside [0, 1], ``seed`` no integer in
+            [0, 2**32), or ``method`` a full optimizer.
 
     Example:
         >>> import sam_jax
@@ -203,10 +214,12 @@ def stochastic(
         <https://arxiv.org/abs/2203.09962>`_
     """
     checks.between("probability", probability, 0, 1)
+    checks.seed("seed", seed)
 
     def decide(grads: Any, state: Any, count: jax.Array, key: Any) -> tuple[Any, Any]:
         del grads
-        drawn = jax.random.uniform(noise.update_key(seed, count, key))
+        own = jax.random.fold_in(noise.update_key(seed, count, key), _STREAM)
+        drawn = jax.random.uniform(own)
         return drawn < core.value_at(probability, count), state
 
     return when(method, decide)

@@ -107,9 +107,36 @@ def integer(name: str, value: Any, low: int) -> None:
         ...
         ValueError: k must be an integer >= 1, got 0
     """
+    static(name, value)
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not whole or value < low:
         raise ValueError(f"{name} must be an integer >= {low}, got {value!r}")
+
+
+def seed(name: str, value: Any) -> None:
+    """Refuses a seed that is no integer in [0, 2**32); an array passes.
+
+    Raises:
+        ValueError: if it is something else.
+    """
+    if isinstance(value, jax.Array):
+        return
+    integer(name, value, 0)
+    if value >= 2**32:
+        raise ValueError(f"{name} must be below 2**32, got {value!r}")
+
+
+def static(name: str, value: Any) -> None:
+    """Refuses an array where a shape or a branch of the program depends on the value.
+
+    Raises:
+        ValueError: if it is an array.
+    """
+    if isinstance(value, jax.Array):
+        raise ValueError(
+            f"{name} must be a Python value, not an array; to optax.inject_hyperparams "
+            f"give static_args=({name!r},)"
+        )
 
 
 def one_of(name: str, value: Any, allowed: Collection[Any]) -> None:
@@ -124,6 +151,7 @@ def one_of(name: str, value: Any, allowed: Collection[Any]) -> None:
         ...
         ValueError: noise must be one of 'filter', 'plain', got 'white'
     """
+    static(name, value)
     if not isinstance(value, (str, int, float)) or value not in tuple(allowed):
         listed = ", ".join(map(repr, allowed))
         raise ValueError(f"{name} must be one of {listed}, got {value!r}")

@@ -19,6 +19,12 @@ SubsetGradFn = Callable[[optax.Params, jax.Array], optax.Updates]
 # int32) for coefficients that follow a schedule.
 Combine = Callable[[optax.Updates, optax.Updates, jax.Array], optax.Updates]
 Mask = Any  # as in optax.masked: a tree of booleans, or a function params -> that tree
+
+
+class FullOptimizer(optax.GradientTransformationExtraArgs):
+    """A method that takes the step by itself, learning rate and all."""
+
+
 # An optimizer as a function of its learning rate, for methods that bring a step size.
 Base = Callable[[optax.ScalarOrSchedule], optax.GradientTransformation]
 
@@ -549,11 +555,11 @@ def kept(tree: Any, mask: Mask | None) -> Any:
         return jax.tree.map(lambda _: True, tree)
     keep = mask(tree) if callable(mask) else mask
     try:
-        return jax.tree.map(lambda _, flag: bool(flag), tree, keep)
+        return jax.tree.map(bool, jax.tree.broadcast(keep, tree))
     except (ValueError, TypeError) as error:
         raise ValueError(
-            "mask must be a tree of booleans like params, or a function from params to "
-            f"one: {error}"
+            "mask must be a tree of booleans like params or a prefix of it, or a "
+            f"function from params to one: {error}"
         ) from error
 
 

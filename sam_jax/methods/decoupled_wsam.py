@@ -139,4 +139,4 @@ def decoupled_wsam(
             ),
         )
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
+    return core.FullOptimizer(init_fn, update_fn)  # pyright: ignore[reportArgumentType]

@@ -78,9 +78,11 @@ def dynamic_sparse_sam(
         on; its masks shrink where there are fewer zeros than it drops ones. It adds
         1e-7 to the norm instead of flooring it.
     """
+    checks.static("sparsity", sparsity)
     checks.between("sparsity", sparsity, 0, 1)
     checks.between("drop_rate", drop_rate, 0, 1)
     checks.integer("every", every, 1)
+    checks.seed("seed", seed)
     return core.sharpness_aware(
         optax.chain(
             ascent.normalize(eps),
@@ -119,7 +121,10 @@ def _keep_moving(
         def exchanged() -> Any:
             size = sparse_masks.size_of(updates, sparsity)
             zeros = sparse_masks.size_of(updates, 0) - size
-            ones = jnp.stack([jnp.sum(m) for m in jax.tree.leaves(state.mask)]).sum()
+            ones = optax.tree.sum(
+                jax.tree.map(lambda m: jnp.sum(m, dtype=jnp.int32), state.mask)
+            )
+            ones = jnp.asarray(ones, jnp.int32)  # an empty tree has the sum 0
             dropped = jnp.minimum(
                 jnp.round(rate * ones.astype(jnp.float32)).astype(ones.dtype), zeros
             )

@@ -109,6 +109,7 @@ def _lean_towards_eigenvector(
     checks.nonnegative("alpha", alpha)
     checks.integer("every", every, 1)
     checks.integer("power_steps", power_steps, 1)
+    checks.seed("seed", seed)
     normalize = blocks.normalize(eps)
 
     def init_fn(params: optax.Params) -> EigenState:
@@ -179,7 +180,8 @@ def _power_iteration(
         unit = numerics.multiply(product, numerics.safe_inverse(norm))
         # An overflow in the product costs a step, not the vector.
         return jax.tree.map(
-            lambda x, v: jnp.where(jnp.isfinite(norm), x, v), unit, vector
+            lambda x, v: jnp.where(jnp.isfinite(norm), x.astype(v.dtype), v),
+            *(unit, vector),
         ), None
 
     vector, _ = jax.lax.scan(step, _unit(vector), length=steps, unroll=core.unroll())

@@ -31,7 +31,8 @@ def esam(
 
     Two gradients per update; no state but counters and diagnostics. The second one is
     of the examples in S only, after a forward pass of all: about
-    :math:`1 + \gamma + 1/3` gradients of the whole batch.
+    :math:`1 + \gamma + 1/3` gradients of the whole batch. BatchNorm and dropout see S
+    by itself there; the perturbed loss of the diagnostics is the mean of all examples.
 
     Use it to save a part of SAM's cost where the backward pass dominates and batches
     are large enough to leave examples out.
@@ -90,8 +91,10 @@ def esam(
     """
     checks.positive("beta", beta)
     checks.between("beta", beta, 0, 1)
+    checks.static("gamma", gamma)
     checks.positive("gamma", gamma)
     checks.between("gamma", gamma, 0, 1)
+    checks.seed("seed", seed)
     perturb = core.sharpness_aware(
         optax.chain(
             ascent.normalize(eps), ascent.scale(rho), _drop_coordinates(beta, seed)

@@ -57,8 +57,8 @@ def extragradient(
         ``rho`` and step size
 
     Differences from the authors' code:
-        None known; there is no public code. Korpelevich's method has ``rho`` equal to
-        the learning rate, which is the user's choice here.
+        None known; there is no public code. ``rho`` and the learning rate are two
+        choices here.
     """
     checks.floor("eps", eps)
     return core.sharpness_aware(

@@ -49,7 +49,9 @@ def functional_sam(
         >>> outputs_fn, loss_fn = lambda w: w**2, lambda outputs: jnp.sum(outputs**2)
         >>> w, tx = jnp.array([2.0]), sam_jax.functional_sam(rho=1.0)
         >>> grads = jax.grad(lambda w: loss_fn(outputs_fn(w)))(w)
-        >>> second = functional_value_and_grad(outputs_fn, loss_fn, outputs_fn(w))
+        >>> second = sam_jax.functional_value_and_grad(
+        ...     outputs_fn, loss_fn, outputs_fn(w)
+        ... )
         >>> d, _ = tx.update(
         ...     grads, tx.init(w), w, functional_value_and_grad_fn=second
         ... )

@@ -169,7 +169,7 @@ def lookbehind(
             diagnostics=core.observe(updates, displacement, loss, grads),
         )
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
+    return core.FullOptimizer(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
 
 
 def _per_update(

@@ -15,7 +15,7 @@ class LookSamState(NamedTuple):
 
     Attributes:
         count: updates done so far. Scalar, int32.
-        started: whether there is a component to reuse yet. Scalar, bool.
+        due: the first update that takes both gradients again. Scalar, int32.
         ascent: state of the ascent.
         sharpness: the perturbed gradient's component orthogonal to the gradient, from
             the last update that took both; a tree like the parameters.
@@ -23,7 +23,7 @@ class LookSamState(NamedTuple):
     """
 
     count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
-    started: jax.Array
+    due: jax.Array
     ascent: optax.OptState
     sharpness: optax.Updates
     diagnostics: core.Diagnostics
@@ -51,8 +51,8 @@ def looksam(
     Two gradients per update of every k-th, one in the others, so ``1 + 1/k`` on
     average; state: one copy of the parameters.
 
-    Use it where SAM's cost is too high: it keeps most of SAM's gain at k = 5. With
-    ``layerwise=True`` for very large batches.
+    Use it where SAM's cost is too high and a copy of the parameters is not. With
+    ``layerwise=True`` for very large batches, the authors' setting.
 
     Args:
         rho: radius of the perturbation; a number >= 0 or a schedule of the update count
@@ -106,7 +106,7 @@ def looksam(
     def init_fn(params: optax.Params) -> LookSamState:
         return LookSamState(
             count=jnp.zeros([], jnp.int32),
-            started=jnp.zeros([], bool),
+            due=jnp.zeros([], jnp.int32),
             ascent=ascent.init(params),
             sharpness=jax.tree.map(jnp.zeros_like, params),
             diagnostics=core.no_diagnostics(),
@@ -133,6 +133,7 @@ def looksam(
                 params, displacement, grad_fn, value_and_grad_fn
             )
             sharpness = core.agree(_sharpness(perturbed_grads, grads))
+            sharpness = optax.tree.cast_like(sharpness, state.sharpness)
             seen = core.observe(grads, displacement, loss, perturbed_grads)
             return perturbed_grads, sharpness, seen
 
@@ -145,11 +146,11 @@ def looksam(
             )
             return reused, state.sharpness, core.observe_unperturbed(grads, value)
 
-        due = (state.count % k == 0) | ~state.started
-        combined, sharpness, seen = core.cond(due, look, reuse)
+        renew = state.count >= state.due
+        combined, sharpness, seen = core.cond(renew, look, reuse)
         return combined, LookSamState(
             count=core.next_count(state.count),
-            started=jnp.ones([], bool),
+            due=jnp.where(renew, core.next_due(state.count, k), state.due),
             ascent=ascent_state,
             sharpness=sharpness,
             diagnostics=seen,

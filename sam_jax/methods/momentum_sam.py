@@ -51,7 +51,9 @@ def momentum_sam(
     and a scalar for each array of the parameters.
 
     Use it where the second gradient of SAM is too expensive. It is a whole optimizer;
-    evaluate and export the weights of `momentum_sam_eval_params`.
+    evaluate and export the weights of `momentum_sam_eval_params`. BatchNorm's running
+    statistics are those of :math:`\tilde w`: with a large radius, take them anew at w.
+    In bfloat16 and float16 w is rounded with :math:`\tilde w` in every update.
 
     Args:
         learning_rate: of the base; a number or a schedule of the update count (from 0).
@@ -89,9 +91,7 @@ def momentum_sam(
 
     Differences from the authors' code:
         MarlonBecker/MSAM decays its weights at the perturbed ones with SGD, takes one
-        parameter group, and adds 1e-12 to the norm instead of flooring it. There, a
-        changed radius moves the weights themselves; here the state knows by how much
-        they are displaced.
+        parameter group, and adds 1e-12 to the norm instead of flooring it.
     """
     checks.nonnegative("rho", rho)
     checks.floor("eps", eps)
@@ -116,7 +116,7 @@ def momentum_sam(
         core.require("value=loss", params=params)
         grads = core.agree(updates)
         old = _displacement(state)
-        weights = jax.tree.map(jnp.subtract, params, old)
+        weights = _subtract(params, old)
         steps, base_state = inner.update(grads, state.base, weights, **extra_args)
 
         keep = core.kept(params, mask)
@@ -147,7 +147,7 @@ def momentum_sam(
         )
         return updates, new_state
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
+    return core.FullOptimizer(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
 
 
 def momentum_sam_eval_params(
@@ -181,11 +181,16 @@ def momentum_sam_eval_params(
             "momentum_sam_eval_params needs the state of one momentum_sam, got "
             f"{len(found)} of them"
         )
-    return jax.tree.map(jnp.subtract, params, _displacement(found[0]))
+    return _subtract(params, _displacement(found[0]))
 
 
 def _wide_dtype(x: jax.Array) -> Any:
     return numerics.wide(x).dtype
+
+
+def _subtract(params: optax.Params, displacement: Any) -> Any:
+    """In the dtypes of the parameters."""
+    return jax.tree.map(lambda w, e: (w - e).astype(w.dtype), params, displacement)
 
 
 def _displacement(state: MomentumSamState) -> Any:
@@ -203,14 +208,18 @@ def _momentum(base: optax.OptState) -> optax.Updates:
     def is_field(path: Any, _: Any) -> bool:  # no parameter of that name
         return isinstance(path[-1], optax.tree_utils.NamedTupleKey)
 
-    for name in _MOMENTUM_NAMES:
-        found = optax.tree.get(base, name, None, filtering=is_field)
-        if found is not None:
-            return found
-    raise ValueError(
-        "base must keep a momentum in its state (trace or mu), as "
-        "optax.sgd(learning_rate, momentum=0.9) and optax.adamw do"
-    )
+    found = [
+        tree
+        for name in _MOMENTUM_NAMES
+        for _, tree in optax.tree.get_all_with_path(base, name, filtering=is_field)
+    ]
+    if len(found) != 1:
+        raise ValueError(
+            "base must keep one momentum in its state (trace or mu), as "
+            "optax.sgd(learning_rate, momentum=0.9) and optax.adamw do, got "
+            f"{len(found)} of them"
+        )
+    return found[0]
 
 
 def _without_pair(seen: core.Diagnostics) -> core.Diagnostics:

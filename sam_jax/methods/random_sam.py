@@ -81,6 +81,7 @@ def random_sam(
         open in the form above; the kinds and the default of ``sigma`` are our choice.
     """
     checks.nonnegative("sigma", sigma)
+    checks.seed("seed", seed)
     checks.nonnegative("lam", lam)
     checks.one_of("noise", noise, _SHAPES)
     shape = _SHAPES[noise]

@@ -145,4 +145,4 @@ def sam_sps(
             diagnostics=seen,
         )
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
+    return core.FullOptimizer(init_fn, update_fn)  # pyright: ignore[reportArgumentType]

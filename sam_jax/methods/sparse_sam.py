@@ -28,7 +28,8 @@ def sparse_sam(
 
     Two gradients per update; state: one boolean per parameter. Every ``every`` updates
     come ``num_samples`` gradients of one example each. The second gradient is a full
-    one: nothing is saved by the sparsity itself.
+    one: nothing is saved by the sparsity itself. A network with BatchNorm normalizes
+    each of these examples by itself.
 
     Use it to perturb less without choosing by hand which weights: where full SAM hurts,
     or to study which weights matter.
@@ -80,6 +81,7 @@ def sparse_sam(
         update. It draws examples of the whole training set, renews the mask by epochs,
         and adds 1e-7 to the norm instead of flooring it.
     """
+    checks.static("sparsity", sparsity)
     checks.between("sparsity", sparsity, 0, 1)
     checks.integer("num_samples", num_samples, 1)
     checks.integer("every", every, 1)

@@ -23,8 +23,8 @@ def wsam(
     Two gradients per update; no state but counters and diagnostics.
 
     Use it to weigh sharpness against loss, over any base optimizer. The penalty goes
-    through the base's momentum and preconditioner; `decoupled_wsam`, the paper's
-    recommendation, keeps it out of them.
+    through the base's momentum and preconditioner; `decoupled_wsam`, the
+    default of the authors' code, keeps it out of them.
 
     Args:
         rho: radius of the perturbation; a number >= 0 or a schedule of the update count

@@ -49,9 +49,10 @@ def make_optimizer(config: config_lib.Config, steps_per_epoch: int) -> Optimizer
     """
     unit = schedule.Unit(steps_per_epoch, config.epochs * steps_per_epoch)
     learning_rate = schedule.make_schedule(config.schedule, config.learning_rate, unit)
-    decay = make_weight_decay(config.weight_decay, learning_rate)
 
     def base(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
+        # A method may call it with another count than the run's: so may the decay.
+        decay = make_weight_decay(config.weight_decay, learning_rate)
         return optax.chain(
             make_clipping(config.clip_norm),
             decay.of_direction,
@@ -67,8 +68,26 @@ def make_optimizer(config: config_lib.Config, steps_per_epoch: int) -> Optimizer
     else:
         tx = _full_optimizer(config, method, learning_rate, base)
     return Optimizer(
-        tx, learning_rate, decay.of_loss, eval_params(config.method, config.optimizer)
+        _with_user_errors(tx, config.method.name),
+        learning_rate,
+        make_weight_decay(config.weight_decay, learning_rate).of_loss,
+        eval_params(config.method, config.optimizer),
     )
+
+
+def _with_user_errors(
+    tx: optax.GradientTransformation, method: str
+) -> optax.GradientTransformationExtraArgs:
+    """What a method refuses only when it sees the parameters, in one line."""
+    tx = optax.with_extra_args_support(tx)
+
+    def init(params: optax.Params) -> optax.OptState:
+        try:
+            return tx.init(params)
+        except ValueError as error:
+            raise errors.UserError(f"config.method ({method}): {error}") from error
+
+    return optax.GradientTransformationExtraArgs(init, tx.update)
 
 
 def describe(config: config_lib.Config) -> dict[str, str]:
@@ -349,7 +368,7 @@ class WeightDecay(NamedTuple):
 
 
 def make_weight_decay(
-    settings: config_lib.Config, learning_rate: optax.Schedule
+    settings: config_lib.Config, learning_rate: optax.ScalarOrSchedule
 ) -> WeightDecay:
     """Weight decay of one of the kinds of ``config.weight_decay``.
 
@@ -389,7 +408,7 @@ def all_mask(params: optax.Params) -> Any:
 
 
 def _decoupled(
-    add: optax.GradientTransformation, learning_rate: optax.Schedule
+    add: optax.GradientTransformation, learning_rate: optax.ScalarOrSchedule
 ) -> optax.GradientTransformation:
     """Adds ``-learning_rate * value * w`` to finished updates."""
     decay = optax.chain(
@@ -425,7 +444,7 @@ def _half_squared_norm(
 
 
 def make_base(
-    settings: config_lib.Config, learning_rate: optax.Schedule
+    settings: config_lib.Config, learning_rate: optax.ScalarOrSchedule
 ) -> optax.GradientTransformation:
     """An optimizer of Optax by its name, with the settings under that name, if any.
 

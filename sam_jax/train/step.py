@@ -105,8 +105,10 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
 
         # ── New state.
-        update_norm = numerics.norm(updates)
-        finite = jnp.isfinite(loss) & jnp.isfinite(update_norm)
+        update_norm, seen = numerics.norm(updates), core.diagnostics(opt_state)
+        # The gradient's norm as well: a method may keep one that it does not use yet.
+        judged = [loss, update_norm, seen.get("grad_norm", update_norm)]
+        finite = jnp.all(jnp.isfinite(jnp.stack(judged)))
         new = state._replace(
             params=params,
             model_state=clean.model_state,
@@ -128,7 +130,7 @@ def make_train_step(
             "learning_rate": optimizer.learning_rate(state.step),
             "update_norm": update_norm,
             "finite": finite,
-            **core.diagnostics(opt_state),
+            **seen,
         }
         return (
             new._replace(step=state.step + 1),

@@ -396,3 +396,51 @@ def test_missing_arguments_are_refused_in_skipped_updates_too(missing):
     del arguments[missing]
     with pytest.raises(ValueError, match=rf"^{missing} is missing"):
         tx.update(params, tx.init(params), **arguments)
+
+
+def test_one_stochastic_inside_another_draws_by_itself():
+    inner = sam_jax.stochastic(sam_jax.sam(0.1), 0.5, seed=1)
+    tx, w = sam_jax.stochastic(inner, 0.5, seed=0), jnp.ones(2)
+
+    @jax.jit
+    def used(state):
+        _, state = tx.update(w, state, w, grad_fn=lambda w: w)
+        return state, sam_jax.diagnostics(state)["perturbation_norm"] > 0
+
+    state, count = tx.init(w), 0
+    for _ in range(400):
+        state, perturbed = used(state)
+        count += int(perturbed)
+    assert 70 < count < 130  # a quarter
+
+
+@pytest.mark.parametrize(
+    "method", [sam_jax.momentum_sam(0.1), sam_jax.sam_sps(), sam_jax.bsam(0.1)]
+)
+@pytest.mark.parametrize(
+    "wrap", [sam_jax.every_k, sam_jax.stochastic, lambda m: sam_jax.late_phase(m, 3)]
+)
+def test_refuses_full_optimizers(wrap, method):
+    with pytest.raises(
+        ValueError, match="method must turn a gradient into a direction"
+    ):
+        wrap(method)
+
+
+def test_a_method_with_keywords_of_its_own_needs_no_others():
+    tx, w = sam_jax.every_k(sam_jax.functional_sam(0.1), 2), jnp.ones(2)
+    second = sam_jax.functional_value_and_grad(lambda w: w, jnp.sum, w)
+    direction, _ = tx.update(w, tx.init(w), w, functional_value_and_grad_fn=second)
+    np.testing.assert_allclose(direction, [1.0, 1.0])
+
+
+def test_looksam_catches_up_on_a_look_that_was_skipped():
+    # Used in updates 0, 3, 6, ...; due from 5, 10 and 15 on.
+    tx, w = sam_jax.every_k(sam_jax.looksam(k=5), 3), jnp.array([1.0, 2.0])
+    grad_fn = jax.grad(lambda w: w[0] ** 2 * w[1])
+    state, looks = tx.init(w), []
+    for count in range(18):
+        _, state = tx.update(grad_fn(w), state, w, grad_fn=grad_fn)
+        if sam_jax.diagnostics(state)["perturbation_norm"] > 0:
+            looks.append(count)
+    assert looks == [0, 6, 12, 15]

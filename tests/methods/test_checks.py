@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+import sam_jax
 from sam_jax import methods
 from sam_jax.methods import checks
 
@@ -80,7 +81,7 @@ def test_integer_takes_any_large_enough(value):
 
 
 @pytest.mark.parametrize(
-    "value", [*NO_NUMBERS[:-1], 2, -3, 3.0, np.float32(4), jnp.array(4), np.array([4])]
+    "value", [*NO_NUMBERS[:-1], 2, -3, 3.0, np.float32(4), np.array([4])]
 )
 def test_integer_refuses_the_rest(value):
     with pytest.raises(ValueError, match=r"^k must be an integer >= 3, got "):
@@ -97,7 +98,7 @@ def test_integer_is_no_schedule_no_boolean_and_not_traced():
         checks.integer("k", value, 1)
         return value
 
-    with pytest.raises(ValueError, match=r"^k must be an integer >= 1, got JitTracer"):
+    with pytest.raises(ValueError, match=r"^k must be a Python value, not an array"):
         jax.jit(traced)(5)
 
 
@@ -113,3 +114,21 @@ def test_one_of_refuses_the_rest_and_lists_those_allowed(value):
     message = r"^p must be one of 'filter', 2, inf, got "
     with pytest.raises(ValueError, match=message):
         checks.one_of("p", value, ("filter", 2, INF))
+
+
+@pytest.mark.parametrize("value", [-1, 2**32, 1.5, "1", True])
+def test_refuses_seeds(value):
+    with pytest.raises(ValueError, match="seed must be"):
+        checks.seed("seed", value)
+
+
+def test_an_array_is_a_seed_but_no_static_value():
+    checks.seed("seed", jnp.asarray(1))
+    for check in (checks.integer, checks.one_of):
+        with pytest.raises(ValueError, match=r"static_args=\('k',\)"):
+            check("k", jnp.asarray(5), (1, 5) if check is checks.one_of else 1)
+
+
+def test_inject_hyperparams_is_told_what_is_static():
+    with pytest.raises(ValueError, match=r"static_args=\('k',\)"):
+        optax.inject_hyperparams(sam_jax.looksam)(rho=0.1).init(jnp.ones(2))

@@ -183,6 +183,37 @@ def test_structure_shapes_and_dtypes_stay(name, dtype):
     assert problems.network_loss(after, *args) < problems.network_loss(params, *args)
 
 
+def test_low_precision_weights_with_gradients_in_float32(name):
+    if is_optimizer(name):
+        pytest.skip("its base decides")
+    tx, params = methods.factory(name)(**traits(name).settings), problems.network()
+    call = problems.keywords(problems.network_loss, params, problems.batch())
+    low = jax.tree.map(lambda w: w.astype(jnp.bfloat16), params)
+    functions = {  # of weights in bfloat16, in float32
+        key: lambda weights, *args, f=f: f(
+            jax.tree.map(lambda w: w.astype(jnp.float32), weights), *args
+        )
+        for key, f in call.items()
+        if key.endswith("_fn")
+    }
+
+    def step(state, _):
+        grads = functions["grad_fn"](low)
+        return tx.update(grads, state, low, **(call | functions))[::-1]
+
+    with jax.numpy_dtype_promotion("standard"):
+        # A scan refuses a state of another dtype.
+        _, directions = jax.lax.scan(step, tx.init(low), length=3)
+    assert_finite(directions)
+
+
+def test_nothing_to_train(name):
+    tx = optimizer(name, base=optax.sgd)
+    call = problems.keywords(lambda params: jnp.zeros([]), {})
+    updates, _ = tx.update({}, tx.init({}), {}, **call)
+    assert updates == {}
+
+
 def test_compiles_once(name):
     update, carry, traces = default_run(name)
     for seed in range(4):
@@ -219,6 +250,9 @@ def test_unknown_keywords_change_nothing(name):
     plain = tx.update(grads, tx.init(params), params, **call)
     extra = tx.update(grads, tx.init(params), params, anything=object(), **call)
     assert_equal(extra, plain)
+    # Nor does the state hold the caller's arrays: they may be donated.
+    theirs = {id(leaf) for leaf in jax.tree.leaves((grads, params))}
+    assert not theirs & {id(leaf) for leaf in jax.tree.leaves(plain[1])}
 
 
 def test_missing_arguments_show_the_call(name):

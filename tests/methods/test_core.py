@@ -345,3 +345,11 @@ def test_shared_files_are_no_methods():
 def test_unknown_names_have_no_factory(name):
     with pytest.raises(KeyError):
         methods.factory(name)
+
+
+def test_a_mask_may_be_a_prefix_of_the_params():
+    params = {"a": {"w": jnp.ones(2), "b": jnp.ones([])}, "c": jnp.ones(3)}
+    tx = sam_jax.sam(0.1, mask={"a": True, "c": False})
+    perturbed = problems.perturbed_params(tx, params, tx.init(params), params)
+    assert (perturbed["a"]["w"] > 1).all() and perturbed["a"]["b"] > 1
+    np.testing.assert_array_equal(perturbed["c"], params["c"])

@@ -168,6 +168,29 @@ def test_momentum_sam_wraps_the_base_with_its_clipping_and_decay(make):
         assert_close(ours, params)
 
 
+def test_decoupled_decay_follows_the_updates_of_lookbehind(make):
+    # Three inner steps of 0 gradient decay the weights with the rate of the update.
+    settings = {"weight_decay.value": 0.3, "weight_decay.kind": "decoupled"}
+    opt = make("lookbehind", **settings, **{"schedule.name": "linear", "method.k": 3})
+    params = parameters()
+    state, expected = opt.tx.init(params), parameters()
+    for count in range(12):
+        zero = jax.tree.map(jnp.zeros_like, params)
+        updates, state = opt.tx.update(
+            zero, state, params, grad_fn=lambda w: jax.tree.map(jnp.zeros_like, w)
+        )
+        params = optax.apply_updates(params, updates)
+        shrunk = (1 - LEARNING_RATE * (1 - count / 12) * 0.3) ** 3
+        expected = jax.tree.map(lambda w, s=shrunk: w * (1 + s) / 2, expected)
+        assert_close(params, expected)
+
+
+def test_a_base_without_one_momentum_is_a_line_for_the_user(make):
+    opt = make("momentum_sam", **{"optimizer.name": "rmsprop"})
+    with pytest.raises(errors.UserError, match="base must keep one momentum"):
+        opt.tx.init(parameters())
+
+
 @pytest.mark.parametrize("method", ["bsam", "sam_sps"])
 def test_decay_of_the_kind_gradient_goes_into_methods_without_a_base(make, method):
     opt = make(method, **{"weight_decay.value": 0.3})

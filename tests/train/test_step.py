@@ -231,6 +231,41 @@ def test_an_infinite_update_is_not_finite_though_the_loss_is(trainer):
     assert metrics["finite"] == 0
 
 
+@jax.custom_vjp
+def finite_with_infinite_gradient(logits, white):
+    return logits
+
+
+finite_with_infinite_gradient.defvjp(
+    lambda logits, white: (logits, white),
+    lambda white, g: (jnp.where(white, jnp.inf, g), jnp.zeros_like(white)),
+)
+
+
+def test_a_gradient_kept_for_later_is_judged_as_well(tiny, net):
+    # Loss and update are finite where asynchronous SAM takes the gradient in store;
+    # what it stores for the next update is not.
+    inner = net()
+    visits = []
+
+    def apply(params, model_state, images, **options):
+        logits, model_state = inner.apply(params, model_state, images, **options)
+        visits.append(images)
+        if len(visits) == 1:  # traced first: the pass at the weights
+            white = (images.max() == 1).astype(logits.dtype)
+            logits = finite_with_infinite_gradient(logits, white)
+        return logits, model_state
+
+    settings = {"on_nonfinite": "skip", "schedule.name": "constant"}
+    model = inner._replace(apply=apply)
+    steps = Trainer(tiny("async_sam", **settings), model, plain)
+    visits.clear()
+    history = steps.run(batches(5, white=[2]))
+    assert [metrics["finite"] for _, metrics in history] == [1, 1, 0, 1, 1]
+    assert np.isfinite(history[2][1]["loss"])
+    assert np.isfinite(history[2][1]["update_norm"])
+
+
 # ── Moving averages ──────────────────────────────────────────────────────────────────
 
 
