@@ -178,4 +178,4 @@ def _per_update(
     """The schedule for a base that counts k steps in each update."""
     if not callable(learning_rate):
         return learning_rate
-    return lambda steps: learning_rate(steps // k)
+    return lambda steps: learning_rate(jnp.asarray(steps) // k)

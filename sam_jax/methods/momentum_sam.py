@@ -188,7 +188,7 @@ def _wide_dtype(x: jax.Array) -> Any:
     return numerics.wide(x).dtype
 
 
-def _subtract(params: optax.Params, displacement: Any) -> Any:
+def _subtract(params: Any, displacement: Any) -> Any:
     """In the dtypes of the parameters."""
     return jax.tree.map(lambda w, e: (w - e).astype(w.dtype), params, displacement)
 

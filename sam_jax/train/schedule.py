@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from sam_jax import errors, schedules
@@ -99,7 +100,8 @@ def tied(
                     "setting of a schedule 'learning_rate'", key, ("low", "value")
                 )
             )
-    rates = jax.vmap(learning_rate)(jnp.arange(unit.total_steps + 1)).tolist()
+    counts = jnp.arange(unit.total_steps + 1)
+    rates = np.asarray(jax.vmap(learning_rate)(counts)).tolist()
     try:
         return schedules.tied_to(
             learning_rate,
