@@ -46,7 +46,8 @@ def top(scores: Any, size: int | jax.Array) -> Any:
     if not leaves:
         return scores
     order = jnp.argsort(jnp.concatenate([leaf.ravel() for leaf in leaves]))
-    largest = jnp.arange(order.size) >= order.size - size
+    places = jnp.arange(order.size, dtype=jnp.int32)
+    largest = places >= order.size - jnp.asarray(size, jnp.int32)
     flat = jnp.zeros(order.size, bool).at[order].set(largest)
     offsets = [0]
     for leaf in leaves:

@@ -37,7 +37,7 @@ def trained(step, updates=3):
     model = tiny_model()
     images = jax.random.normal(jax.random.key(1), (6, 4, 4, 3))
     params, model_state = model.init(jax.random.key(0), images)
-    state = step_cost.State(params, model_state, step.init(params))
+    state = step_cost.State(jnp.int32(0), params, model_state, step.init(params))
     update = jax.jit(step_cost.make_step(model, step))
     for _ in range(updates):
         state, _ = update(state, images, jnp.arange(6))

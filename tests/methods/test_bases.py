@@ -80,7 +80,7 @@ def test_full_optimizers_wrap_every_base(factory, base):
 
 
 def test_momentum_sam_refuses_a_base_without_momentum():
-    with pytest.raises(ValueError, match="base must keep a momentum"):
+    with pytest.raises(ValueError, match="base must keep one momentum"):
         sam_jax.momentum_sam(0.1, base=optax.sgd).init(jnp.ones(2))
 
 

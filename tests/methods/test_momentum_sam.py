@@ -146,7 +146,7 @@ def test_eval_params_refuses_other_states():
 
 def test_a_base_without_momentum_is_refused():
     tx = sam_jax.momentum_sam(0.1, base=optax.sgd)
-    with pytest.raises(ValueError, match=r"^base must keep a momentum"):
+    with pytest.raises(ValueError, match=r"^base must keep one momentum"):
         tx.init(problems.network())
 
 

@@ -36,13 +36,19 @@ def card(tmp_path):
     ("suffix", "expected"),
     [
         # The card wins over the fragment, the fragment over the factory's default.
-        ("", {"name": "sam", "rho": 0.7, "eps": 1e-12}),
-        (":sam", {"name": "sam", "rho": 0.7, "eps": 1e-12}),
+        ("", {"name": "sam", "rho": 0.7, "eps": 1e-12, "mask": None}),
+        (":sam", {"name": "sam", "rho": 0.7, "eps": 1e-12, "mask": None}),
         (
             ":unified_sam",
-            {"name": "unified_sam", "rho": 0.05, "lam": "1/t", "eps": 1e-12},
+            {
+                "name": "unified_sam",
+                "rho": 0.05,
+                "lam": "1/t",
+                "eps": 1e-12,
+                "mask": None,
+            },
         ),
-        (":usam", {"name": "usam", "rho": 0.05, "eps": 1e-12}),
+        (":usam", {"name": "usam", "rho": 0.05, "eps": 1e-12, "mask": None}),
         (":sgd", {"name": "none"}),
         (":none", {"name": "none"}),
     ],

@@ -43,11 +43,13 @@ def test_check_names_setting_value_and_what_is_allowed(key, value, allowed):
 
 
 @pytest.mark.parametrize("name", methods.names())
-def test_a_method_brings_its_coefficients_without_a_mask(name, tmp_path):
+def test_a_method_brings_its_coefficients(name, tmp_path):
     settings = config_lib.load_method(name, card=tmp_path / "card.py")
     assert settings == config_dict.ConfigDict(config_lib.default_coefficients(name))
     assert settings.name == name
-    assert "mask" not in settings
+    assert settings.mask is None
+    # What other parts of the configuration decide.
+    assert not {"learning_rate", "base", "weight_decay"} & set(settings)
 
 
 def test_unknown_method_is_one_line_with_the_nearest():

@@ -29,7 +29,7 @@ def test_makes_the_folder_and_records_the_configuration(tmp_path, tiny):
     claim(folder, tiny(seed=7))
     stored = json.loads((folder / workdir.CONFIG_FILE).read_text())
     assert stored["seed"] == 7
-    assert stored["method"] == {"name": "sam", "rho": 0.05, "eps": 1e-12}
+    assert stored["method"] == {"name": "sam", "rho": 0.05, "eps": 1e-12, "mask": None}
 
 
 def test_the_same_configuration_comes_back(tmp_path, tiny):
