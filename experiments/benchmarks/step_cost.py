@@ -10,6 +10,8 @@ do the same: one written by hand (``hand-written``) and one with ``optax.contrib
 pass at the weights and donate their state. Operations and memory are counted by the
 compiler; times are taken in turns and compared round by round. A model is written
 ``name``, ``name:width`` (channels of its first stage); images are random, 32x32x3.
+A method that does not take its second gradient in every step needs ``--steps=5`` or so
+in one time; ``every_k/sam`` is SAM in every fifth.
 """
 
 import argparse
@@ -117,9 +119,15 @@ def all_steps(names: Sequence[str]) -> dict[str, Step]:
 
 
 def trainer_chain(method: str) -> optax.GradientTransformationExtraArgs:
-    """Method, weight decay and SGD with momentum, as the trainer chains them."""
+    """Method, weight decay and SGD with momentum, as the trainer chains them.
+
+    Args:
+        method: its name, after ``every_k/`` or another cadence's name if it has one.
+    """
+    cadence, _, name = method.rpartition("/")
     config = config_lib.default_config()
-    config.method = config_lib.load_method(method, CARD)
+    config.method = config_lib.load_method(name, CARD)
+    config.cadence.name = cadence or config.cadence.name
     config.learning_rate = LEARNING_RATE
     config.weight_decay.value = WEIGHT_DECAY
     config.schedule.name = "constant"
