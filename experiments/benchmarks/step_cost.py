@@ -109,8 +109,10 @@ def all_steps(names: Sequence[str]) -> dict[str, Step]:
         UserError: for a method that does not exist.
     """
     return {
-        BASE: with_transformation(trainer_chain(BASE)),
-        **{name: with_transformation(trainer_chain(name)) for name in names},
+        **{
+            name: with_transformation(trainer_chain(name), trainer_keywords)
+            for name in (BASE, *names)
+        },
         HAND_WRITTEN: Step(
             lambda params: jax.tree.map(jnp.zeros_like, params), hand_written
         ),
@@ -134,8 +136,18 @@ def trainer_chain(method: str) -> optax.GradientTransformationExtraArgs:
     return optimizer_lib.make_optimizer(config, steps_per_epoch=100).tx
 
 
-def with_transformation(tx: optax.GradientTransformationExtraArgs) -> Step:
-    """The step of a loop around an Optax chain."""
+def with_transformation(
+    tx: optax.GradientTransformationExtraArgs, keywords: Callable[..., dict[str, Any]]
+) -> Step:
+    """The step of a loop around an Optax chain.
+
+    Args:
+        tx: the chain.
+        keywords: ``(loss_fn, state, examples, loss, clean)`` -> those of its update.
+
+    Returns:
+        The step.
+    """
 
     def update(
         loss_fn: step_lib.LossFn, state: State, examples: Examples
@@ -146,14 +158,27 @@ def with_transformation(tx: optax.GradientTransformationExtraArgs) -> Step:
             grads,
             state.opt_state,
             state.params,
-            **step_lib.method_keywords(loss_fn, outputs_loss, examples, loss, clean),
-            key=jax.random.fold_in(jax.random.key(0), state.step),
-            num_examples=50_000,
+            **keywords(loss_fn, state, examples, loss, clean),
         )
         params = optax.apply_updates(state.params, updates)
         return State(state.step + 1, params, clean.model_state, opt_state), loss
 
     return Step(tx.init, update)
+
+
+def trainer_keywords(
+    loss_fn: step_lib.LossFn,
+    state: State,
+    examples: Examples,
+    loss: jax.Array,
+    clean: step_lib.Forward,
+) -> dict[str, Any]:
+    """What the trainer's step passes to every method."""
+    return {
+        **step_lib.method_keywords(loss_fn, outputs_loss, examples, loss, clean),
+        "key": jax.random.fold_in(jax.random.key(0), state.step),
+        "num_examples": 50_000,
+    }
 
 
 def hand_written(
@@ -186,21 +211,14 @@ def optax_sam() -> Step:
         opaque_mode=True,
     )
 
-    def update(
-        loss_fn: step_lib.LossFn, state: State, examples: Examples
-    ) -> tuple[State, jax.Array]:
-        value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
-        (loss, clean), grads = value_and_grad(state.params, *examples)
-        updates, opt_state = tx.update(
-            grads,
-            state.opt_state,
-            state.params,
-            grad_fn=lambda params, _: value_and_grad(params, *examples)[1],
-        )
-        params = optax.apply_updates(state.params, updates)
-        return State(state.step + 1, params, clean.model_state, opt_state), loss
+    def keywords(
+        loss_fn: step_lib.LossFn, state: State, examples: Examples, *_: Any
+    ) -> dict[str, Any]:
+        del state
+        gradient = jax.grad(loss_fn, has_aux=True)
+        return {"grad_fn": lambda params, _: gradient(params, *examples)[0]}
 
-    return Step(tx.init, update)
+    return with_transformation(tx, keywords)
 
 
 # ── Measurement ──────────────────────────────────────────────────────────────────────

@@ -62,6 +62,22 @@ class SharpnessAwareState(NamedTuple):
     diagnostics: Diagnostics
 
 
+class WithBaseState(NamedTuple):
+    """State of a full optimizer around a base.
+
+    Attributes:
+        count: updates done so far. Scalar, int32.
+        ascent: state of the ascent.
+        base: state of the base optimizer.
+        diagnostics: what the last update saw; read it with `diagnostics`.
+    """
+
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
+    ascent: optax.OptState
+    base: optax.OptState
+    diagnostics: Diagnostics
+
+
 def sharpness_aware(
     ascent: optax.GradientTransformation,
     combine: Combine | None = None,
@@ -113,13 +129,6 @@ def sharpness_aware(
     """
     ascent = kept_only(ascent, mask)
 
-    def init_fn(params: optax.Params) -> SharpnessAwareState:
-        return SharpnessAwareState(
-            count=jnp.zeros([], jnp.int32),
-            ascent=ascent.init(params),
-            diagnostics=no_diagnostics(),
-        )
-
     def update_fn(
         updates: optax.Updates,
         state: SharpnessAwareState,
@@ -154,7 +163,38 @@ def sharpness_aware(
             diagnostics=observe(grads, displacement, perturbed_loss, perturbed_grads),
         )
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
+    return optax.GradientTransformationExtraArgs(init_with(ascent), update_fn)  # pyright: ignore[reportArgumentType]
+
+
+def init_with(
+    ascent: optax.GradientTransformation,
+) -> Callable[[optax.Params], SharpnessAwareState]:
+    """Makes the init of a method whose state is that of its ascent, and counters."""
+
+    def init_fn(params: optax.Params) -> SharpnessAwareState:
+        return SharpnessAwareState(
+            count=jnp.zeros([], jnp.int32),
+            ascent=ascent.init(params),
+            diagnostics=no_diagnostics(),
+        )
+
+    return init_fn
+
+
+def init_with_base(
+    ascent: optax.GradientTransformation, base: optax.GradientTransformation
+) -> Callable[[optax.Params], WithBaseState]:
+    """Makes the init of a full optimizer around a base."""
+
+    def init_fn(params: optax.Params) -> WithBaseState:
+        return WithBaseState(
+            count=jnp.zeros([], jnp.int32),
+            ascent=ascent.init(params),
+            base=base.init(params),
+            diagnostics=no_diagnostics(),
+        )
+
+    return init_fn
 
 
 def second_gradient(

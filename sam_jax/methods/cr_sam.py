@@ -70,13 +70,6 @@ def cr_sam(
     checks.nonnegative("beta", beta)
     ascent = core.kept_only(optax.chain(blocks.normalize(eps), blocks.scale(rho)), mask)
 
-    def init_fn(params: optax.Params) -> core.SharpnessAwareState:
-        return core.SharpnessAwareState(
-            count=jnp.zeros([], jnp.int32),
-            ascent=ascent.init(params),
-            diagnostics=core.no_diagnostics(),
-        )
-
     def update_fn(
         updates: optax.Updates,
         state: core.SharpnessAwareState,
@@ -109,4 +102,4 @@ def cr_sam(
             diagnostics=core.observe(grads, displacement, loss_up, grads_up),
         )
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
+    return optax.GradientTransformationExtraArgs(core.init_with(ascent), update_fn)  # pyright: ignore[reportArgumentType]

@@ -1,29 +1,11 @@
 """WSAM in its decoupled form (Yue et al., 2023)."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import optax
 
 from sam_jax.methods import ascent as blocks
 from sam_jax.methods import checks, core, numerics, wsam
-
-
-class DecoupledWsamState(NamedTuple):
-    """State of `decoupled_wsam`.
-
-    Attributes:
-        count: updates done so far. Scalar, int32.
-        ascent: state of the ascent.
-        base: state of the base optimizer.
-        diagnostics: what the last update saw.
-    """
-
-    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
-    ascent: optax.OptState
-    base: optax.OptState
-    diagnostics: core.Diagnostics
 
 
 def decoupled_wsam(
@@ -94,23 +76,15 @@ def decoupled_wsam(
     ascent = core.kept_only(optax.chain(blocks.normalize(eps), blocks.scale(rho)), mask)
     optimizer = optax.with_extra_args_support(base(learning_rate))
 
-    def init_fn(params: optax.Params) -> DecoupledWsamState:
-        return DecoupledWsamState(
-            count=jnp.zeros([], jnp.int32),
-            ascent=ascent.init(params),
-            base=optimizer.init(params),
-            diagnostics=core.no_diagnostics(),
-        )
-
     def update_fn(
         updates: optax.Updates,
-        state: DecoupledWsamState,
+        state: core.WithBaseState,
         params: optax.Params | None = None,
         *,
         grad_fn: core.GradFn | None = None,
         value_and_grad_fn: core.ValueAndGradFn | None = None,
         **extra_args: Any,
-    ) -> tuple[optax.Updates, DecoupledWsamState]:
+    ) -> tuple[optax.Updates, core.WithBaseState]:
         core.require_gradient(params, grad_fn, value_and_grad_fn)
         grads = updates
         displacement, ascent_state = ascent.update(grads, state.ascent, params)
@@ -130,7 +104,7 @@ def decoupled_wsam(
         rate = core.value_at(learning_rate, state.count)
         weight = wsam.sharpness_weight(gamma, state.count)
         updates = numerics.combine((1.0, step), (-rate * weight, core.agree(sharpness)))
-        return updates, DecoupledWsamState(
+        return updates, core.WithBaseState(
             count=core.next_count(state.count),
             ascent=ascent_state,
             base=base_state,
@@ -139,4 +113,4 @@ def decoupled_wsam(
             ),
         )
 
-    return core.FullOptimizer(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
+    return core.FullOptimizer(core.init_with_base(ascent, optimizer), update_fn)  # pyright: ignore[reportArgumentType]

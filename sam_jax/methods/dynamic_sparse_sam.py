@@ -146,11 +146,7 @@ def _keep_moving(
                 sparse_masks.top(new, size - kept),
             )
 
-        renew = state.count >= state.due
-        kept = jax.lax.cond(renew, exchanged, lambda: state.mask)
-        due = jnp.where(renew, core.next_due(state.count, every), state.due)
-        return sparse_masks.keep(updates, kept), sparse_masks.SparseState(
-            count=core.next_count(state.count), due=due, mask=kept
-        )
+        state = sparse_masks.renewed(state, every, exchanged)
+        return sparse_masks.keep(updates, state.mask), state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]

@@ -116,10 +116,10 @@ def functional_value_and_grad(
         >>> [float(x) for x in fn(2.0)]  # loss 6**2; gradient 3 * 2 * 3
         [36.0, 18.0]
     """
-    cotangent = jax.grad(loss_fn)(outputs)
 
     def value_and_grad(params: optax.Params) -> tuple[jax.Array, optax.Updates]:
         moved, vjp = jax.vjp(outputs_fn, params)
-        return loss_fn(moved), vjp(cotangent)[0]
+        # Here, not above: it is offered to methods that never call it.
+        return loss_fn(moved), vjp(jax.grad(loss_fn)(outputs))[0]
 
     return value_and_grad

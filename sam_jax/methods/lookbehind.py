@@ -1,6 +1,6 @@
 """Lookbehind (Mordido et al., 2024)."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,22 +8,6 @@ import optax
 
 from sam_jax.methods import ascent as blocks
 from sam_jax.methods import checks, core, numerics
-
-
-class LookbehindState(NamedTuple):
-    """State of `lookbehind`.
-
-    Attributes:
-        count: updates done so far, each of ``k`` inner steps. Scalar, int32.
-        ascent: state of the ascent.
-        base: state of the base optimizer.
-        diagnostics: what the last update saw.
-    """
-
-    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
-    ascent: optax.OptState
-    base: optax.OptState
-    diagnostics: core.Diagnostics
 
 
 def lookbehind(
@@ -100,23 +84,15 @@ def lookbehind(
     ascent = core.kept_only(optax.chain(blocks.normalize(eps), blocks.scale(rho)), mask)
     optimizer = optax.with_extra_args_support(base(_per_update(learning_rate, k)))
 
-    def init_fn(params: optax.Params) -> LookbehindState:
-        return LookbehindState(
-            count=jnp.zeros([], jnp.int32),
-            ascent=ascent.init(params),
-            base=optimizer.init(params),
-            diagnostics=core.no_diagnostics(),
-        )
-
     def update_fn(
         updates: optax.Updates,
-        state: LookbehindState,
+        state: core.WithBaseState,
         params: optax.Params | None = None,
         *,
         grad_fn: core.GradFn | None = None,
         value_and_grad_fn: core.ValueAndGradFn | None = None,
         **extra_args: Any,
-    ) -> tuple[optax.Updates, LookbehindState]:
+    ) -> tuple[optax.Updates, core.WithBaseState]:
         core.require_gradient(params, grad_fn, value_and_grad_fn)
         assert params is not None
         # The radius of all ascents of this update is that of the state before it.
@@ -162,14 +138,14 @@ def lookbehind(
         loss, grads = gradient(displacement)
         travelled, base_state = descend(travelled, base_state, grads)
         share = core.value_at(alpha, state.count)
-        return numerics.multiply(travelled, share), LookbehindState(
+        return numerics.multiply(travelled, share), core.WithBaseState(
             count=core.next_count(state.count),
             ascent=ascent_state,
             base=base_state,
             diagnostics=core.observe(updates, displacement, loss, grads),
         )
 
-    return core.FullOptimizer(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
+    return core.FullOptimizer(core.init_with_base(ascent, optimizer), update_fn)  # pyright: ignore[reportArgumentType]
 
 
 def _per_update(

@@ -87,13 +87,6 @@ def random_sam(
     shape = _SHAPES[noise]
     climb = core.kept_only(optax.chain(ascent.normalize(eps), ascent.scale(rho)), mask)
 
-    def init_fn(params: optax.Params) -> core.SharpnessAwareState:
-        return core.SharpnessAwareState(
-            count=jnp.zeros([], jnp.int32),
-            ascent=climb.init(params),
-            diagnostics=core.no_diagnostics(),
-        )
-
     def update_fn(
         updates: optax.Updates,
         state: core.SharpnessAwareState,
@@ -132,7 +125,7 @@ def random_sam(
             diagnostics=core.observe(smooth_grads, displacement, loss, perturbed_grads),
         )
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
+    return optax.GradientTransformationExtraArgs(core.init_with(climb), update_fn)  # pyright: ignore[reportArgumentType]
 
 
 def _by_filter(draw: jax.Array, w: jax.Array) -> jax.Array:

@@ -1,26 +1,11 @@
 """SAM with a stochastic Polyak step size (Oikonomou and Loizou, 2026)."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import optax
 
 from sam_jax.methods import ascent, checks, core, numerics
-
-
-class SamSpsState(NamedTuple):
-    """State of `sam_sps`.
-
-    Attributes:
-        count: updates done so far. Scalar, int32.
-        ascent: state of the ascent.
-        diagnostics: what the last update saw.
-    """
-
-    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
-    ascent: optax.OptState
-    diagnostics: core.Diagnostics
 
 
 def sam_sps(
@@ -97,21 +82,14 @@ def sam_sps(
         optax.chain(ascent.partially_normalize(lam, eps), ascent.scale(rho)), mask
     )
 
-    def init_fn(params: optax.Params) -> SamSpsState:
-        return SamSpsState(
-            count=jnp.zeros([], jnp.int32),
-            ascent=perturb.init(params),
-            diagnostics=core.no_diagnostics(),
-        )
-
     def update_fn(
         updates: optax.Updates,
-        state: SamSpsState,
+        state: core.SharpnessAwareState,
         params: optax.Params | None = None,
         *,
         value_and_grad_fn: core.ValueAndGradFn | None = None,
         **extra_args: Any,
-    ) -> tuple[optax.Updates, SamSpsState]:
+    ) -> tuple[optax.Updates, core.SharpnessAwareState]:
         del extra_args
         core.require(
             "value_and_grad_fn=value_and_grad_fn",
@@ -139,10 +117,10 @@ def sam_sps(
         steps = numerics.combine(
             (-step, grads), (-step * decay.astype(step.dtype), params)
         )
-        return steps, SamSpsState(
+        return steps, core.SharpnessAwareState(
             count=core.next_count(state.count),
             ascent=ascent_state,
             diagnostics=seen,
         )
 
-    return core.FullOptimizer(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
+    return core.FullOptimizer(core.init_with(perturb), update_fn)  # pyright: ignore[reportArgumentType]

@@ -1,10 +1,13 @@
 """What the methods that perturb a part of the weights share: masks of exact size."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+
+from sam_jax.methods import core
 
 
 class SparseState(NamedTuple):
@@ -19,6 +22,25 @@ class SparseState(NamedTuple):
     count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
     due: jax.Array
     mask: Any
+
+
+def renewed(state: SparseState, every: int, renewal: Callable[[], Any]) -> SparseState:
+    """The state after an update, with a new mask where one is due.
+
+    Args:
+        state: before the update.
+        every: updates between two renewals.
+        renewal: makes a mask; it is called only where one is due.
+
+    Returns:
+        The state; its mask is the one to use in this update.
+    """
+    due = state.count >= state.due
+    return SparseState(
+        count=core.next_count(state.count),
+        due=jnp.where(due, core.next_due(state.count, every), state.due),
+        mask=jax.lax.cond(due, renewal, lambda: state.mask),
+    )
 
 
 def size_of(tree: Any, sparsity: float) -> int:

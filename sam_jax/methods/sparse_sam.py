@@ -133,12 +133,8 @@ def _keep_informative(
             fisher = _fisher(subset_grad_fn, params, rows)
             return sparse_masks.top(fisher, sparse_masks.size_of(fisher, sparsity))
 
-        renew = state.count >= state.due
-        kept = jax.lax.cond(renew, informative, lambda: state.mask)
-        due = jnp.where(renew, core.next_due(state.count, every), state.due)
-        return sparse_masks.keep(updates, kept), sparse_masks.SparseState(
-            count=core.next_count(state.count), due=due, mask=kept
-        )
+        state = sparse_masks.renewed(state, every, informative)
+        return sparse_masks.keep(updates, state.mask), state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
 

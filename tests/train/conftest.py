@@ -11,7 +11,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from sam_jax import models
-from sam_jax.train import build
+from sam_jax.train import build, optimizer
 from sam_jax.train import config as config_lib
 from tests.train import runs
 
@@ -163,3 +163,21 @@ def trainer(tmp_path, cache_folder) -> Iterator[Callable[..., subprocess.Popen[s
     for process in processes:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture
+def chain(tiny):
+    """``chain("sam", **settings)``: an optimizer without decay, clipping, momentum."""
+
+    def make(method="none", **settings):
+        plain = {
+            "weight_decay.value": 0.0,
+            "learning_rate": runs.LEARNING_RATE,
+            "schedule.name": "constant",
+            "optimizer.sgd.momentum": 0.0,
+        }
+        return optimizer.make_optimizer(
+            tiny(method, **(plain | settings)), runs.STEPS_PER_EPOCH
+        )
+
+    return make

@@ -8,6 +8,8 @@ import numpy as np
 from sam_jax.train import build, checkpoint, loop, metrics
 
 ROOT = pathlib.Path(__file__).parents[2]
+LEARNING_RATE = 0.1  # of the chains that the fixture `chain` makes
+STEPS_PER_EPOCH = 4
 DIGITS = str(ROOT / "configs" / "digits_sam.py")
 
 

@@ -12,23 +12,11 @@ from sam_jax import errors
 from sam_jax.train import optimizer
 from tests.train.test_optimizer import LEARNING_RATE, assert_close, parameters
 
-STEPS_PER_EPOCH = 4  # twelve in a run of three epochs
-
 
 @pytest.fixture
-def make(tiny):
-    def build(method="sam", **settings):
-        plain = {
-            "weight_decay.value": 0.0,
-            "learning_rate": LEARNING_RATE,
-            "schedule.name": "constant",
-            "optimizer.sgd.momentum": 0.0,
-        }
-        return optimizer.make_optimizer(
-            tiny(method, **(plain | settings)), STEPS_PER_EPOCH
-        )
-
-    return build
+def make(chain):
+    """``make(**settings)``: the plain chain of SAM, or of another method."""
+    return lambda method="sam", **settings: chain(method, **settings)
 
 
 def gradient(params):

@@ -10,9 +10,10 @@ import pytest
 
 from sam_jax import errors
 from sam_jax.train import optimizer
+from tests.train import runs
 
-LEARNING_RATE = 0.1
-STEPS_PER_EPOCH = 4
+LEARNING_RATE = runs.LEARNING_RATE
+STEPS_PER_EPOCH = runs.STEPS_PER_EPOCH
 
 
 def parameters():
@@ -29,24 +30,6 @@ def loss(params):
 
 def norm(tree):
     return math.sqrt(sum(float(jnp.sum(x**2)) for x in jax.tree.leaves(tree)))
-
-
-@pytest.fixture
-def chain(tiny):
-    """``chain("sam", **settings)``: an optimizer without decay, clipping, momentum."""
-
-    def make(method="none", **settings):
-        plain = {
-            "weight_decay.value": 0.0,
-            "learning_rate": LEARNING_RATE,
-            "schedule.name": "constant",
-            "optimizer.sgd.momentum": 0.0,
-        }
-        return optimizer.make_optimizer(
-            tiny(method, **(plain | settings)), STEPS_PER_EPOCH
-        )
-
-    return make
 
 
 def run(opt, steps=1, params=None):
