@@ -1,0 +1,71 @@
+"""The laboratory: three papers' theory as checked claims.
+
+    python -m experiments.theory                      # what there is
+    python -m experiments.theory run khanh/two_cycle  # one claim
+    python -m experiments.theory run si_yun           # one paper
+    python -m experiments.theory run all --quick      # all, in their short form
+
+Each claim leaves ``figure.png``, ``data.json`` and ``README.md`` in its folder below
+``--out``; ``README.md`` and ``index.html`` there are the table of all. The exit code is
+1 if a verdict is not the expected one.
+"""
+
+import argparse
+import os
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from experiments.theory import catalog, runner
+from sam_jax import errors
+
+RESULTS = pathlib.Path(__file__).parent / "results"
+QUICK_RESULTS = pathlib.Path("runs/theory_quick")  # not over the full ones
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command line.
+
+    Args:
+        argv: the arguments after the program's name.
+
+    Returns:
+        The exit code: 0 all as expected, 1 a surprise, 2 a mistake of the user.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.theory",
+        description="Three papers' theory as checked claims.",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="{list,run,check}")
+    commands.add_parser("list", help="what there is (the default)")
+    run_parser = commands.add_parser("run", help="run claims")
+    run_parser.add_argument("names", nargs="+", help="claims, papers, or all")
+    run_parser.add_argument("--quick", action="store_true", help="the short form")
+    run_parser.add_argument("--out", type=pathlib.Path, help="folder of results")
+    run_parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    args = parser.parse_args(argv)
+    try:
+        if args.command == "run":
+            out = args.out or (QUICK_RESULTS if args.quick else RESULTS)
+            return runner.run(args.names, args.quick, out, args.workers)
+        return list_claims()
+    except errors.UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped; finished claims are kept", file=sys.stderr)
+        return 130
+
+
+def list_claims() -> int:
+    """Prints all claims with their titles."""
+    for paper, title in catalog.PAPERS.items():
+        print(f"\n{title}")
+        for name in catalog.select([paper]):
+            print(f"  {name:38} {catalog.load(name).CLAIM.title}")
+    print("\npython -m experiments.theory run NAME ... [--quick] [--out=FOLDER]")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

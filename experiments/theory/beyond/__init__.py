@@ -1,0 +1,1 @@
+"""Claims of ours: the same questions beyond the papers."""

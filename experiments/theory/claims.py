@@ -1,0 +1,177 @@
+"""What an experiment states, and what it found."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib import figure
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """What a file of this laboratory states, in Markdown.
+
+    Attributes:
+        title: one line.
+        source: paper, theorem or figure; ``"ours"`` for what goes beyond the papers.
+        statement: the claim, with its conditions.
+        recipe: what is run: problem, constants, starts, steps.
+        criterion: when the verdict is PASS.
+        refuted: why the claim does not hold as it was published, if that is known: the
+            expected verdict is then FAIL. Empty for all others.
+    """
+
+    title: str
+    source: str
+    statement: str
+    recipe: str
+    criterion: str
+    refuted: str = ""
+
+    @property
+    def expected(self) -> str:
+        """The verdict that is no surprise."""
+        return "FAIL" if self.refuted else "PASS"
+
+
+class Check(NamedTuple):
+    """One comparison.
+
+    Attributes:
+        what: the quantity, with its unit or setting.
+        predicted: what the claim says, as text.
+        measured: what was found, as text.
+        passed: whether they agree.
+    """
+
+    what: str
+    predicted: str
+    measured: str
+    passed: bool
+
+
+class Outcome(NamedTuple):
+    """What an experiment found.
+
+    Attributes:
+        checks: comparisons; the first one stands for the claim in the index.
+        picture: for ``figure.png``.
+        data: what the picture shows: name -> numbers, lists or arrays, nested at will.
+    """
+
+    checks: Sequence[Check]
+    picture: figure.Figure
+    data: Mapping[str, Any]
+
+    @property
+    def verdict(self) -> str:
+        """PASS if all checks passed, else FAIL."""
+        return "PASS" if all(check.passed for check in self.checks) else "FAIL"
+
+
+def close(
+    what: str, measured: Any, predicted: Any, *, rtol: float = 0.0, atol: float = 0.0
+) -> Check:
+    """A number, or every number of an array, near its prediction.
+
+    Args:
+        what: the quantity.
+        measured: number or array; one that is not finite does not pass.
+        predicted: number or array that broadcasts with it.
+        rtol: tolerance relative to the prediction.
+        atol: absolute tolerance; both are added.
+
+    Returns:
+        The check; of an array it shows the worst entry and their number.
+
+    Example:
+        >>> close("x", 1.001, 1.0, rtol=0.01)
+        Check(what='x', predicted='1 ± 1 %', measured='1.001', passed=True)
+    """
+    found, expected = np.broadcast_arrays(_array(measured), _array(predicted))
+    allowed = atol + rtol * np.abs(expected)
+    excess = np.where(np.isfinite(found), np.abs(found - expected) - allowed, np.inf)
+    worst = np.unravel_index(np.argmax(excess), excess.shape)
+    parts = [f"{100 * rtol:g} %"] * (rtol > 0) + [f"{atol:g}"] * (atol > 0)
+    spread = " + ".join(parts)
+    return Check(
+        what + _of_worst(found),
+        number(expected[worst]) + (f" ± {spread}" if spread else ""),
+        number(found[worst]),
+        bool((excess <= 0).all()),
+    )
+
+
+def at_most(what: str, measured: Any, bound: Any) -> Check:
+    """A number, or every number of an array, not above its bound.
+
+    Example:
+        >>> at_most("gap", [1.0, 3.0], [2.0, 2.0])
+        Check(what='gap (worst of 2)', predicted='<= 2', measured='3', passed=False)
+    """
+    found, limit = np.broadcast_arrays(_array(measured), _array(bound))
+    return _one_sided(what, found, limit, "<=", found <= limit, _excess(found, limit))
+
+
+def at_least(what: str, measured: Any, bound: Any) -> Check:
+    """A number, or every number of an array, not below its bound.
+
+    Example:
+        >>> at_least("gap", 1.0, 0.5).passed
+        True
+    """
+    found, limit = np.broadcast_arrays(_array(measured), _array(bound))
+    return _one_sided(what, found, limit, ">=", found >= limit, _excess(limit, found))
+
+
+def says(what: str, measured: object, predicted: object) -> Check:
+    """A statement (text, boolean) that must be the same."""
+    return Check(what, str(predicted), str(measured), measured == predicted)
+
+
+def _one_sided(
+    what: str,
+    found: np.ndarray,
+    limit: np.ndarray,
+    sign: str,
+    passed: np.ndarray,
+    excess: np.ndarray,
+) -> Check:
+    # NaN compares as false and is the worst of all.
+    excess = np.where(np.isnan(found), np.inf, excess)
+    worst = np.unravel_index(np.argmax(excess), excess.shape)
+    return Check(
+        what + _of_worst(found),
+        f"{sign} {number(limit[worst])}",
+        number(found[worst]),
+        bool(passed.all()),
+    )
+
+
+def _excess(larger: np.ndarray, smaller: np.ndarray) -> np.ndarray:
+    scale = np.maximum(np.maximum(np.abs(larger), np.abs(smaller)), 1e-300)
+    with np.errstate(invalid="ignore"):
+        return (larger - smaller) / scale
+
+
+def _array(values: Any) -> np.ndarray:
+    array = np.asarray(values, np.float64)
+    if array.size == 0:
+        raise ValueError("nothing to compare: the array is empty")
+    return array
+
+
+def _of_worst(found: np.ndarray) -> str:
+    return f" (worst of {found.size})" if found.size > 1 else ""
+
+
+def number(value: Any) -> str:
+    """Six significant digits; ``diverged`` for what is not finite.
+
+    Example:
+        >>> number(1 / 3), number(float("nan"))
+        ('0.333333', 'diverged')
+    """
+    return f"{float(value):.6g}" if math.isfinite(value) else "diverged"

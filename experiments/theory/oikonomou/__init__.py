@@ -1,0 +1,1 @@
+"""Oikonomou, Loizou, ICLR 2025, arXiv 2503.02225."""

@@ -1,0 +1,228 @@
+"""What the laboratory leaves behind: a folder for each claim, an index over all."""
+
+import html
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.benchmarks import measure
+from experiments.theory import catalog, claims
+
+
+def write(
+    folder: pathlib.Path,
+    name: str,
+    claim: claims.Claim,
+    outcome: claims.Outcome,
+    seconds: float,
+    quick: bool,
+) -> dict[str, Any]:
+    """Writes ``figure.png``, ``data.json`` and ``README.md`` of a claim.
+
+    Args:
+        folder: of all results; the claim's is below it.
+        name: ``paper/claim``.
+        claim: what was stated.
+        outcome: what was found.
+        seconds: the time it took, compilation included.
+        quick: whether it was the short form.
+
+    Returns:
+        The claim's record, what ``data.json`` holds but for the series.
+    """
+    place = folder / name
+    place.mkdir(parents=True, exist_ok=True)
+    record: dict[str, Any] = {
+        "name": name,
+        "title": claim.title,
+        "source": claim.source,
+        "command": command(name, quick),
+        "quick": quick,
+        "verdict": outcome.verdict,
+        "expected": claim.expected,
+        "seconds": round(seconds, 1),
+        "machine": measure.machine(),
+        "jax": jax.__version__,
+        "checks": [check._asdict() for check in outcome.checks],
+    }
+    outcome.picture.savefig(place / "figure.png", dpi=110)
+    document = record | {"data": _plain(outcome.data)}
+    _replace(place / "data.json", json.dumps(document, indent=1) + "\n")
+    _replace(place / "README.md", page(claim, record))
+    return record
+
+
+def command(name: str, quick: bool) -> str:
+    """How to run a claim again."""
+    return f"python -m experiments.theory run {name}" + (" --quick" if quick else "")
+
+
+def page(claim: claims.Claim, record: Mapping[str, Any]) -> str:
+    """The Markdown page of a claim."""
+    rows = [
+        [check["what"], check["predicted"], check["measured"], _mark(check["passed"])]
+        for check in record["checks"]
+    ]
+    table = measure.markdown(["quantity", "predicted", "measured", ""], _escaped(rows))
+    refuted = f"\n**Known not to hold as published.** {claim.refuted}\n"
+    return f"""# {claim.title}
+
+**{record["verdict"]}** · {claim.source} · {record["seconds"]:g} s{_size(record)}
+{refuted if claim.refuted else ""}
+{claim.statement}
+
+**Recipe.** {claim.recipe}
+
+**Criterion.** {claim.criterion}
+
+![{claim.title}](figure.png)
+
+{table}
+
+    {record["command"]}
+
+Numbers of the picture and the machine: `data.json`.
+"""
+
+
+def index(folder: pathlib.Path) -> list[dict[str, Any]]:
+    """Writes ``README.md`` and ``index.html`` over all claims that have results.
+
+    Args:
+        folder: of all results.
+
+    Returns:
+        The records in the catalog's order.
+    """
+    records = []
+    for name in catalog.names():
+        path = folder / name / "data.json"
+        if path.exists():
+            document = json.loads(path.read_text())
+            records.append({k: v for k, v in document.items() if k != "data"})
+    _replace(folder / "README.md", _markdown_index(records))
+    _replace(folder / "index.html", _html_index(records))
+    return records
+
+
+COLUMNS = ("claim", "source", "predicted", "measured", "verdict", "checks", "seconds")
+
+
+def row(record: Mapping[str, Any]) -> list[str]:
+    """A claim's line of the index, as plain text; its first check stands for it."""
+    first = record["checks"][0]
+    passed = sum(check["passed"] for check in record["checks"])
+    known = " (known)" if record["verdict"] == record["expected"] == "FAIL" else ""
+    return [
+        record["title"],
+        record["source"],
+        f"{first['what']}: {first['predicted']}",
+        first["measured"],
+        record["verdict"] + known,
+        f"{passed}/{len(record['checks'])}",
+        f"{record['seconds']:g}{_size(record)}",
+    ]
+
+
+def _summary(records: Sequence[Mapping[str, Any]]) -> str:
+    passed = sum(record["verdict"] == "PASS" for record in records)
+    seconds = sum(record["seconds"] for record in records)
+    return (
+        f"{passed} of {len(records)} claims pass; {seconds:.0f} s of work in all. FAIL "
+        "(known) marks what does not hold as it was published; its page says why."
+    )
+
+
+def _markdown_index(records: Sequence[Mapping[str, Any]]) -> str:
+    parts = ["# The laboratory", _summary(records)]
+    for paper, title in catalog.PAPERS.items():
+        rows = []
+        for record in _of_paper(records, paper):
+            (cells,) = _escaped([row(record)])
+            link = f"[{cells[0]}]({record['name']}/README.md)"
+            rows.append([link, *cells[1:]])
+        if rows:
+            parts += [f"## {title}", measure.markdown(COLUMNS, rows)]
+    parts.append("    python -m experiments.theory run all")
+    return "\n\n".join(parts) + "\n"
+
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto;
+       padding: 0 1rem; color: #222; background: #fff }
+table { border-collapse: collapse; width: 100%; margin-bottom: 2rem }
+th, td { text-align: left; padding: .35rem .6rem; border-bottom: 1px solid #ddd;
+         vertical-align: top }
+img { width: 11rem } .PASS { color: #00704f } .FAIL { color: #b34700; font-weight: 600 }
+"""
+
+
+def _html_index(records: Sequence[Mapping[str, Any]]) -> str:
+    parts = [
+        '<!doctype html><html lang="en"><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width">',
+        f"<title>The laboratory</title><style>{_STYLE}</style>",
+        f"<h1>The laboratory</h1><p>{html.escape(_summary(records))}</p>",
+    ]
+    head = "".join(f"<th>{column}</th>" for column in (*COLUMNS, "picture"))
+    for paper, title in catalog.PAPERS.items():
+        lines = []
+        for record in _of_paper(records, paper):
+            cells = [html.escape(cell) for cell in row(record)]
+            folder = html.escape(record["name"])
+            cells[0] = f'<a href="{folder}/README.md">{cells[0]}</a>'
+            cells[4] = f'<span class="{record["verdict"]}">{cells[4]}</span>'
+            picture = f'<a href="{folder}/figure.png"><img src="{folder}/figure.png" '
+            cells.append(f'{picture}alt="{html.escape(record["title"])}"></a>')
+            lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells))
+        if lines:
+            parts.append(f"<h2>{html.escape(title)}</h2>")
+            parts.append(f"<table><tr>{head}" + "\n".join(lines) + "</table>")
+    return "\n".join(parts) + "\n"
+
+
+def _of_paper(
+    records: Sequence[Mapping[str, Any]], paper: str
+) -> list[Mapping[str, Any]]:
+    return [record for record in records if record["name"].startswith(f"{paper}/")]
+
+
+def _mark(passed: bool) -> str:
+    return "PASS" if passed else "**FAIL**"
+
+
+def _size(record: Mapping[str, Any]) -> str:
+    return " (quick)" if record["quick"] else ""
+
+
+def _escaped(rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    return [[cell.replace("|", "\\|") for cell in cells] for cells in rows]
+
+
+def _plain(data: Any) -> Any:
+    """JSON of arrays: six significant digits, None for what is not finite."""
+    if isinstance(data, Mapping):
+        return {str(key): _plain(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_plain(value) for value in data]
+    if isinstance(data, bool | str | int) or data is None:
+        return data
+    array = np.asarray(data)
+    if array.ndim:
+        return [_plain(value) for value in array]
+    if np.issubdtype(array.dtype, np.integer) or array.dtype == bool:
+        return array.item()
+    value = float(array)
+    return float(f"{value:.6g}") if np.isfinite(value) else None
+
+
+def _replace(path: pathlib.Path, text: str) -> None:
+    # Whole or not at all, so that an interrupted run leaves no half a file.
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = path.with_suffix(path.suffix + ".part")
+    half.write_text(text)
+    half.replace(path)

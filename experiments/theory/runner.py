@@ -1,0 +1,105 @@
+"""Runs claims, several at once, each in a process that JAX starts in float64."""
+
+import concurrent.futures
+import multiprocessing
+import pathlib
+import time
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import rich.console
+import rich.progress
+
+from experiments.theory import catalog, report
+from sam_jax import errors
+
+
+def run(patterns: Sequence[str], quick: bool, out: pathlib.Path, workers: int) -> int:
+    """Runs claims, several at once, and writes their results and the index.
+
+    Args:
+        patterns: claims, papers, or ``all``.
+        quick: the short form.
+        out: folder of all results.
+        workers: processes.
+
+    Returns:
+        0 if all verdicts are the expected ones, else 1.
+
+    Raises:
+        UserError: if a name is unknown or ``workers`` is below 1.
+    """
+    chosen = catalog.select(list(patterns))
+    if workers < 1:
+        raise errors.UserError(f"--workers must be at least 1, got {workers}")
+    surprises: list[str] = []
+    console = rich.console.Console()
+    # A process of its own for each worker: JAX must start in float64 and unforked.
+    pool = concurrent.futures.ProcessPoolExecutor(
+        min(workers, len(chosen)), multiprocessing.get_context("spawn")
+    )
+    bar = rich.progress.Progress(
+        "{task.completed}/{task.total}",
+        rich.progress.BarColumn(),
+        rich.progress.TimeElapsedColumn(),
+        "{task.description}",
+        console=console,
+        disable=not console.is_terminal,
+    )
+    try:
+        with bar:
+            task = bar.add_task("", total=len(chosen))
+            futures = {pool.submit(run_one, n, quick, out): n for n in chosen}
+            for future in concurrent.futures.as_completed(futures):
+                record, error = future.result()
+                name = futures[future]
+                if record is None or record["verdict"] != record["expected"]:
+                    surprises.append(name)
+                bar.console.print(_line(name, record), markup=False, highlight=False)
+                if error:
+                    bar.console.print(error, markup=False, highlight=False)
+                bar.update(task, advance=1, description=name)
+    except KeyboardInterrupt:
+        for process in list(pool._processes.values()):  # pyright: ignore
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        report.index(out)
+    print(f"\nindex: {out / 'README.md'}, {out / 'index.html'}")
+    if surprises:
+        print(f"not as expected: {', '.join(sorted(surprises))}")
+    return 1 if surprises else 0
+
+
+def run_one(
+    name: str, quick: bool, out: pathlib.Path
+) -> tuple[dict[str, Any] | None, str]:
+    """Runs one claim in this process, in float64, and writes its folder.
+
+    Args:
+        name: ``paper/claim``.
+        quick: the short form.
+        out: folder of all results.
+
+    Returns:
+        The record, or None and the traceback if the experiment broke.
+    """
+    try:
+        with jax.enable_x64(True):
+            module = catalog.load(name)
+            start = time.perf_counter()
+            outcome = module.run(quick)
+            seconds = time.perf_counter() - start
+        return report.write(out, name, module.CLAIM, outcome, seconds, quick), ""
+    except Exception:  # one broken experiment must not take the others with it
+        return None, traceback.format_exc()
+
+
+def _line(name: str, record: dict[str, Any] | None) -> str:
+    if record is None:
+        return f"ERROR  {name}"
+    cells = report.row(record)
+    return f"{cells[4]:14} {name:38} {cells[5]:>6} {record['seconds']:7.1f} s"

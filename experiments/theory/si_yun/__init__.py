@@ -1,0 +1,1 @@
+"""Si, Yun, NeurIPS 2023, arXiv 2306.09850."""

@@ -1,0 +1,293 @@
+"""Objectives with known constants: minimum, smoothness, curvature.
+
+A constant that holds in a part of the space only says so by ``radius``. The property
+tests compare all of them with random points.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Value = Callable[[jax.Array], jax.Array]  # x [d] -> f(x), a scalar
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Problem:
+    """A function to minimize, and what is known about it.
+
+    Attributes:
+        value: x [d] -> f(x), a scalar; differentiable by JAX.
+        start: a point to start from, [d].
+        smoothness: L, a Lipschitz constant of the gradient.
+        minimum: f*, the infimum; a lower bound of it where ``minimizer`` is None.
+        minimizer: a point where f is ``minimum``, [d], or None if none is known.
+        strong_convexity: mu >= 0; 0 claims nothing.
+        pl: constant of the Polyak-Lojasiewicz inequality,
+            ||grad f||^2 >= 2 pl (f - f*); 0 claims nothing.
+        convex: whether f is known to be convex.
+        radius: the constants hold where ||x|| <= radius.
+    """
+
+    value: Value
+    start: np.ndarray
+    smoothness: float
+    minimum: float
+    minimizer: np.ndarray | None = None
+    strong_convexity: float = 0.0
+    pl: float = 0.0
+    convex: bool = False
+    radius: float = math.inf
+
+    def gradient(self, x: jax.Array) -> jax.Array:
+        """Gradient of f at x, [d]."""
+        return jax.grad(self.value)(x)
+
+    def gap(self, x: jax.Array) -> jax.Array:
+        """f(x) - f*, a scalar."""
+        return self.value(x) - self.minimum
+
+
+def quadratic(eigenvalues: Sequence[float], start: Sequence[float]) -> Problem:
+    """The quadratic f(x) = sum_i l_i x_i^2 / 2.
+
+    Args:
+        eigenvalues: l_i of the diagonal Hessian, all > 0.
+        start: a point to start from.
+
+    Returns:
+        The problem; its minimum 0 is at the origin.
+
+    Raises:
+        ValueError: if an eigenvalue is not positive or the lengths differ.
+
+    Example:
+        >>> problem = quadratic([1.0, 10.0], [1.0, 1.0])
+        >>> problem.smoothness, problem.pl, float(problem.gap(jnp.ones(2)))
+        (10.0, 1.0, 5.5)
+    """
+    curvature = np.asarray(eigenvalues, np.float64)
+    if len(curvature) != len(start) or not (curvature > 0).all():
+        raise ValueError(
+            "eigenvalues must be positive numbers, one for each entry of start, got "
+            f"{eigenvalues!r} for {start!r}"
+        )
+    return Problem(
+        value=lambda x: jnp.sum(curvature * x**2) / 2,
+        start=np.asarray(start, np.float64),
+        smoothness=float(curvature.max()),
+        minimum=0.0,
+        minimizer=np.zeros(len(curvature)),
+        strong_convexity=float(curvature.min()),
+        pl=float(curvature.min()),
+        convex=True,
+    )
+
+
+def power(exponent: float, start: float = 1.0) -> Problem:
+    r"""The flat minimum f(x) = |x|^p on the line.
+
+    A Kurdyka-Lojasiewicz function with exponent q = 1 - 1/p.
+
+    Args:
+        exponent: p >= 2; the larger, the flatter.
+        start: a point to start from, not 0. Constants hold where |x| <= |start|.
+
+    Returns:
+        The problem; its minimum 0 is at 0.
+
+    Raises:
+        ValueError: if the exponent is below 2 or the start is 0.
+    """
+    if exponent < 2 or start == 0:
+        raise ValueError(
+            f"exponent must be >= 2 and start not 0, got {exponent!r} and {start!r}"
+        )
+    curvature = exponent * (exponent - 1) * abs(start) ** (exponent - 2)
+    return Problem(
+        value=lambda x: jnp.sum(jnp.abs(x) ** exponent),
+        start=np.array([start]),
+        smoothness=curvature,
+        minimum=0.0,
+        minimizer=np.zeros(1),
+        convex=True,
+        radius=abs(start),
+    )
+
+
+def log_residuals(matrix: np.ndarray, target: np.ndarray, start: np.ndarray) -> Problem:
+    r"""The toy problem f(x) = sum_i log(1 + (Ax - b)_i^2) (Khanh et al. 2024, App. E).
+
+    The second derivative of log(1 + r^2) lies in [-1/4, 2], so L = 2 ||A||^2. Not
+    convex.
+
+    Args:
+        matrix: A [n, n], invertible.
+        target: b [n].
+        start: a point to start from, [n].
+
+    Returns:
+        The problem; its minimum 0 is where Ax = b.
+    """
+    return Problem(
+        value=lambda x: jnp.sum(jnp.log1p((matrix @ x - target) ** 2)),
+        start=np.asarray(start, np.float64),
+        smoothness=2 * float(np.linalg.norm(matrix, 2)) ** 2,
+        minimum=0.0,
+        minimizer=np.linalg.solve(matrix, target),
+    )
+
+
+def hyperbola(start: Sequence[float] = (3.0, 0.2), radius: float = 4.0) -> Problem:
+    """The valley f(x, y) = (xy - 1)^2, flattest at (1, 1) (Si and Yun 2023, Figure 1).
+
+    Args:
+        start: a point to start from.
+        radius: of the ball in which the smoothness holds.
+
+    Returns:
+        The problem; its minimum 0 is wherever xy = 1. Not convex.
+    """
+    # Hessian [[2y^2, 4xy - 2], [4xy - 2, 2x^2]]: its trace and twice the off-diagonal
+    # entry bound its norm.
+    return Problem(
+        value=lambda x: (x[0] * x[1] - 1) ** 2,
+        start=np.asarray(start, np.float64),
+        smoothness=2 * radius**2 + 2 * radius**2 + 2,
+        minimum=0.0,
+        minimizer=np.ones(2),
+        radius=radius,
+    )
+
+
+def double_well(start: float = 0.3, radius: float = 2.0) -> Problem:
+    """The wells f(x) = x^4/4 - x^2/2: minima at -1 and 1, a maximum at 0.
+
+    Args:
+        start: a point to start from.
+        radius: of the interval in which the smoothness holds, >= 1.
+
+    Returns:
+        The problem; its minimum is -1/4.
+    """
+    return Problem(
+        value=lambda x: jnp.sum(x**4 / 4 - x**2 / 2),
+        start=np.array([start]),
+        smoothness=max(3 * radius**2 - 1, 1.0),
+        minimum=-0.25,
+        minimizer=np.ones(1),
+        radius=radius,
+    )
+
+
+def saddle(start: Sequence[float] = (0.5, 0.03), radius: float = 2.0) -> Problem:
+    """The saddle f(x, y) = (x^2 - y^2)/2 + y^4/4 at the origin, minima at (0, +-1).
+
+    Args:
+        start: a point to start from.
+        radius: of the ball in which the smoothness holds.
+
+    Returns:
+        The problem; its minimum is -1/4.
+    """
+    return Problem(
+        value=lambda x: (x[0] ** 2 - x[1] ** 2) / 2 + x[1] ** 4 / 4,
+        start=np.asarray(start, np.float64),
+        smoothness=max(3 * radius**2 - 1, 1.0),
+        minimum=-0.25,
+        minimizer=np.array([0.0, 1.0]),
+        radius=radius,
+    )
+
+
+def sinusoid(smoothness: float, rho: float, start: float) -> Problem:
+    r"""The stall f(x) = 9 beta rho^2 / (25 pi^2) sin(5 pi x / (3 rho)).
+
+    A counterexample for deterministic SAM on non-convex functions (after Si and Yun
+    2023, Theorem 3.5): a shift by rho is 5/6 of a period, so that SAM stops where the
+    *perturbed* point is a minimum; there ||grad f||^2 = 0.0273567 beta^2 rho^2.
+
+    Args:
+        smoothness: beta > 0.
+        rho: the radius of SAM that it stalls, > 0.
+        start: a point to start from.
+
+    Returns:
+        The problem; it has a minimum at -0.3 rho and every 1.2 rho from it.
+    """
+    scale, frequency = 9 * smoothness * rho**2 / (25 * np.pi**2), 5 * np.pi / (3 * rho)
+    return Problem(
+        value=lambda x: jnp.sum(scale * jnp.sin(frequency * x)),
+        start=np.array([start]),
+        smoothness=smoothness,
+        minimum=-scale,
+        minimizer=np.array([-0.3 * rho]),
+    )
+
+
+def rosenbrock(start: Sequence[float] = (-1.2, 1.0), radius: float = 2.5) -> Problem:
+    """Rosenbrock's valley f(x, y) = (1 - x)^2 + 100 (y - x^2)^2.
+
+    Args:
+        start: a point to start from.
+        radius: of the ball in which the smoothness holds.
+
+    Returns:
+        The problem; its minimum 0 is at (1, 1). Not convex.
+    """
+    # Row sums of the absolute Hessian
+    # [[2 - 400 y + 1200 x^2, -400 x], [-400 x, 200]] bound its norm.
+    first = 2 + 400 * radius + 1200 * radius**2 + 400 * radius
+    return Problem(
+        value=lambda x: (1 - x[0]) ** 2 + 100 * (x[1] - x[0] ** 2) ** 2,
+        start=np.asarray(start, np.float64),
+        smoothness=max(first, 400 * radius + 200),
+        minimum=0.0,
+        minimizer=np.ones(2),
+        radius=radius,
+    )
+
+
+def perceptron(
+    features: np.ndarray, labels: np.ndarray, hidden: int, seed: int = 0
+) -> Problem:
+    """Mean cross-entropy of a network with one hidden tanh layer, full batch.
+
+    The smoothness is unknown: infinite. The lower bound of the minimum is 0.
+
+    Args:
+        features: [n, d].
+        labels: classes [n], integers from 0.
+        hidden: number of hidden units.
+        seed: of the initial weights, normal with variance 1 / fan-in.
+
+    Returns:
+        The problem; x holds both weight matrices and both bias vectors, flat.
+    """
+    size, classes = features.shape[1], int(labels.max()) + 1
+    shapes = [(size, hidden), (hidden,), (hidden, classes), (classes,)]
+    ends = np.cumsum([math.prod(shape) for shape in shapes])
+
+    def value(x: jax.Array) -> jax.Array:
+        parts = jnp.split(x, ends[:-1])
+        w1, b1, w2, b2 = (p.reshape(s) for p, s in zip(parts, shapes, strict=True))
+        logits = jnp.tanh(features @ w1 + b1) @ w2 + b2
+        log_probabilities = jax.nn.log_softmax(logits)
+        return -jnp.mean(log_probabilities[np.arange(len(labels)), labels])
+
+    generator = np.random.default_rng(seed)
+    drawn = [
+        generator.normal(size=shape) / math.sqrt(shape[0])
+        if len(shape) == 2
+        else np.zeros(shape)
+        for shape in shapes
+    ]
+    return Problem(
+        value=value,
+        start=np.concatenate([part.ravel() for part in drawn]),
+        smoothness=math.inf,
+        minimum=0.0,
+    )
