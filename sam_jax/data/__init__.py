@@ -5,8 +5,9 @@ Importing this package imports neither TensorFlow nor scikit-learn.
 """
 
 from sam_jax.data import augment
-from sam_jax.data.batches import ArraySource, Batch, Source
+from sam_jax.data.batches import ArraySource, Batch, SampledSource, Source
 from sam_jax.data.catalog import CATALOG, Entry, names
+from sam_jax.data.importance import Importance
 from sam_jax.data.loading import Dataset, load
 from sam_jax.data.noise import symmetric_noise
 from sam_jax.data.splits import Split
@@ -17,6 +18,8 @@ __all__ = [
     "Batch",
     "Dataset",
     "Entry",
+    "Importance",
+    "SampledSource",
     "Source",
     "Split",
     "augment",

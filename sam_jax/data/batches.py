@@ -1,6 +1,7 @@
 """Batches of a split: all the trainer knows about where examples come from."""
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
 from typing import Protocol, TypeAlias
 
@@ -16,7 +17,9 @@ class Source(Protocol):
     """Examples in batches, in memory or streamed.
 
     A batch is a dict of ``image`` uint8 [B, H, W, C], ``label`` int32 [B] and
-    ``true_label`` int32 [B]; those of ``eval_batches`` also have ``mask`` bool [B].
+    ``true_label`` int32 [B]. Those to train on also have ``weight`` float32 [B], the
+    factor of each example's loss, ones where all are drawn alike; those of
+    ``eval_batches`` have ``mask`` bool [B].
     """
 
     @property
@@ -117,7 +120,8 @@ class ArraySource:
             generator = randomness.generator(seed, randomness.Stream.BATCHES, epoch)
             order = generator.permutation(self.num_examples)
             for first in range(step * batch_size, steps * batch_size, batch_size):
-                yield self._gather(order[first : first + batch_size])
+                batch = self._gather(order[first : first + batch_size])
+                yield batch | {"weight": np.ones(batch_size, np.float32)}
             epoch, step = epoch + 1, 0
 
     def eval_batches(self, batch_size: int) -> Iterator[Batch]:
@@ -154,6 +158,41 @@ class ArraySource:
             "label": chosen.labels,
             "true_label": chosen.true_labels,
         }
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SampledSource(ArraySource):
+    """Source that draws with replacement, some examples more often than others.
+
+    Each has the weight 1 / (N q_i), so that the mean of weight * loss over a batch is
+    an unbiased estimate of the mean loss: ``theory.sampling.WithReplacement`` in the
+    trainer. An epoch is as many batches as without replacement.
+
+    Attributes:
+        split: the examples.
+        probabilities: q_i > 0 of each example, [N]; they sum to 1.
+
+    Example:
+        >>> labels = np.arange(2, dtype=np.int32)
+        >>> images = np.zeros((2, 2, 2, 1), np.uint8)
+        >>> split = splits.Split(images, labels, labels)
+        >>> source = SampledSource(split, np.array([0.25, 0.75]))
+        >>> batch = next(source.batches(batch_size=2, seed=0))
+        >>> print(batch["label"], batch["weight"].round(2))
+        [1 0] [0.67 2.  ]
+    """
+
+    probabilities: np.ndarray
+
+    def _batches(
+        self, batch_size: int, steps: int, seed: int, start_step: int
+    ) -> Iterator[Batch]:
+        del steps
+        weights = (1 / (self.num_examples * self.probabilities)).astype(np.float32)
+        for step in itertools.count(start_step):
+            generator = randomness.generator(seed, randomness.Stream.BATCHES, step)
+            rows = generator.choice(self.num_examples, batch_size, p=self.probabilities)
+            yield self._gather(rows) | {"weight": weights[rows]}
 
 
 def _pad(array: np.ndarray, missing: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from types import MappingProxyType
 import numpy as np
 
 from sam_jax import errors
-from sam_jax.data import batches, catalog, digits, noise, splits, tfds
+from sam_jax.data import batches, catalog, digits, importance, noise, splits, tfds
 
 # How the data sets that TFDS does not have are read.
 _READERS: Mapping[str, Callable[..., splits.RawDataset]] = MappingProxyType(
@@ -50,6 +50,7 @@ def load(
     train_examples: int | None = None,
     label_noise: float = 0.0,
     seed: int = 0,
+    sampling: importance.Importance | None = None,
 ) -> Dataset:
     """Reads a data set into memory and divides it.
 
@@ -81,6 +82,7 @@ def load(
             class, exactly ``round(label_noise * N)`` of them; see ``symmetric_noise``
             for how papers differ.
         seed: of the held-out examples and of the noise, not negative.
+        sampling: how training examples are drawn; None shuffles them.
 
     Returns:
         The data set.
@@ -105,23 +107,37 @@ def load(
     read = _READERS.get(name, tfds.read)
     raw = read(name, data_dir=data_dir, manual_dir=manual_dir, download=download)
     splits.check_labels(raw, name)
-    train, held_out = splits.hold_out(
-        raw.train, validation=validation, train_examples=train_examples, seed=seed
+    kept, held_out = splits.hold_out(
+        raw.train.num_examples,
+        validation=validation,
+        train_examples=train_examples,
+        seed=seed,
     )
+    train = raw.train.take(kept)
     labels = noise.symmetric_noise(
         train.true_labels, label_noise, num_classes=raw.num_classes, seed=seed
     )
     train = dataclasses.replace(train, labels=labels)
     mean, std = _statistics(name, raw.train.images)
     height, width, channels = train.images.shape[1:]
+    chances = None
+    if sampling is not None:
+        scores = importance.scores(raw.train.images, mean, std, sampling.scores)
+        chances = importance.probabilities(scores[kept], sampling.uniform)
     return Dataset(
         name=name,
         num_classes=raw.num_classes,
         image_shape=(height, width, channels),
         mean=mean,
         std=std,
-        train=batches.ArraySource(train),
-        validation=None if held_out is None else batches.ArraySource(held_out),
+        train=(
+            batches.ArraySource(train)
+            if chances is None
+            else batches.SampledSource(train, chances)
+        ),
+        validation=(
+            batches.ArraySource(raw.train.take(held_out)) if held_out.size else None
+        ),
         test=batches.ArraySource(raw.test),
     )
 

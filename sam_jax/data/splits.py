@@ -134,39 +134,35 @@ def validation_examples(validation: float, num_examples: int) -> int:
 
 
 def hold_out(
-    train: Split, *, validation: float, train_examples: int | None, seed: int
-) -> tuple[Split, Split | None]:
+    num_examples: int, *, validation: float, train_examples: int | None, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Divides the original training set by a seeded permutation.
 
     The validation examples depend on the seed and ``validation`` alone, and a smaller
     ``train_examples`` keeps a subset of what a larger one keeps.
 
     Args:
-        train: the original training set.
+        num_examples: size of the original training set.
         validation: share or number to hold out; see ``validation_examples``.
         train_examples: how many of the rest to keep; None keeps all.
         seed: of the permutation.
 
     Returns:
-        Training split and validation split (None if nothing is held out), each in the
-        original order.
+        Indices of the examples to train on and of those held out, both increasing.
 
     Raises:
         UserError: an empty split, or more examples asked for than there are.
     """
-    held_out = validation_examples(validation, train.num_examples)
-    available = train.num_examples - held_out
+    held_out = validation_examples(validation, num_examples)
+    available = num_examples - held_out
     kept = available if train_examples is None else train_examples
     if not (isinstance(kept, int) and 1 <= kept <= available):
         raise errors.UserError(
             f"train_examples={train_examples} is out of range: {available} of "
-            f"{train.num_examples} training examples are left after {held_out} for "
+            f"{num_examples} training examples are left after {held_out} for "
             f"validation; pass 1 to {available}, or None for all"
         )
     generator = randomness.generator(seed, randomness.Stream.SPLIT)
-    order = generator.permutation(train.num_examples)
+    order = generator.permutation(num_examples)
     # Sorted, because reading forwards through memory is faster.
-    kept_split = train.take(np.sort(order[held_out : held_out + kept]))
-    if held_out == 0:
-        return kept_split, None
-    return kept_split, train.take(np.sort(order[:held_out]))
+    return np.sort(order[held_out : held_out + kept]), np.sort(order[:held_out])

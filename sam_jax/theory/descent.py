@@ -132,7 +132,7 @@ def descend(
         ...     tx, exact(problem), problem.start, [0, 1, 2], record=problem.gap
         ... )
         >>> print(trace.recorded.round(4))
-        [0.5    0.396  0.3125]
+        [0.5    0.396  0.3128]
     """
     ends = np.asarray(checkpoints)
     lengths = np.diff(ends, prepend=0)

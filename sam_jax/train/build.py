@@ -1,13 +1,13 @@
 """From a configuration to the parts of a run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sam_jax import data, models
+from sam_jax import data, errors, models
 from sam_jax.train import config as config_lib
 from sam_jax.train import optimizer, sharding, state, step
 
@@ -51,6 +51,12 @@ class Run(NamedTuple):
         )
 
 
+_SAMPLING: Mapping[str, Callable[[Any], data.Importance | None]] = {
+    "shuffle": lambda settings: None,
+    "importance": lambda settings: data.Importance(settings.scores, settings.uniform),
+}
+
+
 def build(config: config_lib.Config) -> Run:
     """Builds everything that a run needs.
 
@@ -65,6 +71,10 @@ def build(config: config_lib.Config) -> Run:
     """
     # ── Devices and data.
     config_lib.check(config)
+    if config.data.sampling.name not in _SAMPLING:
+        raise errors.UserError(
+            errors.unknown("data.sampling", config.data.sampling.name, _SAMPLING)
+        )
     mesh = sharding.make_mesh(config.mesh.data)
     sharding.check_batch_size(config.batch_size, mesh)
     dataset = data.load(
@@ -76,6 +86,7 @@ def build(config: config_lib.Config) -> Run:
         train_examples=config.data.train_examples,
         label_noise=config.data.label_noise,
         seed=config.data.seed,
+        sampling=_SAMPLING[config.data.sampling.name](config.data.sampling),
     )
     steps_per_epoch = dataset.train.steps_per_epoch(config.batch_size)
     augment = data.augment.make_augment(

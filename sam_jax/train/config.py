@@ -61,6 +61,13 @@ def default_config() -> Config:
     config.data.train_examples = config_dict.placeholder(int)  # of the rest; None: all
     config.data.label_noise = 0.0  # fraction of training labels made wrong
     config.data.seed = 0  # of the split and the label noise
+    # shuffle: each example once per epoch; importance: with replacement, in proportion
+    # to a score, and weighted by the inverse (unbiased). The score is the squared norm
+    # of the image, or what a file says: a number for each original training example.
+    config.data.sampling = config_dict.ConfigDict()
+    config.data.sampling.name = "shuffle"
+    config.data.sampling.scores = config_dict.placeholder(str)  # .npy of numpy.save
+    config.data.sampling.uniform = 0.0  # share of draws that are uniform, in [0, 1]
     config.data.crop = 0  # pixels of padding of the random crop; 0 is off
     config.data.flip = False
     config.data.cutout = 0  # side of the square in pixels; 0 is off

@@ -17,7 +17,8 @@ from sam_jax.train import config as config_lib
 from sam_jax.train import optimizer as optimizer_lib
 from sam_jax.train.state import TrainState
 
-Batch = Mapping[str, jax.Array]  # image uint8 [B,H,W,C]; label, true_label int32 [B]
+# image uint8 [B,H,W,C]; label, true_label int32 [B]; weight float32 [B]
+Batch = Mapping[str, jax.Array]
 Metrics = dict[str, jax.Array]  # float32 scalars
 
 Outputs = tuple[jax.Array, jax.Array]  # logits [B, classes], decay in the loss []
@@ -26,11 +27,24 @@ LossAndLosses = tuple[jax.Array, jax.Array]  # mean [] and that of each example 
 METHOD_STREAM = 2  # of the step's key, after those of augmentation and dropout
 
 
+class Targets(NamedTuple):
+    """What the loss compares the outputs with.
+
+    Attributes:
+        labels: int32 [B].
+        weights: factor of each example's loss, float32 [B]; ones unless some examples
+            are drawn more often than others.
+    """
+
+    labels: jax.Array
+    weights: jax.Array
+
+
 class Forward(NamedTuple):
     """What a pass in training mode gives besides its loss.
 
     Attributes:
-        losses: of each example, [B].
+        losses: of each example, not weighted, [B].
         outputs: what the loss is a function of.
         model_state: the new running statistics.
     """
@@ -40,7 +54,7 @@ class Forward(NamedTuple):
     model_state: Any
 
 
-LossFn = Callable[[optax.Params, jax.Array, jax.Array], tuple[jax.Array, Forward]]
+LossFn = Callable[[optax.Params, jax.Array, Targets], tuple[jax.Array, Forward]]
 
 
 def make_train_step(
@@ -74,22 +88,22 @@ def make_train_step(
         images = augment(augment_key, batch["image"])
 
         # ── Loss and gradient at the weights. This pass owns the running statistics.
-        def outputs_loss(outputs: Outputs, labels: jax.Array) -> LossAndLosses:
+        def outputs_loss(outputs: Outputs, targets: Targets) -> LossAndLosses:
             logits, decay = outputs
-            losses = cross_entropy(logits, labels, config.label_smoothing)
-            return losses.mean() + decay, losses
+            losses = cross_entropy(logits, targets.labels, config.label_smoothing)
+            return jnp.mean(targets.weights * losses) + decay, losses
 
         def loss_fn(
-            params: optax.Params, images: jax.Array, labels: jax.Array
+            params: optax.Params, images: jax.Array, targets: Targets
         ) -> tuple[jax.Array, Forward]:
             logits, model_state = model.apply(
                 params, state.model_state, images, train=True, key=dropout_key
             )
             outputs = logits, optimizer.loss_decay(params)
-            loss, losses = outputs_loss(outputs, labels)
+            loss, losses = outputs_loss(outputs, targets)
             return loss, Forward(losses, outputs, model_state)
 
-        examples = images, batch["label"]
+        examples = images, Targets(batch["label"], batch["weight"])
         value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
         (loss, clean), grads = value_and_grad(state.params, *examples)
 
@@ -142,8 +156,8 @@ def make_train_step(
 
 def method_keywords(
     loss_fn: LossFn,
-    outputs_loss: Callable[[Outputs, jax.Array], LossAndLosses],
-    examples: tuple[jax.Array, jax.Array],
+    outputs_loss: Callable[[Outputs, Targets], LossAndLosses],
+    examples: tuple[jax.Array, Targets],
     loss: jax.Array,
     clean: Forward,
 ) -> dict[str, Any]:
@@ -153,21 +167,21 @@ def method_keywords(
     computes are dropped.
 
     Args:
-        loss_fn: ``(params, images, labels) -> (loss, Forward)``, for the batch or a
+        loss_fn: ``(params, images, targets) -> (loss, Forward)``, for the batch or a
             part of it.
-        outputs_loss: ``(outputs, labels) -> (loss, losses)``.
-        examples: images and labels of the batch.
+        outputs_loss: ``(outputs, targets) -> (loss, losses)``.
+        examples: images and targets of the batch.
         loss: at the weights.
         clean: the rest of the pass at the weights.
 
     Returns:
         Keywords of an update.
     """
-    images, labels = examples
+    images, targets = examples
     value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
 
     def value_and_grad_fn(params: optax.Params) -> tuple[jax.Array, optax.Updates]:
-        (loss, _), grads = value_and_grad(params, images, labels)
+        (loss, _), grads = value_and_grad(params, images, targets)
         return loss, grads
 
     return {
@@ -175,13 +189,13 @@ def method_keywords(
         "grad_fn": lambda params: value_and_grad_fn(params)[1],
         "value_and_grad_fn": value_and_grad_fn,
         "example_losses": clean.losses,
-        "example_losses_fn": lambda params: loss_fn(params, images, labels)[1].losses,
+        "example_losses_fn": lambda params: loss_fn(params, images, targets)[1].losses,
         "subset_grad_fn": lambda params, rows: value_and_grad(
-            params, images[rows], labels[rows]
+            params, images[rows], jax.tree.map(lambda x: x[rows], targets)
         )[1],
         "functional_value_and_grad_fn": functional_sam.functional_value_and_grad(
-            lambda params: loss_fn(params, images, labels)[1].outputs,
-            lambda outputs: outputs_loss(outputs, labels)[0],
+            lambda params: loss_fn(params, images, targets)[1].outputs,
+            lambda outputs: outputs_loss(outputs, targets)[0],
             clean.outputs,
         ),
     }

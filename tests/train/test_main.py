@@ -64,7 +64,16 @@ IN_A_SETTING = {
     ("data.label_noise=1.0",): ["label_noise", "1.0"],
     ("data.crop=-1",): ["crop", "-1"],
     ("data.cutout=100",): ["cutout", "100"],
-    # Splits, devices, archives.
+    # Splits, sampling, devices, archives.
+    ("data.sampling.name=importanc",): ["data.sampling", "importance", "shuffle"],
+    (
+        "data.sampling.name=importance",
+        "data.sampling.uniform=1.5",
+    ): ["config.data.sampling.uniform", "[0, 1]", "1.5"],
+    (
+        "data.sampling.name=importance",
+        "data.sampling.scores=nothing.npy",
+    ): ["config.data.sampling.scores=nothing.npy", "numpy.save"],
     ("data.validation=5000",): ["validation", "5000", "1297"],
     ("data.train_examples=0",): ["train_examples"],
     ("batch_size=30", "mesh.data=8"): ["config.batch_size=30", "8 devices", "24 or 32"],

@@ -111,6 +111,19 @@ def test_methods_with_a_state_of_their_own_continue(
     assert run.results["last"] == undisturbed.results["last"]
 
 
+def test_importance_sampling_continues(tiny, tmp_path, disturb):
+    config = tiny("sam", **{"epochs": 2, "data.sampling.name": "importance"})
+    undisturbed = runs.Finished(config, tmp_path / "undisturbed")
+    disturb(6, send(signal.SIGTERM))
+    with pytest.raises(loop.Stopped):
+        loop.train_and_evaluate(config, tmp_path / "stopped")
+    disturb()
+    runs.Finished(config, tmp_path / "stopped")
+    runs.assert_same_run(config, tmp_path / "stopped", undisturbed.folder)
+    plain = runs.Finished(tiny("sam", **{"epochs": 2}), tmp_path / "plain")
+    assert plain.results["last"] != undisturbed.results["last"]
+
+
 # ── Real processes ───────────────────────────────────────────────────────────────────
 
 OVERRIDES = (

@@ -38,7 +38,12 @@ def batches(count, size=32, white=()):
         label = image.reshape(size, 4, 4).sum(-1).argmax(-1).astype(np.int32)
         if number in white:
             image[0] = 255
-        yield {"image": image, "label": label, "true_label": (label + 2) % 4}
+        yield {
+            "image": image,
+            "label": label,
+            "true_label": (label + 2) % 4,
+            "weight": np.ones(size, np.float32),
+        }
 
 
 class Trainer:
@@ -133,6 +138,30 @@ def test_equals_sam_with_momentum_written_by_hand(trainer, net):
         np.testing.assert_allclose(metrics["grad_norm"], size, rtol=1e-5)
         assert perturbed > clean + 0.01
     assert int(after.step) == 4
+
+
+@pytest.mark.parametrize("method", ["sgd", "sam", "functional_sam", "esam"])
+def test_weights_of_examples_count_like_copies_of_them(trainer, method):
+    # Without dropout or BatchNorm's statistics of the batch in the way: the mean of
+    # weight * loss over (a, b) with weights (2, 0) is the loss of a alone.
+    def after(batch):
+        settings = {"learning_rate": 0.5, "method.rho": 0.2, "method.gamma": 1.0}
+        known = {"sgd": ("learning_rate",), "esam": tuple(settings)}
+        names = known.get(method, ("learning_rate", "method.rho"))
+        steps = trainer(method, **{name: settings[name] for name in names})
+        ((state, metrics),) = steps.run([batch])
+        return state.params, metrics["loss"]
+
+    (batch,) = batches(1)
+    doubled = {name: np.concatenate([x, x]) for name, x in batch.items()}
+    doubled["weight"] = np.repeat(np.float32([2.0, 0.0]), len(batch["label"]))
+    other = doubled["label"].copy()
+    other[len(batch["label"]) :] = (batch["label"] + 1) % 4
+    doubled["label"] = other
+    params, loss = after(batch)
+    weighted_params, weighted_loss = after(doubled)
+    np.testing.assert_allclose(weighted_loss, loss, rtol=1e-5)
+    assert_close(weighted_params, params, rtol=1e-3, atol=1e-5)
 
 
 def test_metrics_belong_to_the_weights_before_the_update(trainer, net):

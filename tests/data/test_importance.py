@@ -1,0 +1,121 @@
+"""Examples that are drawn more often than others, and weighted for it."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from sam_jax import data, errors
+from sam_jax.data import importance
+
+
+def source(probabilities):
+    count = len(probabilities)
+    labels = np.arange(count, dtype=np.int32)
+    images = np.zeros((count, 1, 1, 1), np.uint8)
+    return data.SampledSource(
+        data.Split(images, labels, labels), np.asarray(probabilities)
+    )
+
+
+def drawn(made, steps, **settings):
+    found = itertools.islice(made.batches(**settings), steps)
+    return [(batch["label"], batch["weight"]) for batch in found]
+
+
+def test_frequencies_and_weights():
+    q = np.array([0.05, 0.15, 0.3, 0.5])
+    batches = drawn(source(q), 2000, batch_size=4, seed=0)
+    rows, weights = (np.concatenate(part) for part in zip(*batches, strict=True))
+    frequencies = np.bincount(rows) / rows.size
+    errors_of_them = np.sqrt(q * (1 - q) / rows.size)
+    assert (np.abs(frequencies - q) < 4 * errors_of_them).all()
+    np.testing.assert_allclose(weights, 0.25 / q[rows], rtol=1e-6)
+    assert weights.dtype == np.float32
+    # Unbiased: every example counts 1 / N on average.
+    counted = np.bincount(rows, weights) / rows.size
+    np.testing.assert_allclose(counted, 0.25, rtol=0.1)
+
+
+def test_a_batch_is_a_function_of_seed_and_number():
+    made = source([0.1, 0.2, 0.3, 0.4])
+    from_start = drawn(made, 12, batch_size=3, seed=5)
+    from_seven = drawn(made, 5, batch_size=3, seed=5, start_step=7)
+    for (rows, weights), (same_rows, same_weights) in zip(
+        from_seven, from_start[7:], strict=True
+    ):
+        np.testing.assert_array_equal(rows, same_rows)
+        np.testing.assert_array_equal(weights, same_weights)
+    other = drawn(made, 12, batch_size=3, seed=6)
+    assert any((a != b).any() for (a, _), (b, _) in zip(from_start, other, strict=True))
+
+
+def test_shuffled_batches_weigh_all_alike():
+    made = source([0.5, 0.5])
+    plain = data.ArraySource(made.split)
+    batch = next(plain.batches(batch_size=2, seed=0))
+    np.testing.assert_array_equal(batch["weight"], np.ones(2, np.float32))
+    assert "weight" not in next(made.eval_batches(2))
+
+
+def test_probabilities():
+    scores = np.array([1.0, 2.0, 5.0])
+    np.testing.assert_allclose(importance.probabilities(scores, 0.0), scores / 8)
+    np.testing.assert_allclose(importance.probabilities(scores, 1.0), 1 / 3)
+    mixed = importance.probabilities(scores, 0.1)
+    assert (1 / (3 * mixed)).max() <= 10  # the weights are bounded by 1 / share
+    for share in (-0.1, 1.1, float("nan")):
+        with pytest.raises(errors.UserError, match=r"uniform must be in \[0, 1\]"):
+            importance.probabilities(scores, share)
+
+
+def test_squared_norms_of_many_images():
+    images = np.random.default_rng(0).integers(0, 256, (5000, 2, 2, 3), np.uint8)
+    mean, std = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
+    expected = (((images / 255 - mean) / std).reshape(5000, -1) ** 2).sum(1) + 1
+    found = importance.squared_norms(images, mean, std)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def digits(path, **settings):
+    return data.load(
+        "digits",
+        validation=97,
+        train_examples=600,
+        sampling=data.Importance(str(path), **settings),
+    )
+
+
+def test_scores_of_a_file_belong_to_the_original_examples(tmp_path):
+    plain = data.load("digits", validation=97, train_examples=600)
+    everything = data.load("digits", validation=0)
+    path = tmp_path / "scores.npy"
+    brightness = everything.train.split.images.sum((1, 2, 3)) + 1.0
+    np.save(path, brightness)
+    made = digits(path)
+    np.testing.assert_array_equal(made.train.split.images, plain.train.split.images)
+    kept = plain.train.split.images.sum((1, 2, 3)) + 1.0
+    np.testing.assert_allclose(made.train.probabilities, kept / kept.sum())
+    assert isinstance(made.validation, data.ArraySource)
+    assert not isinstance(made.validation, data.SampledSource)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (np.ones(5), r"each of the 1297 examples .* got shape \(5,\)"),
+        (np.zeros(1297), r"positive .* smallest 0.0"),
+        (np.full(1297, np.nan), r"positive number"),
+        (np.array(["a"] * 1297), r"of <U1"),
+        (None, r"No such file"),
+        (b"not an array", r"numpy.save wrote"),
+    ],
+)
+def test_bad_scores_are_refused(tmp_path, content, message):
+    path = tmp_path / "scores.npy"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        np.save(path, content)
+    with pytest.raises(errors.UserError, match=message):
+        digits(path)
