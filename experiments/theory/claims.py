@@ -92,7 +92,9 @@ def close(
     """
     found, expected = np.broadcast_arrays(_array(measured), _array(predicted))
     allowed = atol + rtol * np.abs(expected)
-    excess = np.where(np.isfinite(found), np.abs(found - expected) - allowed, np.inf)
+    with np.errstate(invalid="ignore"):  # infinity minus infinity
+        excess = np.abs(found - expected) - allowed
+    excess = np.where(np.isfinite(found), excess, np.inf)
     worst = np.unravel_index(np.argmax(excess), excess.shape)
     parts = [f"{100 * rtol:g} %"] * (rtol > 0) + [f"{atol:g}"] * (atol > 0)
     spread = " + ".join(parts)

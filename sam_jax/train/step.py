@@ -54,7 +54,8 @@ class Forward(NamedTuple):
     model_state: Any
 
 
-LossFn = Callable[[optax.Params, jax.Array, Targets], tuple[jax.Array, Forward]]
+# (params, images, targets) -> (loss, Forward); targets are a pytree over the examples.
+LossFn = Callable[[optax.Params, jax.Array, Any], tuple[jax.Array, Forward]]
 
 
 def make_train_step(
@@ -156,8 +157,8 @@ def make_train_step(
 
 def method_keywords(
     loss_fn: LossFn,
-    outputs_loss: Callable[[Outputs, Targets], LossAndLosses],
-    examples: tuple[jax.Array, Targets],
+    outputs_loss: Callable[[Outputs, Any], LossAndLosses],
+    examples: tuple[jax.Array, Any],
     loss: jax.Array,
     clean: Forward,
 ) -> dict[str, Any]:
@@ -170,7 +171,7 @@ def method_keywords(
         loss_fn: ``(params, images, targets) -> (loss, Forward)``, for the batch or a
             part of it.
         outputs_loss: ``(outputs, targets) -> (loss, losses)``.
-        examples: images and targets of the batch.
+        examples: images and targets of the batch, the latter a pytree.
         loss: at the weights.
         clean: the rest of the pass at the weights.
 

@@ -8,7 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.benchmarks import measure, startup, step_cost, trainer_overhead
+from experiments.benchmarks import (
+    measure,
+    startup,
+    step_cost,
+    theory_speed,
+    trainer_overhead,
+)
 from sam_jax import models
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -180,3 +186,22 @@ def test_in_turns_times_everyone_once_a_round():
 def test_ratio_pairs_the_rounds():
     # The second round was ten times slower for both: the ratio does not see it.
     assert measure.ratio([1, 10, 1], [2, 20, 4]) == (0.5, 0.25, 0.5)
+
+
+def test_the_loops_of_theory_speed_do_the_same():
+    # With one component there is nothing random.
+    data = theory_speed.Data(np.array([[1.0, -2.0]]), np.array([0.7]), 0.1)
+    with jax.enable_x64(True):
+        expected = theory_speed.by_sam_jax(data, 2, 30)()
+    assert np.abs(expected).max() > 0.1
+    for loop in (theory_speed.seed_by_seed, theory_speed.all_at_once):
+        np.testing.assert_allclose(loop(data, 2, 30), expected, rtol=1e-10)
+
+
+def test_theory_speed_writes_a_table_and_a_record(tmp_path, capsys):
+    out = tmp_path / "speed.json"
+    argv = ["--seeds=3", "--steps=5", "--rounds=2", f"--out={out}"]
+    assert theory_speed.main(argv) == 0
+    results = json.loads(out.read_text())["results"]
+    assert list(results) == list(theory_speed.problems())
+    assert "NumPy, seed by seed" in capsys.readouterr().out

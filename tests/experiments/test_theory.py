@@ -1,0 +1,213 @@
+"""The laboratory: every claim in its short form, and what runs and reports them."""
+
+import json
+import re
+import subprocess
+import sys
+from concurrent import futures
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.theory import __main__ as laboratory
+from experiments.theory import catalog, claims, pictures, report, runner
+from sam_jax import errors
+
+# ── The claims ───────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", catalog.names())
+def test_claim(name, tmp_path):
+    record, error = runner.run_one(name, quick=True, out=tmp_path)
+    assert record is not None, error
+    surprises = [check for check in record["checks"] if not check["passed"]]
+    assert record["verdict"] == record["expected"], surprises
+    written = {path.name for path in (tmp_path / name).iterdir()}
+    assert written == {"figure.png", "data.json", "README.md"}
+    assert json.loads((tmp_path / name / "data.json").read_text())["data"]
+
+
+@pytest.mark.parametrize("name", catalog.names())
+def test_claim_is_stated_in_full(name):
+    module = catalog.load(name)
+    claim = module.CLAIM
+    for part in (claim.title, claim.source, claim.statement, claim.recipe):
+        assert len(part) > 3 and part == part.strip()
+    assert claim.criterion and module.__doc__
+    assert "\n" not in claim.title + claim.source and len(claim.title) <= 100
+    authors = {"khanh": "Khanh", "si_yun": "Si and Yun", "oikonomou": "Oikonomou"}
+    assert authors.get(name.split("/")[0], "ours").lower() in claim.source.lower()
+
+
+def test_results_of_all_claims_are_there():
+    for name in catalog.names():
+        record = json.loads((laboratory.RESULTS / name / "data.json").read_text())
+        claim = catalog.load(name).CLAIM
+        assert not record["quick"], name
+        assert record["title"] == claim.title
+        assert record["verdict"] == claim.expected, name
+    index = (laboratory.RESULTS / "README.md").read_text()
+    for name in catalog.names():
+        assert f"]({name}/README.md)" in index
+
+
+# ── Comparisons ──────────────────────────────────────────────────────────────────────
+
+
+def test_close():
+    assert claims.close("x", 1.0099, 1.0, rtol=0.01).passed
+    assert not claims.close("x", 1.0101, 1.0, rtol=0.01).passed
+    assert claims.close("x", -1e-9, 0.0, atol=1e-8).passed
+    assert not claims.close("x", float("nan"), 0.0, atol=1.0).passed
+    assert not claims.close("x", [1.0, np.inf], [1.0, np.inf], rtol=1.0).passed
+    check = claims.close("x", [1.0, 2.0, 3.0], [1.0, 2.5, 3.0], rtol=0.1)
+    assert check == ("x (worst of 3)", "2.5 ± 10 %", "2", False)
+
+
+@pytest.mark.parametrize(
+    ("compare", "good", "bad"), [(claims.at_most, 1, 3), (claims.at_least, 3, 1)]
+)
+def test_one_sided(compare, good, bad):
+    assert compare("x", good, 2).passed and compare("x", 2, 2).passed
+    assert not compare("x", bad, 2).passed
+    check = compare("x", [good, bad, good], [2, 2, 2])
+    assert not check.passed and check.measured == str(bad)
+    broken = compare("x", [good, float("nan")], 2)
+    assert not broken.passed and broken.measured == "diverged"
+    with pytest.raises(ValueError, match="nothing to compare"):
+        compare("x", [], 2)
+
+
+def test_divergence_above_a_bound_is_reported():
+    check = claims.at_most("gap", float("inf"), 1.0)
+    assert check == ("gap", "<= 1", "diverged", False)
+    assert claims.says("verdict", "covered", "not covered") == (
+        "verdict",
+        "not covered",
+        "covered",
+        False,
+    )
+
+
+# ── Running ──────────────────────────────────────────────────────────────────────────
+
+
+def experiment(passed, refuted="", broken=False):
+    """A claim as a module."""
+
+    def run(quick):
+        assert jax.config.jax_enable_x64
+        if broken:
+            raise RuntimeError("this experiment is broken")
+        picture, (panel,) = pictures.panels()
+        pictures.bound(panel, None, 1.0, "bound")
+        pictures.legends([panel])
+        value = 1.0 if passed else 3.0
+        checks = [claims.at_most("a | b", value, 2.0), claims.close("one", 1.0, 1.0)]
+        data = {"x": np.array([1 / 3, np.nan]), "n": np.int64(3), "s": ("a", None)}
+        return claims.Outcome(checks, picture, data | {"quick": quick})
+
+    text = dict.fromkeys(("source", "statement", "recipe", "criterion"), "text")
+    claim = claims.Claim(title="A claim", refuted=refuted, **text)
+    return SimpleNamespace(CLAIM=claim, run=run)
+
+
+class Inline(futures.Executor):
+    """Runs what is submitted at once, in this process."""
+
+    def __init__(self, *_):
+        pass
+
+    def submit(self, function, /, *args, **kwargs):
+        future = futures.Future()
+        future.set_result(function(*args, **kwargs))
+        return future
+
+
+@pytest.fixture
+def lab(monkeypatch):
+    """``lab({name: experiment})`` puts these in the place of all claims."""
+
+    def install(modules):
+        monkeypatch.setattr(catalog, "names", lambda: list(modules))
+        monkeypatch.setattr(catalog, "load", modules.__getitem__)
+        monkeypatch.setattr(futures, "ProcessPoolExecutor", Inline)
+
+    return install
+
+
+@pytest.mark.parametrize(
+    ("module", "code", "says"),
+    [
+        (experiment(passed=True), 0, "PASS "),
+        (experiment(passed=False), 1, "FAIL "),
+        (experiment(passed=False, refuted="known"), 0, "FAIL (known)"),
+        (experiment(passed=True, refuted="known"), 1, "PASS "),
+        (experiment(passed=True, broken=True), 1, "this experiment is broken"),
+    ],
+)
+def test_exit_code_tells_of_surprises(lab, module, code, says, tmp_path, capsys):
+    lab({"khanh/good": experiment(passed=True), "khanh/other": module})
+    argv = ["run", "all", f"--out={tmp_path}"]
+    assert laboratory.main(argv) == code
+    out = capsys.readouterr().out
+    assert says in out
+    assert ("not as expected: khanh/other" in out) == bool(code)
+    # The good one was not taken along.
+    assert (tmp_path / "khanh/good/README.md").exists()
+
+
+def test_report(lab, tmp_path):
+    lab({"khanh/fails": experiment(passed=False, refuted="It was 3.")})
+    assert runner.run(["khanh"], True, tmp_path, 1) == 0
+    record = json.loads((tmp_path / "khanh/fails/data.json").read_text())
+    assert record["verdict"] == record["expected"] == "FAIL" and record["quick"]
+    assert record["checks"][0]["passed"] is False
+    assert record["data"] == {"x": [0.333333, None], "n": 3, "s": ["a", None]} | {
+        "quick": True
+    }
+    page = (tmp_path / "khanh/fails/README.md").read_text()
+    assert "It was 3." in page and "a \\| b" in page and "**FAIL**" in page
+    index = (tmp_path / "README.md").read_text()
+    assert "0 of 1 claims pass" in index and "FAIL (known)" in index
+    html = (tmp_path / "index.html").read_text()
+    assert 'href="khanh/fails/README.md"' in html and 'class="FAIL"' in html
+    assert "Si, Yun" not in index, "papers without results have no table"
+    # What was there stays in the index when something else runs.
+    lab({"khanh/fails": experiment(True), "khanh/more": experiment(True)})
+    assert runner.run(["khanh/more"], True, tmp_path, 1) == 0
+    assert [entry["name"] for entry in report.index(tmp_path)] == [
+        "khanh/fails",
+        "khanh/more",
+    ]
+
+
+def test_unknown_names(capsys):
+    assert laboratory.main(["run", "khanh/two_cicle"]) == 2
+    error = capsys.readouterr().err
+    assert "did you mean 'khanh/two_cycle'?" in error and error.count("\n") == 1
+    with pytest.raises(errors.UserError, match="--workers must be at least 1, got 0"):
+        runner.run(["khanh/two_cycle"], True, None, 0)
+
+
+def test_list(capsys):
+    assert laboratory.main([]) == 0
+    out = capsys.readouterr().out
+    for name in catalog.names():
+        assert re.search(rf"  {name} +\S", out)
+
+
+def test_command_in_processes_of_its_own(tmp_path):
+    command = [sys.executable, "-m", "experiments.theory", "run", "khanh/two_cycle"]
+    done = subprocess.run(
+        [*command, "--quick", f"--out={tmp_path}"],
+        cwd=laboratory.RESULTS.parents[2],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"PASS +khanh/two_cycle +4/4", done.stdout)
+    assert (tmp_path / "khanh/two_cycle/figure.png").stat().st_size > 10_000
