@@ -47,6 +47,7 @@ def make_optimizer(config: config_lib.Config, steps_per_epoch: int) -> Optimizer
     Raises:
         UserError: if a name or a value is not allowed.
     """
+    _check_averages(config)
     unit = schedule.Unit(steps_per_epoch, config.epochs * steps_per_epoch)
     learning_rate = schedule.make_schedule(config.schedule, config.learning_rate, unit)
 
@@ -73,6 +74,18 @@ def make_optimizer(config: config_lib.Config, steps_per_epoch: int) -> Optimizer
         make_weight_decay(config.weight_decay, learning_rate).of_loss,
         eval_params(config.method, config.optimizer),
     )
+
+
+def _check_averages(config: config_lib.Config) -> None:
+    """Refuses a change of the weights that schedule-free averages would not see."""
+    decay = config.weight_decay
+    averages = config.optimizer.name.startswith("schedule_free")
+    if averages and decay.value and decay.kind == "decoupled":
+        raise errors.UserError(
+            f"config.weight_decay.kind=decoupled moves the weights past "
+            f"{config.optimizer.name}, which averages its own steps: set "
+            "config.weight_decay.kind=gradient or loss"
+        )
 
 
 def _with_user_errors(

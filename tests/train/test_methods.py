@@ -228,6 +228,14 @@ def test_momentum_sam_evaluates_the_weights_without_the_perturbation(make):
     assert optax.tree.norm(optax.tree.sub(clean, base)) < 0.3
 
 
+def test_schedule_free_refuses_decay_past_its_average(make):
+    settings = {"optimizer.name": "schedule_free_sgd", "weight_decay.value": 0.1}
+    with pytest.raises(errors.UserError, match="kind=gradient or loss"):
+        make("sam", **settings, **{"weight_decay.kind": "decoupled"})
+    for kind in ("gradient", "loss"):
+        make("sam", **settings, **{"weight_decay.kind": kind})
+
+
 def test_schedule_free_evaluates_its_average(make):
     opt = make("sam", **{"optimizer.name": "schedule_free_sgd"})
     *_, (params, state) = run(opt, 5)
