@@ -7,6 +7,7 @@ Constant, cosine, linear and piecewise ones are Optax's own.
 """
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import optax
 
@@ -59,12 +60,82 @@ def power_decay(
         >>> print([round(float(schedule(count)), 4) for count in (0, 9, 10, 30)])
         [0.1, 0.1, 0.0707, 0.05]
     """
-    _check(init_value, transition_steps)
-    if not 0 <= exponent < float("inf"):
-        raise ValueError(f"exponent must be a finite number >= 0, got {exponent!r}")
+    _check_power(init_value, exponent, transition_steps)
 
     def schedule(count: jax.typing.ArrayLike) -> jax.Array:
         return init_value / _n(count, transition_steps) ** exponent
+
+    return schedule
+
+
+def power_decay_released(
+    init_value: float, exponent: float, transition_steps: int = 1
+) -> optax.Schedule:
+    r"""`power_decay` one n late: :math:`\eta`, then :math:`\eta / n^p`, n from 1.
+
+    With p = 0.5001 it is "Diminish 2" as the authors' code of Khanh et al. 2024 runs
+    it: the first epoch keeps :math:`\eta`, and epoch e, from 0, has
+    :math:`\eta / e^p`.
+
+    Args:
+        init_value: :math:`\eta`; finite, >= 0.
+        exponent: p, >= 0.
+        transition_steps: updates for which n stays the same, >= 1.
+
+    Returns:
+        A schedule of the update count.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+
+    Example:
+        >>> schedule = power_decay_released(0.1, 0.5001)
+        >>> print([round(float(schedule(count)), 4) for count in (0, 1, 2, 3)])
+        [0.1, 0.1, 0.0707, 0.0577]
+    """
+    _check_power(init_value, exponent, transition_steps)
+
+    def schedule(count: jax.typing.ArrayLike) -> jax.Array:
+        late = jnp.maximum(_n(count, transition_steps) - 1, 1)
+        return init_value / late**exponent
+
+    return schedule
+
+
+def perfect_squares(
+    init_value: float, exponent: float, transition_steps: int = 1
+) -> optax.Schedule:
+    r"""C where n is a perfect square, else :math:`C / n^p`, n from 1.
+
+    A radius that does not tend to 0 although :math:`\sum_k t_k \rho_k < \infty` for
+    :math:`t_k = 1/k` (Khanh et al. 2024, Remark G.2): Corollary 3.5 needs the sum, not
+    the limit.
+
+    Args:
+        init_value: C, the value at every square; finite, >= 0.
+        exponent: p, >= 0.
+        transition_steps: updates for which n stays the same, >= 1.
+
+    Returns:
+        A schedule of the update count.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+
+    Example:
+        >>> schedule = perfect_squares(1.0, 1.0)
+        >>> print([round(float(schedule(count)), 3) for count in (0, 1, 2, 3, 4)])
+        [1.0, 0.5, 0.333, 1.0, 0.2]
+    """
+    _check_power(init_value, exponent, transition_steps)
+
+    def schedule(count: jax.typing.ArrayLike) -> jax.Array:
+        n = _index(count, transition_steps)
+        # Rounded and squared as n's own type: a float32 root is near enough to find the
+        # integer one, but is itself not exact.
+        root = jnp.round(jnp.sqrt(n.astype(float))).astype(n.dtype)
+        decayed = init_value / n.astype(float) ** exponent
+        return jnp.where(root * root == n, init_value, decayed)
 
     return schedule
 
@@ -75,8 +146,7 @@ def log_decay(
     r"""The diminishing value :math:`\eta / (m \log m)`, :math:`m=\lfloor n/5\rfloor+2`.
 
     "Diminish 3" of Khanh et al. 2024, section 5 (per epoch there), natural logarithm, n
-    from 1. The authors' code keeps :math:`\eta` in the first epoch and starts from
-    m = 3 in the second; this is the paper's formula.
+    from 1. This is the paper's formula; `log_decay_released` is what its authors ran.
 
     Args:
         init_value: :math:`\eta`; finite, >= 0. The first value is 0.721 times it.
@@ -94,13 +164,45 @@ def log_decay(
         >>> print([round(float(schedule(count)), 4) for count in (0, 3, 4, 9)])
         [0.0721, 0.0721, 0.0303, 0.018]
     """
-    _check(init_value, transition_steps)
-    if period < 1:
-        raise ValueError(f"period must be an integer >= 1, got {period!r}")
+    _check_periodic(init_value, transition_steps, period)
 
     def schedule(count: jax.typing.ArrayLike) -> jax.Array:
         m = jnp.floor(_n(count, transition_steps) / period) + 2
         return init_value / (m * jnp.log(m))
+
+    return schedule
+
+
+def log_decay_released(
+    init_value: float, transition_steps: int = 1, period: int = 5
+) -> optax.Schedule:
+    r"""`log_decay` as it was run: :math:`\eta`, then from m = 3 on.
+
+    "Diminish 3" as the authors' code of Khanh et al. 2024 runs it: the first epoch
+    keeps :math:`\eta`; epoch e, from 0, has :math:`m = \lfloor (e-1)/5 \rfloor + 3`.
+
+    Args:
+        init_value: :math:`\eta`; finite, >= 0. The first value.
+        transition_steps: updates for which n stays the same, >= 1.
+        period: number of n for which m stays the same (5 in the code), >= 1.
+
+    Returns:
+        A schedule of the update count.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+
+    Example:
+        >>> schedule = log_decay_released(0.1)
+        >>> print([round(float(schedule(count)), 4) for count in (0, 1, 5, 6)])
+        [0.1, 0.0303, 0.0303, 0.018]
+    """
+    _check_periodic(init_value, transition_steps, period)
+
+    def schedule(count: jax.typing.ArrayLike) -> jax.Array:
+        epoch = _n(count, transition_steps) - 1
+        m = jnp.floor((epoch - 1) / period) + 3
+        return jnp.where(epoch == 0, init_value, init_value / (m * jnp.log(m)))
 
     return schedule
 
@@ -162,22 +264,42 @@ def tied_to(
     return schedule
 
 
+def _index(count: jax.typing.ArrayLike, transition_steps: int) -> jax.Array:
+    return jnp.asarray(count) // transition_steps + 1
+
+
 def _n(count: jax.typing.ArrayLike, transition_steps: int) -> jax.Array:
-    return (jnp.asarray(count) // transition_steps + 1).astype(float)
+    return _index(count, transition_steps).astype(float)
 
 
 def _check(init_value: float, transition_steps: int) -> None:
-    if not 0 <= init_value < float("inf"):
-        raise ValueError(f"init_value must be a finite number >= 0, got {init_value!r}")
-    if transition_steps < 1:
-        raise ValueError(
-            f"transition_steps must be an integer >= 1, got {transition_steps!r}"
-        )
+    _check_nonnegative("init_value", init_value)
+    _check_positive_integer("transition_steps", transition_steps)
+
+
+def _check_power(init_value: float, exponent: float, transition_steps: int) -> None:
+    _check(init_value, transition_steps)
+    _check_nonnegative("exponent", exponent)
+
+
+def _check_periodic(init_value: float, transition_steps: int, period: int) -> None:
+    _check(init_value, transition_steps)
+    _check_positive_integer("period", period)
+
+
+def _check_nonnegative(name: str, value: float) -> None:
+    # A traced value, as under vmap, has no value yet.
+    if not isinstance(value, jax.core.Tracer) and not 0 <= value < float("inf"):
+        raise ValueError(f"{name} must be a finite number >= 0, got {value!r}")
+
+
+def _check_positive_integer(name: str, value: int) -> None:
+    if value < 1:
+        raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
 
 
 def _check_interval(low_name: str, low: float, high_name: str, high: float) -> None:
-    if not 0 <= low < float("inf"):
-        raise ValueError(f"{low_name} must be a finite number >= 0, got {low!r}")
+    _check_nonnegative(low_name, low)
     if not low <= high < float("inf"):
         raise ValueError(
             f"{high_name} must be a finite number >= {low_name}, got {high!r}"

@@ -60,6 +60,72 @@ def test_the_almost_constant_radius():
     assert float(radius(10**6 - 1)) == pytest.approx(10**-0.006, rel=1e-5)
 
 
+# What the authors' code uses in epochs 0, 1, 5, 6 and 199.
+RELEASED = [0, 1, 5, 6, 199]
+
+
+@pytest.mark.parametrize(
+    "schedule, expected",
+    [
+        # eta, then eta / e^0.5001
+        (
+            schedules.power_decay_released(ETA, 0.5001, UPDATES),
+            [0.1, 0.1, 0.0447142, 0.0408175, 0.0070851],
+        ),
+        # eta, then m = 3 in epochs 1-5, 4 in 6-10, 42 in 196-200
+        (
+            schedules.log_decay_released(ETA, UPDATES),
+            [0.1, 0.0303413, 0.0303413, 0.0180337, ETA / (42 * math.log(42))],
+        ),
+    ],
+    ids=["diminish 2", "diminish 3"],
+)
+def test_released_step_sizes(schedule, expected):
+    for epoch, value in zip(RELEASED, expected, strict=True):
+        assert in_epoch(schedule, epoch + 1) == pytest.approx([value] * 2, rel=1e-5)
+
+
+def test_the_released_diminish_2_lags_the_published_one_by_an_epoch():
+    published = schedules.power_decay(ETA, 0.5001)
+    released = schedules.power_decay_released(ETA, 0.5001)
+    counts = jnp.arange(200)
+    np.testing.assert_array_equal(released(counts + 1), published(counts))
+    assert released(0) == published(0)
+
+
+def test_the_released_diminish_3_decays_up_to_three_epochs_earlier():
+    published, released = schedules.log_decay(ETA), schedules.log_decay_released(ETA)
+    epochs = jnp.arange(200)
+    differs = np.flatnonzero(np.asarray(published(epochs) != released(epochs)))
+    # m changes with e = 1, 6, 11 .. there, with e = 4, 9, 14 .. in the paper.
+    assert set(differs) == {0} | {e for e in range(200) if e % 5 in (1, 2, 3)}
+    assert released(0) / published(0) == pytest.approx(2 * math.log(2))
+
+
+@pytest.mark.parametrize("dtype", [jnp.int32, jnp.float32])
+def test_perfect_squares_up_to_a_million(dtype):
+    counts = np.arange(10**6 + 1)
+    radius = jax.jit(schedules.perfect_squares(0.5, 1.0))(counts.astype(dtype))
+    k = counts + 1
+    squares = np.zeros(len(k) + 1, bool)
+    squares[np.arange(1, 1001) ** 2] = True
+    np.testing.assert_array_equal(radius == 0.5, squares[1:])
+    np.testing.assert_allclose(radius[~squares[1:]], 0.5 / k[~squares[1:]], rtol=1e-6)
+
+
+def test_perfect_squares_count_epochs():
+    radius = schedules.perfect_squares(1.0, 0.5, transition_steps=10)
+    seen = [float(radius(count)) for count in (0, 9, 10, 29, 30, 39, 40)]
+    expected = [1, 1, 2**-0.5, 3**-0.5, 1, 1, 5**-0.5]
+    assert seen == pytest.approx(expected, rel=1e-6)
+
+
+def test_coefficients_may_be_traced():
+    exponents = jnp.array([0.0, 0.5, 1.0])
+    values = jax.vmap(lambda p: schedules.power_decay(2 * p, p)(3))(exponents)
+    np.testing.assert_allclose(values, [0, 0.5, 0.5], rtol=1e-6)
+
+
 def test_named_lambdas_count_from_one():
     one_over_t, rest = schedules.one_over_t(), schedules.one_minus_one_over_t()
     for count in range(10):
@@ -74,6 +140,9 @@ def test_named_lambdas_count_from_one():
     [
         schedules.power_decay(ETA, 0.5, 10),
         schedules.log_decay(ETA, 10),
+        schedules.power_decay_released(ETA, 0.5, 10),
+        schedules.log_decay_released(ETA, 10),
+        schedules.perfect_squares(ETA, 0.5, 10),
         schedules.one_over_t(),
         schedules.one_minus_one_over_t(),
     ],
@@ -115,6 +184,12 @@ def test_optax_takes_them():
         (lambda: schedules.log_decay(-1.0), "init_value"),
         (lambda: schedules.log_decay(0.1, 0), "transition_steps"),
         (lambda: schedules.log_decay(0.1, period=0), "period"),
+        (lambda: schedules.power_decay_released(-0.1, 1.0), "init_value"),
+        (lambda: schedules.power_decay_released(0.1, -1.0), "exponent"),
+        (lambda: schedules.log_decay_released(0.1, period=0), "period"),
+        (lambda: schedules.log_decay_released(0.1, 0), "transition_steps"),
+        (lambda: schedules.perfect_squares(math.inf, 1.0), "init_value"),
+        (lambda: schedules.perfect_squares(0.1, math.nan), "exponent"),
     ],
 )
 def test_bad_arguments_are_refused(make, argument):

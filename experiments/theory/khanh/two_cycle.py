@@ -8,6 +8,7 @@ import optax
 import sam_jax
 from experiments.theory import claims, pictures
 from sam_jax.theory import descent, problems
+from sam_jax.theory.step_sizes import khanh
 
 CLAIM = claims.Claim(
     title="SAM with constant step size and radius ends in a 2-cycle",
@@ -45,7 +46,7 @@ def run(quick: bool) -> claims.Outcome:
     radii = np.array([0.0, 0.01, 0.05, 0.1, 0.3] + [0.1] * 4)
     trace = descend(jnp.asarray(steps), jnp.asarray(radii))
     before, last = trace.recorded["x"][:, -2], trace.recorded["x"][:, -1]
-    cycle = steps * radii * 1.5 / (2 - steps * 1.5)
+    cycle = khanh.two_cycle(steps, radii, 1.5)
     distance = jnp.linalg.norm(last, axis=1)
 
     picture, (left, right) = pictures.panels(2)
@@ -60,7 +61,8 @@ def run(quick: bool) -> claims.Outcome:
     pictures.log_y(left, "iteration", "f(x) - f*", "t = 1/3")
     right.plot(steps[5:], distance[5:], "o", label="measured, rho = 0.1")
     grid = np.linspace(0.02, 1.1, 100)
-    pictures.bound(right, grid, grid * 0.15 / (2 - grid * 1.5), "t rho l / (2 - t l)")
+    predicted = khanh.two_cycle(grid, 0.1, 1.5)
+    pictures.bound(right, grid, predicted, "t rho l / (2 - t l)")
     pictures.linear(right, "step size t", "distance to the minimizer", "5,000 steps")
     pictures.legends([left, right])
     return claims.Outcome(

@@ -1,0 +1,151 @@
+"""Theorem 3.2: diminishing step sizes, constant radius, convex functions."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import sam_jax
+from experiments.theory import claims, pictures
+from experiments.theory.khanh import _pictures
+from sam_jax import schedules
+from sam_jax.theory import descent, finite_sums, problems
+from sam_jax.theory.step_sizes import khanh
+
+CLAIM = claims.Claim(
+    title="Convex functions: diminishing step sizes allow a constant radius",
+    source="Khanh et al. 2024, Theorem 3.2",
+    statement="""f convex with Lipschitz gradient, sum t_k = inf, sum t_k^2 < inf,
+**sup rho_k < inf**: liminf ||grad f(x_k)|| = 0, and with a bounded level set
+f(x_k) -> min f. Derived, by adding up the descent inequality for L t_k <= 1:
+**min_k<=N ||grad f||^2 <= (2 (f(x_1) - f*) + L^3 rho^2 sum t_k^2) / sum t_k**, which
+tends to 0. A constant step size leaves SAM at its 2-cycle.""",
+    recipe="""A quadratic (1, 2); the valley (x_1 + x_2 - 1)^2/2, whose level sets are
+not bounded; |x|^4, flat; logistic regression of separable data, without a minimum.
+rho = 0.1; t_1 = 1/L, times 1/k, k^-0.5001 and 1/(m log m), m = floor(k/5) + 2
+("Diminish 1, 2, 3", here per step); 10^5 steps, and with constant t for contrast.""",
+    criterion="""The smallest recorded squared gradient norm obeys the derived bound at
+every checkpoint. The last gap is at most 0.1 of the first (ours; Diminish 3 adds up
+like log log). With k^-0.5001 SAM on the quadratic follows the cycle
+t_k rho l/(2 - t_k l) of its momentary step size to 1 % (ours). Constant t: the distance
+on the quadratic stays t rho l/(2 - t l).""",
+)
+RADIUS = 0.1
+NAMES = ("1/k", "k^-0.5001", "1/(m log m)", "constant")
+
+
+def run(quick: bool) -> claims.Outcome:
+    """Runs the claim; ``quick`` takes 10^4 steps."""
+    count = 10_000 if quick else 100_000
+    checkpoints = descent.geometric(count)
+    chosen = _problems()
+
+    @jax.jit
+    def descend():
+        def one(problem: problems.Problem, schedule: optax.Schedule):
+            return descent.descend(
+                optax.chain(sam_jax.sam(RADIUS), optax.sgd(schedule)),
+                descent.exact(problem),
+                problem.start,
+                checkpoints,
+                record=lambda x: {
+                    "x": x,
+                    "gap": problem.gap(x),
+                    "squared": jnp.sum(problem.gradient(x) ** 2),
+                },
+            ).recorded
+
+        def both(problem: problems.Problem):
+            first = 1 / problem.smoothness
+            powers = jax.vmap(lambda p: one(problem, schedules.power_decay(first, p)))(
+                jnp.array([1.0, 0.5001, 0.0])
+            )
+            slow = one(problem, schedules.log_decay(first))
+            return jax.tree.map(
+                lambda a, b: jnp.stack([a[0], a[1], b, a[2]]), powers, slow
+            )
+
+        return {name: both(problem) for name, problem in chosen.items()}
+
+    found = jax.tree.map(np.asarray, descend())
+    unit = [
+        np.asarray(schedule(jnp.arange(count)))
+        for schedule in (
+            schedules.power_decay(1.0, 1.0),
+            schedules.power_decay(1.0, 0.5001),
+            schedules.log_decay(1.0),
+        )
+    ]
+    shares, bounds = [], {}
+    for name, problem in chosen.items():
+        for i, t in enumerate(t / problem.smoothness for t in unit):
+            ends = checkpoints[1:]
+            total, squares = (np.cumsum(s)[ends - 1] for s in (t, t**2))
+            error = problem.smoothness**3 * RADIUS**2 * squares
+            bound = (2 * found[name]["gap"][i, 0] + error) / total
+            # Gradients at x_1 .. x_N: the last iterate itself is not among them.
+            smallest = np.minimum.accumulate(found[name]["squared"][i])[:-1]
+            shares.append((smallest / bound).max())
+            bounds[name, i] = bound
+    falls = [
+        found[name]["gap"][:3, -1] / found[name]["gap"][:3, 0]
+        for name in ("quadratic", "valley", "|x|^4")
+    ]
+    distance = np.linalg.norm(found["quadratic"]["x"], axis=-1)
+    momentary = khanh.two_cycle(unit[1][count - 1] / 2, RADIUS, 2.0)
+    constant = khanh.two_cycle(0.5, RADIUS, 2.0)
+
+    picture, panels = pictures.panels(4, width=2.9)
+    for panel, name in zip(panels, chosen, strict=True):
+        recorded = found[name]
+        for label, squared in zip(NAMES, recorded["squared"], strict=True):
+            panel.plot(checkpoints + 1, np.sqrt(squared), label=label)
+        line = np.sqrt(bounds[name, 1])
+        pictures.bound(panel, checkpoints[1:], line, "bound, k^-0.5001")
+        left = "||grad f||" if panel is panels[0] else ""
+        panel.set_ylim(1e-6, 30)
+        pictures.log_log(panel, "iteration k", left, name)
+    _pictures.legend_below(picture, panels[0])
+    return claims.Outcome(
+        checks=[
+            claims.at_most("min ||grad f||^2 / bound, diminishing t", shares, 1.0),
+            claims.at_most("last gap / first gap, diminishing t", falls, 0.1),
+            claims.close(
+                "k^-0.5001, quadratic: distance", distance[1, -1], momentary, rtol=0.01
+            ),
+            claims.close(
+                "constant t, quadratic: distance", distance[3, -1], constant, rtol=1e-6
+            ),
+        ],
+        picture=picture,
+        data={
+            "steps": checkpoints,
+            "schedules": NAMES,
+            "curves": {
+                name: {"gap": recorded["gap"], "squared_gradient": recorded["squared"]}
+                for name, recorded in found.items()
+            },
+        },
+    )
+
+
+def _problems() -> dict[str, problems.Problem]:
+    generator = np.random.default_rng(0)
+    features = generator.normal(size=(20, 3))
+    valley = problems.Problem(
+        value=lambda x: (jnp.sum(x) - 1) ** 2 / 2,
+        start=np.array([2.0, 1.0]),
+        smoothness=2.0,
+        minimum=0.0,
+        convex=True,
+    )
+    # L holds up to 1.2, where the perturbed points are.
+    flat = dataclasses.replace(problems.power(4.0, start=1.2), start=np.array([1.0]))
+    return {
+        "quadratic": problems.quadratic([1.0, 2.0], [1.0, 1.0]),
+        "valley": valley,
+        "|x|^4": flat,
+        "logistic": finite_sums.logistic(features, np.sign(features[:, 0])),
+    }

@@ -1,0 +1,130 @@
+"""Example 3.1 with the interval and the bound of its published proof."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import sam_jax
+from experiments.theory import claims, pictures
+from sam_jax.theory import descent
+from sam_jax.theory.step_sizes import khanh
+
+CLAIM = claims.Claim(
+    title="Example 3.1 with the published interval of step sizes",
+    source="Khanh et al. 2024, Example 3.1, proof in Appendix A.1",
+    statement="""On a quadratic with eigenvalues s (smallest) and l (largest), SAM with
+a step size t in **(1/s - 1/(s + l), 1/s)** that starts at a distance in
+(0, **t rho s / (1 - t s)**) from the minimizer stays within that distance and does not
+converge.""",
+    recipe="""f(x) = (x_1^2 + r x_2^2) / 2, rho = 0.1, r = l/s; t in the middle of the
+published interval, for r < 2 also in the middle of its part up to 2/(s + l), for
+r = 2.5 also t = 0.75, which is below 2/l; 16 random starts within the bound, 400
+steps.""",
+    criterion="""As published: no distance exceeds the bound, at any r. Where it holds:
+the same for r < 2 and t <= 2/(s + l).""",
+    refuted="""The proof uses ||I - tA|| <= 1 - t s, which is true up to t = 2/(s + l)
+only. The published interval contains such step sizes if and only if l/s < 2. Its middle
+lies above 2/l for l/s = 2.5, 3 or 10, where gradient descent itself diverges; with
+l/s = 2.5 and t = 0.75 it converges, but SAM's 2-cycle t rho l / (2 - t l) lies out of
+the bound. That SAM does not converge is right for every t < 2/l: see `two_cycle`.""",
+)
+RADIUS = 0.1
+
+
+def run(quick: bool) -> claims.Outcome:
+    """Runs the claim; ``quick`` takes 4 starts."""
+    ratios = np.array([1.2, 1.5, 1.9, 2.5, 3.0, 10.0])
+    stated = [khanh.example_3_1(1.0, ratio) for ratio in ratios]
+    middle = np.array([(x.low + x.high) / 2 for x in stated])
+    valid = np.array([(x.low + x.valid_below) / 2 for x in stated])
+    t, ratio = np.r_[middle, valid[:3], 0.75], np.r_[ratios, ratios[:3], 2.5]
+    bound = khanh.example_3_1_bound(t, RADIUS, 1.0)
+    generator = np.random.default_rng(0)
+    directions = generator.normal(size=(4 if quick else 16, 2))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    shares = np.linspace(0.05, 0.95, len(directions))[:, None]
+    starts = bound[:, None, None] * shares * directions
+
+    @jax.jit
+    @jax.vmap
+    def distances(t: jax.Array, ratio: jax.Array, starts: jax.Array):
+        def value(x: jax.Array) -> jax.Array:
+            return (x[0] ** 2 + ratio * x[1] ** 2) / 2
+
+        def one(rho: jax.Array, start: jax.Array) -> jax.Array:
+            return descent.descend(
+                optax.chain(sam_jax.sam(rho), optax.sgd(t)),
+                lambda key, count: (value, value),
+                start,
+                np.arange(401),
+                record=jnp.linalg.norm,
+            ).recorded
+
+        both = jax.vmap(one, in_axes=(0, None))
+        return jax.vmap(both, in_axes=(None, 0))(jnp.array([RADIUS, 0.0]), starts)
+
+    found = np.asarray(distances(jnp.asarray(t), jnp.asarray(ratio), starts))
+    sam, plain = found[:, :, 0], found[:, :, 1]
+    largest = sam.max(axis=(1, 2)) / bound
+    step = t[6:9, None, None]
+    excess = sam[6:9, :, 1:] - (step * RADIUS - (1 - step) * sam[6:9, :, :-1])
+    growth = plain[3:6, :, 100] / plain[3:6, :, 99]  # before it overflows
+
+    picture, (left, right) = pictures.panels(2)
+    for i in (1, 3, 4, 5):
+        left.plot(
+            sam[i, 0, :61] / bound[i], label=f"l/s = {ratio[i]:g}, t = {t[i]:.3g}"
+        )
+    pictures.bound(left, None, 1.0, "published bound")
+    left.set_ylim(1e-6, 1e6)
+    pictures.log_y(left, "iteration", "distance / bound", "middle of the interval")
+    axis = np.linspace(1, 5, 200)
+    low = 1 - 1 / (1 + axis)
+    right.fill_between(axis, low, 1.0, alpha=0.2, label="published interval")
+    right.plot(axis, 2 / (1 + axis), label="proof holds below 2/(s + l)")
+    right.plot(axis, 2 / axis, label="gradient descent converges below 2/l")
+    right.set_ylim(0.3, 2.1)
+    pictures.linear(right, "l/s", "t s", "step sizes")
+    pictures.legends([left], loc="lower right")
+    pictures.legends([right], loc="upper right")
+    return claims.Outcome(
+        checks=[
+            claims.at_most(
+                "distance / bound, t in mid-interval, l/s = 1.2 ... 10",
+                largest[:6],
+                1.0,
+            ),
+            claims.at_most("the same for l/s < 2, t <= 2/(s + l)", largest[6:9], 1.0),
+            claims.at_least(
+                "there ||x_{k+1}|| - (t rho s - (1 - t s) ||x_k||)",
+                excess.min(),
+                -1e-12,
+            ),
+            claims.close(
+                "gradient descent at l/s = 2.5, 3, 10: growth per step",
+                growth,
+                (t * ratio - 1)[3:6, None],
+                rtol=1e-9,
+            ),
+            claims.at_most(
+                "gradient descent at l/s = 2.5, t = 0.75: distance",
+                plain[9, :, -1],
+                1e-9,
+            ),
+            claims.close(
+                "SAM at l/s = 2.5, t = 0.75: distance / bound",
+                sam[9, :, -1] / bound[9],
+                khanh.two_cycle(t[9], RADIUS, ratio[9]) / bound[9],
+                rtol=1e-9,
+            ),
+        ],
+        picture=picture,
+        data={
+            "ratio": ratio,
+            "step_size": t,
+            "bound": bound,
+            "largest_distance_over_bound": largest,
+            "distance": sam[:, 0, :61],
+        },
+    )
