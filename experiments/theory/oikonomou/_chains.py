@@ -1,0 +1,158 @@
+"""Unified SAM in many chains, settings by seeds, as one compiled call."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import sam_jax
+from sam_jax.theory import descent, finite_sums, problems, sampling
+from sam_jax.theory.step_sizes import unified
+
+# What a setting consists of, traced -> the chain and the losses it sees.
+Program = Callable[..., tuple[optax.GradientTransformation, descent.Oracle]]
+
+
+def chain(lam: Any, rule: unified.Rule) -> optax.GradientTransformation:
+    """Unified SAM and SGD, constant radius and step size."""
+    return optax.chain(sam_jax.unified_sam(rule.rho, lam=lam), optax.sgd(rule.gamma))
+
+
+def constant(oracle: descent.Oracle) -> Program:
+    """Settings ``(lam, rule)``: constant radius and step size."""
+    return lambda lam, rule: (chain(lam, rule), oracle)
+
+
+def decreasing_chain(mu: float) -> Callable[..., optax.GradientTransformation]:
+    """Unified SAM and SGD by the rule of Theorem 3.5, on a clock.
+
+    A clock of 1 is the theorem's; one of 0 stands still: the caps, constant.
+    """
+
+    def make(
+        lam: Any, rule: unified.Rule, clock: Any = 1.0
+    ) -> optax.GradientTransformation:
+        rho, gamma = unified.decreasing(mu, rule)
+        return optax.chain(
+            sam_jax.unified_sam(lambda count: rho(clock * count), lam=lam),
+            optax.sgd(lambda count: gamma(clock * count)),
+        )
+
+    return make
+
+
+def decreasing(mu: float, oracle: descent.Oracle) -> Program:
+    """Settings ``(lam, rule)`` or ``(lam, rule, clock)`` of `decreasing_chain`."""
+    make = decreasing_chain(mu)
+    return lambda *setting: (make(*setting), oracle)
+
+
+class Table(NamedTuple):
+    """All samples of a sampling, so that the sampling can be part of a setting.
+
+    Attributes:
+        probabilities: [o].
+        rows: [o, k].
+        weights: [o, k]; 0 where a sample has fewer rows than the widest.
+    """
+
+    probabilities: np.ndarray
+    rows: np.ndarray
+    weights: np.ndarray
+
+
+def tables(schemes: Sequence[sampling.Sampling]) -> list[Table]:
+    """The tables of samplings, padded to one shape with what is never drawn."""
+    enumerated = [list(scheme.outcomes()) for scheme in schemes]
+    length = max(map(len, enumerated))
+    width = max(len(sample.rows) for samples in enumerated for _, sample in samples)
+    made = []
+    for samples in enumerated:
+        table = Table(
+            np.zeros(length),
+            np.zeros((length, width), int),
+            np.zeros((length, width)),
+        )
+        for i, (probability, sample) in enumerate(samples):
+            table.probabilities[i] = probability
+            table.rows[i, : len(sample.rows)] = sample.rows
+            table.weights[i, : len(sample.rows)] = sample.weights
+        made.append(table)
+    return made
+
+
+def sampled(
+    problem: finite_sums.FiniteSum,
+    make: Callable[..., optax.GradientTransformation] = chain,
+) -> Program:
+    """Settings ``(lam, rule, table)``: the same sample for both gradients."""
+
+    def program(lam: Any, rule: unified.Rule, table: Table):
+        borders = jnp.cumsum(table.probabilities)[:-1]
+
+        def oracle(key: jax.Array, count: jax.Array):
+            drawn = jax.random.uniform(jax.random.fold_in(key, count), dtype=float)
+            i = jnp.searchsorted(borders, drawn, side="right", method="compare_all")
+
+            def loss(x: jax.Array) -> jax.Array:
+                values = problem.component_values(x, table.rows[i])
+                return jnp.sum(table.weights[i] * values)
+
+            return loss, loss
+
+        return make(lam, rule), oracle
+
+    return program
+
+
+def descend(
+    program: Program,
+    settings: Sequence[tuple[Any, ...]],
+    start: np.ndarray,
+    checkpoints: np.ndarray,
+    *,
+    record: descent.Measure,
+    mean_of: descent.Measure | None = None,
+    chains: int = 1,
+    seed: int = 0,
+) -> descent.Trace:
+    """Runs each setting from the same start with the same random numbers.
+
+    Args:
+        program: the chain of a setting and the losses it sees.
+        settings: tuples of numbers and arrays, such as ``(lam, rule)``, [s].
+        start: x_0, [d].
+        checkpoints: numbers of updates.
+        record: measured at each checkpoint.
+        mean_of: averaged over the iterates before each checkpoint.
+        chains: number of independent chains of a setting.
+        seed: of the random numbers.
+
+    Returns:
+        The traces, leading axes [s, chains].
+    """
+
+    def one(setting: tuple[Any, ...], key: jax.Array) -> descent.Trace:
+        tx, oracle = program(*setting)
+        return descent.descend(
+            tx,
+            oracle,
+            start,
+            checkpoints,
+            record=record,
+            mean_of=mean_of,
+            key=key,
+        )
+
+    stacked = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *settings)
+    keys = jax.random.split(jax.random.key(seed), chains)
+    over_chains = jax.vmap(one, (None, 0))
+    return jax.jit(jax.vmap(over_chains, (0, None)))(stacked, keys)
+
+
+def first_gap(problem: problems.Problem) -> float:
+    """f(x_0) - f*."""
+    return float(problem.gap(jnp.asarray(problem.start)))
