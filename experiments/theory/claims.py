@@ -96,8 +96,8 @@ def close(
         excess = np.abs(found - expected) - allowed
     excess = np.where(np.isfinite(found), excess, np.inf)
     worst = np.unravel_index(np.argmax(excess), excess.shape)
-    parts = [f"{100 * rtol:g} %"] * (rtol > 0) + [f"{atol:g}"] * (atol > 0)
-    spread = " + ".join(parts)
+    sizes = {f"{100 * rtol:g} %": rtol, f"{atol:g}": atol}
+    spread = " + ".join(text for text, size in sizes.items() if size > 0)
     return Check(
         what + _of_worst(found),
         number(expected[worst]) + (f" ± {spread}" if spread else ""),

@@ -33,8 +33,6 @@ def panels(
         "grid.alpha": 0.3,
         "axes.prop_cycle": cycler.cycler(color=COLORS),
         "lines.linewidth": 1.4,
-        "legend.fontsize": 8,
-        "legend.frameon": False,
     }
     with matplotlib.rc_context(settings):
         picture = figure.Figure(
@@ -76,4 +74,4 @@ def legends(made: Sequence[axes.Axes], **settings: Any) -> None:
     """A legend in each panel that has something to tell."""
     for panel in made:
         if panel.get_legend_handles_labels()[0]:
-            panel.legend(**settings)
+            panel.legend(**{"fontsize": 8, "framealpha": 0.7} | settings)

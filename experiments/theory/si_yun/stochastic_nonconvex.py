@@ -1,0 +1,148 @@
+"""Theorems 4.5 and 4.6: stochastic SAM on non-convex functions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.theory import claims, pictures
+from experiments.theory.si_yun import _chains
+from sam_jax.theory import descent, finite_sums
+from sam_jax.theory.step_sizes import si_yun
+
+CLAIM = claims.Claim(
+    title="Non-convex, stochastic: n-SAM's gradient, m-SAM's (||grad f|| - beta rho)^2",
+    source="Si and Yun 2023, Theorems 4.5, 4.6 and Table 1",
+    statement="""On smooth non-convex functions n-SAM makes the mean of E||grad f||^2
+small up to O(rho^2); for m-SAM on Lipschitz functions the paper bounds the mean of
+E(||grad f|| - beta rho)^2 (as recalled). Derived, with E||g||^2 <= M^2: **2 Delta/(eta
+T) + beta^2 rho^2 + beta eta sigma^2** for n-SAM, eta <= 1/beta, and 2 Delta/(eta T) +
+beta^2 rho^2 + beta eta M^2 for m-SAM and any eta. The general bound of the convex case
+needs no convexity and holds for m-SAM too.""",
+    recipe="""Residuals z^2/(1 + z^2) of 12 random examples in 4 dimensions, single
+uniform samples, sigma^2 <= M^2 = (27/64) mean ||a_i||^2; rho = 0.02, 0.1, 0.3; eta beta
+= 0.2, 1 and eta(T) by the rules, with beta of f for n-SAM, the largest of a component
+for m-SAM; T = 2,000 (300 in the short form), 100 chains (20).""",
+    criterion="""Means less 3 standard errors are below all three bounds at every
+checkpoint.""",
+)
+
+RHOS = np.array([0.02, 0.1, 0.3])
+
+
+def run(quick: bool) -> claims.Outcome:
+    """Runs the claim; ``quick`` takes fewer steps and chains."""
+    generator = np.random.default_rng(1)
+    matrix = generator.normal(size=(12, 4))
+    problem = finite_sums.bounded_residuals(matrix, generator.normal(size=12))
+    start, steps = problem.start, 300 if quick else 2_000
+    gap = float(problem.gap(jnp.asarray(start)))
+    second_moment = 27 / 64 * float((matrix**2).sum(1).mean())
+    checkpoints = descent.geometric(steps, 40)[1:]
+    of_f, of_samples = problem.smoothness, problem.largest_smoothness
+    rules = {
+        "n-SAM": si_yun.n_sam_nonconvex(
+            smoothness=of_f, gap=gap, variance=second_moment, steps=steps
+        ),
+        "m-SAM": si_yun.m_sam_lipschitz(
+            smoothness=of_samples, gap=gap, second_moment=second_moment, steps=steps
+        ),
+    }
+    betas = {"n-SAM": of_f, "m-SAM": of_samples}
+    etas = {
+        name: np.tile([rules[name], 0.2 / beta, 1 / beta], 3)
+        for name, beta in betas.items()
+    }
+
+    def measure(x: jax.Array) -> jax.Array:
+        norm = jnp.linalg.norm(problem.gradient(x))
+        return jnp.r_[norm, norm - of_samples * RHOS] ** 2
+
+    _, means = _chains.sam_chains(
+        problem,
+        start,
+        np.repeat([1.0, 0.0], 9),
+        np.tile(np.repeat(RHOS, 3), 2),
+        np.concatenate([etas["n-SAM"], etas["m-SAM"]]),
+        checkpoints,
+        chains=20 if quick else 100,
+        record=lambda x: (),
+        mean_of=measure,
+    )
+    found = {
+        name: _chains.Estimate(*parts)
+        for name, *parts in zip(
+            etas, *(np.split(part, 2) for part in means), strict=True
+        )
+    }
+    # [setting, checkpoint], setting = radius, step size; m-SAM's shifted norm of each.
+    low = {name: e.mean - 3 * e.error for name, e in found.items()}
+    setting = np.arange(9)
+    shifted = low["m-SAM"][setting, :, 1 + setting // 3]
+    shifted_mean = found["m-SAM"].mean[setting, :, 1 + setting // 3]
+    known = {"rho": np.repeat(RHOS, 3)[:, None], "gap": gap}
+    bounds = {
+        "n-SAM": si_yun.n_sam_nonconvex_bound(
+            etas["n-SAM"][:, None],
+            checkpoints,
+            smoothness=of_f,
+            variance=second_moment,
+            **known,
+        ),
+        "m-SAM": si_yun.stochastic_bound(
+            etas["m-SAM"][:, None],
+            checkpoints,
+            smoothness=of_samples,
+            variance=second_moment,
+            **known,
+        ),
+        "m-SAM, shifted": si_yun.m_sam_lipschitz_bound(
+            etas["m-SAM"][:, None],
+            checkpoints,
+            smoothness=of_samples,
+            second_moment=second_moment,
+            **known,
+        ),
+    }
+    measured = {
+        "n-SAM": found["n-SAM"].mean[..., 0],
+        "m-SAM": found["m-SAM"].mean[..., 0],
+        "m-SAM, shifted": shifted_mean,
+    }
+
+    picture, panels = pictures.panels(3, width=3.6)
+    titles = (
+        "n-SAM: E||grad f||^2",
+        "m-SAM: E||grad f||^2",
+        "m-SAM: E(||grad f|| - beta rho)^2",
+    )
+    for panel, name, title in zip(panels, measured, titles, strict=True):
+        for i, (rho, color) in enumerate(zip(RHOS, pictures.COLORS, strict=False)):
+            mean, bound = measured[name][3 * i], bounds[name][3 * i]
+            panel.plot(checkpoints, mean, color=color, label=f"rho = {rho:g}")
+            panel.plot(checkpoints, bound, "--", color=color, linewidth=0.9)
+        pictures.log_log(panel, "T", "mean over t < T", f"{title}, bounds dashed")
+        panel.title.set_fontsize(8)
+    pictures.legends(panels[:1])
+    return claims.Outcome(
+        checks=[
+            claims.at_most(
+                "n-SAM: mean E||grad f||^2", low["n-SAM"][..., 0], bounds["n-SAM"]
+            ),
+            claims.at_most(
+                "m-SAM: mean E(||grad f|| - beta rho)^2",
+                shifted,
+                bounds["m-SAM, shifted"],
+            ),
+            claims.at_most(
+                "m-SAM: mean E||grad f||^2", low["m-SAM"][..., 0], bounds["m-SAM"]
+            ),
+        ],
+        picture=picture,
+        data={
+            "checkpoint": checkpoints,
+            "rho": RHOS,
+            "eta": etas,
+            "mean": {name: m[::3] for name, m in measured.items()},
+            "bound": {name: b[::3] for name, b in bounds.items()},
+        },
+    )

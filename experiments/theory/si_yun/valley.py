@@ -1,0 +1,95 @@
+"""Figure 1: SAM drifts along the valley xy = 1 to its flattest point."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import sam_jax
+from experiments.theory import claims, pictures
+from sam_jax.theory import descent, problems
+
+CLAIM = claims.Claim(
+    title="Figure 1: along the valley of (xy - 1)^2 to the flattest minimum",
+    source="Si and Yun 2023, Figure 1",
+    statement="""On f(x, y) = (xy - 1)^2 SAM with a constant radius and normalization
+drifts along the valley xy = 1 to the flattest minimum (1, 1), where the trace of the
+Hessian, 2(x^2 + y^2), is 4. Gradient descent, SAM without normalization and SAM with a
+decaying radius stop near the first minimum that they reach.""",
+    recipe="""eta = 0.01, rho = 0.1 (the figure's own constants are not known to us);
+starts (3, 0.2) and (2, 0.25); 200,000 steps (30,000 in the short form).""",
+    criterion="""SAM is within 0.01 of (1, 1) with a trace within 1 % of 4; all others
+end within 0.1 of where gradient descent ends, with a trace above 8.""",
+)
+
+# Name -> lam of Unified SAM, share of rho, exponent of its decay.
+METHODS = {
+    "SAM": (1.0, 1.0, 0.0),
+    "GD": (1.0, 0.0, 0.0),
+    "USAM": (0.0, 1.0, 0.0),
+    "rho/sqrt(t+1)": (1.0, 1.0, 0.5),
+    "rho/(t+1)": (1.0, 1.0, 1.0),
+}
+
+
+def run(quick: bool) -> claims.Outcome:
+    """Runs the claim; ``quick`` takes fewer steps."""
+    eta, rho, steps = 0.01, 0.1, 30_000 if quick else 200_000
+    problem = problems.hyperbola()
+    starts = np.array([[3.0, 0.2], [2.0, 0.25]])
+    checkpoints = descent.geometric(steps, 150)
+
+    @jax.jit
+    @jax.vmap
+    def descend(constants: jax.Array, start: jax.Array) -> dict[str, jax.Array]:
+        lam, share, exponent = constants
+        method = sam_jax.unified_sam(
+            lambda count: share * rho / (count + 1.0) ** exponent, lam=lam
+        )
+        return descent.descend(
+            optax.chain(method, optax.sgd(eta)),
+            descent.exact(problem),
+            start,
+            checkpoints,
+            record=lambda x: {
+                "x": x,
+                "trace": jnp.trace(jax.hessian(problem.value)(x)),
+            },
+        ).recorded
+
+    constants = np.array(list(METHODS.values()))
+    which, place = (a.ravel() for a in np.meshgrid(range(5), range(2), indexing="ij"))
+    found = descend(jnp.asarray(constants[which]), jnp.asarray(starts[place]))
+    paths = np.asarray(found["x"]).reshape(5, 2, -1, 2)
+    traces = np.asarray(found["trace"]).reshape(5, 2, -1)
+    last = paths[:, :, -1]
+
+    picture, (left, right) = pictures.panels(2)
+    hyperbola = np.linspace(0.28, 3.4, 200)
+    pictures.bound(left, hyperbola, 1 / hyperbola, "minima, xy = 1")
+    for i, name in enumerate(METHODS):
+        left.plot(*paths[i, 0].T, ".-"[: 1 if i else 2], ms=5 if i else 2, label=name)
+        right.plot(checkpoints + 1, traces[i, 0], label=name)
+    pictures.linear(left, "x", "y", "from (3, 0.2)")
+    left.set_ylim(0, 1.6)
+    pictures.bound(right, None, 4.0, "flattest, 4")
+    pictures.log_log(right, "iteration + 1", "trace of the Hessian", "sharpness")
+    pictures.legends([left], loc="upper right")
+    pictures.legends([right], loc="center left")
+    return claims.Outcome(
+        checks=[
+            claims.close("trace of the Hessian, SAM", traces[0, :, -1], 4.0, rtol=0.01),
+            claims.close("SAM's (x, y)", last[0], 1.0, atol=0.01),
+            claims.close(
+                "(x, y) of the others against GD's", last[2:] - last[1], 0.0, atol=0.1
+            ),
+            claims.at_least("trace of the others", traces[1:, :, -1], 8.0),
+        ],
+        picture=picture,
+        data={
+            "checkpoint": checkpoints,
+            "path": dict(zip(METHODS, paths[:, 0, ::2], strict=True)),
+            "trace": dict(zip(METHODS, traces[:, 0], strict=True)),
+            "last": dict(zip(METHODS, last, strict=True)),
+        },
+    )

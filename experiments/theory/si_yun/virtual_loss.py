@@ -1,0 +1,149 @@
+"""Figure 2: virtual losses, of which SAM is gradient descent."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import sam_jax
+from experiments.theory import claims, pictures
+from sam_jax.theory import finite_sums, problems
+
+CLAIM = claims.Claim(
+    title="Figure 2: virtual losses, their kinks and their minimizers",
+    source="Si and Yun 2023, Figure 2",
+    statement="""SAM is gradient descent on the virtual gradient map G(x) = f'(x + rho
+sign f'(x)); on the line G is the derivative of a virtual loss J (as recalled). Derived:
+for beta x^2/2, **J = beta (|x| + rho)^2/2** but for a constant, with a kink at the
+unmoved minimizer; on the stalling wave the minimizers of J are at -0.1 rho and 0.7 rho,
+not at f's -0.3 rho and 0.9 rho; for m-SAM the mean of the components' virtual losses
+has its kinks at the *components'* minimizers, and its own minimizer, in between, is
+shifted by -rho(2p - 1).""",
+    recipe="""G from the library's SAM transform on a grid of 4,001 points, J by the
+trapezoidal rule; beta = 1, rho = 0.3; wave of that radius; parabolas with the centers
+(-1, -1, 2), p = 2/3.""",
+    criterion="""J against its closed form to beta rho times a cell of the grid (the
+rule's error at the kink), jumps of G at the kinks to 1e-6, minimizers of J to one
+cell.""",
+)
+
+RHO = 0.3
+POINTS = 4_001
+
+
+def run(quick: bool) -> claims.Outcome:
+    """Runs the claim; ``quick`` changes nothing here."""
+    del quick
+    single = problems.quadratic([1.0], [1.0])
+    wave = problems.sinusoid(1.0, RHO, 0.0)
+    parabolas = finite_sums.parabolas([-1.0, -1.0, 2.0])
+    grids = {
+        "quadratic": np.linspace(-1, 1, POINTS),
+        "wave": np.linspace(-0.5 * RHO, 1.1 * RHO, POINTS),
+        "mean": np.linspace(-1.6, 2.6, POINTS),
+    }
+    components = [
+        lambda x, row=row: parabolas.component_values(x, np.array([row]))[0]
+        for row in range(3)
+    ]
+    losses = {"quadratic": [single.value], "wave": [wave.value], "mean": components}
+    values = {"quadratic": single.value, "wave": wave.value, "mean": parabolas.value}
+    slopes = {n: _virtual_gradient(losses[n], grid) for n, grid in grids.items()}
+    virtual = {n: _integral(slopes[n], grid) for n, grid in grids.items()}
+    plain = {
+        n: np.asarray(jax.vmap(value)(jnp.asarray(grids[n])[:, None]))
+        for n, value in values.items()
+    }
+    closed = (np.abs(grids["quadratic"]) + RHO) ** 2 / 2
+    cells = {n: grid[1] - grid[0] for n, grid in grids.items()}
+    lowest = {n: _minimizers(virtual[n], grid) for n, grid in grids.items()}
+
+    def jump(name: str, place: float) -> float:
+        """By how much G grows at a place beyond its slope, which is 1."""
+        i = int(np.searchsorted(grids[name], place))
+        return float(slopes[name][i + 2] - slopes[name][i - 2] - 4 * cells[name])
+
+    kinks = [jump("mean", -1.0), jump("mean", 0.5), jump("mean", 2.0)]
+
+    picture, panels = pictures.panels(3, width=3.4)
+    titles = {
+        "quadratic": "deterministic, x^2/2",
+        "wave": "deterministic, non-convex",
+        "mean": "stochastic, mean over samples",
+    }
+    for panel, (name, title) in zip(panels, titles.items(), strict=True):
+        grid, shown = grids[name], slice(None, None, 10)
+        panel.plot(grid[shown], plain[name][shown] - plain[name].min(), label="f - f*")
+        lifted = virtual[name] - virtual[name].min()
+        panel.plot(grid[shown], lifted[shown], label="J - J*")
+        at = np.searchsorted(grid, lowest[name])
+        panel.plot(lowest[name], lifted[at], "o", color=pictures.COLORS[1], ms=5)
+        pictures.linear(panel, "x", "loss", title)
+    for kink in (-1.0, 2.0):
+        panels[2].axvline(kink, color="#555555", linestyle=":", linewidth=1)
+    pictures.legends(panels)
+    return claims.Outcome(
+        checks=[
+            claims.close(
+                "minimizer of the mean virtual loss",
+                lowest["mean"],
+                -RHO / 3,
+                atol=float(cells["mean"]),
+            ),
+            claims.close(
+                "J of x^2/2 but for a constant",
+                virtual["quadratic"] - virtual["quadratic"][0],
+                closed - closed[0],
+                atol=float(cells["quadratic"]) * RHO,
+            ),
+            claims.close(
+                "minimizers of J on the wave / rho",
+                lowest["wave"] / RHO,
+                [-0.1, 0.7],
+                atol=float(cells["wave"]) / RHO,
+            ),
+            claims.close(
+                "jump of G at 0 for x^2/2", jump("quadratic", 0.0), 2 * RHO, rtol=1e-6
+            ),
+            claims.close(
+                "jumps of the mean G at -1 and 2",
+                [kinks[0], kinks[2]],
+                np.array([2, 1]) * 2 * RHO / 3,
+                rtol=1e-6,
+            ),
+            claims.close("the same in between", kinks[1], 0.0, atol=1e-6),
+        ],
+        picture=picture,
+        data={
+            name: {
+                "x": grids[name][::20],
+                "f": plain[name][::20],
+                "virtual_loss": virtual[name][::20],
+                "minimizers": lowest[name],
+            }
+            for name in grids
+        },
+    )
+
+
+def _virtual_gradient(losses: list[problems.Value], grid: np.ndarray) -> np.ndarray:
+    """Mean over the losses of the direction that SAM descends, on the grid."""
+    tx = sam_jax.sam(RHO)
+
+    def direction(loss: problems.Value, x: jax.Array) -> jax.Array:
+        gradient = jax.grad(loss)
+        return tx.update(gradient(x), tx.init(x), x, grad_fn=gradient)[0][0]  # pyright: ignore
+
+    def mean(x: jax.Array) -> jax.Array:
+        return jnp.stack([direction(loss, x) for loss in losses]).mean()
+
+    return np.asarray(jax.jit(jax.vmap(mean))(jnp.asarray(grid)[:, None]))
+
+
+def _integral(slope: np.ndarray, grid: np.ndarray) -> np.ndarray:
+    steps = (slope[1:] + slope[:-1]) / 2 * np.diff(grid)
+    return np.r_[0, np.cumsum(steps)]
+
+
+def _minimizers(values: np.ndarray, grid: np.ndarray) -> np.ndarray:
+    inner = (values[1:-1] < values[:-2]) & (values[1:-1] <= values[2:])
+    return grid[1:-1][inner]

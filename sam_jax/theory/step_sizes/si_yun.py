@@ -1,0 +1,721 @@
+r"""Constant step sizes of Si and Yun (NeurIPS 2023) and the bounds that they give.
+
+Practical SAM: constant radius rho, normalized gradient. One rule for each row of the
+paper's table of rates, and next to it a bound of ours with every constant written out:
+the rules (up to constants) and the rates are the paper's, as recalled; the bounds are
+derived here, each docstring has the proof. All of them start from
+
+.. math:: f(x^+) \le f(x) - \eta \langle \nabla f(x), g(y) \rangle
+    + \tfrac{\beta \eta^2}{2} \|g(y)\|^2, \qquad \|y - x\| = \rho.
+
+Notation: ``smoothness`` beta, ``strong_convexity`` mu (the Polyak-Lojasiewicz constant
+is enough), ``gap`` Delta = f(x_0) - f*, ``steps`` T, ``variance`` sigma^2 of the
+stochastic gradient. In m-SAM both gradients are of one sample, and beta is the
+smoothness of every sampled loss; in n-SAM the ascent takes the full gradient.
+
+References:
+    Si, Yun, "Practical Sharpness-Aware Minimization Cannot Converge All the Way to
+    Optima", NeurIPS 2023, `2306.09850 <https://arxiv.org/abs/2306.09850>`_
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+
+# The counterexample of the non-convex theorem: a shift by rho in radians of its wave.
+STALL_SHIFT = 5 * math.pi / 3
+
+
+class Moments(NamedTuple):
+    """Mean and variance of a stationary distribution."""
+
+    mean: float
+    variance: float
+
+
+def strongly_convex(
+    *, smoothness: float, strong_convexity: float, rho: float, gap: float, steps: int
+) -> float:
+    r"""Step size of Theorem 3.1: deterministic, strongly convex; rate 1/T^2.
+
+    .. math:: \eta = \min\Big\{\frac{1}{\mu T} \max\Big(1,
+        \log\frac{\mu^3 \Delta T^2}{\beta^4 \rho^2}\Big), \frac{1}{2\beta}\Big\}
+
+    As recalled; the constants inside of the logarithm are ours.
+
+    Args:
+        smoothness: beta.
+        strong_convexity: mu <= beta.
+        rho: radius > 0.
+        gap: Delta > 0.
+        steps: T.
+
+    Returns:
+        The step size eta.
+
+    Raises:
+        ValueError: if a constant is not positive or mu > beta.
+
+    Example:
+        >>> constants = dict(smoothness=1.0, strong_convexity=0.1, rho=0.1, gap=0.55)
+        >>> eta = strongly_convex(**constants, steps=1000)
+        >>> bound = strongly_convex_bound(eta, 1000, **constants)
+        >>> print(f"{eta:.4f} {bound:.3g}")
+        0.1092 0.000655
+    """
+    _check_curvature(smoothness, strong_convexity)
+    _check_positive(rho=rho, gap=gap, steps=steps)
+    ratio = strong_convexity**3 * gap * steps**2 / (smoothness**4 * rho**2)
+    return _logarithmic(smoothness, strong_convexity, ratio, steps)
+
+
+def strongly_convex_bound(
+    eta: float,
+    steps: ArrayLike,
+    *,
+    smoothness: float,
+    strong_convexity: float,
+    rho: float,
+    gap: float,
+) -> Floats:
+    r"""Bound of f(x_T) - f*: deterministic, convex and mu-PL, eta <= 1/(2 beta).
+
+    .. math:: \max\Big\{(1 - \tfrac32 \mu\eta)^T \Delta,\;
+        \frac{\beta^4\eta^2\rho^2}{2\mu} + \frac{\beta^3\eta^2\rho^2}{2}\Big\}
+
+    Derived: with :math:`D = \nabla f(y) - \nabla f(x)`, co-coercivity gives
+    :math:`\|D\|^2 \le \beta\rho\langle\nabla f, D\rangle / \|\nabla f\|`. Where
+    :math:`\|\nabla f\| \ge \beta^2\eta\rho` the terms with D do no harm and the gap
+    shrinks by :math:`1 - \frac32\mu\eta`; elsewhere it is at most the first part of the
+    second term, and a step adds at most its second part.
+
+    Args:
+        eta: step size.
+        steps: numbers of steps T.
+        smoothness: beta.
+        strong_convexity: mu <= beta.
+        rho: radius.
+        gap: Delta.
+
+    Returns:
+        The bound for each T.
+
+    Raises:
+        ValueError: if mu > beta or eta > 1/(2 beta).
+    """
+    _check_curvature(smoothness, strong_convexity)
+    _check_step_size(eta, 2 * smoothness)
+    start = (1 - 1.5 * strong_convexity * eta) ** _array(steps) * gap
+    floor = (smoothness**3 * (eta * rho) ** 2 / 2) * (smoothness / strong_convexity + 1)
+    return np.maximum(start, floor)
+
+
+def strongly_convex_lower_bound(
+    steps: ArrayLike, *, smoothness: float, strong_convexity: float, rho: float
+) -> Floats:
+    r"""What no constant eta >= 1/(mu T) gets below: beta^3 rho^2 / (8 mu^2 T^2).
+
+    Theorem 3.2 claims this order, as recalled; the constant is derived: beta x^2 / 2,
+    started on its 2-cycle (`cycle_amplitude`), stays there. With a smaller eta, mu x^2
+    / 2 started far away does not come near (`slow_descent`). It is also the limit of
+    (f(x_T) - f*) / log^2 for the rule of `strongly_convex`.
+
+    Args:
+        steps: numbers of steps T.
+        smoothness: beta.
+        strong_convexity: mu <= beta.
+        rho: radius.
+
+    Returns:
+        The bound for each T.
+
+    Raises:
+        ValueError: if mu > beta.
+    """
+    _check_curvature(smoothness, strong_convexity)
+    return smoothness**3 * rho**2 / (8 * (strong_convexity * _array(steps)) ** 2)
+
+
+def slow_descent(
+    eta: ArrayLike, steps: ArrayLike, *, strong_convexity: float, rho: float, x: float
+) -> Floats:
+    r"""x_T of SAM on mu x^2 / 2 from x > 0, as long as it has not crossed 0.
+
+    .. math:: x_T = (1 - \eta\mu)^T (x_0 + \rho) - \rho
+
+    Derived; the other case of the lower bound, see `strongly_convex_lower_bound`.
+
+    Args:
+        eta: step sizes.
+        steps: numbers of steps T.
+        strong_convexity: mu.
+        rho: radius.
+        x: start.
+
+    Returns:
+        The iterates.
+    """
+    return (1 - _array(eta) * strong_convexity) ** _array(steps) * (x + rho) - rho
+
+
+def convex(*, smoothness: float, rho: float, gap: float, steps: int) -> float:
+    r"""Step size of Theorem 3.3: deterministic, convex; rate 1/sqrt(T).
+
+    .. math:: \eta = \min\Big\{\sqrt{\frac{\Delta}{\beta^3\rho^2 T}},
+        \frac{1}{2\beta}\Big\}
+
+    As recalled.
+
+    Args:
+        smoothness: beta.
+        rho: radius > 0.
+        gap: Delta > 0.
+        steps: T.
+
+    Returns:
+        The step size eta.
+
+    Raises:
+        ValueError: if a constant is not positive.
+    """
+    _check_positive(smoothness=smoothness, rho=rho, gap=gap, steps=steps)
+    return min(math.sqrt(gap / (smoothness**3 * rho**2 * steps)), 1 / (2 * smoothness))
+
+
+def convex_bound(
+    eta: float, steps: ArrayLike, *, smoothness: float, rho: float, gap: float
+) -> Floats:
+    r"""Bound of the mean of ||grad f(x_t)||^2, t < T: convex, eta <= 1/(2 beta).
+
+    .. math:: \frac43\Big(\frac{\Delta}{\eta T} + \frac{\beta^3\eta\rho^2}{2}\Big)
+
+    Derived: by convexity :math:`\langle\nabla f(x), D\rangle \ge 0`, and
+    :math:`\|D\| \le \beta\rho`.
+
+    Args:
+        eta: step size.
+        steps: numbers of steps T >= 1.
+        smoothness: beta.
+        rho: radius.
+        gap: Delta.
+
+    Returns:
+        The bound for each T.
+
+    Raises:
+        ValueError: if eta > 1/(2 beta).
+    """
+    _check_step_size(eta, 2 * smoothness)
+    return 4 / 3 * (gap / (eta * _array(steps)) + smoothness**3 * eta * rho**2 / 2)
+
+
+def nonconvex(*, smoothness: float) -> float:
+    """Step size of Theorem 3.4: deterministic, non-convex: 1/beta, as recalled.
+
+    Args:
+        smoothness: beta.
+
+    Returns:
+        The step size eta.
+
+    Raises:
+        ValueError: if beta is not positive.
+    """
+    _check_positive(smoothness=smoothness)
+    return 1 / smoothness
+
+
+def nonconvex_bound(
+    eta: ArrayLike, steps: ArrayLike, *, smoothness: float, rho: ArrayLike, gap: float
+) -> Floats:
+    r"""Bound of the mean of ||grad f(x_t)||^2, t < T: any f, eta <= 1/beta.
+
+    .. math:: \frac{2\Delta}{\eta T} + \beta^2\rho^2
+
+    The paper's, as recalled, and derived: :math:`f(x^+) \le f - \frac\eta2
+    \|\nabla f(x)\|^2 - \frac\eta2 (1 - \beta\eta) \|\nabla f(y)\|^2 + \frac\eta2
+    \|\nabla f(x) - \nabla f(y)\|^2`.
+
+    Args:
+        eta: step sizes.
+        steps: numbers of steps T >= 1.
+        smoothness: beta.
+        rho: radii.
+        gap: Delta.
+
+    Returns:
+        The bound, broadcast over eta, T and rho.
+
+    Raises:
+        ValueError: if eta > 1/beta.
+    """
+    _check_step_size(eta, smoothness)
+    return 2 * gap / (_array(eta) * _array(steps)) + (smoothness * _array(rho)) ** 2
+
+
+def stochastic_strongly_convex(
+    *,
+    smoothness: float,
+    strong_convexity: float,
+    rho: float,
+    gap: float,
+    variance: float,
+    steps: int,
+) -> float:
+    r"""Step size of Theorem 4.1: stochastic, strongly convex, n-SAM and m-SAM.
+
+    .. math:: \eta = \min\Big\{\frac{1}{\mu T} \max\Big(1, \log\frac{\mu^2 \Delta T}
+        {\beta [\sigma^2 - \beta^2\rho^2]_+}\Big), \frac{1}{2\beta}\Big\}
+
+    As recalled.
+
+    Args:
+        smoothness: beta.
+        strong_convexity: mu <= beta.
+        rho: radius.
+        gap: Delta > 0.
+        variance: sigma^2 >= 0.
+        steps: T.
+
+    Returns:
+        The step size eta.
+
+    Raises:
+        ValueError: if a constant is out of its range or mu > beta.
+    """
+    _check_curvature(smoothness, strong_convexity)
+    _check_positive(gap=gap, steps=steps)
+    excess = _excess_variance(variance, smoothness, rho)
+    with np.errstate(divide="ignore"):
+        ratio = float(np.divide(strong_convexity**2 * gap * steps, smoothness * excess))
+    return _logarithmic(smoothness, strong_convexity, ratio, steps)
+
+
+def stochastic_strongly_convex_bound(
+    eta: float,
+    steps: ArrayLike,
+    *,
+    smoothness: float,
+    strong_convexity: float,
+    rho: float,
+    gap: float,
+    variance: float,
+) -> Floats:
+    r"""Bound of E f(x_T) - f* under mu-PL, n-SAM and m-SAM, eta <= 1/beta.
+
+    .. math:: (1 - \mu\eta)^T \Delta + \frac{\beta^2\rho^2}{2\mu} \max(1, 2\beta\eta)
+        + \frac{\beta\eta\sigma^2}{\mu}
+
+    Derived, from `stochastic_bound`'s step. For eta <= 1/(2 beta) the floor is at most
+    :math:`\beta^2\rho^2/\mu + \beta\eta[\sigma^2 - \beta^2\rho^2]_+/\mu`, the paper's
+    form with another constant.
+
+    Args:
+        eta: step size.
+        steps: numbers of steps T.
+        smoothness: beta, for m-SAM of every sampled loss.
+        strong_convexity: mu <= beta.
+        rho: radius.
+        gap: Delta.
+        variance: sigma^2.
+
+    Returns:
+        The bound for each T.
+
+    Raises:
+        ValueError: if mu > beta or eta > 1/beta.
+    """
+    _check_curvature(smoothness, strong_convexity)
+    floor = _stochastic_floor(eta, smoothness, rho, variance)
+    start = (1 - strong_convexity * eta) ** _array(steps) * gap
+    return start + floor / (2 * strong_convexity)
+
+
+def stochastic_convex(
+    *, smoothness: float, rho: float, gap: float, variance: float, steps: int
+) -> float:
+    r"""Step size of Theorem 4.3: stochastic, convex, n-SAM and m-SAM.
+
+    .. math:: \eta = \min\Big\{\sqrt{\frac{\Delta}
+        {\beta [\sigma^2 - \beta^2\rho^2]_+ T}}, \frac{1}{2\beta}\Big\}
+
+    Derived: it makes the bound's terms alike and gives the recalled rate
+    :math:`\beta\Delta/T + \sqrt{\beta\Delta[\sigma^2-\beta^2\rho^2]_+/T} + \rho^2`.
+
+    Args:
+        smoothness: beta, for m-SAM of every sampled loss.
+        rho: radius.
+        gap: Delta > 0.
+        variance: sigma^2 >= 0.
+        steps: T.
+
+    Returns:
+        The step size eta.
+
+    Raises:
+        ValueError: if a constant is out of its range.
+    """
+    _check_positive(smoothness=smoothness, gap=gap, steps=steps)
+    excess = _excess_variance(variance, smoothness, rho)
+    with np.errstate(divide="ignore"):
+        eta = math.sqrt(np.divide(gap, smoothness * excess * steps))
+    return min(eta, 1 / (2 * smoothness))
+
+
+def stochastic_bound(
+    eta: ArrayLike,
+    steps: ArrayLike,
+    *,
+    smoothness: float,
+    rho: ArrayLike,
+    gap: float,
+    variance: float,
+) -> Floats:
+    r"""Bound of the mean of E||grad f(x_t)||^2, t < T, n-SAM and m-SAM, any f.
+
+    .. math:: \frac{2\Delta}{\eta T} + \beta^2\rho^2 \max(1, 2\beta\eta)
+        + 2\beta\eta\sigma^2, \qquad \eta \le 1/\beta
+
+    Derived, and it needs no convexity: with :math:`d = g(y) - g(x)`,
+    :math:`-\langle\nabla f, E g(y)\rangle = \frac12(\|E d\|^2 - \|\nabla f\|^2 -
+    \|E g(y)\|^2)`, and the variance of g(y) is at most :math:`2\sigma^2 + 2 E\|d\|^2 -
+    2\|E d\|^2`. What is left of d is largest at one of the ends of :math:`0 \le
+    \|E d\|^2 \le E\|d\|^2 \le \beta^2\rho^2`.
+
+    Args:
+        eta: step sizes.
+        steps: numbers of steps T >= 1.
+        smoothness: beta, for m-SAM of every sampled loss.
+        rho: radii.
+        gap: Delta.
+        variance: sigma^2.
+
+    Returns:
+        The bound, broadcast over eta, T and rho.
+
+    Raises:
+        ValueError: if eta > 1/beta.
+    """
+    floor = _stochastic_floor(eta, smoothness, rho, variance)
+    return 2 * gap / (_array(eta) * _array(steps)) + floor
+
+
+def n_sam_nonconvex(
+    *, smoothness: float, gap: float, variance: float, steps: int
+) -> float:
+    r"""Step size of Theorem 4.5: n-SAM, non-convex.
+
+    .. math:: \eta = \min\Big\{\sqrt{\frac{2\Delta}{\beta\sigma^2 T}},
+        \frac1\beta\Big\}
+
+    Derived: it makes `n_sam_nonconvex_bound` smallest and gives the recalled rate
+    :math:`\beta\Delta/T + \sqrt{\beta\sigma^2\Delta/T} + \beta^2\rho^2`.
+
+    Args:
+        smoothness: beta of f.
+        gap: Delta > 0.
+        variance: sigma^2 >= 0.
+        steps: T.
+
+    Returns:
+        The step size eta.
+
+    Raises:
+        ValueError: if a constant is out of its range.
+    """
+    return _balanced(smoothness, gap, variance, steps)
+
+
+def n_sam_nonconvex_bound(
+    eta: ArrayLike,
+    steps: ArrayLike,
+    *,
+    smoothness: float,
+    rho: ArrayLike,
+    gap: float,
+    variance: float,
+) -> Floats:
+    r"""Bound of the mean of E||grad f(x_t)||^2, t < T: n-SAM, any f, eta <= 1/beta.
+
+    .. math:: \frac{2\Delta}{\eta T} + \beta^2\rho^2 + \beta\eta\sigma^2
+
+    Derived: given x, the point y is not random, so that E g(y) = grad f(y) and
+    :math:`E\|g(y)\|^2 \le \|\nabla f(y)\|^2 + \sigma^2`; the rest is as in
+    `nonconvex_bound`.
+
+    Args:
+        eta: step sizes.
+        steps: numbers of steps T >= 1.
+        smoothness: beta of f alone.
+        rho: radii.
+        gap: Delta.
+        variance: sigma^2.
+
+    Returns:
+        The bound, broadcast over eta, T and rho.
+
+    Raises:
+        ValueError: if eta > 1/beta.
+    """
+    deterministic = nonconvex_bound(eta, steps, smoothness=smoothness, rho=rho, gap=gap)
+    return deterministic + smoothness * _array(eta) * variance
+
+
+def m_sam_lipschitz(
+    *, smoothness: float, gap: float, second_moment: float, steps: int
+) -> float:
+    r"""Step size of Theorem 4.6: m-SAM, non-convex and Lipschitz.
+
+    .. math:: \eta = \min\Big\{\sqrt{\frac{2\Delta}{\beta M^2 T}},
+        \frac1\beta\Big\}, \qquad E\|g(y)\|^2 \le M^2
+
+    Derived: it makes `m_sam_lipschitz_bound` smallest; the recalled rate has
+    :math:`\sigma^2 + L^2` for M^2.
+
+    Args:
+        smoothness: beta of every sampled loss.
+        gap: Delta > 0.
+        second_moment: M^2 > 0.
+        steps: T.
+
+    Returns:
+        The step size eta.
+
+    Raises:
+        ValueError: if a constant is out of its range.
+    """
+    return _balanced(smoothness, gap, second_moment, steps)
+
+
+def m_sam_lipschitz_bound(
+    eta: ArrayLike,
+    steps: ArrayLike,
+    *,
+    smoothness: float,
+    rho: ArrayLike,
+    gap: float,
+    second_moment: float,
+) -> Floats:
+    r"""Bound of the mean of E(||grad f(x_t)|| - beta rho)^2, t < T: m-SAM, Lipschitz.
+
+    .. math:: \frac{2\Delta}{\eta T} + \beta^2\rho^2 + \beta\eta M^2
+
+    Derived, for any eta > 0: :math:`-\langle\nabla f, E g(y)\rangle \le
+    -\|\nabla f\|^2 + \beta\rho\|\nabla f\| = -\frac12[(\|\nabla f\| - \beta\rho)^2 +
+    \|\nabla f\|^2 - \beta^2\rho^2]`.
+
+    Args:
+        eta: step sizes.
+        steps: numbers of steps T >= 1.
+        smoothness: beta of every sampled loss.
+        rho: radii.
+        gap: Delta.
+        second_moment: M^2.
+
+    Returns:
+        The bound, broadcast over eta, T and rho.
+
+    Raises:
+        ValueError: if beta or eta is not positive.
+    """
+    _check_positive(smoothness=smoothness, eta=float(np.min(eta)))
+    first = 2 * gap / (_array(eta) * _array(steps))
+    return first + smoothness * (
+        smoothness * _array(rho) ** 2 + _array(eta) * second_moment
+    )
+
+
+def stall_gradient(shift: ArrayLike = STALL_SHIFT) -> Floats:
+    r"""||grad f|| / (beta rho) where SAM stalls on (beta / w^2) sin(w x), u = w rho.
+
+    :math:`-\sin(u)/u`, where it is positive, as in (pi, 2 pi): SAM stops where the
+    perturbed point is a minimum. u = 5 pi / 3 is the wave of Theorem 3.5, as recalled,
+    with :math:`27 / (100\pi^2)` for the square. The family is ours; its worst member
+    solves tan u = u.
+
+    Args:
+        shift: u, radians of the wave in rho.
+
+    Returns:
+        The gradient for each u.
+
+    Raises:
+        ValueError: if SAM does not stall, sin u >= 0.
+
+    Example:
+        >>> print(f"{stall_gradient()**2:.7f} {stall_gap():.7f}")
+        0.0273567 0.0182378
+    """
+    u = _array(shift)
+    if (np.sin(u) >= 0).any():
+        raise ValueError(
+            f"shift must have sin(shift) < 0 for a stall, got sin {np.sin(u).max():g} "
+            f"at {u.flat[np.sin(u).argmax()]:g}"
+        )
+    return -np.sin(u) / u
+
+
+def stall_gap(shift: ArrayLike = STALL_SHIFT) -> Floats:
+    r"""(f - f*) / (beta rho^2) at the stall of `stall_gradient`: (1 - cos u) / u^2.
+
+    Args:
+        shift: u, radians of the wave in rho.
+
+    Returns:
+        The gap for each u; 9 / (50 pi^2) at 5 pi / 3.
+
+    Raises:
+        ValueError: if SAM does not stall, sin u >= 0.
+    """
+    stall_gradient(shift)
+    return (1 - np.cos(_array(shift))) / _array(shift) ** 2
+
+
+def cycle_amplitude(
+    eta: float, *, smoothness: float, rho: float, momentum: float = 0.0
+) -> float:
+    r"""Distance from 0 at which SAM alternates on beta x^2 / 2 (derived).
+
+    .. math:: |x| = \frac{s\rho}{2(1 + b) - s}, \qquad s = \eta\beta(1 - b)
+
+    For the average m <- b m + (1 - b) g, ``optax.ema(b, debias=False)``; for a trace m
+    <- b m + g, pass eta / (1 - b).
+
+    Args:
+        eta: step size.
+        smoothness: beta.
+        rho: radius.
+        momentum: b in [0, 1).
+
+    Returns:
+        The amplitude of the 2-cycle.
+
+    Raises:
+        ValueError: if b is outside [0, 1), or SAM diverges, s >= 2(1 + b).
+
+    Example:
+        >>> print(f"{cycle_amplitude(0.1, smoothness=1.0, rho=0.1):.6f}")
+        0.005263
+    """
+    _check_positive(eta=eta, smoothness=smoothness)
+    if not 0 <= momentum < 1:
+        raise ValueError(f"momentum must be in [0, 1), got {momentum!r}")
+    rate, limit = eta * smoothness * (1 - momentum), 2 * (1 + momentum)
+    if rate >= limit:
+        raise ValueError(
+            "eta * smoothness * (1 - momentum) must be below 2 * (1 + momentum): "
+            f"{rate:g} >= {limit:g}"
+        )
+    return rate * rho / (limit - rate)
+
+
+def stationary_moments(
+    eta: float, *, centers: Sequence[float], curvatures: Sequence[float], rho: float
+) -> Moments:
+    r"""Where m-SAM ends on components c_i (x - b_i)^2 / 2 with two different centers.
+
+    Derived: between the centers the ascent always moves away from the sample's center,
+    to the right of the left one and to the left of the right one, so that a step is
+    linear: :math:`x^+ = (1 - \eta c_i) x + \eta c_i (b_i \mp \rho)`. With all c_i = a
+    and a share p of the components at the left center the mean is :math:`x^* -
+    \rho(2p - 1)` for every eta, the variance :math:`\eta a p(1-p)(b_2 - b_1 +
+    2\rho)^2 / (2 - \eta a)`. Iterates must stay between the centers, which they nearly
+    do for small eta. ``rho=0`` is SGD.
+
+    Args:
+        eta: step size.
+        centers: b_i, [n], drawn uniformly.
+        curvatures: c_i > 0, [n].
+        rho: radius.
+
+    Returns:
+        Mean and variance of the stationary distribution.
+
+    Raises:
+        ValueError: if there are not two centers, or the second moment diverges.
+    """
+    b, c = np.asarray(centers, np.float64), np.asarray(curvatures, np.float64)
+    if len(np.unique(b)) != 2:
+        raise ValueError(
+            f"centers must have 2 different values, got {len(np.unique(b))}: {b}"
+        )
+    target = np.where(b == b.min(), b - rho, b + rho)
+    shrink, drift = (1 - eta * c), eta * c * target
+    if (shrink**2).mean() >= 1:
+        raise ValueError(
+            "the mean of (1 - eta * curvature)^2 must be below 1: "
+            f"{(shrink**2).mean():g} >= 1"
+        )
+    mean = drift.mean() / (eta * c.mean())
+    second = (2 * shrink * drift * mean + drift**2).mean() / (1 - (shrink**2).mean())
+    return Moments(float(mean), float(second - mean**2))
+
+
+def _array(values: ArrayLike) -> Floats:
+    return np.asarray(values, np.float64)
+
+
+def _logarithmic(
+    smoothness: float, strong_convexity: float, ratio: float, steps: int
+) -> float:
+    eta = max(1.0, math.log(ratio)) / (strong_convexity * steps)
+    return min(eta, 1 / (2 * smoothness))
+
+
+def _balanced(smoothness: float, gap: float, noise: float, steps: int) -> float:
+    _check_positive(smoothness=smoothness, gap=gap, steps=steps)
+    _check_nonnegative(noise=noise)
+    with np.errstate(divide="ignore"):
+        eta = math.sqrt(np.divide(2 * gap, smoothness * noise * steps))
+    return min(eta, 1 / smoothness)
+
+
+def _stochastic_floor(
+    eta: ArrayLike, smoothness: float, rho: ArrayLike, variance: float
+) -> Floats:
+    _check_step_size(eta, smoothness)
+    _check_nonnegative(variance=variance)
+    rate = smoothness * _array(eta)
+    largest = np.maximum(1, 2 * rate)
+    return (smoothness * _array(rho)) ** 2 * largest + 2 * rate * variance
+
+
+def _excess_variance(variance: float, smoothness: float, rho: float) -> float:
+    _check_nonnegative(variance=variance, rho=rho)
+    return max(variance - (smoothness * rho) ** 2, 0.0)
+
+
+def _check_positive(**constants: float) -> None:
+    for name, value in constants.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} must be a finite number > 0, got {value!r}")
+
+
+def _check_nonnegative(**constants: float) -> None:
+    for name, value in constants.items():
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{name} must be a finite number >= 0, got {value!r}")
+
+
+def _check_curvature(smoothness: float, strong_convexity: float) -> None:
+    _check_positive(smoothness=smoothness, strong_convexity=strong_convexity)
+    if strong_convexity > smoothness:
+        raise ValueError(
+            "strong_convexity must be at most smoothness: "
+            f"{strong_convexity:g} > {smoothness:g}"
+        )
+
+
+def _check_step_size(eta: ArrayLike, reciprocal: float) -> None:
+    _check_positive(smoothness=reciprocal, eta=float(np.min(eta)))
+    largest = float(np.max(eta))
+    # The rounding of a division must not refuse the limit itself.
+    if largest * reciprocal > 1 + 1e-12:
+        raise ValueError(
+            f"eta must be at most 1 / {reciprocal:g}: {largest:g} > {1 / reciprocal:g}"
+        )
