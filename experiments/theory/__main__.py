@@ -5,6 +5,9 @@
     python -m experiments.theory run si_yun           # one paper
     python -m experiments.theory run all --quick      # all, in their short form
 
+    # which theorems cover a training run, and why the others do not
+    python -m experiments.theory check --config=configs/cifar10_sam.py
+
 Each claim leaves ``figure.png``, ``data.json`` and ``README.md`` in its folder below
 ``--out``; ``README.md`` and ``index.html`` there are the table of all. The exit code is
 1 if a verdict is not the expected one.
@@ -16,7 +19,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from experiments.theory import catalog, runner
+from experiments.theory import catalog, check, runner
 from sam_jax import errors
 
 RESULTS = pathlib.Path(__file__).parent / "results"
@@ -43,8 +46,14 @@ def main(argv: Sequence[str]) -> int:
     run_parser.add_argument("--quick", action="store_true", help="the short form")
     run_parser.add_argument("--out", type=pathlib.Path, help="folder of results")
     run_parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    args = parser.parse_args(argv)
+    check_parser = commands.add_parser("check", help="what is proved of a run card")
+    check_parser.add_argument("--config", metavar="CARD", help="CARD.py[:METHOD]")
+    args, rest = parser.parse_known_args(argv)
+    if rest and args.command != "check":
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
+        if args.command == "check":
+            return check.check(args.config, rest)
         if args.command == "run":
             out = args.out or (QUICK_RESULTS if args.quick else RESULTS)
             return runner.run(args.names, args.quick, out, args.workers)

@@ -1,0 +1,179 @@
+import pathlib
+import shlex
+
+import pytest
+
+from experiments.theory import __main__ as theory
+from experiments.theory import check
+from sam_jax import errors, methods
+from sam_jax.theory import conditions, families
+from sam_jax.train import cards
+
+CARDS = sorted(str(path) for path in pathlib.Path("configs").glob("*.py"))
+METHODS = [*methods.names(), "sgd"]
+
+
+def told(capsys, *argv):
+    assert theory.main(["check", *argv]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("card", CARDS)
+def test_every_card_and_method_has_an_answer(card):
+    for method in METHODS:
+        config = cards.load(f"{card}:{method}")
+        lines = list(check.explain(config, f"{card}:{method}"))
+        assert max(map(len, lines)) <= check.WIDTH
+        # All cards train on batches with momentum and a cosine: nothing covers that.
+        assert "No theorem of the three papers covers this run." in lines
+        silent = f"None speaks of {method}, whatever its settings are."
+        speaks = method == "sgd" or method in conditions.methods()
+        assert (silent in lines) != speaks
+
+
+def test_why_the_card_of_sam_is_not_covered(capsys):
+    text = " ".join(told(capsys, "--config=configs/cifar10_sam.py").split())
+    for reason in (
+        "batches of 128 of 45,000 examples, augmentation (crop, flip)",
+        "full gradients (deterministic)? No: a step sees a sample of f",
+        "No: there is momentum 0.9",
+        "cosine from 0.1 to 0 in 70200 steps: made for this number of steps",
+        "sum t_k = infinity? No: t_k is 0 from some k on",
+    ):
+        assert reason in text
+
+
+@pytest.mark.parametrize("recipe", check.RECIPES, ids=lambda recipe: recipe.theorem)
+@pytest.mark.parametrize("card", ["cifar10_sam.py", "digits_sam.py:vasso"])
+def test_what_it_says_to_change_suffices(recipe, card):
+    card = f"configs/{card}"
+    config = cards.load(card)
+
+    def of_theorem(config):
+        verdicts = conditions.assess(check.setting_of(config))
+        [found] = [v for v in verdicts if v.theorem.name.startswith(recipe.theorem)]
+        return found
+
+    assert of_theorem(config).applies is False
+    first, *overrides = shlex.split(check.changes(config, card, recipe))
+    changed = cards.load(first.removeprefix("--config="), *overrides)
+    verdict = of_theorem(changed)
+    assert verdict.failures == []
+    # Without any one of the changes it does not.
+    assert overrides
+    for left_out in overrides:
+        fewer = [override for override in overrides if override != left_out]
+        partly = cards.load(first.removeprefix("--config="), *fewer)
+        assert of_theorem(partly).applies is False, left_out
+
+
+def test_a_covered_run_says_what_is_left_to_know(capsys):
+    text = told(
+        capsys,
+        "--config=configs/digits_sam.py:usam",
+        "--config.batch_size=1167",
+        "--config.data.crop=0",
+        "--config.optimizer.sgd.momentum=0.0",
+        "--config.schedule.name=constant",
+        "--config.weight_decay.kind=loss",
+    )
+    assert "Covered, as far as it can be known" in text
+    assert "if rho_k <= nu/L with nu < 1" in text
+
+
+@pytest.mark.parametrize(
+    "override, expected",
+    [
+        ("--config.schedule.name=constant", families.Constant(0.1)),
+        ("--config.schedule.name=cosine", families.Cosine(0.1, 540)),
+        ("--config.schedule.name=linear", families.Linear(0.1, 540)),
+        (
+            "--config.schedule.name=step",
+            families.StepDecay(0.1, (1080, 2160, 2880), 0.2),
+        ),
+        ("--config.schedule.name=diminish1", families.Power(0.1, 1.0, 18)),
+        ("--config.schedule.name=diminish2", families.Power(0.1, 0.5001, 18)),
+        ("--config.schedule.name=diminish3", families.PowerLog(0.1, steps=18)),
+        (
+            "--config.schedule.warmup_epochs=1.0",
+            families.WarmUp(18, families.Cosine(0.1, 522)),
+        ),
+    ],
+)
+def test_schedules_of_the_trainer_as_families(override, expected):
+    config = cards.load("configs/digits_sam.py", override)
+    setting = check.setting_of(config)
+    assert setting.step_size == expected
+    assert setting.radius == families.Constant(0.1)
+
+
+@pytest.mark.parametrize(
+    "rho, expected",
+    [
+        ('{"name": "diminish1", "value": 0.2}', families.Power(0.2, 1.0, 18)),
+        (
+            '{"name": "learning_rate", "value": 0.2, "low": 0.1}',
+            families.Following(families.Cosine(0.1, 540), 0.2, 540, 0.1),
+        ),
+    ],
+)
+def test_a_radius_may_be_a_schedule(rho, expected):
+    config = cards.load("configs/digits_sam.py", f"--config.method.rho={rho}")
+    assert check.setting_of(config).radius == expected
+
+
+def test_a_cadence_keeps_what_needs_no_regular_use():
+    overrides = [
+        "--config.cadence.name=every_k",
+        "--config.batch_size=1167",
+        "--config.data.crop=0",
+        "--config.optimizer.sgd.momentum=0.0",
+        "--config.schedule.name=diminish1",
+        '--config.method.rho={"name": "diminish1", "value": 0.1}',
+    ]
+    config = cards.load("configs/digits_sam.py", *overrides)
+    verdicts = conditions.assess(check.setting_of(config))
+    [found] = [v for v in verdicts if "Corollary 3.5" in v.theorem.name]
+    assert found.failures == []
+    constant = cards.load(
+        "configs/digits_sam.py",
+        *overrides[:-2],
+        "--config.schedule.name=constant",
+        "--config.weight_decay.kind=loss",
+    )
+    verdicts = conditions.assess(check.setting_of(constant))
+    [found] = [v for v in verdicts if "Theorem 3.4" in v.theorem.name]
+    assert [c.text for c in found.failures] == ["the method is used in every update"]
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["--config=configs/cifar_sam.py"], "unknown run card"),
+        (["--config=configs/digits_sam.py:sma"], "did you mean 'sam'"),
+        (["--config=configs/digits_sam.py", "--config.epoch=3"], "'config.epochs'"),
+        (["--config=configs/digits_sam.py", "--epochs=3"], "unexpected argument"),
+        (["--config=configs/digits_sam.py", "--config.batch_size=0"], "batch_size"),
+        (
+            ["--config=configs/digits_sam.py", "--config.batch_size=9999"],
+            r"\[1, 1167\]",
+        ),
+        (
+            ["--config=configs/digits_sam.py", "--config.schedule.name=diminish"],
+            "unknown schedule",
+        ),
+        ([], "--config is missing"),
+    ],
+)
+def test_mistakes_are_one_line(capsys, argv, message):
+    assert theory.main(["check", *argv]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    with pytest.raises(errors.UserError, match=message):
+        raise errors.UserError(line)
+
+
+def test_other_commands_take_no_unknown_arguments(capsys):
+    with pytest.raises(SystemExit):
+        theory.main(["list", "--config.epochs=3"])
+    assert "unrecognized arguments" in capsys.readouterr().err

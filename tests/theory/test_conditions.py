@@ -1,0 +1,426 @@
+import itertools
+from fractions import Fraction
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import sam_jax
+from sam_jax import methods, schedules
+from sam_jax.theory import (
+    conditions,
+    descent,
+    families,
+    finite_sums,
+    problems,
+    sampling,
+)
+from sam_jax.theory.step_sizes import unified
+from sam_jax.train import config as config_lib
+
+FAMILIES = [
+    families.Constant(0.3),
+    families.Power(0.5, 0.5001),
+    families.Power(2.0, 1, steps=7),
+    families.Power(0.1, 0.001),
+    families.PowerLog(0.1),
+    families.PowerLog(0.1, 0.5, 2.0, steps=3, period=1),
+    families.PerfectSquares(0.2, 0.4),
+    families.Cosine(0.1, 1000),
+    families.Cosine(0.1, 1000, 0.02),
+    families.Linear(0.1, 1000),
+    families.StepDecay(0.1, (100, 200), 0.2),
+    families.CosineRestarts(0.1, 50),
+    families.WarmUp(10, families.Power(0.1, 1)),
+    families.PLStep(0.5, 0.1),
+    families.PLRadius(0.1),
+    families.Following(families.Cosine(0.1, 500), 0.2, 500, 0.05),
+]
+
+
+def term_values(term, k):
+    values = k ** -float(term.power) * np.log(k) ** -float(term.log)
+    on = np.round(k ** (1 / term.spacing)) ** term.spacing == k
+    return np.where(on, values, 0.0)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=str)
+def test_the_order_is_that_of_the_schedule(family):
+    # Squares and their neighbours, at two scales far from each other.
+    roots = np.array([100.0, 1000.0, 10_000.0, 30_000.0])
+    k = np.sort(np.r_[roots**2, roots**2 + 17])
+    values = np.asarray(jax.vmap(family.schedule())(jnp.asarray(k - 1, int)))
+    order = sum((term_values(t, k) for t in family.order.terms), np.zeros(len(k)))
+    assert ((values > 1e-15) == (order > 0)).all()
+    if family.order.terms:
+        # Up to a constant: a wrong exponent of 0.1 would give 3 over these scales.
+        ratios = values / order
+        periodic = isinstance(family, families.CosineRestarts)
+        assert ratios.max() / ratios.min() < (np.inf if periodic else 1.35)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=str)
+def test_largest_values(family):
+    values = np.asarray(jax.vmap(family.schedule())(jnp.arange(4000)))
+    assert values.max() == pytest.approx(family.supremum, rel=1e-9)
+    late = np.asarray(jax.vmap(family.schedule())(jnp.arange(90_000, 91_000)))
+    if family.vanishes:
+        assert family.limsup == 0
+    else:
+        assert late.max() == pytest.approx(family.limsup, rel=1e-9)
+
+
+def test_diminish_3_is_that_of_the_schedules():
+    ours = families.PowerLog(0.1, steps=7).schedule()
+    for count in (0, 6, 7, 28, 500):
+        assert float(ours(count)) == pytest.approx(
+            float(schedules.log_decay(0.1, 7)(count))
+        )
+
+
+@pytest.mark.parametrize("power", ["0.4999", "0.5", "0.9", "1", "1.0001", "2"])
+@pytest.mark.parametrize("log", [0, 1, 2])
+@pytest.mark.parametrize("spacing", [1, 2])
+def test_summable_agrees_with_condensation(power, log, spacing):
+    # Of k = j^s: sum over j of g(j), g falling, converges with that of 2^i g(2^i) =
+    # 2^(i(1 - s a)) i^-b, a geometric series times a power.
+    term = families.Term(Fraction(power), Fraction(log), spacing)
+    ratio = 1 - spacing * Fraction(power)
+    expected = ratio < 0 or (ratio == 0 and log >= 2)
+    assert families.Order(frozenset({term})).summable == expected
+
+
+def test_exponents_are_exact():
+    # In floating point 0.1 + 0.7 + 0.2 is below 1.
+    orders = [families.power_order(x) for x in (0.1, 0.7, 0.2)]
+    product = orders[0] * orders[1] * orders[2]
+    assert not product.summable
+    assert (product * families.power_order(1e-12)).summable
+
+
+@pytest.mark.parametrize("power, log", [(1.5, 0), (2, 1), (1, 3), (1, 2)])
+def test_tails(power, log):
+    order = families.power_order(power, log)
+    [tail] = order.tail().terms
+    j = np.arange(2, 4_000_000, dtype=float)
+    k = np.array([1000.0, 30_000.0])
+    values = j**-power * np.log(j) ** -log
+    # What lies beyond the last j, by the integral of j^-1 (log j)^-b or j^-a.
+    beyond = (
+        np.log(j[-1]) ** (1 - log) / (log - 1)
+        if power == 1
+        else j[-1] ** (1 - power) * np.log(j[-1]) ** -log / (power - 1)
+    )
+    sums = np.array([values[int(n) - 2 :].sum() + beyond for n in k])
+    ratios = sums / term_values(tail, k)
+    assert ratios[1] == pytest.approx(ratios[0], rel=0.05)
+    with pytest.raises(ValueError, match="infinite"):
+        families.power_order(1).tail()
+
+
+# ── Khanh et al., the table of schedules ─────────────────────────────────────────────
+
+DIMINISH_1, DIMINISH_2 = families.Power(0.1, 1), families.Power(0.1, 0.5001)
+DIMINISH_3 = families.PowerLog(0.1)
+
+
+@pytest.mark.parametrize(
+    "step_size, infinite, squares, needed",
+    [
+        (DIMINISH_1, True, True, "0"),
+        (DIMINISH_2, True, True, "0.4999"),
+        (DIMINISH_3, True, True, "0"),
+        (families.Constant(0.1), True, False, None),
+        (families.Cosine(0.1, 100), False, True, None),
+        (families.CosineRestarts(0.1, 100), True, False, None),
+    ],
+    ids=str,
+)
+def test_the_table_of_schedules(step_size, infinite, squares, needed):
+    assert step_size.sum_diverges == infinite
+    assert step_size.square_summable == squares
+    for exponent in (0.001, 0.4999, 0.49991, 0.7):
+        setting = nonconvex(step_size=step_size, radius=families.Power(0.1, exponent))
+        expected = needed is not None and Fraction(str(exponent)) > Fraction(needed)
+        assert (corollary_3_5(setting).applies is True) == expected
+    constant = nonconvex(step_size=step_size, radius=families.Constant(0.05))
+    assert corollary_3_5(constant).applies is False
+
+
+def nonconvex(**others):
+    known = {"smoothness": 1.0, "bounded_below": True, "convex": False, "pl": 0.0}
+    return conditions.Setting(**(known | {"strong_convexity": 0.0} | others))
+
+
+def verdict(setting, name):
+    [found] = [v for v in conditions.assess(setting) if name in v.theorem.name]
+    return found
+
+
+def corollary_3_5(setting):
+    return verdict(setting, "Corollary 3.5")
+
+
+def test_perfect_squares_need_no_vanishing_radius():
+    setting = nonconvex(step_size=DIMINISH_1, radius=families.PerfectSquares(1.99, 0.5))
+    found = corollary_3_5(setting)
+    assert found.applies and found.properties == {1, 2, 3}
+    too_large = nonconvex(
+        step_size=DIMINISH_1, radius=families.PerfectSquares(2.0, 0.5)
+    )
+    [failure] = corollary_3_5(too_large).failures
+    assert failure.reason == "limsup rho_k = 2 >= 2/L = 2"
+
+
+@pytest.mark.parametrize(
+    "exponent, q, expected",
+    [(0.5, 0.5, True), (0.01, 0.01, True), (0.5, 0.0, False)],
+)
+def test_condition_9(exponent, q, expected):
+    setting = nonconvex(
+        step_size=families.Power(1.0, 1),
+        radius=families.Power(0.1, exponent),
+        kl_exponent=q,
+    )
+    assert (5 in corollary_3_5(setting).properties) == expected
+
+
+def test_condition_9_is_stronger_than_the_sum():
+    # t = 1/k and eps = 1/(log k)^2: the tails fall as 1/log k, so that the outer sum is
+    # that of 1/(k (log k)^q), infinite.
+    order = families.power_order(1) * families.power_order(0, 2)
+    outer = families.power_order(1) * order.tail().root(Fraction(1, 2))
+    assert order.summable and not outer.summable
+
+
+@pytest.mark.parametrize(
+    "change, condition",
+    [
+        ({"stochastic": True}, "full gradients"),
+        ({"others": ("momentum 0.9",)}, "no momentum"),
+        ({"step_size": families.Cosine(0.1, 100)}, "sum t_k = infinity"),
+        ({"step_size": families.Constant(0.1)}, "t_k tends to 0"),
+        ({"radius": families.Constant(0.05)}, "sum t_k rho_k"),
+        ({"method": "usam"}, "within eps_k"),
+        ({"bounded_below": False}, "inf f"),
+        ({"smooth": False}, "Lipschitz"),
+    ],
+)
+def test_every_condition_of_corollary_3_5_is_asked_for(change, condition):
+    good = {"step_size": DIMINISH_1, "radius": families.Power(0.1, 0.001)}
+    assert corollary_3_5(nonconvex(**good)).applies is True
+    found = corollary_3_5(nonconvex(**(good | change)))
+    assert found.applies is False and not found.follows and not found.properties
+    assert any(condition in failure.text for failure in found.failures)
+
+
+def test_what_is_not_known_is_neither_true_nor_false():
+    setting = nonconvex(
+        step_size=DIMINISH_1, radius=families.PerfectSquares(0.1, 1), smoothness=None
+    )
+    found = corollary_3_5(setting)
+    assert found.applies is None and not found.failures and not found.follows
+    assert [c.text for c in found.unknown] == [
+        "the gradient is Lipschitz continuous",
+        "limsup rho_k < 2/L",
+    ]
+
+
+# ── The other theorems ───────────────────────────────────────────────────────────────
+
+
+def test_theorem_3_2_allows_a_constant_radius():
+    problem = problems.quadratic([0.1, 1.0], [1.0, 1.0])
+    radius = families.Constant(10.0)
+    for step_size, expected in (
+        (DIMINISH_2, {1, 2, 3, 4, 5}),
+        (families.Constant(0.1), frozenset()),
+        (families.Power(0.1, 0.5), frozenset()),
+        (families.Power(0.1, 1.0001), frozenset()),
+    ):
+        setting = conditions.on(problem, step_size=step_size, radius=radius)
+        found = verdict(setting, "Khanh et al., Theorem 3.2")
+        assert found.properties == expected
+
+
+def test_theorem_4_2_and_its_limits():
+    def applies(rho, t):
+        setting = nonconvex(
+            method="extragradient",
+            smoothness=4.0,
+            step_size=families.Constant(t),
+            radius=families.Constant(rho),
+        )
+        return verdict(setting, "Theorems 4.1").applies
+
+    # nu = 1/2: t below (2 - 1) / (4 * 2.25) = 1/9.
+    assert applies(0.125, 0.111) and not applies(0.125, 1 / 9)
+    assert applies(0.0, 0.499) and not applies(0.0, 0.5)
+    assert not applies(0.25, 1e-6)
+
+
+def test_rates_under_kl():
+    def follows(q):
+        setting = nonconvex(
+            method="usam", step_size=families.Constant(0.01), kl_exponent=q
+        )
+        return " ".join(verdict(setting, "Theorems 4.1").follows)
+
+    assert "linear convergence" in follows(0.5)
+    assert "iterates O(k^-0.5)" in follows(0.75)
+
+
+def test_theorem_3_2_of_unified_sam_up_to_its_largest_constants():
+    problem = finite_sums.parabolas([-1.0, -1.0, 2.0])
+    scheme = sampling.uniform(3)
+    known = unified.constants(problem, scheme)
+
+    def found(share):
+        rule = unified.default(known, 0.5)
+        setting = conditions.on(
+            problem,
+            scheme=scheme,
+            method="unified_sam",
+            coefficients={"lam": 0.5},
+            step_size=families.Constant(share * rule.gamma),
+            radius=families.Constant(rule.rho),
+        )
+        return verdict(setting, "Oikonomou and Loizou, Theorem 3.2")
+
+    assert found(1.0).applies and f"N = {0.763:.2f}"[:3] in found(1.0).follows[0]
+    assert found(1.01).applies is False
+    assert "gamma*(rho)" in found(1.01).failures[0].reason
+
+
+def test_theorem_3_5_knows_its_rule():
+    problem = problems.quadratic([0.5, 1.0], [1.0, 1.0])
+    rule = unified.default(unified.deterministic(problem), 1.0)
+    good = conditions.on(
+        problem,
+        step_size=families.PLStep(0.5, rule.gamma),
+        radius=families.PLRadius(rule.rho),
+    )
+    assert 3 in verdict(good, "Theorem 3.5").properties
+    other = conditions.on(
+        problem, step_size=DIMINISH_1, radius=families.PLRadius(rule.rho)
+    )
+    assert verdict(other, "Oikonomou and Loizou, Theorem 3.5").applies is False
+
+
+def test_no_property_is_claimed_where_a_method_stalls():
+    problem = problems.quadratic([1.0, 1.5], [1.0, 1.0])
+    step_size, radius = families.Constant(1 / 3), families.Constant(0.1)
+
+    def run(method):
+        tx = optax.chain(method(0.1), optax.sgd(1 / 3))
+        measured = descent.descend(
+            tx,
+            descent.exact(problem),
+            problem.start,
+            [2000],
+            record=problem.gap,
+        )
+        return float(measured.recorded[0])
+
+    for name, method in (("sam", sam_jax.sam), ("usam", sam_jax.usam)):
+        setting = conditions.on(
+            problem, method=name, step_size=step_size, radius=radius
+        )
+        converges = run(method) < 1e-12
+        claimed = 5 in conditions.properties(conditions.assess(setting))
+        assert converges == claimed == (name == "usam")
+    follows = verdict(
+        conditions.on(problem, step_size=step_size, radius=radius), "Yun, Theorem 3.1"
+    ).follows
+    floor = float(follows[0].split("below ")[1].split(",")[0])
+    assert run(sam_jax.sam) < floor < 20 * run(sam_jax.sam)
+
+
+@pytest.mark.parametrize("field", ["strong_convexity", "pl"])
+def test_impossible_constants(field):
+    with pytest.raises(ValueError, match="mu = 2 and L = 1"):
+        nonconvex(step_size=DIMINISH_1, **{field: 2.0})
+
+
+# ── Methods ──────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", [*methods.names(), "sgd", "igd", "unheard_of"])
+def test_every_method_has_an_answer(name):
+    coefficients = {}
+    if name in methods.names():
+        coefficients = config_lib.default_coefficients(name)
+    setting = nonconvex(method=name, coefficients=coefficients, step_size=DIMINISH_1)
+    applies = [v.applies for v in conditions.assess(setting)]
+    if name not in conditions.methods():
+        assert not any(applies)
+
+
+def covered_by_3_3():
+    for name in sorted(conditions.methods() & set(methods.names())):
+        coefficients = config_lib.default_coefficients(name)
+        setting = nonconvex(
+            method=name, coefficients=coefficients, step_size=DIMINISH_1
+        )
+        if conditions.error_factor(setting) is not None:
+            yield name
+
+
+# What they need of the trainer and has no place here.
+LEFT_OUT = {"sparse_sam"}
+
+
+@pytest.mark.parametrize("name", [n for n in covered_by_3_3() if n not in LEFT_OUT])
+def test_the_error_of_a_direction_is_as_claimed(name):
+    generator = np.random.default_rng(0)
+    matrix = generator.normal(size=(6, 4))
+    problem = finite_sums.bounded_residuals(matrix, generator.normal(size=6))
+    rho, rate, rough = 0.3, 0.01, 0.0
+    coefficients = config_lib.default_coefficients(name)
+    factor = conditions.error_factor(
+        nonconvex(method=name, coefficients=coefficients, step_size=DIMINISH_1)
+    )
+    factory = methods.factory(name)
+    full = name == "decoupled_wsam"
+    tx = (
+        factory(learning_rate=rate, rho=rho, base=optax.sgd)
+        if full
+        else optax.chain(factory(rho=rho), optax.sgd(rate))
+    )
+    grad_fn = jax.grad(problem.value)
+
+    @jax.jit
+    def update(x, state, key):
+        updates, state = tx.update(
+            grad_fn(x),
+            state,
+            x,
+            value=problem.value(x),
+            grad_fn=grad_fn,
+            value_and_grad_fn=jax.value_and_grad(problem.value),
+            key=key,
+        )
+        return updates, state
+
+    errors = []
+    x = jnp.asarray(generator.normal(size=4))
+    state = tx.init(x)
+    for key in jax.random.split(jax.random.key(0), 60):
+        updates, state = update(x, state, key)
+        errors.append(float(jnp.linalg.norm(-updates / rate - grad_fn(x))))
+        x = x + updates + 0.3 * jax.random.normal(key, 4)
+    rough = max(errors)
+    assert 0 < rough <= factor * problem.smoothness * rho
+
+
+def test_orders_multiply_over_the_k_where_both_are_large():
+    squares = families.PerfectSquares(1.0, 2).order
+    products = list(itertools.product(squares.terms, squares.terms))
+    assert (squares * squares).terms == {
+        families.Term(a.power + b.power, a.log + b.log, max(a.spacing, b.spacing))
+        for a, b in products
+    }
+    assert not (squares * squares).summable
+    assert (squares * families.power_order(0.6)).summable
