@@ -70,6 +70,10 @@ def test_direction_of_imports(file):
         assert all(within(name, LIBRARY) for name in ours), ours
     if within(module, ["sam_jax.models", "sam_jax.data"]):
         assert not any(within(name, ["sam_jax.train", "sam_jax.main"]) for name in ours)
+    if within(module, ["sam_jax.theory"]):
+        assert others <= {"jax", "optax", "numpy", "scipy", "sklearn"}
+        allowed = [*LIBRARY, "sam_jax.theory"]
+        assert all(within(name, allowed) for name in ours - {"sam_jax"}), ours
     if not within(module, ["sam_jax.models"]):
         assert "flax" not in others
     if module != "sam_jax.train.checkpoint":
