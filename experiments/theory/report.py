@@ -1,6 +1,7 @@
 """What the laboratory leaves behind: a folder for each claim, an index over all."""
 
 import html
+import io
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -49,8 +50,10 @@ def write(
         "jax": jax.__version__,
         "checks": [check._asdict() for check in outcome.checks],
     }
-    outcome.picture.savefig(place / "figure.png", dpi=110)
+    picture = io.BytesIO()
+    outcome.picture.savefig(picture, format="png", dpi=110)
     document = record | {"data": _plain(outcome.data)}
+    _replace(place / "figure.png", picture.getvalue())
     _replace(place / "data.json", json.dumps(document, indent=1) + "\n")
     _replace(place / "README.md", page(claim, record))
     return record
@@ -220,9 +223,9 @@ def _plain(data: Any) -> Any:
     return float(f"{value:.6g}") if np.isfinite(value) else None
 
 
-def _replace(path: pathlib.Path, text: str) -> None:
+def _replace(path: pathlib.Path, content: str | bytes) -> None:
     # Whole or not at all, so that an interrupted run leaves no half a file.
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_suffix(path.suffix + ".part")
-    half.write_text(text)
+    half.write_bytes(content.encode() if isinstance(content, str) else content)
     half.replace(path)

@@ -1,8 +1,13 @@
 """Runs claims, several at once, each in a process that JAX starts in float64."""
 
 import concurrent.futures
+import concurrent.futures.process
 import multiprocessing
+import os
 import pathlib
+import sys
+import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Sequence
@@ -29,16 +34,20 @@ def run(patterns: Sequence[str], quick: bool, out: pathlib.Path, workers: int) -
         0 if all verdicts are the expected ones, else 1.
 
     Raises:
-        UserError: if a name is unknown or ``workers`` is below 1.
+        UserError: if a name is unknown, ``workers`` is below 1, or ``out`` is no folder
+            that can be written to.
     """
     chosen = catalog.select(list(patterns))
     if workers < 1:
         raise errors.UserError(f"--workers must be at least 1, got {workers}")
+    _check_folder(out)
     surprises: list[str] = []
     console = rich.console.Console()
     # A process of its own for each worker: JAX must start in float64 and unforked.
     pool = concurrent.futures.ProcessPoolExecutor(
-        min(workers, len(chosen)), multiprocessing.get_context("spawn")
+        min(workers, len(chosen)),
+        multiprocessing.get_context("spawn"),
+        initializer=_end_with_parent,
     )
     bar = rich.progress.Progress(
         "{task.completed}/{task.total}",
@@ -61,6 +70,13 @@ def run(patterns: Sequence[str], quick: bool, out: pathlib.Path, workers: int) -
                 if error:
                     bar.console.print(error, markup=False, highlight=False)
                 bar.update(task, advance=1, description=name)
+    except concurrent.futures.process.BrokenProcessPool:
+        print(
+            "error: a process was killed, perhaps because memory ran out; finished "
+            "claims are kept: run the others again, with fewer --workers",
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt:
         for process in list(pool._processes.values()):  # pyright: ignore
             process.terminate()
@@ -72,6 +88,29 @@ def run(patterns: Sequence[str], quick: bool, out: pathlib.Path, workers: int) -
     if surprises:
         print(f"not as expected: {', '.join(sorted(surprises))}")
     return 1 if surprises else 0
+
+
+def _check_folder(out: pathlib.Path) -> None:
+    """Before minutes of work: whether the results can be written."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
+    except OSError as error:
+        raise errors.UserError(
+            f"--out={out} is no folder that can be written to: {error.strerror}"
+        ) from error
+
+
+def _end_with_parent() -> None:
+    """Ends this process when its parent was killed, who cannot do it any more."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def run_one(

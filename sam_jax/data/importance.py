@@ -53,12 +53,17 @@ def scores(
         return squared_norms(images, mean, std)
     try:
         found = np.load(pathlib.Path(path), allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:  # the last of an empty file
         raise errors.UserError(
             f"config.data.sampling.scores={path}: {error}; give a file that numpy.save "
             f"wrote, with a positive number for each of {len(images)} examples"
         ) from error
-    fits = found.shape == (len(images),) and np.issubdtype(found.dtype, np.number)
+    if not isinstance(found, np.ndarray):
+        raise errors.UserError(
+            f"config.data.sampling.scores={path} is an archive of arrays: give a file "
+            "that numpy.save wrote"
+        )
+    fits = found.shape == (len(images),) and found.dtype.kind in "iuf"
     if not fits or not (np.isfinite(found).all() and (found > 0).all()):
         raise errors.UserError(
             f"config.data.sampling.scores={path} must hold a positive number for each "

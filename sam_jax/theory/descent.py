@@ -16,6 +16,10 @@ from sam_jax.theory import finite_sums, problems, sampling, streaming
 Oracle = Callable[[jax.Array, jax.Array], tuple[problems.Value, problems.Value]]
 Measure = Callable[[jax.Array], Any]  # x [d] -> pytree of arrays
 
+# An update count that no run reaches: the key that is folded with it is the methods',
+# so that what they draw has nothing to do with which examples are drawn.
+_METHOD_STREAM = 2**32 - 1
+
 
 class Trace(NamedTuple):
     """What a trajectory left behind.
@@ -135,13 +139,15 @@ def descend(
         [0.5    0.396  0.3128]
     """
     ends = np.asarray(checkpoints)
-    lengths = np.diff(ends, prepend=0)
-    if ends.ndim != 1 or ends.size == 0 or ends[0] < 0 or not (lengths[1:] > 0).all():
+    lengths = np.diff(np.atleast_1d(ends), prepend=0)
+    whole = ends.ndim == 1 and ends.size > 0 and np.issubdtype(ends.dtype, np.integer)
+    if not whole or ends[0] < 0 or not (lengths[1:] > 0).all():
         raise ValueError(
             f"checkpoints must be increasing integers from 0 on, got {checkpoints!r}"
         )
     tx = optax.with_extra_args_support(tx)
     key = jax.random.key(0) if key is None else key
+    method_key = jax.random.fold_in(key, np.uint32(_METHOD_STREAM))
     measured = (lambda x: ()) if mean_of is None else mean_of
     x = jnp.asarray(start, float)
 
@@ -156,7 +162,7 @@ def descend(
             value=value,
             grad_fn=jax.grad(further),
             value_and_grad_fn=jax.value_and_grad(further),
-            key=jax.random.fold_in(key, count),
+            key=jax.random.fold_in(method_key, count),
         )
         sums = jax.tree.map(jnp.add, sums, measured(x))
         return count + 1, optax.apply_updates(x, updates), state, sums

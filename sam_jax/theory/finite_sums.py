@@ -103,6 +103,8 @@ def least_squares(
         return residuals**2 / 2 + l2 * jnp.sum(x**2) / 2
 
     residuals = matrix @ minimizer - target
+    if np.abs(residuals).max() < 1e-12 * np.abs(target).max():
+        residuals = np.zeros(len(residuals))  # consistent but for rounding
     minimum = float((residuals**2).mean() / 2 + l2 * (minimizer**2).sum() / 2)
     return _finite_sum(
         component_values,

@@ -56,11 +56,22 @@ class Sampling(Protocol):
         """A and B of the expected residual condition, for components of L_i [n]."""
         ...
 
+    def largest_smoothness(self, smoothness: np.ndarray) -> float:
+        """Largest smoothness of a sampled function, for components of L_i [n]."""
+        ...
+
 
 def expected_residual(
     sampling: Sampling, problem: finite_sums.FiniteSum
 ) -> ExpectedResidual:
     """The constants A, B and C = 2 A sigma* of a sampling on a finite sum.
+
+    Args:
+        sampling: the sampling, of as many components.
+        problem: the finite sum of smooth components.
+
+    Returns:
+        The constants.
 
     Example:
         >>> problem = finite_sums.parabolas([-1.0, -1.0, 2.0])
@@ -72,16 +83,26 @@ def expected_residual(
 
 
 def sampled_smoothness(sampling: Sampling, problem: finite_sums.FiniteSum) -> float:
-    """Largest smoothness of the sampled function over all outcomes, for small n.
+    """Largest smoothness of the sampled function over all samples, weights included.
 
     The proofs use it where the paper writes L_max, which it does not exceed for uniform
     sampling; under importance sampling it is the mean of L_i.
+
+    Args:
+        sampling: the sampling, of as many components.
+        problem: the finite sum of smooth components.
+
+    Returns:
+        The largest sum of weights * L_i over the rows of a sample.
+
+    Example:
+        >>> problem = finite_sums.parabolas([0.0, 0.0, 0.0], [1.0, 2.0, 9.0])
+        >>> sampled_smoothness(uniform(3), problem)
+        9.0
+        >>> sampled_smoothness(importance(problem.component_smoothness), problem)
+        4.0
     """
-    return max(
-        float(np.sum(np.asarray(sample.weights) * problem.component_smoothness[rows]))
-        for _, sample in sampling.outcomes()
-        for rows in [np.asarray(sample.rows)]
-    )
+    return sampling.largest_smoothness(problem.component_smoothness)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -111,7 +132,11 @@ class Single:
 
     def growth(self, smoothness: np.ndarray) -> tuple[float, float]:
         """A = max L_i / (n p_i), B = 0."""
-        return float((smoothness / self.probabilities).max() / len(smoothness)), 0.0
+        return self.largest_smoothness(smoothness), 0.0
+
+    def largest_smoothness(self, smoothness: np.ndarray) -> float:
+        """The largest L_i / (n p_i)."""
+        return float((smoothness / self.probabilities).max() / len(smoothness))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,6 +176,10 @@ class Nice:
             self.n * (self.size - 1) / scale,
         )
 
+    def largest_smoothness(self, smoothness: np.ndarray) -> float:
+        """The mean of the tau largest L_i."""
+        return float(np.sort(smoothness)[-self.size :].mean())
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Independent:
@@ -186,6 +215,10 @@ class Independent:
         p = self.probabilities
         return float(((1 - p) * smoothness / p).max() / len(p)), 1.0
 
+    def largest_smoothness(self, smoothness: np.ndarray) -> float:
+        """The mean of L_i / p_i, when all are drawn."""
+        return float((smoothness / self.probabilities).mean())
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class WithReplacement:
@@ -220,11 +253,11 @@ class WithReplacement:
 
     def growth(self, smoothness: np.ndarray) -> tuple[float, float]:
         """A = max L_i / (tau n q_i), B = 1 - 1/tau."""
-        q = self.probabilities
-        return (
-            float((smoothness / q).max() / (self.size * len(q))),
-            1 - 1 / self.size,
-        )
+        return self.largest_smoothness(smoothness) / self.size, 1 - 1 / self.size
+
+    def largest_smoothness(self, smoothness: np.ndarray) -> float:
+        """The largest L_i / (n q_i), when one is drawn every time."""
+        return float((smoothness / self.probabilities).max() / len(smoothness))
 
 
 def uniform(n: int) -> Single:
@@ -233,7 +266,18 @@ def uniform(n: int) -> Single:
 
 
 def importance(smoothness: np.ndarray) -> Single:
-    """One component with p_i = L_i / sum L, which makes A smallest: the mean of L_i."""
+    """One component with p_i = L_i / sum L, which makes A smallest: the mean of L_i.
+
+    Args:
+        smoothness: L_i > 0, [n].
+
+    Returns:
+        The sampling.
+
+    Example:
+        >>> print(importance(np.array([1.0, 3.0])).probabilities)
+        [0.25 0.75]
+    """
     return Single(smoothness / smoothness.sum())
 
 

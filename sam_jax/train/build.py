@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sam_jax import data, errors, models
+from sam_jax import data, models
 from sam_jax.train import config as config_lib
 from sam_jax.train import optimizer, sharding, state, step
 
@@ -71,10 +71,6 @@ def build(config: config_lib.Config) -> Run:
     """
     # ── Devices and data.
     config_lib.check(config)
-    if config.data.sampling.name not in _SAMPLING:
-        raise errors.UserError(
-            errors.unknown("data.sampling", config.data.sampling.name, _SAMPLING)
-        )
     mesh = sharding.make_mesh(config.mesh.data)
     sharding.check_batch_size(config.batch_size, mesh)
     dataset = data.load(

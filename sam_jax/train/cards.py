@@ -90,7 +90,8 @@ def loaded(card: config_lib.Config | None) -> config_lib.Config:
             "--config=configs/digits_sam.py"
         )
     try:
-        is_config = callable(getattr(card, "keys", None))
+        # Not so the fragment of a method.
+        is_config = callable(getattr(card, "keys", None)) and "epochs" in card
     except OSError as error:
         raise errors.UserError(_missing_card(error)) from error
     if not is_config:

@@ -234,6 +234,9 @@ def check(config: Config) -> None:
     # Untyped, so that it may be a share or a number; the data check its range.
     numbers = "a share in [0, 1) or a whole number of examples"
     _require(config, "data.validation", numbers, lambda v: isinstance(v, int | float))
+    _require_one_of(config, "data.sampling.name", ("shuffle", "importance"))
+    shares = "a number in [0, 1]"
+    _require(config, "data.sampling.uniform", shares, lambda v: 0 <= v <= 1)
     _require_one_of(config, "on_nonfinite", ("stop", "skip"))
     _require_one_of(config, "wandb.mode", ("disabled", "offline", "online"))
 

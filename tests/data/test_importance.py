@@ -100,6 +100,12 @@ def test_scores_of_a_file_belong_to_the_original_examples(tmp_path):
     assert not isinstance(made.validation, data.SampledSource)
 
 
+def test_an_archive_is_no_scores(tmp_path):
+    np.savez(tmp_path / "scores.npz", np.ones(1297))
+    with pytest.raises(errors.UserError, match=r"scores.npz is an archive"):
+        digits(tmp_path / "scores.npz")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -108,7 +114,9 @@ def test_scores_of_a_file_belong_to_the_original_examples(tmp_path):
         (np.full(1297, np.nan), r"positive number"),
         (np.array(["a"] * 1297), r"of <U1"),
         (None, r"No such file"),
+        (np.full(1297, 1j), r"of complex128"),
         (b"not an array", r"numpy.save wrote"),
+        (b"", r"numpy.save wrote"),
     ],
 )
 def test_bad_scores_are_refused(tmp_path, content, message):

@@ -1,9 +1,12 @@
 """The laboratory: every claim in its short form, and what runs and reports them."""
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from concurrent import futures
 from types import SimpleNamespace
 
@@ -117,7 +120,7 @@ def experiment(passed, refuted="", broken=False):
 class Inline(futures.Executor):
     """Runs what is submitted at once, in this process."""
 
-    def __init__(self, *_):
+    def __init__(self, *_, **__):
         pass
 
     def submit(self, function, /, *args, **kwargs):
@@ -190,6 +193,87 @@ def test_unknown_names(capsys):
     assert "did you mean 'khanh/two_cycle'?" in error and error.count("\n") == 1
     with pytest.raises(errors.UserError, match="--workers must be at least 1, got 0"):
         runner.run(["khanh/two_cycle"], True, None, 0)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--out=FILE"], "error: --out=FILE is no folder .*: File exists"),
+        (["--out=FILE/below"], "error: --out=FILE/below .*: Not a directory"),
+        (["--out=/proc/results"], "error: --out=/proc/results is no folder"),
+        (["--workers=0", "--out=FILE"], "error: --workers must be at least 1, got 0"),
+    ],
+)
+def test_nothing_runs_where_results_cannot_be_written(argv, message, tmp_path, capsys):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    argv = [word.replace("FILE", str(file)) for word in argv]
+    assert laboratory.main(["run", "khanh/two_cycle", *argv]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert re.match(message.replace("FILE", str(file)), line)
+    assert file.read_text() == "mine"
+
+
+def process(out, *flags):
+    """The laboratory in a session of its own, with a first claim that takes long."""
+    command = [sys.executable, "-m", "experiments.theory", "run", "khanh", "--quick"]
+    return subprocess.Popen(
+        [*command, "--workers=1", f"--out={out}", *flags],
+        cwd=laboratory.RESULTS.parents[2],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def children(pid):
+    found = subprocess.run(
+        ["pgrep", "-P", str(pid), "-f", "spawn_main"], capture_output=True, text=True
+    )
+    return [int(word) for word in found.stdout.split()]
+
+
+def until(true, seconds=90):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it takes too long"
+        time.sleep(0.1)
+
+
+def alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().split()[2] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["interrupt", "kill", "kill a worker"])
+def test_what_is_finished_survives(how, tmp_path):
+    running = process(tmp_path)
+    try:
+        until(lambda: list(tmp_path.glob("khanh/*/README.md")))
+        workers = children(running.pid)
+        assert workers
+        if how == "interrupt":
+            os.killpg(running.pid, signal.SIGINT)
+        elif how == "kill":
+            running.kill()
+        else:
+            os.kill(workers[0], signal.SIGKILL)
+        _, err = running.communicate(timeout=60)
+        code = {"interrupt": 130, "kill": -signal.SIGKILL, "kill a worker": 1}
+        assert running.returncode == code[how]
+        assert "Traceback" not in err
+        if how != "kill":
+            assert "finished claims are kept" in err
+        until(lambda: not any(map(alive, workers)), 20)
+    finally:
+        running.kill()
+    kept = report.index(tmp_path)
+    assert kept and all(entry["verdict"] == entry["expected"] for entry in kept)
 
 
 def test_list(capsys):

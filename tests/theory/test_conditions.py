@@ -14,6 +14,7 @@ from sam_jax.theory import (
     descent,
     families,
     finite_sums,
+    orders,
     problems,
     sampling,
 )
@@ -86,23 +87,23 @@ def test_diminish_3_is_that_of_the_schedules():
 def test_summable_agrees_with_condensation(power, log, spacing):
     # Of k = j^s: sum over j of g(j), g falling, converges with that of 2^i g(2^i) =
     # 2^(i(1 - s a)) i^-b, a geometric series times a power.
-    term = families.Term(Fraction(power), Fraction(log), spacing)
+    term = orders.Term(Fraction(power), Fraction(log), spacing)
     ratio = 1 - spacing * Fraction(power)
     expected = ratio < 0 or (ratio == 0 and log >= 2)
-    assert families.Order(frozenset({term})).summable == expected
+    assert orders.Order(frozenset({term})).summable == expected
 
 
 def test_exponents_are_exact():
     # In floating point 0.1 + 0.7 + 0.2 is below 1.
-    orders = [families.power_order(x) for x in (0.1, 0.7, 0.2)]
-    product = orders[0] * orders[1] * orders[2]
+    three = [orders.power_order(x) for x in (0.1, 0.7, 0.2)]
+    product = three[0] * three[1] * three[2]
     assert not product.summable
-    assert (product * families.power_order(1e-12)).summable
+    assert (product * orders.power_order(1e-12)).summable
 
 
 @pytest.mark.parametrize("power, log", [(1.5, 0), (2, 1), (1, 3), (1, 2)])
 def test_tails(power, log):
-    order = families.power_order(power, log)
+    order = orders.power_order(power, log)
     [tail] = order.tail().terms
     j = np.arange(2, 4_000_000, dtype=float)
     k = np.array([1000.0, 30_000.0])
@@ -117,7 +118,7 @@ def test_tails(power, log):
     ratios = sums / term_values(tail, k)
     assert ratios[1] == pytest.approx(ratios[0], rel=0.05)
     with pytest.raises(ValueError, match="infinite"):
-        families.power_order(1).tail()
+        orders.power_order(1).tail()
 
 
 # ── Khanh et al., the table of schedules ─────────────────────────────────────────────
@@ -184,14 +185,17 @@ def test_condition_9(exponent, q, expected):
         radius=families.Power(0.1, exponent),
         kl_exponent=q,
     )
-    assert (5 in corollary_3_5(setting).properties) == expected
+    found = corollary_3_5(setting)
+    assert any("stay above" in text for text in found.follows) == expected
+    # It says "if": e^-x has the property, and iterates that run away.
+    assert found.properties == {1, 2, 3}
 
 
 def test_condition_9_is_stronger_than_the_sum():
     # t = 1/k and eps = 1/(log k)^2: the tails fall as 1/log k, so that the outer sum is
     # that of 1/(k (log k)^q), infinite.
-    order = families.power_order(1) * families.power_order(0, 2)
-    outer = families.power_order(1) * order.tail().root(Fraction(1, 2))
+    order = orders.power_order(1) * orders.power_order(0, 2)
+    outer = orders.power_order(1) * order.tail().root(Fraction(1, 2))
     assert order.summable and not outer.summable
 
 
@@ -268,8 +272,154 @@ def test_rates_under_kl():
         )
         return " ".join(verdict(setting, "Theorems 4.1").follows)
 
+    assert "finitely many" in follows(0.0)
     assert "linear convergence" in follows(0.5)
     assert "iterates O(k^-0.5)" in follows(0.75)
+
+
+@pytest.mark.parametrize(
+    "known, expected",
+    [
+        ({}, {1, 2, 3}),
+        ({"kl_exponent": 0.0}, {1, 2, 3}),
+        ({"bounded_level_sets": True}, {1, 2, 3, 4}),
+        ({"bounded_level_sets": True, "kl_exponent": 0.0}, {1, 2, 3, 4, 5}),
+        ({"pl": 0.5}, {1, 2, 3, 4}),
+        ({"pl": 0.5, "kl_exponent": 0.5}, {1, 2, 3, 4, 5}),
+    ],
+)
+def test_iterates_converge_only_where_they_cannot_run_away(known, expected):
+    setting = nonconvex(method="usam", step_size=families.Constant(0.01), **known)
+    assert verdict(setting, "Theorems 4.1").properties == expected
+
+
+STOCHASTIC = ("4.1 (", "4.3 and 4.5", "Loizou, Theorem 3.2", "3.3 and 3.4", "3.7")
+
+
+def test_shuffled_examples_are_not_drawn_anew():
+    problem = finite_sums.parabolas([0.0, 0.0, 0.0])
+    for fresh in (True, False):
+        setting = conditions.on(
+            problem,
+            scheme=sampling.uniform(3),
+            method="sgd",
+            step_size=families.Constant(0.1),
+            variance=0.0,
+            fresh_samples=fresh,
+        )
+        for name in STOCHASTIC:
+            assert verdict(setting, name).applies == fresh, name
+
+
+def test_the_smoothness_of_a_sample_has_its_weight():
+    problem = finite_sums.parabolas([-1.0, -1.0, 2.0])
+    rare = sampling.Single(np.array([0.01, 0.01, 0.98]))
+    # 1/L_max is 1, but what is seen when the first is drawn has L = 1 / 0.03.
+    setting = conditions.on(
+        problem, scheme=rare, variance=1.0, step_size=families.Constant(0.5)
+    )
+    [failure] = verdict(setting, "4.3 and 4.5").failures
+    assert failure.reason == "sup eta = 0.5 > 1/beta = 0.03"
+
+
+def test_a_large_radius_is_refused_without_growth():
+    # B = 0: 0 is not below gamma (1 - L rho) < 0.
+    setting = conditions.on(
+        finite_sums.parabolas([-1.0, -1.0, 2.0]),
+        scheme=sampling.uniform(3),
+        step_size=families.Constant(0.1),
+        radius=families.Constant(5.0),
+    )
+    [failure] = verdict(setting, "Theorem 3.7").failures
+    assert failure.reason == "2 B Q = 0 > gamma (1 - L rho) = -0.4"
+
+
+def test_a_consistent_system_interpolates():
+    generator = np.random.default_rng(0)
+    matrix = generator.normal(size=(8, 3))
+    for noise, expected in ((0.0, True), (1e-3, False)):
+        target = matrix @ generator.normal(size=3) + noise * generator.normal(size=8)
+        problem = finite_sums.least_squares(matrix, target)
+        scheme = sampling.uniform(8)
+        rule = unified.default(unified.constants(problem, scheme), 0.0)
+        setting = conditions.on(
+            problem,
+            scheme=scheme,
+            method="usam",
+            step_size=families.Constant(rule.gamma),
+            radius=families.Constant(rule.rho),
+        )
+        assert verdict(setting, "Corollaries 3.3 and 3.4").applies == expected
+
+
+def test_a_step_size_of_zero_moves_nothing():
+    problem = problems.quadratic([0.5, 1.0], [1.0, 1.0])
+    for method in ("sam", "usam", "sgd"):
+        setting = conditions.on(
+            problem, method=method, step_size=families.Constant(0.0)
+        )
+        verdicts = conditions.assess(setting)
+        assert not any(found.applies for found in verdicts)
+
+
+EXTREMES = {
+    "method": ["sam", "usam", "sgd", "igd", "unified_sam", "gnp", "unheard_of"],
+    "coefficients": [{}, {"lam": 0.5}, {"lam": 1.5}, {"lam": "1/t"}, {"alpha": 0.0}],
+    "step_size": [
+        families.Constant(0.0),
+        families.Constant(0.1),
+        families.Power(0.1, 1),
+        families.PLStep(0.5, 0.1),
+        families.Cosine(0.1, 10),
+    ],
+    "radius": [families.Constant(0.0), families.Constant(9.0), families.PLRadius(0.1)],
+    "known": [
+        {},
+        {"smoothness": 1.0, "strong_convexity": 1.0, "convex": True},
+        {"smoothness": float("inf"), "smooth": False, "pl": 0.5},
+        {"smoothness": 1.0, "pl": 0.5, "kl_exponent": 0.75},
+    ],
+    "samples": [
+        {},
+        {"stochastic": True},
+        {"stochastic": True, "sampled_smoothness": 2.0, "variance": 0.0},
+        {
+            "stochastic": True,
+            "sampled_smoothness": 2.0,
+            "residual": sampling.ExpectedResidual(0.0, 0.0, 1.0),
+        },
+        {
+            "stochastic": True,
+            "sampled_smoothness": 2.0,
+            "residual": sampling.ExpectedResidual(2.0, 0.0, 0.0),
+            "horizon": 10,
+        },
+    ],
+}
+
+
+def test_no_setting_breaks_it():
+    for method, given, step_size, radius, known, samples in itertools.product(
+        *EXTREMES.values()
+    ):
+        if method == "sgd" and radius.supremum:
+            continue
+        setting = conditions.Setting(
+            method=method,
+            coefficients=given,
+            step_size=step_size,
+            radius=radius,
+            bounded_below=True,
+            **known,
+            **samples,
+        )
+        for found in conditions.assess(setting):
+            assert bool(found.follows) == (found.applies is True), (setting, found)
+
+
+def test_sgd_has_no_radius():
+    with pytest.raises(ValueError, match="method 'sgd' has no radius, got constant 1"):
+        nonconvex(method="sgd", step_size=DIMINISH_1, radius=families.Constant(1.0))
 
 
 def test_theorem_3_2_of_unified_sam_up_to_its_largest_constants():
@@ -419,8 +569,8 @@ def test_orders_multiply_over_the_k_where_both_are_large():
     squares = families.PerfectSquares(1.0, 2).order
     products = list(itertools.product(squares.terms, squares.terms))
     assert (squares * squares).terms == {
-        families.Term(a.power + b.power, a.log + b.log, max(a.spacing, b.spacing))
+        orders.Term(a.power + b.power, a.log + b.log, max(a.spacing, b.spacing))
         for a, b in products
     }
     assert not (squares * squares).summable
-    assert (squares * families.power_order(0.6)).summable
+    assert (squares * orders.power_order(0.6)).summable

@@ -83,9 +83,7 @@ class Seen(list):
             )
             return updates, optax.EmptyState()
 
-        tx = optax.GradientTransformationExtraArgs(
-            lambda _: optax.EmptyState(), update
-        )
+        tx = optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), update)
         return optax.chain(tx, optax.sgd(step_size))
 
 
@@ -166,6 +164,21 @@ def test_methods_get_what_the_trainer_offers():
         assert gaps[1] < 0.05 * gaps[0]
 
 
+def test_what_a_method_draws_has_nothing_to_do_with_the_sample():
+    def oracle(key, count):
+        drawn = jax.random.normal(jax.random.fold_in(key, count))
+        return (lambda x: drawn * x[0],) * 2
+
+    def update(updates, state, params, *, key, **_):
+        # Moves on where the method's number has the sign of the sample's.
+        same = jnp.sign(updates) == jnp.sign(jax.random.normal(key))
+        return same.astype(float), state
+
+    tx = optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), update)
+    trace = descent.descend(tx, oracle, np.zeros(1), [400], record=lambda x: x)
+    assert abs(float(trace.x[0]) - 200) < 4 * np.sqrt(100)
+
+
 def test_divergence_is_a_result():
     problem = problems.quadratic([1.0], [1.0])
     gaps = descent.descend(
@@ -179,7 +192,9 @@ def test_divergence_is_a_result():
     assert not np.isfinite(gaps[1])
 
 
-@pytest.mark.parametrize("checkpoints", [[], [-1, 2], [0, 2, 2], [3, 1], [[0, 1]]])
+@pytest.mark.parametrize(
+    "checkpoints", [[], [-1, 2], [0, 2, 2], [3, 1], [[0, 1]], [0.5, 1.5], 3]
+)
 def test_bad_checkpoints(checkpoints):
     problem = problems.quadratic([1.0], [1.0])
     with pytest.raises(ValueError, match="increasing integers from 0 on"):

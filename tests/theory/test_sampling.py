@@ -159,6 +159,9 @@ def test_sampled_smoothness():
     assert found[f"nice{N}"] == pytest.approx(problem.mean_smoothness)
     # The weights of rare components count.
     assert found["single"] == pytest.approx((L_I / (N * SKEWED)).max())
+    for name, scheme in SCHEMES.items():
+        _, weights = dense(scheme, N)
+        assert found[name] == pytest.approx((weights @ L_I).max()), name
 
 
 @pytest.mark.parametrize(

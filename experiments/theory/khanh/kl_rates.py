@@ -23,8 +23,8 @@ faster, (p - 1)/(p - 2) and p/(p - 2) (ours: x' = -t p x^(p-1)).""",
     recipe="""f(x) = |x|^p, p = 3, 4, 6, x_1 = 0.6, nu = 0.5, rho = nu/L,
 t = (2 - 2nu - 0.1)/(L (1 + nu)^2), 10^5 steps; slopes over the last decade; p = 2 for
 the linear rate.""",
-    criterion="""Slope of the distance within 1 % of the predicted exponent, those of
-gradient and gap at most the published ones, and within 1 % of ours. For p = 2 the gap
+    criterion="""Exponent of the distance within 1 % of the published one, those of
+gradient and gap at least the published ones, and within 1 % of ours. For p = 2 the gap
 falls by the same factor in every step, the square of 1 - 2t(1 + 2 rho) for USAM and of
 1 - 2t(1 - 2 rho) for extragradient.""",
 )

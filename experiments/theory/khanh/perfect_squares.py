@@ -23,7 +23,9 @@ step at a square and just before it.""",
     criterion="""The sum is C (pi^2/3 - pi^4/90) up to its tail (ours: sum over squares
 1/n^2, over all others 1/k^2); rho = C at k = 10^6. The gradient norm after the last
 squares is below 1e-3 of the first and at most 2 t_k L^2 C (ours: what a step with an
-error L C from a stationary point leaves is t_k L C, times L).""",
+error L C from a stationary point leaves is t_k L C, times L). Contrast: in the last
+half of the steps its median is at least ten times that of SAM with C/k on the squares,
+too.""",
 )
 
 
@@ -36,22 +38,25 @@ def run(quick: bool) -> claims.Outcome:
     chosen = {"(xy - 1)^2": problems.hyperbola(), "saddle": problems.saddle()}
 
     @jax.jit
-    def gradients() -> dict[str, jax.Array]:
-        found = {}
-        for name, problem in chosen.items():
-            radius = schedules.perfect_squares(1 / problem.smoothness, 1.0)
-            found[name] = descent.descend(
+    def gradients() -> tuple[dict[str, jax.Array], ...]:
+        def run(problem: problems.Problem, radius: optax.Schedule) -> jax.Array:
+            return descent.descend(
                 optax.chain(sam_jax.sam(radius), optax.sgd(_steps(problem))),
                 descent.exact(problem),
                 problem.start,
                 checkpoints,
-                record=lambda x, of=problem: jnp.linalg.norm(of.gradient(x)),
+                record=lambda x: jnp.linalg.norm(problem.gradient(x)),
             ).recorded
-        return found
 
-    norms = jax.tree.map(np.asarray, gradients())
+        return tuple(
+            {name: run(p, decay(1 / p.smoothness, 1.0)) for name, p in chosen.items()}
+            for decay in (schedules.perfect_squares, schedules.power_decay)
+        )
+
+    norms, plain = jax.tree.map(np.asarray, gradients())
     after = np.isin(checkpoints, squares)
     late = after & (checkpoints >= count / 2)
+    kept = [np.median(norms[name][late] / plain[name][late]) for name in chosen]
     ceilings = {
         name: 2
         * np.asarray(_steps(problem)(checkpoints[late] - 1))
@@ -74,8 +79,8 @@ def run(quick: bool) -> claims.Outcome:
     pictures.log_log(left, "iteration k", "", "radius and condition (11)")
     for name, norm in norms.items():
         right.plot(checkpoints[after], norm[after], label=f"{name}, after squares")
-    before = norms["(xy - 1)^2"][~after]
-    right.plot(checkpoints[~after][1:], before[1:], ":", label="(xy - 1)^2, before")
+    quiet = norms["(xy - 1)^2"][~after]
+    right.plot(checkpoints[~after][1:], quiet[1:], ":", label="(xy - 1)^2, before")
     pictures.log_log(right, "iteration k", "||grad f||", "SAM")
     pictures.legends([left, right], loc="lower left")
     return claims.Outcome(
@@ -89,6 +94,9 @@ def run(quick: bool) -> claims.Outcome:
                 "gradient norm after late squares / (2 t_k L^2 C)",
                 [norms[name][late] / ceilings[name] for name in chosen],
                 1.0,
+            ),
+            claims.at_least(
+                "gradient norm after late squares, of that with C/k", kept, 10.0
             ),
             claims.close("sum of t_k rho_k / C", sums[-1], limit, atol=tail),
             claims.close("rho_k / C at k = 10^6", radii[-1], 1.0, atol=0),

@@ -7,7 +7,7 @@ from matplotlib import axes, colors
 from scipy import integrate
 
 from experiments.theory import claims, pictures
-from sam_jax.theory import conditions, families
+from sam_jax.theory import conditions, families, orders
 
 CLAIM = claims.Claim(
     title="Which schedules satisfy which theorem",
@@ -199,7 +199,7 @@ def _block_ratio(values: np.ndarray) -> float:
     return float(values[half:].sum() / values[quarter:half].sum())
 
 
-def _order_ratio(order: families.Order, count: int) -> float:
+def _order_ratio(order: orders.Order, count: int) -> float:
     """What `_block_ratio` tends to, by the integral of the symbolic order."""
     [term] = order.terms
     power, log = float(term.power), float(term.log)

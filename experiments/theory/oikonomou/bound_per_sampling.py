@@ -18,9 +18,10 @@ and tau-nice sampling.""",
     recipe="""Noisy least squares, n = 6, d = 3, start at distance 5 of the minimizer;
 eight samplings, lambda = 0, 0.5, 1, rho*/2 and gamma*, 200 chains, 5,000 steps (quick:
 50, 2,000).""",
-    criterion="""The mean gap plus four standard errors is not above the bound (plus
-1e-14 of the first gap, for rounding) at any of
-60 checkpoints, in no setting.""",
+    criterion="""The mean gap plus four standard errors is below the bound (plus 1e-14
+of the first gap, for rounding) at every one of the checkpoints, about 60, in every
+setting. It is an upper bound with much room late, where SGD obeys it too; what the
+plateaus are, the claims of Figure 1 and of the 2-cycle say.""",
 )
 
 LAMS = (0.0, 0.5, 1.0)

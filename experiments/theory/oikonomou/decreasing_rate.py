@@ -24,8 +24,11 @@ Flammarion 2022 has c = 8/3 and the limit 64/39.""",
 5, lambda = 0, 0.25, .. 1; 2,000 chains, 5,000 steps (quick: 500 chains, 2,000
 steps).""",
     criterion="""T times the mean gap at the end is the limit within four standard
-errors and 5 % (10 % for the USAM rule, whose radius falls more slowly); the bound holds
-at every checkpoint; the constant rule ends ten times above.""",
+errors and 5 %, for each lambda. The gap of the USAM rule over that of Theorem 3.5 with
+lambda = 0, on the same random numbers, is (64/39)/(4/3) = 16/13 within four standard
+errors and 3 % (ours; its radius falls like t^-1/2 only, which still shows); the bound
+holds at every checkpoint; the constant rule ends ten times above, for lambda = 0 at
+its closed form within four standard errors.""",
 )
 
 LAMS = np.arange(5) / 4
@@ -42,7 +45,7 @@ def run(quick: bool) -> claims.Outcome:
     settings = [(lam, unified.default(known, lam)) for lam in LAMS]
     checkpoints = descent.geometric(steps)
 
-    def mean_gaps(program: _chains.Program, settings: list) -> np.ndarray:
+    def all_gaps(program: _chains.Program, settings: list) -> np.ndarray:
         trace = _chains.descend(
             program,
             settings,
@@ -51,20 +54,24 @@ def run(quick: bool) -> claims.Outcome:
             record=problem.gap,
             chains=chains,
         )
-        return np.asarray(trace.recorded).mean(1)
+        return np.asarray(trace.recorded)
 
     clocked = [(*setting, clock) for clock in (1.0, 0.0) for setting in settings]
-    gaps, constant = np.split(
-        mean_gaps(_chains.decreasing(known.mu, oracle), clocked), 2
-    )
+    every = all_gaps(_chains.decreasing(known.mu, oracle), clocked)
+    gaps, constant = np.split(every.mean(1), 2)
     rival_rule = unified.andriushchenko_decreasing(known.mu, known.L)
-    rival = mean_gaps(
+    rivals = all_gaps(
         lambda dummy: (
             optax.chain(sam_jax.usam(rival_rule.rho), optax.sgd(rival_rule.gamma)),
             oracle,
         ),
         [(0.0,)],
     )[0]
+    rival = rivals.mean(0)
+    # The same random numbers: the ratio is known better than its parts.
+    ratio = rival[-1] / gaps[0, -1]
+    paired = (rivals[:, -1] - ratio * every[0, :, -1]).std() / gaps[0, -1]
+    ratio_error = float(4 * paired / math.sqrt(chains))
     first = _chains.first_gap(problem)
     bounds = np.array(
         [unified.decreasing_bound(known, *s, first, checkpoints) for s in settings]
@@ -103,17 +110,26 @@ def run(quick: bool) -> claims.Outcome:
             claims.close(
                 "T * mean gap, all lambda", steps * gaps[:, -1], 4 / 3, rtol=tolerance
             ),
-            claims.at_most("mean gap, all checkpoints", gaps, bounds),
+            claims.at_most(
+                "mean gap, all checkpoints after the start", gaps[:, 1:], bounds[:, 1:]
+            ),
             claims.at_least(
                 "last gap of the constant rule, of the decreasing rule's",
                 constant[:, -1] / gaps[:, -1],
                 10.0,
             ),
             claims.close(
-                "T * mean gap, USAM rule of 2022",
-                steps * rival[-1],
-                64 / 39,
-                rtol=tolerance + 0.05,
+                "last gap of the constant rule, lambda = 0: its stationary gap",
+                constant[0, -1],
+                unified.parabolas_limit(CENTERS, *settings[0]).gap,
+                rtol=4 * math.sqrt(2 / chains),
+            ),
+            claims.close(
+                "last gap, USAM rule of 2022, of that of lambda = 0",
+                ratio,
+                16 / 13,
+                rtol=0.03,
+                atol=ratio_error,
             ),
         ],
         picture=picture,

@@ -11,7 +11,7 @@ from sam_jax.theory import finite_sums, sampling
 
 CLAIM = claims.Claim(
     title="The expected residual condition holds with the constants of each sampling",
-    source="Oikonomou and Loizou 2025, section 3 (constants: derived)",
+    source="Oikonomou and Loizou 2025, expected residual (constants: derived)",
     statement="""E||g||^2 <= 2A (f - f^inf) + B ||grad f||^2 + C with C = 2A sigma* and:
 single element with p: A = max L_i / (n p_i), B = 0 (uniform L_max, importance the mean
 of L_i); tau-nice: A = (n - tau) / (tau (n - 1)) L_max, B = n (tau - 1) / (tau (n - 1));

@@ -13,7 +13,7 @@ from sam_jax.theory import descent, problems
 
 CLAIM = claims.Claim(
     title="On a network the largest curvature sits at SAM's edge, not at 2/eta",
-    source="Long and Bartlett 2024, SAM and the edge of stability",
+    source="Long and Bartlett 2024 (edge of stability), beside Si and Yun 2023",
     statement="""Gradient descent is stable on a quadratic while the curvature is below
 2/eta. For SAM the edge depends on the gradient: **(||g||/(2 rho)) (sqrt(1 + 8
 rho/(eta ||g||)) - 1)**, which is below 2/eta and falls with ||g||. While the loss still

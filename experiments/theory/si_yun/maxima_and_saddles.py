@@ -13,7 +13,7 @@ from sam_jax.theory import descent, problems
 from sam_jax.theory.step_sizes import si_yun
 
 CLAIM = claims.Claim(
-    title="SAM stays at maxima and saddles that are nearer than rho",
+    title="SAM stays at maxima that are nearer than rho, and may end at saddles",
     source="ours, on the setting of Si and Yun 2023",
     statement="""Derived: within rho of a maximum on the line the perturbed point lies
 beyond the maximum, so that a step goes *towards* it: SAM stays within **eta h rho** of

@@ -30,7 +30,7 @@ most eta beta^2 rho/u, the length of a step; none is above the worst member's.""
 
 
 def run(quick: bool) -> claims.Outcome:
-    """Runs the claim; ``quick`` takes fewer steps."""
+    """Runs the claim; ``quick`` changes nothing here."""
     del quick
     eta = 0.05
     worst: Any = optimize.brentq(lambda u: np.sin(u) - u * np.cos(u), 4.0, 4.7)

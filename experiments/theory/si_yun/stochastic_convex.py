@@ -19,8 +19,9 @@ recalled). Derived, without convexity, for eta <= 1/beta: **(1/T) sum E||grad f|
 both labels (minimum log 2 at 0, not strongly convex), single uniform samples; sigma^2
 <= mean ||a_i||^2; rho = 0.02, 0.1; start with norm 4; T from 100 to 3,000 (600 in the
 short form), eta(T) by the rule; 60 chains (20).""",
-    criterion="""Means less 3 standard errors are below the bound, at the end of the
-longest runs and at every checkpoint of every run.""",
+    criterion="""Means plus 3 standard errors are below the bound, at the end of the
+longest runs and at every checkpoint of every run. It is an upper bound with room, which
+SGD meets too; that its part in rho^2 is needed the two lower bounds show.""",
 )
 
 RHOS = np.array([0.02, 0.1])
@@ -91,14 +92,14 @@ def run(quick: bool) -> claims.Outcome:
     return claims.Outcome(
         checks=[
             claims.at_most(
-                f"mean E||grad f||^2 of m-SAM at T = {horizons[-1]:,}",
-                ends["m-SAM"][:, -1],
+                f"mean E||grad f||^2 + 3 s.e. of m-SAM at T = {horizons[-1]:,}",
+                (ends["m-SAM"] + 3 * final(found["m-SAM"].error))[:, -1],
                 final(bound)[:, -1],
             ),
             *[
                 claims.at_most(
-                    f"mean E||grad f||^2 - 3 s.e., {name}",
-                    estimate.mean - 3 * estimate.error,
+                    f"mean E||grad f||^2 + 3 s.e., {name}",
+                    estimate.mean + 3 * estimate.error,
                     bound,
                 )
                 for name, estimate in found.items()

@@ -22,8 +22,9 @@ needs no convexity and holds for m-SAM too.""",
 uniform samples, sigma^2 <= M^2 = (27/64) mean ||a_i||^2; rho = 0.02, 0.1, 0.3; eta beta
 = 0.2, 1 and eta(T) by the rules, with beta of f for n-SAM, the largest of a component
 for m-SAM; T = 2,000 (300 in the short form), 100 chains (20).""",
-    criterion="""Means less 3 standard errors are below all three bounds at every
-checkpoint.""",
+    criterion="""Means plus 3 standard errors are below all three bounds at every
+checkpoint. They are upper bounds with room, which SGD meets too; the one of
+(||grad f|| - beta rho)^2 holds by itself wherever ||grad f|| <= 2 beta rho.""",
 )
 
 RHOS = np.array([0.02, 0.1, 0.3])
@@ -75,9 +76,9 @@ def run(quick: bool) -> claims.Outcome:
         )
     }
     # [setting, checkpoint], setting = radius, step size; m-SAM's shifted norm of each.
-    low = {name: e.mean - 3 * e.error for name, e in found.items()}
+    high = {name: e.mean + 3 * e.error for name, e in found.items()}
     setting = np.arange(9)
-    shifted = low["m-SAM"][setting, :, 1 + setting // 3]
+    shifted = high["m-SAM"][setting, :, 1 + setting // 3]
     shifted_mean = found["m-SAM"].mean[setting, :, 1 + setting // 3]
     known = {"rho": np.repeat(RHOS, 3)[:, None], "gap": gap}
     bounds = {
@@ -126,7 +127,7 @@ def run(quick: bool) -> claims.Outcome:
     return claims.Outcome(
         checks=[
             claims.at_most(
-                "n-SAM: mean E||grad f||^2", low["n-SAM"][..., 0], bounds["n-SAM"]
+                "n-SAM: mean E||grad f||^2", high["n-SAM"][..., 0], bounds["n-SAM"]
             ),
             claims.at_most(
                 "m-SAM: mean E(||grad f|| - beta rho)^2",
@@ -134,7 +135,7 @@ def run(quick: bool) -> claims.Outcome:
                 bounds["m-SAM, shifted"],
             ),
             claims.at_most(
-                "m-SAM: mean E||grad f||^2", low["m-SAM"][..., 0], bounds["m-SAM"]
+                "m-SAM: mean E||grad f||^2", high["m-SAM"][..., 0], bounds["m-SAM"]
             ),
         ],
         picture=picture,

@@ -18,7 +18,8 @@ both gradients (m-SAM) does not get below a gap of order rho^2, whatever the ste
 (as recalled). On a construction of ours, f(x) = a x^2/2 with components whose noise
 vanishes at c = -rho/3, **every path converges to c**, where f - f* = **a rho^2/18**,
 ||grad f||^2 = a^2 rho^2/9; for starts with (x_0 - c)/rho in [-0.2027, 0.155] the gap is
-never below 0.0159 a rho^2. With the full gradient in the ascent (n-SAM) or without
+never below 0.0159 a rho^2, hence ||grad f||^2, and every mean of it, never below 0.0318
+a^2 rho^2. With the full gradient in the ascent (n-SAM) or without
 ascent (SGD) the gap is of order eta.""",
     recipe="""a = 1; rho = 0.01, 0.03, 0.1, 0.3, 1; eta = 0.1; starts c + (-0.2, 0,
 0.14) rho, and rho, -1, 3; 100 chains of each (20 in the short form), 3,000

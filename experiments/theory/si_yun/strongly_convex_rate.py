@@ -57,8 +57,9 @@ def run(quick: bool) -> claims.Outcome:
     )
     at_end = np.searchsorted(checkpoints, horizons)
     final, final_bound = (g[np.arange(len(etas)), at_end] for g in (gaps, bounds))
-    # eta mu T is the rule's logarithm; at T = 1 the lower bound is the limit itself.
-    scaled = final * horizons**2 / (etas * mu * horizons) ** 2
+    logarithms = np.log(mu**3 * gap * horizons**2 / (beta**4 * rho**2))
+    scaled = final * horizons**2 / logarithms**2
+    # At T = 1 the lower bound is the limit itself.
     limit = float(
         si_yun.strongly_convex_lower_bound(
             1, smoothness=beta, strong_convexity=mu, rho=rho

@@ -441,8 +441,8 @@ def nonconvex(known: Constants, lam: float, gap: float, epsilon: float) -> Plan:
     243 C / e^2) with d = f(x_0) - f^inf and e = epsilon,
     rho = min(1 / (4L), 1 / (8 B L (1-lam)^2), 1 / sqrt(T), e^2 / (12 C L (1-lam)^2),
     e^2 / (9 L lam^2)), gamma = min(1 / L, 2 / (9 B L), 1 / (4 A L (1-lam)^2 rho T),
-    sqrt(2 / (9 L A T)), 2 e^2 / (27 C L)). The constants are derived (5184 is the
-    paper's); the form is the paper's.
+    sqrt(2 / (9 L A T)), 2 e^2 / (27 C L)). Derived, in the form of the theorem as
+    recalled; the paper is quoted with the term 5184 only.
 
     Args:
         known: the constants; mu is not used.

@@ -1,0 +1,207 @@
+"""A run card as a setting of the theory: what is run, and on what."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ml_collections import config_dict
+
+from sam_jax import data, errors
+from sam_jax.data import splits
+from sam_jax.theory import conditions, families
+from sam_jax.train import config as config_lib
+from sam_jax.train import optimizer, schedule
+
+# What is known of the loss of a network.
+NETWORK: Mapping[str, Any] = {
+    "convex": False,
+    "strong_convexity": 0.0,
+    "pl": 0.0,
+    "bounded_below": True,
+}
+
+
+def setting_of(config: config_lib.Config) -> conditions.Setting:
+    """A run card as a setting of the theory.
+
+    Args:
+        config: of the run.
+
+    Returns:
+        The setting; of the loss it is known that it is bounded below and not convex.
+
+    Raises:
+        UserError: if a setting is outside its range.
+    """
+    config_lib.check(config)
+    unit = schedule.Unit(steps_per_epoch(config), 0)
+    unit = unit._replace(total_steps=config.epochs * unit.steps_per_epoch)
+    optimizer.make_optimizer(config, unit.steps_per_epoch)  # refuses what is wrong
+    coefficients = {k: v for k, v in dict(config.method).items() if k != "name"}
+    rho = coefficients.pop("rho", 0.0)
+    step_size = _family(config.schedule, config.learning_rate, unit)
+    decay = config.weight_decay
+    name = config.method.name
+    return conditions.Setting(
+        method="sgd" if name == config_lib.BASELINE else name,
+        step_size=step_size,
+        radius=_radius(rho, step_size, unit),
+        coefficients=coefficients,
+        stochastic=bool(_sources_of_noise(config)),
+        fresh_samples=_draws_anew(config) or not _draws_batches(config),
+        others=_others(config),
+        outside_decay=0.0 if decay.kind == "loss" else decay.value,
+        every_update=config.cadence.name == optimizer.ALWAYS,
+        horizon=unit.total_steps,
+        **NETWORK,
+    )
+
+
+def training_examples(config: config_lib.Config) -> int | None:
+    """Number of examples that are trained on; None if the data set is not catalogued.
+
+    Raises:
+        UserError: if the validation split leaves none.
+    """
+    if config.data.name not in data.CATALOG:
+        return None
+    whole = data.CATALOG[config.data.name].train_examples
+    left = whole - splits.validation_examples(config.data.validation, whole)
+    wanted = config.data.train_examples
+    return left if wanted is None else min(wanted, left)
+
+
+def steps_per_epoch(config: config_lib.Config) -> int:
+    """Whole batches in an epoch; 1 if the size of the data set is not known.
+
+    Raises:
+        UserError: if there are fewer examples than in a batch.
+    """
+    examples = training_examples(config)
+    if examples is None:
+        return 1
+    if config.batch_size > examples:
+        raise errors.UserError(
+            f"config.batch_size must be in [1, {examples}], the training examples, "
+            f"got {config.batch_size}"
+        )
+    return examples // config.batch_size
+
+
+def _family(
+    spec: Mapping[str, Any], peak: float, unit: schedule.Unit
+) -> families.Family:
+    if peak == 0:
+        return families.Constant(0.0)
+    settings = dict(config_lib.default_config().schedule) | dict(spec)
+    warmup = round(settings["warmup_epochs"] * unit.steps_per_epoch)
+    family = _FAMILIES[settings["name"]](peak, unit, warmup, settings)
+    return families.WarmUp(warmup, family) if warmup else family
+
+
+def _step_decay(
+    peak: float, unit: schedule.Unit, warmup: int, settings: Mapping[str, Any]
+) -> families.Family:
+    ends = (round(epoch * unit.steps_per_epoch) for epoch in settings["boundaries"])
+    return families.StepDecay(peak, tuple(ends), settings["factor"])
+
+
+# The schedules of sam_jax.train.schedule, by name.
+_FAMILIES: Mapping[str, Callable[..., families.Family]] = {
+    "constant": lambda peak, unit, warmup, settings: families.Constant(peak),
+    "cosine": lambda peak, unit, warmup, settings: families.Cosine(
+        peak, unit.total_steps - warmup, peak * settings["final_fraction"]
+    ),
+    "linear": lambda peak, unit, warmup, settings: families.Linear(
+        peak, unit.total_steps - warmup, peak * settings["final_fraction"]
+    ),
+    "step": _step_decay,
+    "diminish1": lambda peak, unit, warmup, settings: families.Power(
+        peak, 1.0, unit.steps_per_epoch
+    ),
+    "diminish2": lambda peak, unit, warmup, settings: families.Power(
+        peak, 0.5001, unit.steps_per_epoch
+    ),
+    "diminish3": lambda peak, unit, warmup, settings: families.PowerLog(
+        peak, steps=unit.steps_per_epoch
+    ),
+}
+
+
+def _radius(
+    rho: Any, step_size: families.Family, unit: schedule.Unit
+) -> families.Family:
+    if not isinstance(rho, Mapping | config_dict.ConfigDict):
+        return families.Constant(float(rho))
+    spec: dict[str, Any] = dict(rho)
+    peak = spec.pop("value")
+    if spec["name"] != "learning_rate":
+        return _family(spec, peak, unit)
+    low = spec.get("low", 0.0)
+    return families.Following(step_size, peak, unit.total_steps, low)
+
+
+def _sources_of_noise(config: config_lib.Config) -> list[str]:
+    """Why a step does not see all of f."""
+    examples = training_examples(config)
+    found = []
+    if _draws_batches(config):
+        of_all = f" of {examples:,}" if examples else ""
+        how = "shuffled: each is seen once per epoch"
+        if _draws_anew(config):
+            score = config.data.sampling.scores or "the images' squared norms"
+            how = f"drawn with replacement, in proportion to {score}"
+            if config.data.sampling.uniform == 1:
+                how = "drawn with replacement, all alike"
+        found.append(f"batches of {config.batch_size}{of_all} examples ({how})")
+    random = [name for name in ("crop", "flip", "cutout") if config.data[name]]
+    if random:
+        found.append(f"augmentation ({', '.join(random)})")
+    if dict(config.model.options).get("dropout"):
+        found.append("dropout")
+    return found
+
+
+def _draws_anew(config: config_lib.Config) -> bool:
+    """Whether examples are drawn with replacement."""
+    return config.data.sampling.name == "importance"
+
+
+def _draws_batches(config: config_lib.Config) -> bool:
+    """Whether a batch is not simply all examples."""
+    return _draws_anew(config) or training_examples(config) != config.batch_size
+
+
+def _others(config: config_lib.Config) -> tuple[str, ...]:
+    """What happens to a direction before it becomes a step."""
+    found = []
+    name = config.optimizer.name
+    momentum = dict(config.optimizer.get(name, {})).get("momentum") or 0.0
+    if name != "sgd":
+        found.append(f"the optimizer {name}")
+    elif momentum:
+        found.append(f"momentum {momentum:g}")
+    if config.clip_norm is not None:
+        found.append(f"clipping at {config.clip_norm:g}")
+    return tuple(found)
+
+
+def describe(config: config_lib.Config, setting: conditions.Setting) -> dict[str, str]:
+    """What is run, in words."""
+    unit = ""
+    if training_examples(config) is None:
+        unit = f" (an epoch counts as one: the size of {config.data.name} is not known)"
+    decay = setting.outside_decay
+    besides = [*setting.others, *([f"weight decay {decay:g} w"] if decay else [])]
+    return {
+        "method": optimizer.describe(config)["method"],
+        "step size": _in_words(setting.step_size) + unit,
+        "radius": _in_words(setting.radius),
+        "gradients": ", ".join(_sources_of_noise(config)) or "full, without noise",
+        "besides": ", ".join(besides) or "nothing: plain gradient steps",
+    }
+
+
+def _in_words(family: families.Family) -> str:
+    if not family.depends_on_horizon:
+        return str(family)
+    return f"{family}: made for this number of steps, it says nothing of k -> infinity"

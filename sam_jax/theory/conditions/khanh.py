@@ -1,0 +1,292 @@
+"""Khanh et al. 2024: methods with an absolute or a relative error."""
+
+from collections.abc import Sequence
+
+from sam_jax.theory import orders
+from sam_jax.theory.conditions import method_classes, requirements
+from sam_jax.theory.conditions.requirements import Condition, below, over
+from sam_jax.theory.conditions.settings import Setting
+from sam_jax.theory.conditions.theorems import Conclusion, Theorem
+from sam_jax.theory.step_sizes import khanh
+
+_is_unnormalized = requirements.method_is(
+    "USAM or extragradient", method_classes.UNNORMALIZED
+)
+
+
+def _has_absolute_error(s: Setting) -> Condition:
+    factor = method_classes.error_factor(s)
+    named = method_classes.is_one_of(s, method_classes.NORMALIZED)
+    found = "no such bound is known"
+    if named:
+        found = "it perturbs by a vector of length rho_k at most: eps_k = L rho_k"
+    elif s.method == "igd":
+        found = "eps_k is given"
+    elif factor is not None:
+        found = f"eps_k = {factor:.3g} L rho_k (ours, from its definition)"
+    return Condition(
+        "the direction is within eps_k of the gradient, eps_k a multiple of rho_k",
+        factor is not None,
+        f"{requirements.name_of(s)}: {found}",
+    )
+
+
+def _decays_as_gradient(s: Setting) -> Condition:
+    decay = f"{s.outside_decay:g}"
+    return Condition(
+        "weight decay, if any, is the gradient of a part of f",
+        True,
+        f"f stands for f + {decay}/2 ||w||^2: the error is the same (ours)"
+        if s.outside_decay
+        else "there is none outside of f",
+    )
+
+
+_has_level_sets = requirements.fact("f has bounded level sets", "bounded_level_sets")
+
+
+def _is_attracted(s: Setting) -> Condition:
+    """Whether f(x^k) has a limit that f attains: f(x^k) is bounded in all theorems."""
+    bounded, mu = s.bounded_level_sets, s.growth_constant
+    return Condition(
+        "f has bounded level sets, or is Polyak-Lojasiewicz",
+        bool(bounded or mu) or None,  # without, the iterates may be bounded yet
+        f"bounded level sets: {bounded}, mu = {mu}",
+    )
+
+
+def _has_kl(s: Setting) -> Condition:
+    q = s.kl_exponent
+    return Condition(
+        "f has the KL property with phi = M t^(1-q)",
+        None if q is None else True,
+        "q is unknown" if q is None else f"q = {q:g}",
+    )
+
+
+def _sum_diverges(s: Setting) -> Condition:
+    order = s.step_size.order
+    return Condition(
+        "sum t_k = infinity",
+        s.step_size.sum_diverges,
+        _series("t_k", order),
+    )
+
+
+def _squares_sum(s: Setting) -> Condition:
+    order = s.step_size.order * s.step_size.order
+    return Condition(
+        "sum t_k^2 < infinity",
+        s.step_size.square_summable,
+        _series("t_k^2", order),
+    )
+
+
+def _steps_vanish(s: Setting) -> Condition:
+    return Condition(
+        "t_k tends to 0",
+        s.step_size.vanishes,
+        f"t_k ~ {s.step_size.order}" if s.step_size.order.terms else "it ends at 0",
+    )
+
+
+def _products_sum(s: Setting) -> Condition:
+    order = s.step_size.order * s.radius.order
+    return Condition(
+        "sum t_k rho_k < infinity",
+        order.summable,
+        _series("t_k rho_k", order),
+    )
+
+
+def _radius_is_bounded(s: Setting) -> Condition:
+    return Condition("sup rho_k < infinity", True, f"sup rho_k = {s.radius.supremum:g}")
+
+
+def _error_below_two(s: Setting) -> Condition:
+    factor = method_classes.error_factor(s)
+    scale = 1.0 if s.method == "igd" else s.smoothness
+    product = None if factor is None or scale is None else factor * scale
+    what = "eps_k" if s.method == "igd" else "rho_k"
+    limit = "2/L" if factor in (None, 1.0) else f"2/({factor:.3g} L)"
+    return below(
+        f"limsup {what} < {'2' if s.method == 'igd' else limit}",
+        f"limsup {what}",
+        s.radius.limsup,
+        "2" if s.method == "igd" else limit,
+        over(2.0, product),
+    )
+
+
+def _relative_error(s: Setting) -> float | None:
+    """The nu in the long run: the theorem may be started at a late iterate."""
+    limit = s.radius.limsup
+    return 0.0 if limit == 0 else _times(s.smoothness, limit)
+
+
+def _times(a: float | None, b: float) -> float | None:
+    return None if a is None else a * b
+
+
+def _relative_error_below_one(s: Setting) -> Condition:
+    return below(
+        "rho_k <= nu/L with nu < 1 from some k on",
+        "limsup rho_k",
+        s.radius.limsup,
+        "1/L",
+        over(1.0, s.smoothness),
+    )
+
+
+def _steps_below_relative_limit(s: Setting) -> Condition:
+    nu, smoothness = _relative_error(s), s.smoothness
+    limit = None
+    if nu is not None and smoothness is not None:
+        limit = 2 * max(1 - nu, 0.0) / (smoothness * (1 + nu) ** 2)
+    return below(
+        "t_k <= (2 - 2 nu - delta)/(L (1 + nu)^2) for large k",
+        "limsup t_k",
+        s.step_size.limsup,
+        "(2 - 2 nu)/(L (1 + nu)^2)",
+        limit,
+    )
+
+
+def _kl_sum(s: Setting) -> Condition:
+    q = s.kl_exponent
+    products = s.step_size.order * s.radius.order
+    text = "sum t_k (sum_{i>=k} t_i eps_i)^q < infinity, condition (9)"
+    if q is None:
+        return Condition(text, None, "q is unknown")
+    if not products.summable:
+        return Condition(text, False, "the inner sum is infinite")
+    if not products.terms:
+        return Condition(text, q > 0, "the inner sum is 0 from some k on")
+    tails = products.tail().root(orders.exact(q)) if q else orders.ONE
+    order = s.step_size.order * tails
+    return Condition(text, order.summable, f"its terms ~ {order}: {order.why()}")
+
+
+def _stays_away(s: Setting) -> Condition:
+    return Condition(
+        "t_k is bounded away from 0",
+        s.step_size.order.bounded_away,
+        f"t_k ~ {s.step_size.order}",
+    )
+
+
+def _series(name: str, order: orders.Order) -> str:
+    return f"{name} ~ {order}: {order.why()}" if order.terms else f"{name} is {order}"
+
+
+def _kl_rate(s: Setting) -> str:
+    q = s.kl_exponent
+    assert q is not None
+    if q == 0:
+        return "it stops after finitely many steps"
+    if q <= 0.5:
+        return "linear convergence of iterates, gradients and values"
+    rates = khanh.kl_rates(q)
+    return (
+        f"rates: iterates O(k^-{rates.iterates:.4g}), gradients "
+        f"O(k^-{rates.gradients:.4g}), values O(k^-{rates.gap:.4g})"
+    )
+
+
+_GRADIENTS_VANISH = Conclusion("lim ||grad f(x^k)|| = 0", frozenset({3}))
+_VALUES_CONVERGE = Conclusion(
+    "f(x^k) converges to its value at a stationary point",
+    frozenset({4}),
+    (_is_attracted,),
+)
+
+THEOREMS: Sequence[Theorem] = (
+    Theorem(
+        "Khanh et al., Theorem 3.2",
+        "SAM on convex functions, a constant radius is allowed",
+        (
+            requirements.is_sam,
+            requirements.is_deterministic,
+            requirements.is_plain,
+            requirements.decays_inside,
+            requirements.is_convex,
+            requirements.is_smooth,
+            requirements.is_bounded_below,
+            _sum_diverges,
+            _squares_sum,
+            _radius_is_bounded,
+        ),
+        (
+            Conclusion("liminf ||grad f(x^k)|| = 0", frozenset({1})),
+            Conclusion(
+                "accumulation points are minimizers, f(x^k) -> min f",
+                frozenset({2, 4}),
+                (_has_level_sets,),
+            ),
+            Conclusion(
+                "the iterates converge to the minimizer",
+                frozenset({5}),
+                (requirements.is_strongly_convex,),
+            ),
+        ),
+    ),
+    Theorem(
+        "Khanh et al., Theorem 3.3 and Corollary 3.5",
+        "SAM and other methods with an absolute error, diminishing steps",
+        (
+            _has_absolute_error,
+            requirements.is_deterministic,
+            requirements.is_plain,
+            _decays_as_gradient,
+            requirements.is_smooth,
+            requirements.is_bounded_below,
+            _sum_diverges,
+            _steps_vanish,
+            _products_sum,
+            _error_below_two,
+        ),
+        (
+            _GRADIENTS_VANISH,
+            _VALUES_CONVERGE,
+            Conclusion(
+                "the iterates converge, if they have an accumulation point and stay "
+                "above its value",
+                needs=(_has_kl, _kl_sum),
+            ),
+            Conclusion(
+                "the iterates converge to the minimizer (ours)",
+                frozenset({5}),
+                (requirements.is_strongly_convex,),
+            ),
+        ),
+    ),
+    Theorem(
+        "Khanh et al., Theorems 4.1 and 4.2",
+        "USAM and extragradient, constant steps and radii are allowed",
+        (
+            _is_unnormalized,
+            requirements.is_deterministic,
+            requirements.is_plain,
+            requirements.decays_inside,
+            requirements.is_smooth,
+            requirements.is_bounded_below,
+            _sum_diverges,
+            _relative_error_below_one,
+            _steps_below_relative_limit,
+        ),
+        (
+            _GRADIENTS_VANISH,
+            _VALUES_CONVERGE,
+            Conclusion(
+                "the iterates converge, if they have an accumulation point",
+                needs=(_has_kl,),
+            ),
+            Conclusion(
+                "they have one, so that the iterates converge",
+                frozenset({5}),
+                (_has_kl, _is_attracted),
+            ),
+            Conclusion(_kl_rate, needs=(_has_kl, _stays_away)),
+        ),
+    ),
+)

@@ -1,0 +1,243 @@
+"""Families that go to zero for ever, and one that does so outside the squares."""
+
+import dataclasses
+import math
+from fractions import Fraction
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sam_jax import schedules
+from sam_jax.theory import orders
+from sam_jax.theory.families.base import Family, check_nonnegative, check_positive
+from sam_jax.theory.step_sizes import unified
+
+
+class _Vanishing(Family):
+    """A family that tends to zero, though it never is."""
+
+    @property
+    def limsup(self) -> float:
+        """0."""
+        return 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Power(_Vanishing):
+    """c / n^p, where n = ceil(k / steps) counts steps, or epochs.
+
+    Attributes:
+        scale: c > 0.
+        exponent: p > 0.
+        steps: for which n stays the same.
+
+    Example:
+        >>> Power(0.1, 1).square_summable, Power(0.1, 0.5).square_summable
+        (True, False)
+        >>> Power(0.1, 0.5001).summable_with(Power(1.0, 0.001))
+        False
+    """
+
+    scale: float
+    exponent: float
+    steps: int = 1
+
+    def __post_init__(self) -> None:
+        check_positive("scale", self.scale)
+        check_positive("exponent", self.exponent)
+
+    @property
+    def order(self) -> orders.Order:
+        """k^-p: an epoch of s steps multiplies it by at most s^p."""
+        return orders.power_order(self.exponent)
+
+    @property
+    def supremum(self) -> float:
+        """The first value."""
+        return self.scale
+
+    def schedule(self) -> optax.Schedule:
+        """`sam_jax.schedules.power_decay`."""
+        return schedules.power_decay(self.scale, self.exponent, self.steps)
+
+    def __str__(self) -> str:
+        power = "" if self.exponent == 1 else f"^{self.exponent:g}"
+        return f"{self.scale:g}/{_counter(self.steps)}{power}"
+
+
+@dataclasses.dataclass(frozen=True)
+class PowerLog(_Vanishing):
+    """c / (m^p (log m)^q), m = floor(n / period) + 2, n = ceil(k / steps).
+
+    With p = q = 1 and period 5 this is "Diminish 3" of Khanh et al. 2024.
+
+    Attributes:
+        scale: c > 0.
+        exponent: p > 0.
+        log_exponent: q >= 0.
+        steps: for which n stays the same.
+        period: number of n for which m stays the same.
+
+    Example:
+        >>> PowerLog(0.1).sum_diverges, PowerLog(0.1, log_exponent=2).sum_diverges
+        (True, False)
+    """
+
+    scale: float
+    exponent: float = 1.0
+    log_exponent: float = 1.0
+    steps: int = 1
+    period: int = 5
+
+    def __post_init__(self) -> None:
+        check_positive("scale", self.scale)
+        check_positive("exponent", self.exponent)
+        check_nonnegative("log_exponent", self.log_exponent)
+
+    @property
+    def order(self) -> orders.Order:
+        """k^-p (log k)^-q."""
+        return orders.power_order(self.exponent, self.log_exponent)
+
+    @property
+    def supremum(self) -> float:
+        """The first value; m is 2 unless the period is 1."""
+        m = 1 // self.period + 2
+        return self.scale / (m**self.exponent * math.log(m) ** self.log_exponent)
+
+    def schedule(self) -> optax.Schedule:
+        """Of the formula; for p = q = 1 it is `sam_jax.schedules.log_decay`."""
+
+        def values(count: jax.typing.ArrayLike) -> jax.Array:
+            n = jnp.asarray(count) // self.steps + 1
+            m = (n // self.period + 2).astype(float)
+            return self.scale / (m**self.exponent * jnp.log(m) ** self.log_exponent)
+
+        return values
+
+    def __str__(self) -> str:
+        p = "" if self.exponent == 1 else f"^{self.exponent:g}"
+        q = "" if self.log_exponent == 1 else f"^{self.log_exponent:g}"
+        m = f"m = floor({_counter(self.steps)}/{self.period}) + 2"
+        return f"{self.scale:g}/(m{p} (log m){q}), {m}"
+
+
+@dataclasses.dataclass(frozen=True)
+class PerfectSquares(Family):
+    """C where k is a perfect square, C / k^p elsewhere (Khanh et al. 2024, Remark G.2).
+
+    A radius that does not tend to zero and yet is summable with 1/k.
+
+    Attributes:
+        scale: C > 0.
+        exponent: p > 0.
+
+    Example:
+        >>> radius = PerfectSquares(0.1, 0.5)
+        >>> radius.vanishes, radius.summable_with(Power(1.0, 1))
+        (False, True)
+        >>> radius.summable_with(Power(1.0, 0.5))  # on the squares it is 1/j
+        False
+    """
+
+    scale: float
+    exponent: float
+
+    def __post_init__(self) -> None:
+        check_positive("scale", self.scale)
+        check_positive("exponent", self.exponent)
+
+    @property
+    def order(self) -> orders.Order:
+        """k^-p everywhere, and 1 on the squares."""
+        everywhere = orders.Term(orders.exact(self.exponent))
+        squares = orders.Term(Fraction(0), spacing=2)
+        return orders.Order(frozenset([everywhere, squares]))
+
+    @property
+    def supremum(self) -> float:
+        """C."""
+        return self.scale
+
+    @property
+    def limsup(self) -> float:
+        """C."""
+        return self.scale
+
+    def schedule(self) -> optax.Schedule:
+        """`sam_jax.schedules.perfect_squares`."""
+        return schedules.perfect_squares(self.scale, self.exponent)
+
+    def __str__(self) -> str:
+        c = f"{self.scale:g}"
+        return f"{c} on perfect squares, else {c}/k^{self.exponent:g}"
+
+
+@dataclasses.dataclass(frozen=True)
+class PLStep(_Vanishing):
+    """min((2t+1)/((t+1)^2 mu), limit), t from 0 (Oikonomou and Loizou 2025, Thm 3.5).
+
+    Attributes:
+        pl: mu > 0.
+        limit: > 0.
+    """
+
+    pl: float
+    limit: float
+
+    def __post_init__(self) -> None:
+        check_positive("pl", self.pl)
+        check_positive("limit", self.limit)
+
+    @property
+    def order(self) -> orders.Order:
+        """1/k."""
+        return orders.power_order(1)
+
+    @property
+    def supremum(self) -> float:
+        """The first value."""
+        return min(1 / self.pl, self.limit)
+
+    def schedule(self) -> optax.Schedule:
+        """`sam_jax.theory.step_sizes.unified.decreasing`."""
+        return unified.decreasing(self.pl, unified.Rule(1.0, self.limit)).gamma
+
+    def __str__(self) -> str:
+        return f"min((2t+1)/({self.pl:g} (t+1)^2), {self.limit:g})"
+
+
+@dataclasses.dataclass(frozen=True)
+class PLRadius(_Vanishing):
+    """min(1/(2t+1), limit), t from 0 (Oikonomou and Loizou 2025, Theorem 3.5).
+
+    Attributes:
+        limit: > 0.
+    """
+
+    limit: float
+
+    def __post_init__(self) -> None:
+        check_positive("limit", self.limit)
+
+    @property
+    def order(self) -> orders.Order:
+        """1/k."""
+        return orders.power_order(1)
+
+    @property
+    def supremum(self) -> float:
+        """The first value."""
+        return min(1.0, self.limit)
+
+    def schedule(self) -> optax.Schedule:
+        """`sam_jax.theory.step_sizes.unified.decreasing`."""
+        return unified.decreasing(1.0, unified.Rule(self.limit, 1.0)).rho
+
+    def __str__(self) -> str:
+        return f"min(1/(2t+1), {self.limit:g})"
+
+
+def _counter(steps: int) -> str:
+    return "k" if steps == 1 else f"ceil(k/{steps})"

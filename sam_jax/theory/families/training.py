@@ -1,0 +1,280 @@
+"""The schedules of training: laid out for a number of steps, or in cycles."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import optax
+
+from sam_jax import schedules
+from sam_jax.theory import orders
+from sam_jax.theory.families.base import (
+    Family,
+    check_nonnegative,
+    check_positive,
+    level,
+)
+
+
+class _Levelling(Family):
+    """A family that ends at a level, its limsup, after a given number of steps."""
+
+    @property
+    def order(self) -> orders.Order:
+        """That of its end."""
+        return level(self.limsup)
+
+    @property
+    def depends_on_horizon(self) -> bool:
+        """It does."""
+        return True
+
+
+@dataclasses.dataclass(frozen=True)
+class _Fall(_Levelling):
+    peak: float
+    horizon: int
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_levels(self.peak, self.final, self.horizon)
+
+    @property
+    def supremum(self) -> float:
+        """The peak."""
+        return self.peak
+
+    @property
+    def limsup(self) -> float:
+        """The last value."""
+        return self.final
+
+    def _text(self, shape: str) -> str:
+        return f"{shape} from {self.peak:g} to {self.final:g} in {self.horizon} steps"
+
+
+@dataclasses.dataclass(frozen=True)
+class Cosine(_Fall):
+    """Half a cosine from the peak down to ``final`` after ``horizon`` steps.
+
+    Attributes:
+        peak: first value, > 0.
+        horizon: steps.
+        final: last value, in [0, peak].
+
+    Example:
+        >>> Cosine(0.1, 1000).vanishes, Cosine(0.1, 1000).sum_diverges
+        (True, False)
+    """
+
+    def schedule(self) -> optax.Schedule:
+        """Optax's cosine."""
+        return optax.cosine_decay_schedule(
+            self.peak, self.horizon, alpha=self.final / self.peak
+        )
+
+    def __str__(self) -> str:
+        return self._text("cosine")
+
+
+@dataclasses.dataclass(frozen=True)
+class Linear(_Fall):
+    """A straight line from the peak down to ``final`` after ``horizon`` steps.
+
+    Attributes:
+        peak: first value, > 0.
+        horizon: steps.
+        final: last value, in [0, peak].
+    """
+
+    def schedule(self) -> optax.Schedule:
+        """Optax's linear schedule."""
+        return optax.linear_schedule(self.peak, self.final, self.horizon)
+
+    def __str__(self) -> str:
+        return self._text("linear")
+
+
+@dataclasses.dataclass(frozen=True)
+class StepDecay(_Levelling):
+    """The peak, multiplied by a factor at each of finitely many boundaries.
+
+    In the end it is a constant, which does not tend to zero.
+
+    Attributes:
+        peak: first value, > 0.
+        boundaries: steps, increasing.
+        factor: >= 0.
+
+    Example:
+        >>> schedule = StepDecay(0.1, (60, 120), 0.1)
+        >>> schedule.vanishes, round(schedule.limsup, 9)
+        (False, 0.001)
+    """
+
+    peak: float
+    boundaries: tuple[int, ...]
+    factor: float
+
+    def __post_init__(self) -> None:
+        check_positive("peak", self.peak)
+        check_nonnegative("factor", self.factor)
+
+    @property
+    def limsup(self) -> float:
+        """The value after the last boundary."""
+        return self.peak * self.factor ** len(self.boundaries)
+
+    @property
+    def supremum(self) -> float:
+        """The largest of all levels."""
+        return max(self.peak, self.limsup)
+
+    def schedule(self) -> optax.Schedule:
+        """Optax's piecewise constant schedule."""
+        return optax.piecewise_constant_schedule(
+            self.peak, dict.fromkeys(self.boundaries, self.factor)
+        )
+
+    def __str__(self) -> str:
+        drops = f"{len(self.boundaries)} drops"
+        return f"step decay from {self.peak:g} to {self.limsup:g} in {drops}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Following(_Levelling):
+    """A radius that follows a step size down to ``final`` after ``horizon`` steps.
+
+    Attributes:
+        step_size: to follow; it falls.
+        peak: where the step size is largest, > 0.
+        horizon: steps.
+        final: where it is smallest, in [0, peak].
+    """
+
+    step_size: Family
+    peak: float
+    horizon: int
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_levels(self.peak, self.final, self.horizon)
+
+    @property
+    def supremum(self) -> float:
+        """The peak."""
+        return self.peak
+
+    @property
+    def limsup(self) -> float:
+        """The last value."""
+        return self.final
+
+    def schedule(self) -> optax.Schedule:
+        """`sam_jax.schedules.tied_to`."""
+        rate = self.step_size.schedule()
+        return schedules.tied_to(
+            rate,
+            self.final,
+            self.peak,
+            lr_min=float(rate(self.horizon)),  # pyright: ignore[reportArgumentType]
+            lr_max=self.step_size.supremum,
+        )
+
+    def __str__(self) -> str:
+        return f"from {self.peak:g} to {self.final:g} with the step size"
+
+
+@dataclasses.dataclass(frozen=True)
+class CosineRestarts(Family):
+    """A cosine from the peak to 0 that starts again after each period.
+
+    Attributes:
+        peak: > 0.
+        period: steps of a cycle.
+
+    Example:
+        >>> restarts = CosineRestarts(0.1, 100)
+        >>> restarts.vanishes, restarts.sum_diverges, restarts.limsup
+        (False, True, 0.1)
+    """
+
+    peak: float
+    period: int
+
+    def __post_init__(self) -> None:
+        check_positive("peak", self.peak)
+        check_positive("period", self.period)
+
+    @property
+    def order(self) -> orders.Order:
+        """1: the last step of a cycle comes before the zero."""
+        return orders.ONE
+
+    @property
+    def supremum(self) -> float:
+        """The peak."""
+        return self.peak
+
+    @property
+    def limsup(self) -> float:
+        """The peak."""
+        return self.peak
+
+    def schedule(self) -> optax.Schedule:
+        """Optax's cosine of the place in the cycle."""
+        cycle = optax.cosine_decay_schedule(self.peak, self.period)
+        return lambda count: cycle(jnp.asarray(count) % self.period)
+
+    def __str__(self) -> str:
+        return f"cosine from {self.peak:g}, restarted every {self.period} steps"
+
+
+@dataclasses.dataclass(frozen=True)
+class WarmUp(Family):
+    """A linear rise from 0 to the first value of another family, then that one.
+
+    Finitely many steps change none of the sums.
+
+    Attributes:
+        steps: of the rise.
+        then: what follows, counted from the end of the rise.
+    """
+
+    steps: int
+    then: Family
+
+    @property
+    def order(self) -> orders.Order:
+        """That of what follows."""
+        return self.then.order
+
+    @property
+    def supremum(self) -> float:
+        """That of what follows."""
+        return self.then.supremum
+
+    @property
+    def limsup(self) -> float:
+        """That of what follows."""
+        return self.then.limsup
+
+    @property
+    def depends_on_horizon(self) -> bool:
+        """As what follows."""
+        return self.then.depends_on_horizon
+
+    def schedule(self) -> optax.Schedule:
+        """Optax's linear schedule, joined to what follows."""
+        then = self.then.schedule()
+        rise = optax.linear_schedule(0.0, float(then(0)), self.steps)  # pyright: ignore[reportArgumentType]
+        return optax.join_schedules([rise, then], [self.steps])
+
+    def __str__(self) -> str:
+        return f"{self.then}, after {self.steps} steps of warm-up"
+
+
+def _check_levels(peak: float, final: float, horizon: int) -> None:
+    check_positive("peak", peak)
+    check_positive("horizon", horizon)
+    if not 0 <= final <= peak:
+        raise ValueError(f"final must be in [0, peak], got {final!r} for {peak!r}")
