@@ -71,7 +71,7 @@ def run(quick: bool) -> claims.Outcome:
     for cycle in cycles:
         pictures.bound(panels[1], None, cycle, "")
     panels[1].set_xlim(-20, 600)
-    pictures.legends(panels[:1], loc="lower left")
+    pictures.legends(panels[1:], loc="center right")
     seen, limits, floor = np.array(gaps), np.array(bounds), np.array(floors)
     ends = seen[:, :, -1]
     return claims.Outcome(
