@@ -1,7 +1,7 @@
 """Si and Yun 2023, in the form with explicit constants of `step_sizes.si_yun`."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sam_jax.theory.conditions import requirements
@@ -38,82 +38,63 @@ def _variance_is_bounded(s: Setting) -> Condition:
 
 
 def _strongly_convex_floor(s: Setting) -> str:
-    floor = si_yun.strongly_convex_bound(
-        s.step_size.supremum,
-        1,
-        smoothness=_known(s.smoothness),
-        strong_convexity=_known(s.growth_constant),
-        rho=s.radius.supremum,
-        gap=0.0,
+    floor = _floor(
+        s,
+        si_yun.strongly_convex_bound,
+        smoothness=s.smoothness,
+        strong_convexity=s.growth_constant,
     )
     return (
-        f"f(x_T) - f* comes linearly below {_number(floor)}, which is O(eta^2 rho^2); "
+        f"f(x_T) - f* comes linearly below {floor}, which is O(eta^2 rho^2); "
         "with eta ~ log T/T the rate is 1/T^2"
     )
 
 
 def _convex_floor(s: Setting) -> str:
-    floor = si_yun.convex_bound(
-        s.step_size.supremum,
-        1,
-        smoothness=_known(s.smoothness),
-        rho=s.radius.supremum,
-        gap=0.0,
-    )
-    return f"the mean of ||grad f||^2 is at most O(1/T) + {_number(floor)}"
+    floor = _floor(s, si_yun.convex_bound, smoothness=s.smoothness)
+    return f"the mean of ||grad f||^2 is at most O(1/T) + {floor}"
 
 
 def _nonconvex_floor(s: Setting) -> str:
-    floor = si_yun.nonconvex_bound(
-        s.step_size.supremum,
-        1,
-        smoothness=_known(s.smoothness),
-        rho=s.radius.supremum,
-        gap=0.0,
-    )
+    floor = _floor(s, si_yun.nonconvex_bound, smoothness=s.smoothness)
     return (
-        f"the mean of ||grad f||^2 is at most O(1/T) + {_number(floor)}, (L rho)^2: a "
+        f"the mean of ||grad f||^2 is at most O(1/T) + {floor}, (L rho)^2: a "
         "floor that no step size removes"
     )
 
 
 def _stochastic_gap_floor(s: Setting) -> str:
-    floor = si_yun.stochastic_strongly_convex_bound(
-        s.step_size.supremum,
-        1,
-        smoothness=_known(s.largest_smoothness),
-        strong_convexity=_known(s.growth_constant),
-        rho=s.radius.supremum,
-        gap=0.0,
-        variance=_known(s.seen_variance),
+    floor = _floor(
+        s,
+        si_yun.stochastic_strongly_convex_bound,
+        smoothness=s.largest_smoothness,
+        strong_convexity=s.growth_constant,
+        variance=s.seen_variance,
     )
     return (
-        f"E f(x_T) - f* comes linearly below {_number(floor)}; a part of order rho^2 "
+        f"E f(x_T) - f* comes linearly below {floor}; a part of order rho^2 "
         "stays for every step size"
     )
 
 
 def _stochastic_mean_floor(s: Setting) -> str:
-    floor = si_yun.stochastic_bound(
-        s.step_size.supremum,
-        1,
-        smoothness=_known(s.largest_smoothness),
-        rho=s.radius.supremum,
-        gap=0.0,
-        variance=_known(s.seen_variance),
+    floor = _floor(
+        s,
+        si_yun.stochastic_bound,
+        smoothness=s.largest_smoothness,
+        variance=s.seen_variance,
     )
     return (
-        f"the mean of E||grad f||^2 is at most O(1/T) + {_number(floor)}; a part of "
+        f"the mean of E||grad f||^2 is at most O(1/T) + {floor}; a part of "
         "order rho^2 stays for every step size"
     )
 
 
-def _known(value: float | None) -> float:
-    return math.nan if value is None else value
-
-
-def _number(value: Any) -> str:
-    return f"{float(value):.4g}"
+def _floor(s: Setting, bound: Callable[..., Any], **constants: float | None) -> str:
+    """What is left of a bound where the start is forgotten."""
+    known = {name: math.nan if x is None else x for name, x in constants.items()}
+    floor = bound(s.step_size.supremum, 1, rho=s.radius.supremum, gap=0.0, **known)
+    return f"{float(floor):.4g}"
 
 
 THEOREMS: Sequence[Theorem] = (

@@ -139,6 +139,19 @@ def _unified_mean_floor(s: Setting) -> str:
     return f"min E||grad f||^2 is at most O(1/T) + {floor:.4g}{grows}"
 
 
+_OF_VANISHING_GAP = (
+    Conclusion(
+        "so the gradients and the values converge (ours)",
+        frozenset({3, 4}),
+        (requirements.is_deterministic,),
+    ),
+    Conclusion(
+        "so the iterates converge to the minimizer (ours)",
+        frozenset({5}),
+        (requirements.is_deterministic, requirements.is_strongly_convex),
+    ),
+)
+
 THEOREMS: Sequence[Theorem] = (
     Theorem(
         "Oikonomou and Loizou, Theorem 3.2",
@@ -171,16 +184,7 @@ THEOREMS: Sequence[Theorem] = (
         ),
         (
             Conclusion("E f(x_t) - f* -> 0 at a linear rate"),
-            Conclusion(
-                "so the gradients and the values converge (ours)",
-                frozenset({3, 4}),
-                (requirements.is_deterministic,),
-            ),
-            Conclusion(
-                "so the iterates converge to the minimizer (ours)",
-                frozenset({5}),
-                (requirements.is_deterministic, requirements.is_strongly_convex),
-            ),
+            *_OF_VANISHING_GAP,
         ),
     ),
     Theorem(
@@ -198,16 +202,7 @@ THEOREMS: Sequence[Theorem] = (
         ),
         (
             Conclusion("E f(x_t) - f* = O(1/t)"),
-            Conclusion(
-                "so the gradients and the values converge (ours)",
-                frozenset({3, 4}),
-                (requirements.is_deterministic,),
-            ),
-            Conclusion(
-                "so the iterates converge to the minimizer (ours)",
-                frozenset({5}),
-                (requirements.is_deterministic, requirements.is_strongly_convex),
-            ),
+            *_OF_VANISHING_GAP,
         ),
     ),
     Theorem(
