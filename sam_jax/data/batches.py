@@ -11,6 +11,7 @@ from sam_jax import errors
 from sam_jax.data import randomness, splits
 
 Batch: TypeAlias = dict[str, np.ndarray]
+Draw: TypeAlias = tuple[np.ndarray, np.ndarray]  # indices [B], weights [B]
 
 
 class Source(Protocol):
@@ -32,16 +33,24 @@ class Source(Protocol):
         ...
 
     def batches(
-        self, *, batch_size: int, seed: int, start_step: int = 0
+        self,
+        *,
+        batch_size: int,
+        seed: int,
+        start_step: int = 0,
+        rows: np.ndarray | None = None,
     ) -> Iterator[Batch]:
         """Endless shuffled batches from number ``start_step`` on.
 
         Batch n is a function of ``seed`` and n alone, so that a run that was stopped
-        continues with the batches it would have seen.
+        continues with the batches it would have seen, on any number of processes. Of
+        each only ``rows`` are read, all for None.
         """
         ...
 
-    def eval_batches(self, batch_size: int) -> Iterator[Batch]:
+    def eval_batches(
+        self, batch_size: int, rows: np.ndarray | None = None
+    ) -> Iterator[Batch]:
         """Every example once, in order; the last batch is padded, mask False there."""
         ...
 
@@ -91,7 +100,12 @@ class ArraySource:
         return self.num_examples // batch_size
 
     def batches(
-        self, *, batch_size: int, seed: int, start_step: int = 0
+        self,
+        *,
+        batch_size: int,
+        seed: int,
+        start_step: int = 0,
+        rows: np.ndarray | None = None,
     ) -> Iterator[Batch]:
         """Endless shuffled batches from number ``start_step`` on.
 
@@ -101,6 +115,8 @@ class ArraySource:
             batch_size: number of examples in a batch.
             seed: of the permutations, not negative.
             start_step: number of the first batch, counted from 0 over all epochs.
+            rows: which examples of each batch to gather, by their places in it; None
+                for all. A process asks for those of its own devices.
 
         Returns:
             Iterator of batches without ``mask``.
@@ -110,25 +126,33 @@ class ArraySource:
         """
         # Not itself a generator, so that a wrong batch size is reported at once.
         steps = self.steps_per_epoch(batch_size)
-        return self._batches(batch_size, steps, seed, start_step)
+        draws = self._draws(batch_size, steps, seed, start_step)
+        return (
+            self._gather(indices) | {"weight": weights}
+            for indices, weights in (_at(draw, rows) for draw in draws)
+        )
 
-    def _batches(
+    def _draws(
         self, batch_size: int, steps: int, seed: int, start_step: int
-    ) -> Iterator[Batch]:
+    ) -> Iterator[Draw]:
+        """Which examples are in each batch, [B], and their weights, float32 [B]."""
         epoch, step = divmod(start_step, steps)
         while True:
             generator = randomness.generator(seed, randomness.Stream.BATCHES, epoch)
             order = generator.permutation(self.num_examples)
             for first in range(step * batch_size, steps * batch_size, batch_size):
-                batch = self._gather(order[first : first + batch_size])
-                yield batch | {"weight": np.ones(batch_size, np.float32)}
+                chosen = order[first : first + batch_size]
+                yield chosen, np.ones(batch_size, np.float32)
             epoch, step = epoch + 1, 0
 
-    def eval_batches(self, batch_size: int) -> Iterator[Batch]:
+    def eval_batches(
+        self, batch_size: int, rows: np.ndarray | None = None
+    ) -> Iterator[Batch]:
         """Every example once, in order.
 
         Args:
             batch_size: number of examples in a batch; may exceed the split's.
+            rows: which examples of each batch to gather; see `batches`.
 
         Returns:
             Iterator of batches of one size, with ``mask`` bool [B]: False marks the
@@ -141,14 +165,15 @@ class ArraySource:
             raise errors.UserError(
                 f"batch_size={batch_size} is out of range: pass at least 1"
             )
-        return self._eval_batches(batch_size)
+        rows = np.arange(batch_size) if rows is None else rows
+        return self._eval_batches(batch_size, rows)
 
-    def _eval_batches(self, batch_size: int) -> Iterator[Batch]:
+    def _eval_batches(self, batch_size: int, rows: np.ndarray) -> Iterator[Batch]:
         for first in range(0, self.num_examples, batch_size):
-            last = min(first + batch_size, self.num_examples)
-            batch = self._gather(np.arange(first, last))
-            batch["mask"] = np.ones(last - first, bool)
-            missing = batch_size - (last - first)
+            # Rows ascend, so that those beyond the last example are at the end.
+            there = first + rows[first + rows < self.num_examples]
+            batch = self._gather(there) | {"mask": np.ones(len(there), bool)}
+            missing = len(rows) - len(there)
             yield {key: _pad(value, missing) for key, value in batch.items()}
 
     def _gather(self, indices: np.ndarray) -> Batch:
@@ -184,15 +209,22 @@ class SampledSource(ArraySource):
 
     probabilities: np.ndarray
 
-    def _batches(
+    def _draws(
         self, batch_size: int, steps: int, seed: int, start_step: int
-    ) -> Iterator[Batch]:
+    ) -> Iterator[Draw]:
         del steps
         weights = (1 / (self.num_examples * self.probabilities)).astype(np.float32)
         for step in itertools.count(start_step):
             generator = randomness.generator(seed, randomness.Stream.BATCHES, step)
-            rows = generator.choice(self.num_examples, batch_size, p=self.probabilities)
-            yield self._gather(rows) | {"weight": weights[rows]}
+            drawn = generator.choice(
+                self.num_examples, batch_size, p=self.probabilities
+            )
+            yield drawn, weights[drawn]
+
+
+def _at(draw: Draw, rows: np.ndarray | None) -> Draw:
+    indices, weights = draw
+    return draw if rows is None else (indices[rows], weights[rows])
 
 
 def _pad(array: np.ndarray, missing: int) -> np.ndarray:

@@ -44,10 +44,11 @@ class Run(NamedTuple):
 
     def abstract_state(self) -> Any:
         """Shapes, dtypes and shardings of the state; nothing is computed."""
-        whole = sharding.replicated(self.mesh)
+        shapes = jax.eval_shape(self.init, self.seed)
         return jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole),
-            jax.eval_shape(self.init, self.seed),
+            lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+            shapes,
+            sharding.of_state(shapes, self.mesh),
         )
 
 
@@ -71,7 +72,7 @@ def build(config: config_lib.Config) -> Run:
     """
     # ── Devices and data.
     config_lib.check(config)
-    mesh = sharding.make_mesh(config.mesh.data)
+    mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
     sharding.check_batch_size(config.batch_size, mesh)
     dataset = data.load(
         config.data.name,
@@ -108,24 +109,27 @@ def build(config: config_lib.Config) -> Run:
     )
     chain = optimizer.make_optimizer(config, steps_per_epoch)
 
-    # ── Compiled functions. The state is replicated; the batch says how it is split.
+    # ── Compiled functions. The batch says how it is split.
     def init(seed: jax.Array) -> state.TrainState:
         images = jnp.zeros((1, *dataset.image_shape))
         return state.init_state(seed, images, model, chain, config.ema_decay)
 
     whole = sharding.replicated(mesh)
+    places = sharding.of_state(
+        jax.eval_shape(init, jax.ShapeDtypeStruct((), jnp.uint32)), mesh
+    )
     return Run(
         config=config,
         mesh=mesh,
         dataset=dataset,
         optimizer=chain,
-        init=jax.jit(init, out_shardings=whole),
+        init=jax.jit(init, out_shardings=places),
         train_step=jax.jit(
             step.make_train_step(
                 config, model, chain, augment, dataset.train.num_examples
             ),
             donate_argnums=0,
-            out_shardings=whole,
+            out_shardings=(places, whole),
         ),
         eval_step=jax.jit(step.make_eval_step(model, normalize), out_shardings=whole),
         steps_per_epoch=steps_per_epoch,

@@ -123,13 +123,30 @@ def default_config() -> Config:
     config.schedule.boundaries = (60, 120, 160)  # step: epochs, counted with warm-up
     config.schedule.factor = 0.2  # step: multiplies at each boundary
 
+    # Examples that share one perturbation (m of m-sharpness): each group of so many
+    # perturbs with its own gradient, the directions are averaged. None: the batch.
+    config.method_group_size = config_dict.placeholder(int)
+    # What BatchNorm normalizes by in training: "group", the examples that pass through
+    # the network together, or "batch", all groups.
+    config.batch_norm = "group"
+    # At most batch_size / accumulation_steps examples pass through the network at once;
+    # both gradients are means over the parts.
+    config.accumulation_steps = 1
+    config.remat = False  # keep less of the forward pass, compute it again instead
+    # Updates that the device does by itself before the host is asked again; pays on
+    # GPUs and TPUs, not on CPUs.
+    config.steps_per_dispatch = 1
+
     config.eval_batch_size = 500
     config.eval_every_epochs = 1
     config.log_every_steps = 50
     config.checkpoint_every_epochs = 1
 
     config.mesh = config_dict.ConfigDict()
-    config.mesh.data = -1  # devices over which a batch is split; -1: all there are
+    # A grid of data x fsdp devices. Batches are split over all of them, parameters and
+    # state over the fsdp devices of a row; data = -1 takes all there are.
+    config.mesh.data = -1
+    config.mesh.fsdp = 1
 
     config.wandb = config_dict.ConfigDict()
     config.wandb.mode = "disabled"  # or "offline", "online"
@@ -143,6 +160,8 @@ def default_config() -> Config:
 FREE_SETTINGS = (
     "wandb",
     "mesh",
+    "remat",
+    "steps_per_dispatch",
     "log_every_steps",
     "checkpoint_every_epochs",
     "eval_batch_size",
@@ -227,6 +246,16 @@ def check(config: Config) -> None:
     _require(config, "eval_batch_size", "an integer >= 1", lambda v: v >= 1)
     _require(config, "eval_every_epochs", "an integer >= 1", lambda v: v >= 1)
     _require(config, "checkpoint_every_epochs", "an integer >= 1", lambda v: v >= 1)
+    _require(config, "accumulation_steps", "an integer >= 1", lambda v: v >= 1)
+    _require(config, "steps_per_dispatch", "an integer >= 1", lambda v: v >= 1)
+    _require(config, "mesh.fsdp", "an integer >= 1", lambda v: v >= 1)
+    _require(
+        config,
+        "method_group_size",
+        "None or an integer >= 1",
+        lambda v: v is None or v >= 1,
+    )
+    _require_one_of(config, "batch_norm", ("group", "batch"))
     _require(config, "log_every_steps", "an integer >= 1", lambda v: v >= 1)
     _require(config, "seed", "an integer in [0, 2**32)", lambda v: 0 <= v < 2**32)
     _require(config, "label_smoothing", "a number in [0, 1)", lambda v: 0 <= v < 1)

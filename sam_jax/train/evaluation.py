@@ -31,6 +31,7 @@ def evaluate(run: Run, train_state: state.TrainState) -> Scores:
     # Rounded up to a multiple of the devices; what pads the last batch is masked.
     devices = run.mesh.size
     batch_size = -(-run.config.eval_batch_size // devices) * devices
+    rows = sharding.local_rows(batch_size, run.mesh)
     scores = {}
     for split in ("validation", "test"):
         source = getattr(run.dataset, split)
@@ -39,7 +40,7 @@ def evaluate(run: Run, train_state: state.TrainState) -> Scores:
         sums = jax.device_get(
             [
                 run.eval_step(params, model_state, sharding.put_batch(batch, run.mesh))
-                for batch in source.eval_batches(batch_size)
+                for batch in source.eval_batches(batch_size, rows)
             ]
         )
         totals = {

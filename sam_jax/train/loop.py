@@ -118,7 +118,10 @@ def _train(
     config = run.config
     start = int(train_state.step)
     batches = run.dataset.train.batches(
-        batch_size=config.batch_size, seed=config.seed, start_step=start
+        batch_size=config.batch_size,
+        seed=config.seed,
+        start_step=start,
+        rows=sharding.local_rows(config.batch_size, run.mesh),
     )
     recent = window.Window(
         start,

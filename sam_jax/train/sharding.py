@@ -1,5 +1,16 @@
-"""Devices of a run and how arrays lie on them."""
+"""Devices of a run and how arrays lie on them.
 
+The mesh is a grid of ``data`` times ``fsdp`` devices, both set by the configuration.
+A batch is split over all of them, first axis first. Parameters and state lie whole on
+every device, or, where ``fsdp`` is above 1, each array is cut along its largest axis
+over the devices of a row ("fully sharded data parallel").
+
+Devices that share one perturbation (see `sam_jax.train.groups`) are neighbours in that
+order. So that a group may be part of a row or several rows, each of the two axes is
+written as two: groups, and members of a group.
+"""
+
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,33 +19,69 @@ import numpy as np
 
 from sam_jax import errors
 
-DATA_AXIS = "data"
+DATA_AXES = ("data", "data_members")
+FSDP_AXES = ("fsdp", "fsdp_members")
+AXES = DATA_AXES + FSDP_AXES
+GROUP_AXES = ("data", "fsdp")  # devices that differ here are in different groups
+
+# Elements; smaller arrays are replicated: gathering them costs more than it saves.
+SMALLEST_SHARDED = 4096
 
 
-def make_mesh(num_devices: int) -> jax.sharding.Mesh:
-    """A line of devices over which batches are split.
+def make_mesh(
+    data: int, fsdp: int = 1, members: int | None = None
+) -> jax.sharding.Mesh:
+    """The grid of devices over which batches and parameters are split.
 
     Args:
-        num_devices: how many of this machine's devices; -1 for all.
+        data: rows of the grid; -1 for as many as there are devices.
+        fsdp: devices in a row; parameters are split over them.
+        members: neighbouring devices that share a perturbation; None for all.
 
     Returns:
-        A mesh with the axis ``data``.
+        A mesh of ``data * fsdp`` devices with the axes `AXES`.
 
     Raises:
-        UserError: if there are not so many.
+        UserError: if there are not so many devices, ``fsdp`` does not divide them, some
+            would be left out although other processes hold them, or a group fits
+            neither into a row nor into whole rows.
     """
-    available = jax.devices()
-    count = len(available) if num_devices == -1 else num_devices
-    if not 1 <= count <= len(available):
+    devices = jax.devices()
+    count = len(devices)
+    divisors = [n for n in range(1, count + 1) if count % n == 0]
+    if not 1 <= fsdp <= count or (data == -1 and fsdp not in divisors):
         raise errors.UserError(
-            f"config.mesh.data must be -1 or in [1, {len(available)}], the number of "
-            f"devices, got {num_devices}"
+            f"config.mesh.fsdp={fsdp} does not divide the {count} devices: take one of "
+            f"{', '.join(map(str, divisors))}"
         )
+    rows = count // fsdp if data == -1 else data
+    if not 1 <= rows <= count // fsdp:
+        raise errors.UserError(
+            f"config.mesh.data must be -1 or in [1, {count // fsdp}], the number of "
+            + ("devices" if fsdp == 1 else f"rows of {fsdp} devices")
+            + f", got {data}"
+        )
+    used = rows * fsdp
+    if jax.process_count() > 1 and used != count:
+        raise errors.UserError(
+            f"config.mesh.data={data} times config.mesh.fsdp={fsdp} leaves "
+            f"{count - used} of {count} devices out, and a process could have none: "
+            "take --config.mesh.data=-1"
+        )
+    members = used if members is None else members
+    if members % fsdp and fsdp % members:
+        raise errors.UserError(
+            f"a group of {members} devices fits neither into a row of {fsdp} "
+            f"(config.mesh.fsdp) nor into whole rows: take another "
+            "config.method_group_size, or --config.mesh.fsdp="
+            f"{math.gcd(members, fsdp)}"
+        )
+    in_rows, in_row = max(1, members // fsdp), min(members, fsdp)
     return jax.make_mesh(
-        (count,),
-        (DATA_AXIS,),
-        axis_types=(jax.sharding.AxisType.Auto,),
-        devices=available[:count],
+        (rows // in_rows, in_rows, fsdp // in_row, in_row),
+        AXES,
+        axis_types=(jax.sharding.AxisType.Auto,) * 4,
+        devices=devices[:used],
     )
 
 
@@ -53,14 +100,86 @@ def check_batch_size(batch_size: int, mesh: jax.sharding.Mesh) -> None:
         )
 
 
+# ── Where arrays lie ─────────────────────────────────────────────────────────────────
+
+
 def replicated(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
     """The whole array on every device."""
     return jax.NamedSharding(mesh, jax.P())
 
 
+def split(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
+    """The first axis cut over all devices, as batches are."""
+    return jax.NamedSharding(mesh, jax.P(AXES))
+
+
+def of_state(tree: Any, mesh: jax.sharding.Mesh) -> Any:
+    """Where the arrays of a state lie: cut over ``fsdp``, or whole.
+
+    Args:
+        tree: arrays, or their shapes and dtypes.
+        mesh: of the run.
+
+    Returns:
+        The same tree of shardings. An array of at least `SMALLEST_SHARDED` elements is
+        cut along its largest axis that divides by the devices of a row, the last one of
+        several; others are whole on every device.
+    """
+    parts = math.prod(mesh.shape[axis] for axis in FSDP_AXES)
+
+    def place(leaf: Any) -> jax.sharding.NamedSharding:
+        shape = leaf.shape
+        axes = [i for i, n in enumerate(shape) if n % parts == 0]
+        if parts == 1 or math.prod(shape) < SMALLEST_SHARDED or not axes:
+            return replicated(mesh)
+        largest = max(axes, key=lambda i: (shape[i], i))
+        spec = [FSDP_AXES if i == largest else None for i in range(len(shape))]
+        return jax.NamedSharding(mesh, jax.P(*spec))
+
+    return jax.tree.map(place, tree)
+
+
+# ── Batches ──────────────────────────────────────────────────────────────────────────
+
+
+def local_rows(batch_size: int, mesh: jax.sharding.Mesh) -> np.ndarray:
+    """The rows of a batch that lie on devices of this process, ascending.
+
+    Args:
+        batch_size: examples in the whole batch, a multiple of the devices.
+        mesh: of the run.
+
+    Returns:
+        Int [rows]; all of them if there is one process.
+    """
+    places = split(mesh).addressable_devices_indices_map((batch_size,))
+    return np.unique([np.arange(batch_size)[index] for index in places.values()])
+
+
 def put_batch(
     batch: Mapping[str, np.ndarray], mesh: jax.sharding.Mesh
 ) -> dict[str, Any]:
-    """Moves a batch to the devices, split along its first axis."""
-    split = jax.NamedSharding(mesh, jax.P(DATA_AXIS))
-    return {name: jax.device_put(x, split) for name, x in batch.items()}
+    """Moves a batch to the devices, split along its first axis.
+
+    Args:
+        batch: the rows that lie on devices of this process, see `local_rows`.
+        mesh: of the run.
+
+    Returns:
+        Arrays of the whole batch; each process holds its own devices' part.
+    """
+    sharding = split(mesh)
+
+    def put(local: np.ndarray) -> jax.Array:
+        if sharding.is_fully_addressable:
+            return jax.device_put(local, sharding)
+        batch_size = len(local) * mesh.size // len(mesh.local_devices)
+        rows = local_rows(batch_size, mesh)
+
+        def part(index: tuple[slice, ...]) -> np.ndarray:
+            return local[np.searchsorted(rows, np.arange(batch_size)[index[0]])]
+
+        shape = (batch_size, *local.shape[1:])
+        return jax.make_array_from_callback(shape, sharding, part)
+
+    return {name: put(local) for name, local in batch.items()}
