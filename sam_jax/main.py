@@ -3,6 +3,11 @@
 Example::
 
     python -m sam_jax.main --config=configs/cifar10_sam.py:usam --config.batch_size=256
+
+On several hosts, the same command on each, and which process it is::
+
+    python -m sam_jax.main --config=configs/cifar10_sam.py --workdir=/shared/run
+        --coordinator=10.0.0.1:1234 --num_processes=2 --process_id=0
 """
 
 import logging
@@ -10,6 +15,7 @@ import os
 import pathlib
 import shlex
 import sys
+import traceback
 from collections.abc import Sequence
 
 from absl import app, flags
@@ -26,6 +32,19 @@ _COMPILATION_CACHE = flags.DEFINE_string(
     os.environ.get("JAX_COMPILATION_CACHE_DIR", "~/.cache/sam_jax/xla"),
     "Folder in which compiled programs wait for the next start; empty is off.",
 )
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "HOST:PORT of process 0, in a run of several processes."
+)
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of the run.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which this one is, from 0.")
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed",
+    False,
+    "Take these three from the cluster: Cloud TPU, SLURM, Open MPI or Kubernetes.",
+)
+_COORDINATOR_TIMEOUT = flags.DEFINE_integer(
+    "coordinator_timeout", 300, "Seconds that the processes wait for each other."
+)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -41,10 +60,11 @@ def main(argv: Sequence[str]) -> int:
     # Not before the flags are known to be good: this takes seconds.
     import jax
 
-    from sam_jax.train import loop, workdir
+    from sam_jax.train import hosts, loop, workdir
 
-    # JAX reports every kind of device that this machine does not have.
+    # JAX reports every kind of device that this machine lacks, and each connection.
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
+    logging.getLogger("jax._src.distributed").setLevel(logging.WARNING)
     command = ["python", "-m", "sam_jax.main", *sys.argv[1:]]
     try:
         if argv[1:]:
@@ -56,24 +76,47 @@ def main(argv: Sequence[str]) -> int:
         if _COMPILATION_CACHE.value:
             cache = os.path.expanduser(_COMPILATION_CACHE.value)
             jax.config.update("jax_compilation_cache_dir", cache)
-        folder = pathlib.Path(
-            _WORKDIR.value or workdir.fresh(config, pathlib.Path("runs"))
+        hosts.join(
+            _COORDINATOR.value,
+            _NUM_PROCESSES.value,
+            _PROCESS_ID.value,
+            detect=_DISTRIBUTED.value,
+            timeout=_COORDINATOR_TIMEOUT.value,
         )
+        fresh = hosts.from_first(
+            lambda: _WORKDIR.value or str(workdir.fresh(config, pathlib.Path("runs")))
+        )
+        folder = pathlib.Path(_WORKDIR.value or fresh)
         if _WORKDIR.value is None:
             command.append(f"--workdir={folder}")
-        loop.train_and_evaluate(config, folder, shlex.join(command))
-    except errors.UserError as error:
-        return _say(error, 2)
+        with hosts.patient():
+            loop.train_and_evaluate(config, folder, shlex.join(command))
+    # ── Ends that all processes of the run come to.
+    except hosts.Refused as error:
+        return hosts.leave(_say(error, 2))
     except loop.Diverged as error:
-        return _say(error, 1)
-    except OSError as error:  # such as a full disk
-        return _say(f"{error}; the same command continues from its checkpoint", 1)
+        return hosts.leave(_say(error, 1))
     except loop.Stopped as stopped:
-        print(f"{stopped}. To continue: {shlex.join(command)}")
-        return 128 + stopped.signal
+        if hosts.is_first():
+            print(f"{stopped}. To continue: {shlex.join(command)}")
+        return hosts.leave(128 + stopped.signal)
+    # ── Ends that one process may come to alone.
+    except errors.UserError as error:
+        return hosts.abandon(_say(error, 2))
+    except OSError as error:  # such as a full disk
+        return hosts.abandon(
+            _say(f"{error}; the same command continues from its checkpoint", 1)
+        )
     except KeyboardInterrupt:
-        return _say("interrupted; continue from the last checkpoint, if any", 130)
-    return 0
+        return hosts.abandon(
+            _say("interrupted; continue from the last checkpoint, if any", 130)
+        )
+    except Exception:
+        if not hosts.several():
+            raise
+        traceback.print_exc()
+        return hosts.abandon(1)
+    return hosts.leave(0)
 
 
 def _parse(argv: Sequence[str]) -> list[str]:

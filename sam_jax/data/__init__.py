@@ -5,7 +5,14 @@ Importing this package imports neither TensorFlow nor scikit-learn.
 """
 
 from sam_jax.data import augment
-from sam_jax.data.batches import ArraySource, Batch, SampledSource, Source
+from sam_jax.data.batches import (
+    ArraySource,
+    Batch,
+    Draw,
+    IndexedSource,
+    SampledSource,
+    Source,
+)
 from sam_jax.data.catalog import CATALOG, Entry, names
 from sam_jax.data.importance import Importance
 from sam_jax.data.loading import Dataset, load
@@ -17,8 +24,10 @@ __all__ = [
     "ArraySource",
     "Batch",
     "Dataset",
+    "Draw",
     "Entry",
     "Importance",
+    "IndexedSource",
     "SampledSource",
     "Source",
     "Split",

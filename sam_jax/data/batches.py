@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Iterator
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -11,7 +11,18 @@ from sam_jax import errors
 from sam_jax.data import randomness, splits
 
 Batch: TypeAlias = dict[str, np.ndarray]
-Draw: TypeAlias = tuple[np.ndarray, np.ndarray]  # indices [B], weights [B]
+
+
+class Draw(NamedTuple):
+    """Which examples are in a batch.
+
+    Attributes:
+        indices: of the examples in the source, int64 [B].
+        weights: factors of their losses, float32 [B].
+    """
+
+    indices: np.ndarray
+    weights: np.ndarray
 
 
 class Source(Protocol):
@@ -52,6 +63,27 @@ class Source(Protocol):
         self, batch_size: int, rows: np.ndarray | None = None
     ) -> Iterator[Batch]:
         """Every example once, in order; the last batch is padded, mask False there."""
+        ...
+
+
+@runtime_checkable
+class IndexedSource(Source, Protocol):
+    """A source whose examples lie in memory, so that others may gather its batches."""
+
+    @property
+    def split(self) -> splits.Split:
+        """The examples."""
+        ...
+
+    def draws(
+        self,
+        *,
+        batch_size: int,
+        seed: int,
+        start_step: int = 0,
+        rows: np.ndarray | None = None,
+    ) -> Iterator[Draw]:
+        """Which examples `batches` of the same arguments gathers."""
         ...
 
 
@@ -124,25 +156,59 @@ class ArraySource:
         Raises:
             UserError: the batch size is not between 1 and the number of examples.
         """
+        draws = self.draws(
+            batch_size=batch_size, seed=seed, start_step=start_step, rows=rows
+        )
+        return (self._gather(draw.indices) | {"weight": draw.weights} for draw in draws)
+
+    def draws(
+        self,
+        *,
+        batch_size: int,
+        seed: int,
+        start_step: int = 0,
+        rows: np.ndarray | None = None,
+    ) -> Iterator[Draw]:
+        """Which examples are in each of `batches`, and their weights.
+
+        For those who have the examples of `split` elsewhere, such as on a device.
+
+        Args:
+            batch_size: number of examples in a batch.
+            seed: of the permutations, not negative.
+            start_step: number of the first batch, counted from 0 over all epochs.
+            rows: which examples of each batch, by their places in it; None for all.
+
+        Returns:
+            Endless iterator.
+
+        Raises:
+            UserError: the batch size is not between 1 and the number of examples.
+
+        Example:
+            >>> labels = np.arange(5, dtype=np.int32)
+            >>> images = np.zeros((5, 2, 2, 1), np.uint8)
+            >>> source = ArraySource(splits.Split(images, labels, labels))
+            >>> draw = next(source.draws(batch_size=3, seed=1))
+            >>> print(draw.indices, draw.weights)
+            [3 0 2] [1. 1. 1.]
+        """
         # Not itself a generator, so that a wrong batch size is reported at once.
         steps = self.steps_per_epoch(batch_size)
         draws = self._draws(batch_size, steps, seed, start_step)
-        return (
-            self._gather(indices) | {"weight": weights}
-            for indices, weights in (_at(draw, rows) for draw in draws)
-        )
+        return draws if rows is None else (Draw(i[rows], w[rows]) for i, w in draws)
 
     def _draws(
         self, batch_size: int, steps: int, seed: int, start_step: int
     ) -> Iterator[Draw]:
-        """Which examples are in each batch, [B], and their weights, float32 [B]."""
+        """The whole draws; a source that draws in another way has its own."""
         epoch, step = divmod(start_step, steps)
         while True:
             generator = randomness.generator(seed, randomness.Stream.BATCHES, epoch)
             order = generator.permutation(self.num_examples)
             for first in range(step * batch_size, steps * batch_size, batch_size):
                 chosen = order[first : first + batch_size]
-                yield chosen, np.ones(batch_size, np.float32)
+                yield Draw(chosen, np.ones(batch_size, np.float32))
             epoch, step = epoch + 1, 0
 
     def eval_batches(
@@ -219,12 +285,7 @@ class SampledSource(ArraySource):
             drawn = generator.choice(
                 self.num_examples, batch_size, p=self.probabilities
             )
-            yield drawn, weights[drawn]
-
-
-def _at(draw: Draw, rows: np.ndarray | None) -> Draw:
-    indices, weights = draw
-    return draw if rows is None else (indices[rows], weights[rows])
+            yield Draw(drawn, weights[drawn])
 
 
 def _pad(array: np.ndarray, missing: int) -> np.ndarray:

@@ -4,6 +4,7 @@ TensorFlow runs only while a data set is prepared; what was prepared is read wit
 """
 
 import contextlib
+import fcntl
 import io
 import logging
 import os
@@ -33,7 +34,8 @@ def read(
 
     A data set that is not yet in ``data_dir`` is prepared first. TFDS then takes an
     archive from ``manual_dir`` if the file there has the name and the SHA-256 checksum
-    that TFDS has registered for the address it would fetch; it fetches the others.
+    that TFDS has registered for the address it would fetch; it fetches the others. Of
+    several processes one prepares, the others wait for it.
 
     Args:
         name: of the data set, as TFDS writes it.
@@ -56,6 +58,7 @@ def read(
             _check_features(builder, name)
             if not builder.data_path.exists():
                 _prepare(builder, name, manual_dir, download)
+                builder = _builder(name, data_dir)  # Another process may have prepared.
             _check_prepared(builder, name)
             return splits.RawDataset(
                 train=_read_split(builder, "train"),
@@ -175,7 +178,11 @@ def _prepare(builder: Any, name: str, manual_dir: str | None, download: bool) ->
         root.mkdir(parents=True, exist_ok=True)
         # A folder of its own: TFDS would take what it once extracted from an archive
         # of the same name, and MNIST's archives are named like Fashion-MNIST's.
-        with tempfile.TemporaryDirectory(dir=root, prefix="extract_") as extract_dir:
+        with (
+            _alone(root / f".{name.replace('/', '_')}.lock"),
+            tempfile.TemporaryDirectory(dir=root, prefix="extract_") as extract_dir,
+        ):
+            # Finds nothing to do if another process has prepared it meanwhile.
             builder.download_and_prepare(
                 file_format=_FORMAT,
                 download_config=tfds.download.DownloadConfig(
@@ -204,6 +211,14 @@ def _prepare(builder: Any, name: str, manual_dir: str | None, download: bool) ->
             f"cannot prepare data set {name!r} in config.data.data_dir={root}: "
             f"{_one_line(error)}; pass a folder that can be written"
         ) from error
+
+
+@contextlib.contextmanager
+def _alone(path: pathlib.Path) -> Iterator[None]:
+    """Waits until no other process, on any host that sees the file, is in here."""
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _reachable(url: str) -> bool:

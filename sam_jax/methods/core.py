@@ -18,6 +18,8 @@ SubsetGradFn = Callable[[optax.Params, jax.Array], optax.Updates]
 # weights and at the perturbed weights, and the number of updates done so far (scalar,
 # int32) for coefficients that follow a schedule.
 Combine = Callable[[optax.Updates, optax.Updates, jax.Array], optax.Updates]
+# Name of the axis of a jax.vmap over groups of examples that share a perturbation each.
+GROUP_AXIS = "sam_jax_groups"
 Mask = Any  # as in optax.masked: a tree of booleans, or a function params -> that tree
 
 
@@ -303,26 +305,51 @@ def next_due(count: jax.Array, every: int) -> jax.Array:
 
 
 def agree(tree: Any) -> Any:
-    """Makes values the same on all devices of a ``shard_map``, by their mean.
+    """Makes values the same for all groups that have a perturbation of their own.
 
     What a method keeps of gradients (an average, a mask) must not differ between
-    devices. Under ``jax.shard_map(..., check_vma=True)`` a value computed from a
-    device's own gradient says so by its type, and the devices' mean is taken; anything
-    else is left as it is. With ``check_vma=False`` nothing can be known: put `pmean`
-    before a method that keeps such values.
+    groups; their mean is taken.
+
+    - Groups on devices of a ``jax.shard_map``: with ``check_vma=True`` a value computed
+      from a device's own gradient says so by its type; anything else is left as it is.
+      With ``check_vma=False`` nothing can be known: put `pmean` before a method that
+      keeps such values.
+    - Groups along an axis of a ``jax.vmap``, if it has the name `GROUP_AXIS`.
 
     Args:
         tree: arrays of inexact dtypes.
 
     Returns:
-        The tree, the same on all devices.
+        The tree, the same for all groups.
     """
+    mapped = _is_bound(GROUP_AXIS)
 
     def mean(x: jax.Array) -> jax.Array:
+        x = _mean_over_mapped(x) if mapped else x
         axes = tuple(jax.typeof(x).manual_axis_type.varying)
         return jax.lax.pmean(x, axes) if axes else x
 
     return jax.tree.map(mean, tree)
+
+
+def _is_bound(axis: str) -> bool:
+    try:
+        jax.lax.axis_size(axis)
+    except NameError:
+        return False
+    return True
+
+
+@jax.custom_batching.custom_vmap
+def _mean_over_mapped(x: jax.Array) -> jax.Array:
+    """The mean over the axis of a ``vmap``; a ``pmean`` that a ``shard_map`` allows."""
+    return x
+
+
+@_mean_over_mapped.def_vmap
+def _(size: int, batched: list[bool], x: jax.Array) -> tuple[jax.Array, bool]:
+    del size
+    return (x.mean(0) if batched[0] else x), False
 
 
 def cond(decision: Any, used: Callable[[], Any], skipped: Callable[[], Any]) -> Any:

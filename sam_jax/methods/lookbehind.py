@@ -126,8 +126,9 @@ def lookbehind(
             further, _ = ascent.update(grads, state.ascent, params)
             return (optax.tree.add(displacement, further), travelled, base_state), None
 
-        # What was travelled, not where it led: no rounding of the weights enters.
-        start = optax.tree.zeros_like(updates)
+        # What was travelled, not where it led: no rounding of the weights enters. Not
+        # zeros_like, which would differ between devices by type as the gradients do.
+        start = jax.tree.map(lambda u: jnp.zeros(u.shape, u.dtype), updates)
         (displacement, travelled, base_state), _ = jax.lax.scan(
             inner,
             (core.vary_as(displacement, params), start, state.base),

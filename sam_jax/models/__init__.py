@@ -3,8 +3,9 @@
 A family of networks is one module of this package; it is found by being there. It has
 
 - ``MODELS``, a dict from names to factories
-  ``factory(num_classes, width, dtype, **options) -> flax.linen.Module``, where a
-  ``width`` of None means the published one, and ``options`` are keywords with defaults
+  ``factory(num_classes, width, make, **options) -> flax.linen.Module``, where a
+  ``width`` of None means the published one, ``make`` makes the layers
+  (:class:`sam_jax.models.layers.Layers`), and ``options`` are keywords with defaults
   that the user may set; and, where names carry numbers,
 - ``PATTERNS``, a dict from patterns such as ``"wrn{depth}_{widen}"`` to functions that
   take these numbers by keyword and return a factory.
@@ -24,7 +25,7 @@ import jax
 from flax import linen as nn
 
 from sam_jax import errors
-from sam_jax.models import checks
+from sam_jax.models import checks, layers
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -69,6 +70,8 @@ def build(
     num_classes: int,
     width: int | None = None,
     dtype: str = "float32",
+    remat: bool = False,
+    norm_axis: str | None = None,
     **options: Any,
 ) -> Model:
     """Builds a network by name.
@@ -80,6 +83,12 @@ def build(
             ResNet: channels before widening). None means the published width.
         dtype: what activations are computed in: ``"float32"``, ``"bfloat16"`` or
             ``"float16"``. Parameters, statistics and logits are float32 always.
+        remat: keep of each residual block only its input for the gradient and compute
+            the rest again: less memory, the forward pass twice, the same numbers. A
+            network without blocks (``mlp``) keeps what it kept.
+        norm_axis: a named axis, over which BatchNorm takes its statistics in training
+            besides the batch: with ``jax.vmap(fn, axis_name=norm_axis)`` over groups of
+            examples, those of all groups. Evaluation and ``init`` do not need it.
         **options: what this network alone has, such as ``dropout`` of wide ResNets.
 
     Returns:
@@ -98,10 +107,10 @@ def build(
         ((2, 10), {})
     """
     factory = _factory(name)
-    settings = list(inspect.signature(factory).parameters)
+    settings = set(inspect.signature(factory).parameters) - {"num_classes", "make"}
     for option in options:
         if option not in settings:
-            valid = [setting for setting in settings if setting != "num_classes"]
+            valid = [*settings, "dtype"]
             message = errors.unknown(f"option of model {name!r}", option, valid)
             raise errors.UserError(message)
     if dtype not in DTYPES:
@@ -109,7 +118,12 @@ def build(
     checks.count("num_classes", num_classes)
     if width is not None:
         checks.count("width", width)
-    return _pure(factory(num_classes, width, dtype, **options))
+    make = layers.Layers(dtype, norm_axis, remat)
+    plain = layers.Layers(dtype)
+    return _pure(
+        factory(num_classes, width, plain, **options),
+        factory(num_classes, width, make, **options),
+    )
 
 
 def _collect(table: str) -> dict[str, Any]:
@@ -132,10 +146,12 @@ def _factory(name: str) -> Callable[..., nn.Module]:
     raise errors.UserError(errors.unknown("model", name, [*models, *patterns]))
 
 
-def _pure(module: nn.Module) -> Model:
+def _pure(initial: nn.Module, module: nn.Module) -> Model:
+    """Two modules with the same parameters as ``init`` and ``apply``."""
+
     def init(key: jax.Array, images: Any) -> tuple[PyTree, PyTree]:
         # Lazy: the parameters are drawn without running the network once.
-        state = dict(module.lazy_init(key, images, train=False))
+        state = dict(initial.lazy_init(key, images, train=False))
         params = state.pop("params")
         return params, state
 

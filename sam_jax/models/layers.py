@@ -13,6 +13,7 @@ References:
     He, Zhang, Ren and Sun, Delving deep into rectifiers, 2015, arXiv:1502.01852.
 """
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -21,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from sam_jax.models import convolution
+from sam_jax.models import convolution, remat
 
 
 def scaled_normal(scale: float, mode: str) -> nn.initializers.Initializer:
@@ -54,56 +55,84 @@ def scaled_normal(scale: float, mode: str) -> nn.initializers.Initializer:
     return init
 
 
-def conv(features: int, kernel: int, stride: int = 1, *, dtype: str) -> nn.Conv:
-    """Square convolution without bias.
+@dataclasses.dataclass(frozen=True)
+class Layers:
+    """Makes the layers of a network.
 
-    Args:
-        features: output channels.
-        kernel: side of the kernel, odd.
-        stride: step in both directions.
-        dtype: what to compute in.
+    Attributes:
+        dtype: what activations are computed in.
+        norm_axis: a named axis, such as that of a ``jax.vmap`` over groups of examples,
+            over which BatchNorm takes its statistics in training besides the batch.
+        remat: whether residual blocks keep their input alone for the gradient.
 
-    Returns:
-        The layer.
+    Example:
+        >>> Layers("bfloat16").conv(64, 3).dtype
+        'bfloat16'
     """
-    return nn.Conv(
-        features,
-        (kernel, kernel),
-        strides=stride,
-        padding=kernel // 2,
-        use_bias=False,
-        kernel_init=scaled_normal(2.0, "fan_out"),
-        dtype=dtype,
-        conv_general_dilated=convolution.conv_general_dilated,
-    )
 
+    dtype: str
+    norm_axis: str | None = None
+    remat: bool = False
 
-def batch_norm(
-    *,
-    train: bool,
-    dtype: str,
-    scale_init: nn.initializers.Initializer = nn.initializers.ones,
-) -> nn.BatchNorm:
-    """BatchNorm over all but the channels, its statistics in float32.
+    def conv(self, features: int, kernel: int, stride: int = 1) -> nn.Conv:
+        """Square convolution without bias.
 
-    The running statistics keep 0.9 of themselves at a step. The variance that they
-    gather is the one that normalises the batch (divided by n, not n - 1).
+        Args:
+            features: output channels.
+            kernel: side of the kernel, odd.
+            stride: step in both directions.
 
-    Args:
-        train: normalise by the batch and move the running statistics.
-        dtype: what to compute the output in.
-        scale_init: initial scale.
+        Returns:
+            The layer.
+        """
+        return nn.Conv(
+            features,
+            (kernel, kernel),
+            strides=stride,
+            padding=kernel // 2,
+            use_bias=False,
+            kernel_init=scaled_normal(2.0, "fan_out"),
+            dtype=self.dtype,
+            conv_general_dilated=convolution.conv_general_dilated,
+        )
 
-    Returns:
-        The layer.
-    """
-    return nn.BatchNorm(
-        use_running_average=not train,
-        momentum=0.9,
-        epsilon=1e-5,
-        scale_init=scale_init,
-        dtype=dtype,
-    )
+    def batch_norm(
+        self,
+        *,
+        train: bool,
+        scale_init: nn.initializers.Initializer = nn.initializers.ones,
+    ) -> nn.BatchNorm:
+        """BatchNorm over all but the channels, its statistics in float32.
+
+        The running statistics keep 0.9 of themselves at a step. The variance that they
+        gather is the one that normalises the batch (divided by n, not n - 1).
+
+        Args:
+            train: normalise by the batch and move the running statistics.
+            scale_init: initial scale.
+
+        Returns:
+            The layer.
+        """
+        return nn.BatchNorm(
+            use_running_average=not train,
+            momentum=0.9,
+            epsilon=1e-5,
+            scale_init=scale_init,
+            dtype=self.dtype,
+            axis_name=self.norm_axis,
+        )
+
+    def block(self, block: type[nn.Module]) -> type[nn.Module]:
+        """A residual block as it is, or rematerialized.
+
+        Args:
+            block: a module called as ``block(x, train)``. Give it a name.
+
+        Returns:
+            The module class to make the blocks of.
+        """
+        return remat.lifted(block) if self.remat else block
 
 
 def stages(

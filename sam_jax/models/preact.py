@@ -22,27 +22,27 @@ class PreActBlock(nn.Module):
     Attributes:
         features: output channels.
         stride: of the first convolution.
-        dtype: what to compute in.
+        make: of the layers.
         dropout: rate of dropping before the second convolution.
     """
 
     features: int
     stride: int
-    dtype: str
+    make: layers.Layers
     dropout: float
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Features ``[batch, height, width, channels]`` to features."""
         shortcut = x
-        x = nn.relu(layers.batch_norm(train=train, dtype=self.dtype)(x))
+        x = nn.relu(self.make.batch_norm(train=train)(x))
         if self.stride != 1 or shortcut.shape[-1] != self.features:
             # The projection sees the normalised input; the identity, the raw one.
-            shortcut = layers.conv(self.features, 1, self.stride, dtype=self.dtype)(x)
-        x = layers.conv(self.features, 3, self.stride, dtype=self.dtype)(x)
-        x = nn.relu(layers.batch_norm(train=train, dtype=self.dtype)(x))
+            shortcut = self.make.conv(self.features, 1, self.stride)(x)
+        x = self.make.conv(self.features, 3, self.stride)(x)
+        x = nn.relu(self.make.batch_norm(train=train)(x))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        x = layers.conv(self.features, 3, dtype=self.dtype)(x)
+        x = self.make.conv(self.features, 3)(x)
         return x + shortcut
 
 
@@ -54,7 +54,7 @@ class PreActResNet(nn.Module):
         num_classes: number of logits.
         stem: channels of the first convolution.
         width: channels of the first stage.
-        dtype: what to compute in.
+        make: of the layers.
         dropout: rate inside the blocks.
     """
 
@@ -62,24 +62,30 @@ class PreActResNet(nn.Module):
     num_classes: int
     stem: int
     width: int
-    dtype: str
+    make: layers.Layers
     dropout: float = 0.0
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         """Images ``[batch, height, width, channels]`` to float32 logits."""
-        x = layers.conv(self.stem, 3, dtype=self.dtype)(images)
-        for features, stride in layers.stages(self.blocks, self.width):
-            x = PreActBlock(features, stride, self.dtype, self.dropout)(x, train)
-        x = nn.relu(layers.batch_norm(train=train, dtype=self.dtype)(x))
+        x = self.make.conv(self.stem, 3)(images)
+        block = self.make.block(PreActBlock)
+        shapes = layers.stages(self.blocks, self.width)
+        for n, (features, stride) in enumerate(shapes):
+            x = block(
+                *(features, stride, self.make, self.dropout), name=f"PreActBlock_{n}"
+            )(x, train)
+        x = nn.relu(self.make.batch_norm(train=train)(x))
         x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
         return layers.head(self.num_classes)(x)
 
 
-def preact_resnet18(num_classes: int, width: int | None, dtype: str) -> nn.Module:
+def preact_resnet18(
+    num_classes: int, width: int | None, make: layers.Layers
+) -> nn.Module:
     """CIFAR-style PreAct ResNet-18, 64 channels wide."""
     width = width or 64
-    return PreActResNet((2, 2, 2, 2), num_classes, width, width, dtype)
+    return PreActResNet((2, 2, 2, 2), num_classes, width, width, make)
 
 
 MODELS = {"preact_resnet18": preact_resnet18}

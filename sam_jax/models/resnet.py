@@ -56,13 +56,13 @@ class Block(nn.Module):
     Attributes:
         convolutions: first to last; BatchNorm follows each, ReLU all but the last.
         stride: of the whole block.
-        dtype: what to compute in.
+        make: of the layers.
         last_scale: initial scale of the last BatchNorm.
     """
 
     convolutions: tuple[Convolution, ...]
     stride: int
-    dtype: str
+    make: layers.Layers
     last_scale: nn.initializers.Initializer
 
     @nn.compact
@@ -71,17 +71,13 @@ class Block(nn.Module):
         *inner, last = self.convolutions
         shortcut = x
         for kernel, features, stride in inner:
-            x = layers.conv(features, kernel, stride, dtype=self.dtype)(x)
-            x = nn.relu(layers.batch_norm(train=train, dtype=self.dtype)(x))
-        x = layers.conv(last.features, last.kernel, last.stride, dtype=self.dtype)(x)
-        x = layers.batch_norm(
-            train=train, dtype=self.dtype, scale_init=self.last_scale
-        )(x)
+            x = self.make.conv(features, kernel, stride)(x)
+            x = nn.relu(self.make.batch_norm(train=train)(x))
+        x = self.make.conv(last.features, last.kernel, last.stride)(x)
+        x = self.make.batch_norm(train=train, scale_init=self.last_scale)(x)
         if self.stride != 1 or shortcut.shape[-1] != last.features:
-            shortcut = layers.conv(last.features, 1, self.stride, dtype=self.dtype)(
-                shortcut
-            )
-            shortcut = layers.batch_norm(train=train, dtype=self.dtype)(shortcut)
+            shortcut = self.make.conv(last.features, 1, self.stride)(shortcut)
+            shortcut = self.make.batch_norm(train=train)(shortcut)
         return nn.relu(x + shortcut)
 
 
@@ -89,26 +85,26 @@ class CifarStem(nn.Module):
     """3x3 convolution: keeps all pixels of a small image."""
 
     features: int
-    dtype: str
+    make: layers.Layers
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Images to features of the same height and width."""
-        x = layers.conv(self.features, 3, dtype=self.dtype)(x)
-        return nn.relu(layers.batch_norm(train=train, dtype=self.dtype)(x))
+        x = self.make.conv(self.features, 3)(x)
+        return nn.relu(self.make.batch_norm(train=train)(x))
 
 
 class ImageNetStem(nn.Module):
     """7x7 convolution of stride 2, then 3x3 max-pool of stride 2."""
 
     features: int
-    dtype: str
+    make: layers.Layers
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Images to features of a quarter of the height and width."""
-        x = layers.conv(self.features, 7, 2, dtype=self.dtype)(x)
-        x = nn.relu(layers.batch_norm(train=train, dtype=self.dtype)(x))
+        x = self.make.conv(self.features, 7, 2)(x)
+        x = nn.relu(self.make.batch_norm(train=train)(x))
         # Padded with -inf, not zeros, so that the border is exact for any input.
         return nn.pool(x, -jnp.inf, jax.lax.max, (3, 3), (2, 2), ((1, 1), (1, 1)))
 
@@ -120,7 +116,7 @@ class ResNet(nn.Module):
         blocks: number of blocks of each stage.
         num_classes: number of logits.
         width: channels of the first stage.
-        dtype: what to compute in.
+        make: of the layers.
         plan: convolutions of a block from its features and stride.
         stem: what makes ``width`` channels of the image.
         last_scale: initial scale of the last BatchNorm of each block.
@@ -129,7 +125,7 @@ class ResNet(nn.Module):
     blocks: tuple[int, ...]
     num_classes: int
     width: int
-    dtype: str
+    make: layers.Layers
     plan: BlockPlan = basic
     stem: Callable[..., nn.Module] = CifarStem
     last_scale: nn.initializers.Initializer = nn.initializers.ones
@@ -137,45 +133,53 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         """Images ``[batch, height, width, channels]`` to float32 logits."""
-        x = self.stem(self.width, self.dtype)(images, train)
-        for features, stride in layers.stages(self.blocks, self.width):
+        x = self.stem(self.width, self.make)(images, train)
+        block = self.make.block(Block)
+        shapes = layers.stages(self.blocks, self.width)
+        for n, (features, stride) in enumerate(shapes):
             convolutions = self.plan(features, stride)
-            x = Block(convolutions, stride, self.dtype, self.last_scale)(x, train)
+            x = block(
+                *(convolutions, stride, self.make, self.last_scale), name=f"Block_{n}"
+            )(x, train)
         x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
         return layers.head(self.num_classes)(x)
 
 
-def resnet18(num_classes: int, width: int | None, dtype: str) -> nn.Module:
+def resnet18(num_classes: int, width: int | None, make: layers.Layers) -> nn.Module:
     """CIFAR-style ResNet-18, 64 channels wide."""
-    return ResNet((2, 2, 2, 2), num_classes, width or 64, dtype)
+    return ResNet((2, 2, 2, 2), num_classes, width or 64, make)
 
 
-def resnet34(num_classes: int, width: int | None, dtype: str) -> nn.Module:
+def resnet34(num_classes: int, width: int | None, make: layers.Layers) -> nn.Module:
     """CIFAR-style ResNet-34, 64 channels wide."""
-    return ResNet((3, 4, 6, 3), num_classes, width or 64, dtype)
+    return ResNet((3, 4, 6, 3), num_classes, width or 64, make)
 
 
-def resnet50(num_classes: int, width: int | None, dtype: str) -> nn.Module:
+def resnet50(num_classes: int, width: int | None, make: layers.Layers) -> nn.Module:
     """CIFAR-style ResNet-50, 64 channels wide (256 after the first stage)."""
-    return ResNet((3, 4, 6, 3), num_classes, width or 64, dtype, bottleneck)
+    return ResNet((3, 4, 6, 3), num_classes, width or 64, make, bottleneck)
 
 
-def resnet50_imagenet(num_classes: int, width: int | None, dtype: str) -> nn.Module:
+def resnet50_imagenet(
+    num_classes: int, width: int | None, make: layers.Layers
+) -> nn.Module:
     """ResNet-50 for images of 224x224, as published (He et al., Table 1), v1.5."""
     return ResNet(
         (3, 4, 6, 3),
         num_classes,
         width or 64,
-        dtype,
+        make,
         plan=bottleneck,
         stem=ImageNetStem,
         last_scale=nn.initializers.zeros,
     )
 
 
-def resnet_digits(num_classes: int, width: int | None, dtype: str) -> nn.Module:
+def resnet_digits(
+    num_classes: int, width: int | None, make: layers.Layers
+) -> nn.Module:
     """Three basic blocks, 16 channels wide: for the 8x8 digits, seconds on a CPU."""
-    return ResNet((1, 1, 1), num_classes, width or 16, dtype)
+    return ResNet((1, 1, 1), num_classes, width or 16, make)
 
 
 MODELS = {

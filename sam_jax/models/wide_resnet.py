@@ -9,7 +9,7 @@ from collections.abc import Callable
 from flax import linen as nn
 
 from sam_jax import errors
-from sam_jax.models import checks, preact
+from sam_jax.models import checks, layers, preact
 
 
 def wide_resnet(depth: int, widen: int) -> Callable[..., nn.Module]:
@@ -34,12 +34,12 @@ def wide_resnet(depth: int, widen: int) -> Callable[..., nn.Module]:
         raise errors.UserError(message)
 
     def factory(
-        num_classes: int, width: int | None, dtype: str, dropout: float = 0.0
+        num_classes: int, width: int | None, make: layers.Layers, dropout: float = 0.0
     ) -> nn.Module:
         checks.rate("dropout", dropout)
         stem = width or 16
         return preact.PreActResNet(
-            (blocks,) * 3, num_classes, stem, stem * widen, dtype, dropout
+            (blocks,) * 3, num_classes, stem, stem * widen, make, dropout
         )
 
     return factory

@@ -1,5 +1,6 @@
 """From a configuration to the parts of a run."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -7,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sam_jax import data, models
+from sam_jax import data, errors, models
+from sam_jax.methods import core
 from sam_jax.train import config as config_lib
-from sam_jax.train import optimizer, sharding, state, step
+from sam_jax.train import groups, optimizer, sharding, state, step
 
 
 class Run(NamedTuple):
@@ -72,8 +74,16 @@ def build(config: config_lib.Config) -> Run:
     """
     # ── Devices and data.
     config_lib.check(config)
-    mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
-    sharding.check_batch_size(config.batch_size, mesh)
+    devices = math.prod(sharding.grid(config.mesh.data, config.mesh.fsdp))
+    sharding.check_batch_size(config.batch_size, devices)
+    layout = groups.layout(
+        config.batch_size,
+        config.method_group_size,
+        config.accumulation_steps,
+        config.batch_norm,
+        devices,
+    )
+    mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, layout.members)
     dataset = data.load(
         config.data.name,
         data_dir=config.data.data_dir,
@@ -85,6 +95,12 @@ def build(config: config_lib.Config) -> Run:
         seed=config.data.seed,
         sampling=_SAMPLING[config.data.sampling.name](config.data.sampling),
     )
+    several = config.steps_per_dispatch
+    if several > 1 and not isinstance(dataset.train, data.IndexedSource):
+        raise errors.UserError(
+            f"config.steps_per_dispatch={several} needs a training set in memory, and "
+            f"that of {dataset.name!r} is streamed: take --config.steps_per_dispatch=1"
+        )
     steps_per_epoch = dataset.train.steps_per_epoch(config.batch_size)
     augment = data.augment.make_augment(
         crop=config.data.crop,
@@ -105,6 +121,8 @@ def build(config: config_lib.Config) -> Run:
         num_classes=dataset.num_classes,
         width=config.model.width,
         dtype=config.model.dtype,
+        remat=config.remat,
+        norm_axis=core.GROUP_AXIS if layout.lockstep else None,
         **config.model.options,
     )
     chain = optimizer.make_optimizer(config, steps_per_epoch)
@@ -126,7 +144,13 @@ def build(config: config_lib.Config) -> Run:
         init=jax.jit(init, out_shardings=places),
         train_step=jax.jit(
             step.make_train_step(
-                config, model, chain, augment, dataset.train.num_examples
+                config,
+                model,
+                chain,
+                augment,
+                dataset.train.num_examples,
+                layout,
+                mesh,
             ),
             donate_argnums=0,
             out_shardings=(places, whole),

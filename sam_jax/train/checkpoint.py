@@ -1,8 +1,12 @@
 """Checkpoints of a run: the last and the best, written behind the training's back.
 
-The only module that knows Orbax. On disk, ``<workdir>/checkpoints/<step>`` holds the
-state (``state``), what the run had reached (``metrics``) and the digests of both
-(``SHA256SUMS``), because the array format itself does not notice a flipped bit.
+The only module that knows Orbax's checkpoints. On disk,
+``<workdir>/checkpoints/<step>`` holds the state (``state``), what the run had reached
+(``metrics``) and the digests of both (``SHA256SUMS``), because the array format itself
+does not notice a flipped bit.
+
+If the run has several processes, all of them make the same calls; each writes its part
+of the arrays, and process 0 the rest, once all parts are there.
 """
 
 import contextlib
@@ -20,6 +24,7 @@ import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
 from sam_jax import errors
+from sam_jax.train import hosts
 
 _DIGESTS = "SHA256SUMS"
 
@@ -50,19 +55,21 @@ class Checkpoints:
     def __init__(self, workdir: pathlib.Path):
         self.directory = pathlib.Path(workdir).absolute() / "checkpoints"
         _silence_orbax()
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            probe = self.directory / f".probe-{jax.process_index()}"
-            probe.touch()
-            probe.unlink()
-        except OSError as error:
-            raise errors.UserError(
-                f"cannot write to {self.directory} ({error.strerror}): give another "
-                "--workdir"
-            ) from error
+        with hosts.agreed():
+            try:
+                self.directory.mkdir(parents=True, exist_ok=True)
+                probe = self.directory / f".probe-{jax.process_index()}"
+                probe.touch()
+                probe.unlink()
+            except OSError as error:
+                raise errors.UserError(
+                    f"cannot write to {self.directory} ({error.strerror}): give "
+                    "another --workdir"
+                ) from error
         self._saving: int | None = None
         self._pending: ocp.AsyncResponse[bool] | None = None
-        self._checkpointer = self._open()
+        with hosts.agreed():
+            self._checkpointer = self._open()
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -137,15 +144,17 @@ class Checkpoints:
         if step is None and not found:
             return None
         step = max(found) if step is None else step
-        if step not in found:
-            raise errors.UserError(
-                f"no checkpoint of step {step} in {self.directory}: "
-                f"there are {sorted(found) or 'none'}"
-            )
-        folder = self.directory / str(step)
-        _check_undamaged(folder)
-        metadata = self._checkpointer.checkpointables_metadata(step).metadata
-        _check_compatible(folder, metadata["state"], abstract_state)
+        with hosts.agreed():
+            if step not in found:
+                raise errors.UserError(
+                    f"no checkpoint of step {step} in {self.directory}: "
+                    f"there are {sorted(found) or 'none'}"
+                )
+            folder = self.directory / str(step)
+            if hosts.is_first():  # All of it is read, which one process can do for all.
+                _check_undamaged(folder)
+            metadata = self._checkpointer.checkpointables_metadata(step).metadata
+            _check_compatible(folder, metadata["state"], abstract_state)
         expected = jax.tree.map(_abstract, abstract_state)
         restored = self._checkpointer.load_checkpointables(
             step, {"state": _without_empty(expected)}
@@ -192,7 +201,8 @@ class Checkpoints:
 
     def _write_digests(self) -> None:
         # Runs in the background just before Orbax renames the folder to its last name
-        # (or, on an object store, marks it as complete).
+        # (or, on an object store, marks it as complete); on process 0 alone, and after
+        # all processes have written.
         temporary = self.directory.glob(f"{self._saving}.*")
         folder = next(temporary, self.directory / str(self._saving))
         files = sorted(path for path in folder.glob("*/**/*") if path.is_file())
@@ -204,9 +214,11 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
-            # Orbax forgets the older checkpoints when it begins to save: look again.
             self._pending = None
-            self._checkpointer = self._open()
+            # Orbax forgets the older checkpoints when it begins to save: look again.
+            # It would wait for other processes, and these do not come here.
+            if not hosts.several():
+                self._checkpointer = self._open()
             raise errors.UserError(
                 f"could not save step {self._saving} to {self.directory} "
                 f"({_brief(error)}): the checkpoints before it are kept; make room or "

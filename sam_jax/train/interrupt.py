@@ -40,6 +40,18 @@ class Interrupt:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
+    def at(self, step: int) -> signal.Signals | None:
+        """Whether to stop after this step.
+
+        Args:
+            step: updates done; it does not matter here.
+
+        Returns:
+            The signal, or None.
+        """
+        del step
+        return self.received
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del frame
         if self.received is None:

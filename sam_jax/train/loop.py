@@ -4,7 +4,7 @@ import json
 import os
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -12,11 +12,12 @@ import jax
 from sam_jax.train import build as build_lib
 from sam_jax.train import (
     checkpoint,
+    dispatch,
+    hosts,
     interrupt,
     metrics,
     optimizer,
     report,
-    sharding,
     state,
     window,
 )
@@ -51,6 +52,9 @@ def train_and_evaluate(
 ) -> dict[str, Any]:
     """Trains as configured, or continues the run that the folder holds.
 
+    If the run has several processes (see `sam_jax.train.hosts`), all of them call this
+    with the same arguments, and the folder is one that all of them see.
+
     Args:
         config: with the keys of `default_config`.
         workdir: folder of the run; created if missing.
@@ -68,11 +72,13 @@ def train_and_evaluate(
     """
     folder = pathlib.Path(workdir)
     # ── Build. Mistakes of the configuration show before the folder is touched.
-    run = build_lib.build(config)
+    hosts.check_same(config, folder)
+    with hosts.agreed():
+        run = build_lib.build(config)
     with (
         workdir_lib.claimed(folder, config),
         checkpoint.Checkpoints(folder) as checkpoints,
-        report.Report() as out,
+        report.Report(quiet=not hosts.is_first()) as out,
     ):
         # ── Resume, or start.
         restored = checkpoints.restore(run.abstract_state())
@@ -86,21 +92,24 @@ def train_and_evaluate(
             out.message("This run is finished: nothing is left to do.")
         else:
             with (
-                metrics.open_writers(
-                    folder,
-                    json.loads(config_lib.to_json(config)),
-                    resume_step=start if restored else None,
-                    wandb_mode=config.wandb.mode,
-                    wandb_project=config.wandb.project,
-                    wandb_name=config.wandb.name,
+                hosts.on_first(
+                    lambda: metrics.open_writers(
+                        folder,
+                        json.loads(config_lib.to_json(config)),
+                        resume_step=start if restored else None,
+                        wandb_mode=config.wandb.mode,
+                        wandb_project=config.wandb.project,
+                        wandb_name=config.wandb.name,
+                    ),
+                    metrics.Writers([]),
                 ) as writers,
-                interrupt.Interrupt() as stop,
-                results_lib.pictures(folder),
+                hosts.stop_request(start) as stop,
+                hosts.on_first(lambda: results_lib.pictures(folder), None),
             ):
                 _train(run, train_state, progress, checkpoints, writers, out, stop)
 
         # ── Results.
-        results = results_lib.collect(folder, progress)
+        results = hosts.from_first(lambda: results_lib.collect(folder, progress))
         out.summary(results_lib.rows(results), results_lib.fields(results, folder))
         return results
 
@@ -112,17 +121,12 @@ def _train(
     checkpoints: checkpoint.Checkpoints,
     writers: metrics.Writers,
     out: report.Report,
-    stop: interrupt.Interrupt,
+    stop: interrupt.Interrupt | hosts.Preemption,
 ) -> None:
     """Trains to the end, or until it is asked to stop; saves on the way."""
     config = run.config
     start = int(train_state.step)
-    batches = run.dataset.train.batches(
-        batch_size=config.batch_size,
-        seed=config.seed,
-        start_step=start,
-        rows=sharding.local_rows(config.batch_size, run.mesh),
-    )
+    advance = dispatch.from_step(run, start)
     recent = window.Window(
         start,
         config.log_every_steps,
@@ -134,26 +138,31 @@ def _train(
     clock = time.monotonic()
     out.progress(start, run.total_steps, config.batch_size)
 
-    for done in range(start + 1, run.total_steps + 1):
-        # ── One step. Its metrics are read once the next one is on its way.
-        batch = sharding.put_batch(next(batches), run.mesh)
-        train_state, step_metrics = run.train_step(train_state, batch)
-        if done == start + 1:
+    done = start
+    while done < run.total_steps:
+        # ── One step, or several up to the next one that something else follows. Their
+        #    metrics are read once the next ones are on their way.
+        stations = evaluate_every, save_every, run.total_steps
+        most = min(every - done % every for every in stations)
+        train_state, step_metrics, steps = advance(train_state, most)
+        if done == start:
             jax.block_until_ready(step_metrics)
             took = report.duration(time.monotonic() - clock)
-            out.message(f"compiled and ran the first step in {took}")
+            first = "step" if steps == 1 else f"{steps} steps"
+            out.message(f"compiled and ran the first {first} in {took}")
             recent.restart_clock()
-        recent.add(step_metrics)
-        _log(recent.ready, run, checkpoints, writers, out)
+        done += steps
+        recent.add(step_metrics, steps)
+        _log(recent.ready(), run, checkpoints, writers, out)
 
         last = done == run.total_steps
         evaluates = last or done % evaluate_every == 0
-        stops = stop.received if not last else None
+        stops = stop.at(done) if not last else None
         saves = last or stops is not None or done % save_every == 0
         if not (evaluates or saves):
             continue
         # Nothing is saved before every update so far is known to be finite.
-        _log(recent.flush, run, checkpoints, writers, out)
+        _log(recent.flush(), run, checkpoints, writers, out)
 
         # ── Evaluate. Validation selects; the test is only reported.
         is_best = False
@@ -178,15 +187,16 @@ def _train(
 
 
 def _log(
-    fetch: Callable[[], window.Row | None],
+    rows: Iterator[window.Row],
     run: build_lib.Run,
     checkpoints: checkpoint.Checkpoints,
     writers: metrics.Writers,
     out: report.Report,
 ) -> None:
-    """Writes and shows the next row of training metrics, if there is one."""
+    """Writes and shows rows of training metrics."""
     try:
-        row = fetch()
+        for row in rows:
+            _log_row(row, run, writers, out)
     except window.NotFiniteError as error:
         checkpoints.wait()
         saved = checkpoints.latest_step()
@@ -198,8 +208,11 @@ def _log(
             "--config.clip_norm=1, or leave such updates out with "
             "--config.on_nonfinite=skip"
         ) from error
-    if row is None:
-        return
+
+
+def _log_row(
+    row: window.Row, run: build_lib.Run, writers: metrics.Writers, out: report.Report
+) -> None:
     values = dict(row.metrics)
     left_out = round((1 - values.pop("finite")) * row.steps)
     if left_out:

@@ -21,16 +21,25 @@ class Optimizer(NamedTuple):
     """What the step needs to update the weights.
 
     Attributes:
-        tx: gradient at the weights -> updates, with the keywords of a method.
+        method: gradient at the weights -> direction, with the keywords of a method; or
+            -> updates, for a method that takes the step by itself.
+        base: direction -> updates.
         learning_rate: the schedule, for the log.
         loss_decay: ``params -> scalar`` to add to the loss.
         eval_params: ``(state of tx, params) -> params`` to evaluate.
     """
 
-    tx: optax.GradientTransformationExtraArgs
+    method: optax.GradientTransformationExtraArgs
+    base: optax.GradientTransformation
     learning_rate: optax.Schedule
     loss_decay: Callable[[optax.Params], jax.Array]
     eval_params: Callable[[optax.OptState, optax.Params], optax.Params]
+
+    @property
+    def tx(self) -> optax.GradientTransformationExtraArgs:
+        """Both in one chain, for a gradient of the whole batch."""
+        chained = optax.chain(self.method, self.base)
+        return optax.with_extra_args_support(chained)
 
 
 def make_optimizer(config: config_lib.Config, steps_per_epoch: int) -> Optimizer:
@@ -41,8 +50,8 @@ def make_optimizer(config: config_lib.Config, steps_per_epoch: int) -> Optimizer
         steps_per_epoch: updates in an epoch.
 
     Returns:
-        The chain, its learning rate, the weight decay that belongs into the loss, and
-        which weights to evaluate.
+        Method and base, their learning rate, the weight decay that belongs into the
+        loss, and which weights to evaluate.
 
     Raises:
         UserError: if a name or a value is not allowed.
@@ -65,11 +74,11 @@ def make_optimizer(config: config_lib.Config, steps_per_epoch: int) -> Optimizer
     with_cadence = make_cadence(config.cadence, unit)
     takes = inspect.signature(method).parameters
     if "learning_rate" not in takes:
-        tx = optax.chain(with_cadence(method()), base(learning_rate))
+        parts = with_cadence(method()), base(learning_rate)
     else:
-        tx = _full_optimizer(config, method, learning_rate, base)
+        parts = _full_optimizer(config, method, learning_rate, base)
     return Optimizer(
-        _with_user_errors(tx, config.method.name),
+        *(_with_user_errors(part, config.method.name) for part in parts),
         learning_rate,
         make_weight_decay(config.weight_decay, learning_rate).of_loss,
         eval_params(config.method, config.optimizer),
@@ -141,8 +150,12 @@ def _full_optimizer(
     method: Callable[..., optax.GradientTransformation],
     learning_rate: optax.Schedule,
     base: Callable[[optax.ScalarOrSchedule], optax.GradientTransformation],
-) -> optax.GradientTransformation:
-    """A method that takes the step by itself, around the base or instead of it."""
+) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
+    """A method that takes the step by itself, around the base or instead of it.
+
+    Returns:
+        The method, and what is left for after it.
+    """
     name = config.method.name
     if config.cadence.name != ALWAYS:
         raise errors.UserError(
@@ -151,7 +164,7 @@ def _full_optimizer(
             f"config.cadence.name={ALWAYS}"
         )
     if "base" in inspect.signature(method).parameters:
-        return method(learning_rate=learning_rate, base=base)
+        return method(learning_rate=learning_rate, base=base), optax.identity()
     if config.clip_norm is not None:
         raise errors.UserError(
             f"{name} takes the step by itself and clips nothing: set "
@@ -166,9 +179,7 @@ def _full_optimizer(
         )
     own = decay.value if decay.kind == "gradient" else 0.0
     of_updates = make_weight_decay(decay, learning_rate).of_updates
-    return optax.chain(
-        method(learning_rate=learning_rate, weight_decay=own), of_updates
-    )
+    return method(learning_rate=learning_rate, weight_decay=own), of_updates
 
 
 # ── Method ───────────────────────────────────────────────────────────────────────────

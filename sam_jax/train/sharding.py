@@ -28,6 +28,44 @@ GROUP_AXES = ("data", "fsdp")  # devices that differ here are in different group
 SMALLEST_SHARDED = 4096
 
 
+def grid(data: int, fsdp: int) -> tuple[int, int]:
+    """Rows and columns of the grid of devices.
+
+    Args:
+        data: rows; -1 for as many as there are devices.
+        fsdp: devices in a row; parameters are split over them.
+
+    Returns:
+        Both, at least 1.
+
+    Raises:
+        UserError: if there are not so many devices, ``fsdp`` does not divide them, or
+            some would be left out although other processes hold them.
+    """
+    count = jax.device_count()
+    divisors = [n for n in range(1, count + 1) if count % n == 0]
+    if not 1 <= fsdp <= count or (data == -1 and fsdp not in divisors):
+        raise errors.UserError(
+            f"config.mesh.fsdp={fsdp} does not divide the {count} devices: take one of "
+            f"{', '.join(map(str, divisors))}"
+        )
+    most = count // fsdp
+    rows = most if data == -1 else data
+    if not 1 <= rows <= most:
+        what = "devices" if fsdp == 1 else f"rows of {fsdp} devices"
+        raise errors.UserError(
+            f"config.mesh.data must be -1 or in [1, {most}], the number of {what}, got "
+            f"{data}"
+        )
+    if jax.process_count() > 1 and rows * fsdp != count:
+        raise errors.UserError(
+            f"config.mesh.data={data} times config.mesh.fsdp={fsdp} leaves "
+            f"{count - rows * fsdp} of {count} devices out, and a process could have "
+            "none: take --config.mesh.data=-1"
+        )
+    return rows, fsdp
+
+
 def make_mesh(
     data: int, fsdp: int = 1, members: int | None = None
 ) -> jax.sharding.Mesh:
@@ -42,37 +80,15 @@ def make_mesh(
         A mesh of ``data * fsdp`` devices with the axes `AXES`.
 
     Raises:
-        UserError: if there are not so many devices, ``fsdp`` does not divide them, some
-            would be left out although other processes hold them, or a group fits
-            neither into a row nor into whole rows.
+        UserError: see `grid`; or if a group fits neither into a row nor into whole
+            rows.
     """
-    devices = jax.devices()
-    count = len(devices)
-    divisors = [n for n in range(1, count + 1) if count % n == 0]
-    if not 1 <= fsdp <= count or (data == -1 and fsdp not in divisors):
-        raise errors.UserError(
-            f"config.mesh.fsdp={fsdp} does not divide the {count} devices: take one of "
-            f"{', '.join(map(str, divisors))}"
-        )
-    rows = count // fsdp if data == -1 else data
-    if not 1 <= rows <= count // fsdp:
-        raise errors.UserError(
-            f"config.mesh.data must be -1 or in [1, {count // fsdp}], the number of "
-            + ("devices" if fsdp == 1 else f"rows of {fsdp} devices")
-            + f", got {data}"
-        )
-    used = rows * fsdp
-    if jax.process_count() > 1 and used != count:
-        raise errors.UserError(
-            f"config.mesh.data={data} times config.mesh.fsdp={fsdp} leaves "
-            f"{count - used} of {count} devices out, and a process could have none: "
-            "take --config.mesh.data=-1"
-        )
-    members = used if members is None else members
+    rows, fsdp = grid(data, fsdp)
+    members = rows * fsdp if members is None else members
     if members % fsdp and fsdp % members:
         raise errors.UserError(
             f"a group of {members} devices fits neither into a row of {fsdp} "
-            f"(config.mesh.fsdp) nor into whole rows: take another "
+            "(config.mesh.fsdp) nor into whole rows: take another "
             "config.method_group_size, or --config.mesh.fsdp="
             f"{math.gcd(members, fsdp)}"
         )
@@ -81,21 +97,21 @@ def make_mesh(
         (rows // in_rows, in_rows, fsdp // in_row, in_row),
         AXES,
         axis_types=(jax.sharding.AxisType.Auto,) * 4,
-        devices=devices[:used],
+        devices=jax.devices()[: rows * fsdp],
     )
 
 
-def check_batch_size(batch_size: int, mesh: jax.sharding.Mesh) -> None:
+def check_batch_size(batch_size: int, devices: int) -> None:
     """Refuses a batch that cannot be split evenly.
 
     Raises:
         UserError: with both numbers and the nearest batch sizes that work.
     """
-    if batch_size % mesh.size:
-        below = batch_size // mesh.size * mesh.size
-        nearest = f"{below} or {below + mesh.size}" if below else f"{mesh.size}"
+    if batch_size % devices:
+        below = batch_size // devices * devices
+        nearest = f"{below} or {below + devices}" if below else f"{devices}"
         raise errors.UserError(
-            f"config.batch_size={batch_size} does not divide by the {mesh.size} "
+            f"config.batch_size={batch_size} does not divide by the {devices} "
             f"devices: take {nearest}, or --config.mesh.data=1"
         )
 

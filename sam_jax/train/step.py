@@ -1,7 +1,8 @@
 """The one train step, for every method, and the evaluation step.
 
-The data's way reads from top to bottom: augment, loss and gradient at the weights,
-method and optimizer, update.
+The data's way reads from top to bottom: augment; for each group that shares a
+perturbation, loss and gradient at the weights and the method's direction; base
+optimizer, update.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,48 +15,79 @@ import optax
 from sam_jax import models
 from sam_jax.methods import core, functional_sam, numerics
 from sam_jax.train import config as config_lib
+from sam_jax.train import groups as groups_lib
 from sam_jax.train import optimizer as optimizer_lib
+from sam_jax.train.groups import Parts
 from sam_jax.train.state import TrainState
 
 # image uint8 [B,H,W,C]; label, true_label int32 [B]; weight float32 [B]
 Batch = Mapping[str, jax.Array]
 Metrics = dict[str, jax.Array]  # float32 scalars
 
-Outputs = tuple[jax.Array, jax.Array]  # logits [B, classes], decay in the loss []
-LossAndLosses = tuple[jax.Array, jax.Array]  # mean [] and that of each example [B]
-
 METHOD_STREAM = 2  # of the step's key, after those of augmentation and dropout
 
 
-class Targets(NamedTuple):
-    """What the loss compares the outputs with.
+class Examples(NamedTuple):
+    """Examples of a batch, of a group or of a chunk.
 
     Attributes:
+        images: augmented, float [B, H, W, C].
         labels: int32 [B].
         weights: factor of each example's loss, float32 [B]; ones unless some examples
             are drawn more often than others.
     """
 
+    images: jax.Array
     labels: jax.Array
     weights: jax.Array
 
 
-class Forward(NamedTuple):
-    """What a pass in training mode gives besides its loss.
+class Pass(NamedTuple):
+    """What a pass through the network and back gives as means over the examples.
 
     Attributes:
-        losses: of each example, not weighted, [B].
-        outputs: what the loss is a function of.
+        loss: what is minimized, with the decay.
+        grads: its gradient.
+        decay: of the weights, where that is in the loss.
         model_state: the new running statistics.
     """
 
-    losses: jax.Array
-    outputs: Outputs
+    loss: jax.Array
+    grads: optax.Updates
+    decay: jax.Array
     model_state: Any
 
 
-# (params, images, targets) -> (loss, Forward); targets are a pytree over the examples.
-LossFn = Callable[[optax.Params, jax.Array, Any], tuple[jax.Array, Forward]]
+class Rows(NamedTuple):
+    """What it gives of each example.
+
+    Attributes:
+        losses: not weighted, [B].
+        logits: [B, classes].
+    """
+
+    losses: jax.Array
+    logits: jax.Array
+
+
+class Passes(NamedTuple):
+    """Passes through the network in training mode, of the examples of a group.
+
+    Attributes:
+        value_and_grad: ``(params, model_state, examples, key) -> Parts``, the mean a
+            `Pass`, the rows `Rows`.
+        losses: ``(params, model_state, examples, key) -> Parts`` whose rows are the
+            losses; forward only.
+        functional: ``(params, (model_state, decay), (examples, logits), key) -> Parts``
+            whose mean are the loss, and the gradient with the loss's derivative at
+            these logits; see `sam_jax.functional_value_and_grad`.
+        chunks: in which they go through the network; subsets divide by it.
+    """
+
+    value_and_grad: Callable[..., Parts]
+    losses: Callable[..., Parts]
+    functional: Callable[..., Parts]
+    chunks: int
 
 
 def make_train_step(
@@ -64,15 +96,19 @@ def make_train_step(
     optimizer: optimizer_lib.Optimizer,
     augment: Callable[[jax.Array, jax.Array], jax.Array],
     num_examples: int,
+    groups: groups_lib.Groups = groups_lib.WHOLE,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Builds the step; jit it with the state donated.
 
     Args:
         config: of the run.
         model: the network.
-        optimizer: method and optimizer.
+        optimizer: method and base optimizer.
         augment: ``(key, uint8 images) -> float images``.
         num_examples: of the training set.
+        groups: who shares a perturbation; the whole batch by default.
+        mesh: of the run; None is a single device.
 
     Returns:
         ``(state, batch) -> (state, metrics)``. The metrics belong to the weights before
@@ -80,44 +116,49 @@ def make_train_step(
         ``true_accuracy``, ``learning_rate``, ``update_norm``, ``finite`` (1 or 0) and
         the method's diagnostics.
     """
+    passes = make_passes(config, model, optimizer.loss_decay, groups)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         # ── Randomness is a function of the seed and the step, so that a resumed run
         #    repeats it; all gradients see the same augmentation and dropout.
         key = jax.random.fold_in(jax.random.key(state.seed), state.step)
         augment_key, dropout_key = jax.random.split(key)
+        constants = {
+            "key": jax.random.fold_in(key, METHOD_STREAM),
+            "num_examples": num_examples,
+        }
         images = augment(augment_key, batch["image"])
+        examples = Examples(images, batch["label"], batch["weight"])
 
-        # ── Loss and gradient at the weights. This pass owns the running statistics.
-        def outputs_loss(outputs: Outputs, targets: Targets) -> LossAndLosses:
-            logits, decay = outputs
-            losses = cross_entropy(logits, targets.labels, config.label_smoothing)
-            return jnp.mean(targets.weights * losses) + decay, losses
-
-        def loss_fn(
-            params: optax.Params, images: jax.Array, targets: Targets
-        ) -> tuple[jax.Array, Forward]:
-            logits, model_state = model.apply(
-                params, state.model_state, images, train=True, key=dropout_key
+        # ── Of each group: loss and gradient at the weights, and the method. This pass
+        #    owns the running statistics.
+        def of_group(
+            params: optax.Params, kept: Any, examples: Examples, key: jax.Array
+        ) -> Parts:
+            model_state, method_state = kept
+            clean = passes.value_and_grad(params, model_state, examples, key)
+            direction, method_state = optimizer.method.update(
+                clean.mean.grads,
+                method_state,
+                params,
+                **method_keywords(passes, model_state, examples, key, clean),
+                **constants,
             )
-            outputs = logits, optimizer.loss_decay(params)
-            loss, losses = outputs_loss(outputs, targets)
-            return loss, Forward(losses, outputs, model_state)
+            means = clean.mean.loss, direction, clean.mean.model_state
+            return Parts(means, clean.rows.logits, method_state)
 
-        examples = images, Targets(batch["label"], batch["weight"])
-        value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
-        (loss, clean), grads = value_and_grad(state.params, *examples)
+        method_state, base_state = state.opt_state
+        whole = groups.average(of_group, mesh)(
+            state.params, (state.model_state, method_state), examples, dropout_key
+        )
+        (loss, direction, model_state), logits = whole.mean, whole.rows
 
-        # ── Method and optimizer.
-        updates, opt_state = optimizer.tx.update(
-            grads,
-            state.opt_state,
-            state.params,
-            **method_keywords(loss_fn, outputs_loss, examples, loss, clean),
-            key=jax.random.fold_in(key, METHOD_STREAM),
-            num_examples=num_examples,
+        # ── Base optimizer.
+        updates, base_state = optimizer.base.update(
+            direction, base_state, state.params, value=loss, **constants
         )
         params = optax.apply_updates(state.params, updates)
+        opt_state = (whole.same, base_state)
 
         # ── New state.
         update_norm, seen = numerics.norm(updates), core.diagnostics(opt_state)
@@ -126,18 +167,17 @@ def make_train_step(
         finite = jnp.all(jnp.isfinite(jnp.stack(judged)))
         new = state._replace(
             params=params,
-            model_state=clean.model_state,
+            model_state=model_state,
             opt_state=opt_state,
             average=moving_average(
                 state,
                 optimizer.eval_params(opt_state, params),
-                clean.model_state,
+                model_state,
                 config.ema_decay,
             ),
         )
         if config.on_nonfinite == "skip":
             new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
-        logits, _ = clean.outputs
         metrics = {
             "loss": loss,
             "accuracy": accuracy(logits, batch["label"]),
@@ -155,51 +195,156 @@ def make_train_step(
     return train_step
 
 
-def method_keywords(
-    loss_fn: LossFn,
-    outputs_loss: Callable[[Outputs, Any], LossAndLosses],
-    examples: tuple[jax.Array, Any],
-    loss: jax.Array,
-    clean: Forward,
-) -> dict[str, Any]:
-    """What a method may ask for, offered to every one; what it leaves is not computed.
+def make_passes(
+    config: config_lib.Config,
+    model: models.Model,
+    loss_decay: Callable[[optax.Params], jax.Array],
+    groups: groups_lib.Groups = groups_lib.WHOLE,
+) -> Passes:
+    """Builds the passes through the network that a method may ask for.
 
     A perturbed pass normalizes with its own batch statistics; the running ones that it
     computes are dropped.
 
     Args:
-        loss_fn: ``(params, images, targets) -> (loss, Forward)``, for the batch or a
-            part of it.
-        outputs_loss: ``(outputs, targets) -> (loss, losses)``.
-        examples: images and targets of the batch, the latter a pytree.
-        loss: at the weights.
-        clean: the rest of the pass at the weights.
+        config: of the run.
+        model: the network.
+        loss_decay: ``params -> scalar`` to add to the loss.
+        groups: how a group's examples pass through the network.
+
+    Returns:
+        Functions of a group.
+    """
+
+    def outputs_loss(
+        outputs: tuple[jax.Array, jax.Array], examples: Examples
+    ) -> tuple[jax.Array, jax.Array]:
+        logits, decay = outputs
+        losses = cross_entropy(logits, examples.labels, config.label_smoothing)
+        return jnp.mean(examples.weights * losses) + decay, losses
+
+    def forward(
+        params: optax.Params, model_state: Any, examples: Examples, key: jax.Array
+    ) -> tuple[tuple[jax.Array, jax.Array], Any]:
+        logits, model_state = model.apply(
+            params, model_state, examples.images, train=True, key=key
+        )
+        return (logits, loss_decay(params)), model_state
+
+    def loss_fn(
+        params: optax.Params, model_state: Any, examples: Examples, key: jax.Array
+    ) -> tuple[jax.Array, tuple[jax.Array, Rows, Any]]:
+        outputs, model_state = forward(params, model_state, examples, key)
+        loss, losses = outputs_loss(outputs, examples)
+        logits, decay = outputs
+        return loss, (decay, Rows(losses, logits), model_state)
+
+    def value_and_grad(
+        params: optax.Params, model_state: Any, examples: Examples, key: jax.Array
+    ) -> Parts:
+        (loss, (decay, rows, model_state)), grads = jax.value_and_grad(
+            loss_fn, has_aux=True
+        )(params, model_state, examples, key)
+        return Parts(mean=Pass(loss, grads, decay, model_state), rows=rows)
+
+    def losses(
+        params: optax.Params, model_state: Any, examples: Examples, key: jax.Array
+    ) -> Parts:
+        outputs, _ = forward(params, model_state, examples, key)
+        return Parts(rows=outputs_loss(outputs, examples)[1])
+
+    def functional(
+        params: optax.Params,
+        state: tuple[Any, jax.Array],
+        examples: tuple[Examples, jax.Array],
+        key: jax.Array,
+    ) -> Parts:
+        model_state, decay = state
+        seen, logits = examples
+        return Parts(
+            mean=functional_sam.functional_value_and_grad(
+                lambda params: forward(params, model_state, seen, key)[0],
+                lambda outputs: outputs_loss(outputs, seen)[0],
+                (logits, decay),
+            )(params)
+        )
+
+    return Passes(
+        value_and_grad=groups.gradient(value_and_grad),
+        losses=groups.gradient(losses),
+        functional=groups.gradient(functional),
+        chunks=groups.chunks,
+    )
+
+
+def method_keywords(
+    passes: Passes, model_state: Any, examples: Examples, key: jax.Array, clean: Parts
+) -> dict[str, Any]:
+    """What a method may ask for, offered to every one; what it leaves is not computed.
+
+    Args:
+        passes: through the network.
+        model_state: running statistics before the update.
+        examples: of the group that shares a perturbation.
+        key: of dropout.
+        clean: the pass at the weights.
 
     Returns:
         Keywords of an update.
     """
-    images, targets = examples
-    value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
 
-    def value_and_grad_fn(params: optax.Params) -> tuple[jax.Array, optax.Updates]:
-        (loss, _), grads = value_and_grad(params, images, targets)
-        return loss, grads
+    def value_and_grad_fn(
+        params: optax.Params, examples: Examples = examples
+    ) -> tuple[jax.Array, optax.Updates]:
+        found = passes.value_and_grad(params, model_state, examples, key).mean
+        return found.loss, found.grads
 
     return {
-        "value": loss,
+        "value": clean.mean.loss,
         "grad_fn": lambda params: value_and_grad_fn(params)[1],
-        "value_and_grad_fn": value_and_grad_fn,
-        "example_losses": clean.losses,
-        "example_losses_fn": lambda params: loss_fn(params, images, targets)[1].losses,
-        "subset_grad_fn": lambda params, rows: value_and_grad(
-            params, images[rows], jax.tree.map(lambda x: x[rows], targets)
+        "value_and_grad_fn": lambda params: value_and_grad_fn(params),
+        "example_losses": clean.rows.losses,
+        "example_losses_fn": lambda params: (
+            passes.losses(params, model_state, examples, key).rows
+        ),
+        "subset_grad_fn": lambda params, rows: value_and_grad_fn(
+            params, subset(examples, rows, passes.chunks)
         )[1],
-        "functional_value_and_grad_fn": functional_sam.functional_value_and_grad(
-            lambda params: loss_fn(params, images, targets)[1].outputs,
-            lambda outputs: outputs_loss(outputs, targets)[0],
-            clean.outputs,
+        "functional_value_and_grad_fn": lambda params: (
+            passes.functional(
+                params,
+                (model_state, clean.mean.decay),
+                (examples, clean.rows.logits),
+                key,
+            ).mean
         ),
     }
+
+
+def subset(examples: Examples, rows: jax.Array, chunks: int) -> Examples:
+    """Some of the examples, filled up to a multiple of the chunks.
+
+    Args:
+        examples: of a group.
+        rows: which; int [R].
+        chunks: that their number must divide by.
+
+    Returns:
+        At least R examples. Those that fill up have the weight zero, and the others are
+        scaled so that the mean over all is the mean over R.
+
+    Example:
+        >>> three = Examples(*[jnp.arange(3.0)] * 2, jnp.ones(3))
+        >>> found = subset(three, jnp.array([2]), chunks=2)
+        >>> print(found.images, found.weights)
+        [2. 2.] [2. 0.]
+    """
+    missing = -len(rows) % chunks
+    filled = jnp.concatenate([rows, jnp.broadcast_to(rows[:1], (missing,))])
+    taken = jax.tree.map(lambda x: x[filled], examples)
+    scale = len(filled) / len(rows)
+    counts = jnp.arange(len(filled)) < len(rows)
+    return taken._replace(weights=jnp.where(counts, scale * taken.weights, 0))
 
 
 def make_eval_step(

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from sam_jax import errors
 from sam_jax.train import config as config_lib
+from sam_jax.train import hosts
 
 CONFIG_FILE = "config.json"
 _LOCK_FILE = ".lock"
@@ -38,6 +39,9 @@ def fresh(config: config_lib.Config, root: pathlib.Path) -> pathlib.Path:
 def claimed(workdir: pathlib.Path, config: config_lib.Config) -> Iterator[None]:
     """Makes the folder this run's, or checks that it is, and locks it meanwhile.
 
+    If the run has several processes, process 0 does that, and the others check that
+    they see the same folder.
+
     Args:
         workdir: created if it does not exist.
         config: of the run; written on the first use, compared on later ones.
@@ -47,8 +51,16 @@ def claimed(workdir: pathlib.Path, config: config_lib.Config) -> Iterator[None]:
 
     Raises:
         UserError: if the folder cannot be written, is something else's, belongs to a
-            run with another configuration, or is in use by another process.
+            run with another configuration, is in use by another run, or is not shared
+            by all processes of this one.
     """
+    with hosts.on_first(lambda: _locked(workdir, config), None):
+        hosts.check_shared(workdir)
+        yield
+
+
+@contextlib.contextmanager
+def _locked(workdir: pathlib.Path, config: config_lib.Config) -> Iterator[None]:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         files = {path.name for path in workdir.iterdir()}

@@ -53,6 +53,24 @@ def test_batches_do_not_depend_on_where_iteration_started(size, seed, step):
         )
 
 
+@pytest.mark.parametrize("rows", [None, np.array([1, 2, 7])])
+@pytest.mark.parametrize("sampled", [False, True])
+def test_draws_say_which_examples_the_batches_have(sampled, rows):
+    source = numbered(20)
+    if sampled:
+        probabilities = np.arange(1, 21) / 210
+        source = data.SampledSource(source.split, probabilities)
+    assert isinstance(source, data.IndexedSource)
+    arguments = {"batch_size": 8, "seed": 3, "start_step": 1, "rows": rows}
+    pairs = zip(source.draws(**arguments), source.batches(**arguments), strict=False)
+    for draw, batch in itertools.islice(pairs, 5):
+        np.testing.assert_array_equal(draw.indices, batch["true_label"])
+        np.testing.assert_array_equal(draw.weights, batch["weight"])
+        assert draw.weights.dtype == np.float32
+        assert len(draw.indices) == (8 if rows is None else 3)
+    assert sampled == (len(np.unique(draw.weights)) > 1)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 60), st.integers(1, 80))
 def test_evaluation_covers_every_example_once_in_order(num_examples, batch_size):

@@ -1,7 +1,10 @@
 import contextlib
+import fcntl
 import os
+import shutil
 import subprocess
 import sys
+from concurrent import futures
 
 import numpy as np
 import pytest
@@ -115,6 +118,29 @@ def test_preparing_is_silent_and_leaves_the_environment(
     data.load("fashion_mnist", manual_dir=manual_dir, data_dir=str(tmp_path / "data"))
     assert capfd.readouterr() == ("", "")
     assert dict(os.environ) == before
+
+
+def test_of_two_processes_one_prepares_and_the_other_waits(published, tmp_path):
+    manual_dir, _, _ = published("mnist")
+    prepared = data.load("mnist", manual_dir=manual_dir, data_dir=str(tmp_path / "one"))
+    data_dir = tmp_path / "two"
+    data_dir.mkdir()
+    with (
+        (data_dir / ".mnist.lock").open("w") as lock,
+        futures.ThreadPoolExecutor(1) as pool,
+    ):
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as the process that prepares
+        loading = pool.submit(
+            data.load, "mnist", manual_dir=manual_dir, data_dir=str(data_dir)
+        )
+        with pytest.raises(TimeoutError):
+            loading.result(timeout=2)
+        shutil.move(tmp_path / "one" / "mnist", data_dir)
+        made = (data_dir / "mnist").stat().st_mtime_ns
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        found = loading.result()
+    assert (data_dir / "mnist").stat().st_mtime_ns == made
+    np.testing.assert_array_equal(found.train.split.images, prepared.train.split.images)
 
 
 @pytest.mark.parametrize(

@@ -326,11 +326,11 @@ def test_a_new_file_is_a_new_family(tmp_path, monkeypatch):
         "    def __call__(self, images, train):\n"
         "        bias = self.param('bias', nn.initializers.ones, [self.num_classes])\n"
         "        return jnp.tile(bias, [len(images), 1])\n"
-        "def constant(num_classes, width, dtype, times=1):\n"
+        "def constant(num_classes, width, make, times=1):\n"
         "    return Constant(num_classes * times)\n"
         "MODELS = {'constant': constant}\n"
         "PATTERNS = {'constant{n}x': lambda n:\n"
-        "    lambda num_classes, width, dtype: Constant(num_classes * n)}\n"
+        "    lambda num_classes, width, make: Constant(num_classes * n)}\n"
     )
     monkeypatch.setattr(models, "__path__", [*models.__path__, str(tmp_path)])
     assert "constant" in models.names()

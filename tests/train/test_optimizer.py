@@ -126,10 +126,12 @@ def test_decoupled_decay_is_that_of_adamw(chain, schedule):
         }
     )
     adamw = optax.adamw(opt.learning_rate, weight_decay=0.3)
-    reference = opt._replace(tx=optax.with_extra_args_support(adamw))
+    reference = opt._replace(base=optax.with_extra_args_support(adamw))
     assert_close(run(opt, 5), run(reference, 5))
     without = opt._replace(
-        tx=optax.with_extra_args_support(optax.adamw(opt.learning_rate, weight_decay=0))
+        base=optax.with_extra_args_support(
+            optax.adamw(opt.learning_rate, weight_decay=0)
+        )
     )
     assert norm(jax.tree.map(jnp.subtract, run(opt, 5), run(without, 5))) > 0.01
 
@@ -198,7 +200,7 @@ def test_every_optimizer_makes_a_finite_step_by_its_name(chain, name):
 def test_settings_of_an_optimizer_arrive(chain):
     plain = {"optimizer.name": "adamw", "optimizer.adamw.b1": 0.5}
     reference = chain()._replace(
-        tx=optax.with_extra_args_support(
+        base=optax.with_extra_args_support(
             optax.adamw(LEARNING_RATE, b1=0.5, weight_decay=0.0)
         )
     )

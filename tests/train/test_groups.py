@@ -1,0 +1,419 @@
+"""m-sharpness: a function of m, whatever devices the groups lie on."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sam_jax import errors, methods, models
+from sam_jax.methods import core
+from sam_jax.train import groups as groups_lib
+from sam_jax.train import optimizer, sharding, state, step
+
+SHAPE, BATCH = (4, 4, 1), 64
+PLACES = {"replicated": (8, 1), "fsdp 2": (4, 2), "fsdp 8": (1, 8)}
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def compiled_quickly():
+    """What is compared is arithmetic, of some hundred programs."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(autouse=True)
+def small_arrays_are_cut(monkeypatch):
+    monkeypatch.setattr(sharding, "SMALLEST_SHARDED", 16)
+
+
+def batch(number):
+    """Random images whose label is their brightest row."""
+    image = np.random.default_rng(number).integers(0, 255, (BATCH, *SHAPE))
+    label = image.sum((2, 3)).argmax(-1).astype(np.int32)
+    weight = np.ones(BATCH, np.float32)
+    return {
+        "image": image.astype(np.uint8),
+        "label": label,
+        "true_label": label,
+        "weight": weight,
+    }
+
+
+def smooth(norm=True, dropout=0.0):
+    """Two dense layers with BatchNorm between; without ReLU, whose kinks blow up."""
+
+    def init(key, images):
+        first, last = jax.random.split(key)
+        params = {
+            "first": jax.random.normal(first, (images[0].size, 16)) / 4,
+            "scale": jnp.ones(16),
+            "last": jax.random.normal(last, (16, 10)) / 4,
+        }
+        return params, {"mean": jnp.zeros(16), "var": jnp.ones(16)}
+
+    def apply(params, model_state, images, *, train, key=None):
+        x = images.reshape(len(images), -1) @ params["first"]
+        if norm:
+            used = {"mean": x.mean(0), "var": x.var(0)}
+            x = (x - used["mean"]) / jnp.sqrt(used["var"] + 1e-3)
+            model_state = jax.tree.map(
+                lambda old, new: 0.9 * old + 0.1 * new, model_state, used
+            )
+        x = jnp.tanh(x * params["scale"])
+        if dropout:
+            x = x * jax.random.bernoulli(key, 1 - dropout, x.shape)
+        return x @ params["last"], model_state
+
+    return models.Model(init, apply)
+
+
+class Run:
+    """A step on a grid of devices and its state."""
+
+    def __init__(self, config, model, data=1, fsdp=1):
+        layout = groups_lib.layout(
+            BATCH,
+            config.method_group_size,
+            config.accumulation_steps,
+            config.batch_norm,
+            data * fsdp,
+        )
+        self.mesh = sharding.make_mesh(data, fsdp, layout.members)
+        opt = optimizer.make_optimizer(config, steps_per_epoch=4)
+
+        def init(seed):
+            return state.init_state(seed, jnp.zeros((1, *SHAPE)), model, opt, 0.0)
+
+        places = sharding.of_state(jax.eval_shape(init, jnp.uint32(0)), self.mesh)
+        made = step.make_train_step(
+            config,
+            model,
+            opt,
+            lambda key, images: images / 255.0,
+            num_examples=1000,
+            groups=layout,
+            mesh=self.mesh,
+        )
+        self.step = jax.jit(
+            made,
+            donate_argnums=0,
+            out_shardings=(places, sharding.replicated(self.mesh)),
+        )
+        self.state = jax.jit(init, out_shardings=places)(jnp.uint32(0))
+
+    def after(self, steps):
+        """Weights, statistics and the metrics of the last step."""
+        for number in range(steps):
+            placed = sharding.put_batch(batch(number), self.mesh)
+            self.state, metrics = self.step(self.state, placed)
+        assert self.step._cache_size() == 1
+        return jax.device_get((self.state.params, self.state.model_state, metrics))
+
+
+@pytest.fixture
+def run(tiny):
+    """``run("sam", m, data, fsdp, **settings)``."""
+
+    def make(method="sam", m=None, data=1, fsdp=1, model=None, **settings):
+        plain = {
+            "method_group_size": m,
+            "batch_size": BATCH,
+            "schedule.name": "constant",
+            "learning_rate": 0.2,
+            "weight_decay.value": 0.01,
+        }
+        return Run(tiny(method, **(plain | settings)), model or smooth(), data, fsdp)
+
+    return make
+
+
+def assert_close(a, b, tolerance=1e-10):
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance),
+        a,
+        b,
+    )
+
+
+# ── One device and eight ─────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("m", [None, BATCH // 8, 16], ids=["batch", "batch/8", "16"])
+@pytest.mark.parametrize("method", ["sam", "vasso", "friendly_sam", "gsam", "looksam"])
+def test_the_numbers_do_not_depend_on_the_devices(run, method, m):
+    params, statistics, metrics = run(method, m).after(10)
+    for data, fsdp in PLACES.values():
+        placed = run(method, m, data, fsdp)
+        cut = not placed.state.params["first"].sharding.is_fully_replicated
+        assert cut == (fsdp > 1)
+        assert len(placed.state.params["first"].sharding.device_set) == 8
+        params8, statistics8, metrics8 = placed.after(10)
+        assert_close(params8, params)
+        assert_close(statistics8, statistics)
+        assert_close(metrics8, metrics, 1e-5)  # float32
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_every_method_in_groups_of_one_and_of_several_devices(run, name):
+    """Two groups on each of two, or one for each two of eight, cut over four."""
+    several, shared = run(name, 16, 2, 1).after(3), run(name, 16, 2, 4).after(3)
+    assert_close(several[:2], shared[:2])
+
+
+def test_dropout_is_of_the_group_and_not_of_the_device(run):
+    model = smooth(dropout=0.5)
+    [one, eight, whole] = (
+        run("sam", m, devices, model=model).after(3)[0]
+        for m, devices in ((8, 1), (8, 8), (None, 1))
+    )
+    assert_close(eight, one)
+    assert not np.allclose(one["first"], whole["first"], rtol=1e-3)
+
+
+# ── Against the formulas ─────────────────────────────────────────────────────────────
+
+
+def mean(trees):
+    return jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *trees)
+
+
+def along(a, x, *others):
+    """``a x + b y + ...``"""
+    total = jax.tree.map(lambda leaf: a * leaf, x)
+    if others:
+        total = jax.tree.map(jnp.add, total, along(*others))
+    return total
+
+
+def dot(a, b):
+    return sum(
+        jnp.vdot(x, y) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True)
+    )
+
+
+def unit(a):
+    return along(1 / jnp.sqrt(dot(a, a)), a)
+
+
+RHO = 0.3
+
+
+def sam(g, gradient, kept, t):
+    return gradient(along(RHO, unit(g))), kept
+
+
+def vasso(g, gradient, kept, t, theta=0.4):
+    e = g if t == 0 else along(1 - theta, kept, theta, g)
+    return gradient(along(RHO, unit(e))), e
+
+
+def friendly_sam(g, gradient, kept, t, lam=0.7):
+    u = g if t == 0 else along(1, g, -1, kept)
+    m = g if t == 0 else along(lam, kept, 1 - lam, g)
+    return gradient(along(RHO, unit(u))), m
+
+
+def gsam(g, gradient, kept, t, alpha=0.5):
+    above = gradient(along(RHO, unit(g)))
+    across = along(1, g, -dot(g, unit(above)), unit(above))
+    return along(1, above, -alpha, across), kept
+
+
+def looksam(g, gradient, kept, t, k=3, alpha=0.7):
+    if t % k == 0:
+        above = gradient(along(RHO, unit(g)))
+        return above, along(1, above, -dot(above, unit(g)), unit(g))
+    length = alpha * jnp.sqrt(dot(g, g) / dot(kept, kept))
+    return along(1, g, length, kept), kept
+
+
+BY_HAND = {
+    sam: {},
+    vasso: {"method.theta": 0.4},
+    friendly_sam: {"method.lam": 0.7},
+    gsam: {"method.alpha": 0.5},
+    looksam: {"method.k": 3, "method.alpha": 0.7},
+}
+
+
+@pytest.mark.parametrize("by_hand", BY_HAND, ids=lambda f: f.__name__)
+def test_each_group_perturbs_with_its_own_gradient(run, by_hand):
+    m, rate, decay, steps = 16, 0.2, 0.01, 7
+    settings = {"method.rho": RHO, "optimizer.sgd.momentum": 0.0}
+    settings |= BY_HAND[by_hand]
+    method = run(by_hand.__name__, m, 2, 1, **settings)
+    model = smooth()
+    params, statistics = jax.device_get((method.state.params, method.state.model_state))
+    kept = None
+
+    @jax.jit
+    def value_and_grad(params, statistics, images, labels):
+        def loss_fn(params):
+            logits, new = model.apply(params, statistics, images / 255.0, train=True)
+            log_p = jax.nn.log_softmax(logits)
+            return -jnp.mean(log_p[jnp.arange(m), labels]), new
+
+        return jax.value_and_grad(loss_fn, has_aux=True)(params)
+
+    for t in range(steps):
+        seen = batch(t)
+        directions, states, news, losses = [], [], [], []
+        for first in range(0, BATCH, m):
+            own = seen["image"][first : first + m], seen["label"][first : first + m]
+
+            def gradient(displacement, own=own, params=params, statistics=statistics):
+                moved = along(1, params, 1, displacement)
+                return value_and_grad(moved, statistics, *own)[1]
+
+            (loss, new), g = value_and_grad(params, statistics, *own)
+            direction, after = by_hand(g, gradient, kept, t)
+            directions.append(direction)
+            states.append(after)
+            news.append(new)
+            losses.append(loss)
+        kept = None if states[0] is None else mean(states)
+        statistics = mean(news)
+        params = along(1 - rate * decay, params, -rate, mean(directions))
+    found, found_statistics, metrics = method.after(steps)
+    assert_close(found, params, 1e-9)
+    assert_close(found_statistics, statistics, 1e-9)
+    np.testing.assert_allclose(metrics["loss"], sum(losses) / len(losses), rtol=1e-6)
+
+
+def test_smaller_groups_train_otherwise(run):
+    """What the tests above compare is not one and the same for all m."""
+    settings = {"method.rho": 0.5}
+    found = [run("sam", m, **settings).after(5)[0]["first"] for m in (None, 32, 16, 8)]
+    for a, b in itertools.pairwise(found):
+        assert np.abs(a - b).max() > 1e-4
+
+
+# ── Accumulation ─────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_accumulation_is_the_large_batch(run, name):
+    network = smooth(norm=False)
+    at_once = run(name, model=network).after(3)
+    parts = run(name, None, 2, 2, network, accumulation_steps=4).after(3)
+    assert_close(parts[0], at_once[0])
+    assert_close(parts[2], at_once[2], 1e-5)
+
+
+def test_groups_as_large_as_a_part_are_m_sam(run):
+    """Also with BatchNorm: the parts are the groups."""
+    expected = run("vasso", 16).after(4)
+    assert_close(run("vasso", 16, accumulation_steps=4).after(4), expected)
+    assert_close(run("vasso", 16, 4, 1, accumulation_steps=4).after(4), expected)
+
+
+def test_statistics_are_of_the_examples_that_pass_together(run):
+    """Parts of a group are every c-th example, wherever these lie."""
+    model, settings = smooth(), {"accumulation_steps": 2, "weight_decay.value": 0.0}
+    before = jax.device_get(run("sgd").state)
+    images = batch(0)["image"] / 255.0
+    for m, devices in ((None, 1), (None, 8), (32, 1), (32, 8)):
+        _, statistics, _ = run("sgd", m, devices, **settings).after(1)
+        parts = (
+            [images[0::2], images[1::2]] if m is None else [images[:32], images[32:]]
+        )
+        expected = mean(
+            model.apply(before.params, before.model_state, part, train=True)[1]
+            for part in parts
+        )
+        assert_close(statistics, expected)
+
+
+def test_accumulated_dropout_differs_between_parts():
+    """One mask for all parts would be no dropout of the whole."""
+
+    def draws(x, key):
+        return groups_lib.Parts(rows=jax.random.normal(key, x.shape))
+
+    rows = groups_lib.accumulate(draws, 4)(jnp.zeros(8), jax.random.key(0)).rows
+    assert len(np.unique(rows)) == 8
+
+
+# ── BatchNorm over all groups ────────────────────────────────────────────────────────
+
+
+def with_axis(axis):
+    """`smooth`, whose statistics are those of a named axis as well."""
+    plain = smooth()
+
+    def apply(params, model_state, images, *, train, key=None):
+        del key
+        x = images.reshape(len(images), -1) @ params["first"]
+        average = functools.partial(jax.lax.pmean, axis_name=axis)
+        center = average(x.mean(0))
+        used = {"mean": center, "var": average(jnp.square(x - center).mean(0))}
+        x = (x - used["mean"]) / jnp.sqrt(used["var"] + 1e-3)
+        model_state = jax.tree.map(
+            lambda old, new: 0.9 * old + 0.1 * new, model_state, used
+        )
+        return jnp.tanh(x * params["scale"]) @ params["last"], model_state
+
+    return plain._replace(apply=apply)
+
+
+def test_statistics_of_the_whole_batch(run):
+    network = with_axis(core.GROUP_AXIS)
+    together = {"batch_norm": "batch", "model": network}
+    one = run("vasso", 16, **together).after(4)
+    assert_close(run("vasso", 16, 8, **together).after(4)[:2], one[:2])
+    assert_close(run("vasso", 16, 2, 2, **together).after(4)[:2], one[:2])
+    # Without a perturbation all groups have the same weights: it is the whole batch.
+    unmoved = run("sam", 16, **together, **{"method.rho": 0.0}).after(4)
+    assert_close(unmoved[:2], run("sgd").after(4)[:2])
+    assert np.abs(one[0]["first"] - run("vasso", 16).after(4)[0]["first"]).max() > 1e-6
+
+
+# ── The layout ───────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("m", "steps", "devices", "expected"),
+    [
+        (None, 1, 8, {"count": 1, "members": 8}),
+        (16, 1, 8, {"count": 8, "members": 1}),
+        (16, 1, 2, {"count": 8, "per_device": 4}),
+        (32, 1, 8, {"count": 4, "members": 2}),
+        (None, 4, 8, {"members": 8, "chunks": 4}),
+        (64, 4, 1, {"count": 2, "per_device": 2, "chunks": 2}),
+        (16, 4, 1, {"count": 8, "per_device": 8, "chunks": 1}),
+    ],
+)
+def test_layout(m, steps, devices, expected):
+    found = groups_lib.layout(128, m, steps, "group", devices)
+    assert found == groups_lib.Groups(**expected)
+
+
+@pytest.mark.parametrize(
+    ("m", "steps", "devices", "said"),
+    [
+        (48, 1, 8, r"method_group_size=48 .*128 on 8 devices, 16 .*take 32 or 64"),
+        (24, 1, 1, "take 16 or 32"),
+        (200, 1, 1, "take 128, or None"),
+        (None, 3, 1, r"accumulation_steps=3 .*take 2 or 4"),
+        (None, 32, 8, "take 16"),
+        (64, 256, 1, "take 128"),
+    ],
+)
+def test_refuses_what_does_not_divide(m, steps, devices, said):
+    with pytest.raises(errors.UserError, match=said):
+        groups_lib.layout(128, m, steps, "group", devices)
+
+
+def test_refuses_statistics_of_the_batch_in_parts():
+    with pytest.raises(errors.UserError, match="accumulation_steps=1, or"):
+        groups_lib.layout(128, None, 2, "batch", 1)
