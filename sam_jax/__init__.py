@@ -26,6 +26,7 @@ from sam_jax.methods.cadence import every_k as every_k
 from sam_jax.methods.cadence import late_phase as late_phase
 from sam_jax.methods.cadence import stochastic as stochastic
 from sam_jax.methods.cadence import when as when
+from sam_jax.methods.core import GROUP_AXIS as GROUP_AXIS
 from sam_jax.methods.core import Diagnostics as Diagnostics
 from sam_jax.methods.core import SharpnessAwareState as SharpnessAwareState
 from sam_jax.methods.core import diagnostics as diagnostics

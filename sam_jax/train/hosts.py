@@ -27,6 +27,7 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from sam_jax import errors
 from sam_jax.train import config as config_lib
@@ -304,7 +305,6 @@ def exchange(text: str) -> list[str]:
     """
     if not several():
         return [text]
-    from jax.experimental import multihost_utils
     from orbax.checkpoint import multihost
 
     # Waiting in a collective would be taken for a failure after a minute.
@@ -504,8 +504,6 @@ class Preemption:
         Returns:
             SIGTERM, or None.
         """
-        from jax.experimental import multihost_utils
-
         # Of several steps done at once each is asked for: any may be the one found.
         reached = [
             multihost_utils.reached_preemption_sync_point(each)

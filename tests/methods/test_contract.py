@@ -594,6 +594,61 @@ def test_per_device_gradients_keep_the_state_in_agreement(name, perturbation):
 
 
 @pytest.mark.usefixtures("float64")
+def test_groups_of_a_vmap_agree_as_devices_do(name):
+    """Groups along a mapped axis, against a group on each device of a shard_map."""
+    rate = [0.1] if is_optimizer(name) else []
+    method = methods.factory(name)(*rate, **traits(name).settings)
+    scale = 1.0 if is_optimizer(name) else -0.1
+    params, batch = problems.network(jnp.float64), problems.batch(jnp.float64)
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+
+    def local(params):
+        """So that a gradient is this device's own, also at unperturbed weights."""
+        axes = set(jax.sharding.get_abstract_mesh().manual_axes)
+
+        def own(x):
+            missing = tuple(axes - jax.typeof(x).manual_axis_type.varying)
+            return jax.lax.pcast(x, missing, to="varying") if missing else x
+
+        return jax.tree.map(own, params) if axes else params
+
+    def of_group(params, state, batch):
+        call = problems.keywords(problems.network_loss, local(params), batch)
+        functions = {
+            key: lambda weights, *args, f=f: f(local(weights), *args)
+            for key, f in call.items()
+            if key.endswith("_fn")
+        }
+        grads = call["grad_fn"](local(params))
+        return method.update(grads, state, params, **(call | functions))
+
+    def mapped(params, state, batch):
+        groups = jax.tree.map(lambda a: a.reshape(4, -1, *a.shape[1:]), batch)
+        directions, state = jax.vmap(
+            of_group,
+            in_axes=(None, None, 0),
+            out_axes=(0, None),
+            axis_name=sam_jax.GROUP_AXIS,
+        )(params, state, groups)
+        return jax.tree.map(lambda d: d.mean(0), directions), state
+
+    def on_device(params, state, batch):
+        direction, state = of_group(params, state, batch)
+        return jax.lax.pmean(direction, "data"), state
+
+    specs = {"in_specs": (P(), P(), P("data")), "out_specs": (P(), P())}
+    results = []
+    for step in (mapped, jax.shard_map(on_device, mesh=mesh, **specs)):
+        weights, state = params, method.init(params)
+        for _ in range(3):
+            direction, state = jax.jit(step)(weights, state, batch)
+            weights = jax.tree.map(lambda w, d: w + scale * d, weights, direction)
+        results.append((weights, state))
+    assert_close(results[0][0], results[1][0], rtol=1e-12)
+    assert_close(results[0][1], results[1][1], rtol=1e-5)  # diagnostics are float32
+
+
+@pytest.mark.usefixtures("float64")
 def test_one_and_eight_devices_agree(name):
     def after(devices):
         mesh = jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,))
