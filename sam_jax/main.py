@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
     # Not before the flags are known to be good: this takes seconds.
     import jax
 
-    from sam_jax.train import hosts, loop, workdir
+    from sam_jax.train import agreement, hosts, loop, workdir
 
     # JAX reports every kind of device that this machine lacks, and each connection.
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
@@ -83,7 +83,7 @@ def main(argv: Sequence[str]) -> int:
             detect=_DISTRIBUTED.value,
             timeout=_COORDINATOR_TIMEOUT.value,
         )
-        fresh = hosts.from_first(
+        fresh = agreement.from_first(
             lambda: _WORKDIR.value or str(workdir.fresh(config, pathlib.Path("runs")))
         )
         folder = pathlib.Path(_WORKDIR.value or fresh)
@@ -92,7 +92,7 @@ def main(argv: Sequence[str]) -> int:
         with hosts.patient():
             loop.train_and_evaluate(config, folder, shlex.join(command))
     # ── Ends that all processes of the run come to.
-    except hosts.Refused as error:
+    except agreement.Refused as error:
         return hosts.leave(_say(error, 2))
     except loop.Diverged as error:
         return hosts.leave(_say(error, 1))

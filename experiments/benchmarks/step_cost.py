@@ -28,6 +28,7 @@ import optax.contrib
 from experiments.benchmarks import measure
 from sam_jax import errors, methods, models
 from sam_jax.train import config as config_lib
+from sam_jax.train import groups
 from sam_jax.train import optimizer as optimizer_lib
 from sam_jax.train import step as step_lib
 
@@ -36,8 +37,6 @@ REFERENCES = (BASE, HAND_WRITTEN, OPTAX)
 CLASSES = 10
 RHO, LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.05, 0.1, 0.9, 5e-4
 CARD = pathlib.Path(__file__).parents[2] / "configs" / "cifar10_sam.py"
-
-Examples = tuple[jax.Array, jax.Array]  # images, labels
 
 
 class State(NamedTuple):
@@ -54,11 +53,13 @@ class Step(NamedTuple):
 
     Attributes:
         init: ``params -> opt_state``.
-        update: ``(loss_fn, state, (images, labels)) -> (state, loss)``.
+        update: ``(passes, state, examples) -> (state, loss)``.
     """
 
     init: Callable[[Any], Any]
-    update: Callable[[step_lib.LossFn, State, Examples], tuple[State, jax.Array]]
+    update: Callable[
+        [step_lib.Passes, State, step_lib.Examples], tuple[State, jax.Array]
+    ]
 
 
 def main(argv: Sequence[str]) -> int:
@@ -143,53 +144,63 @@ def with_transformation(
 
     Args:
         tx: the chain.
-        keywords: ``(loss_fn, state, examples, loss, clean)`` -> those of its update.
+        keywords: ``(passes, state, examples, clean)`` -> those of its update.
 
     Returns:
         The step.
     """
 
     def update(
-        loss_fn: step_lib.LossFn, state: State, examples: Examples
+        passes: step_lib.Passes, state: State, examples: step_lib.Examples
     ) -> tuple[State, jax.Array]:
-        value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
-        (loss, clean), grads = value_and_grad(state.params, *examples)
+        clean = gradient(passes, state, examples)(state.params)
         updates, opt_state = tx.update(
-            grads,
+            clean.mean.grads,
             state.opt_state,
             state.params,
-            **keywords(loss_fn, state, examples, loss, clean),
+            **keywords(passes, state, examples, clean),
         )
         params = optax.apply_updates(state.params, updates)
-        return State(state.step + 1, params, clean.model_state, opt_state), loss
+        new = State(state.step + 1, params, clean.mean.model_state, opt_state)
+        return new, clean.mean.loss
 
     return Step(tx.init, update)
 
 
+def gradient(
+    passes: step_lib.Passes, state: State, examples: step_lib.Examples
+) -> Callable[[Any], groups.Parts]:
+    """``params -> Parts``: loss, gradient and statistics on the batch."""
+    return lambda params: passes.value_and_grad(
+        params, state.model_state, examples, jax.random.key(0)
+    )
+
+
 def trainer_keywords(
-    loss_fn: step_lib.LossFn,
+    passes: step_lib.Passes,
     state: State,
-    examples: Examples,
-    loss: jax.Array,
-    clean: step_lib.Forward,
+    examples: step_lib.Examples,
+    clean: groups.Parts,
 ) -> dict[str, Any]:
     """What the trainer's step passes to every method."""
     return {
-        **step_lib.method_keywords(loss_fn, outputs_loss, examples, loss, clean),
-        "key": jax.random.fold_in(jax.random.key(0), state.step),
+        **step_lib.method_keywords(
+            passes, state.model_state, examples, jax.random.key(0), clean
+        ),
+        "key": jax.random.fold_in(jax.random.key(1), state.step),
         "num_examples": 50_000,
     }
 
 
 def hand_written(
-    loss_fn: step_lib.LossFn, state: State, examples: Examples
+    passes: step_lib.Passes, state: State, examples: step_lib.Examples
 ) -> tuple[State, jax.Array]:
     """SAM as one would write it for one run; ``opt_state`` is the momentum."""
-    value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
-    (loss, clean), grads = value_and_grad(state.params, *examples)
-    norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads)))
-    perturbed = jax.tree.map(lambda w, g: w + RHO / norm * g, state.params, grads)
-    _, grads = value_and_grad(perturbed, *examples)
+    value_and_grad = gradient(passes, state, examples)
+    clean = value_and_grad(state.params).mean
+    norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(clean.grads)))
+    perturbed = jax.tree.map(lambda w, g: w + RHO / norm * g, state.params, clean.grads)
+    grads = value_and_grad(perturbed).mean.grads
     trace = jax.tree.map(
         lambda w, g, m: g + WEIGHT_DECAY * w + MOMENTUM * m,
         state.params,
@@ -197,7 +208,7 @@ def hand_written(
         state.opt_state,
     )
     params = jax.tree.map(lambda w, m: w - LEARNING_RATE * m, state.params, trace)
-    return State(state.step + 1, params, clean.model_state, trace), loss
+    return State(state.step + 1, params, clean.model_state, trace), clean.loss
 
 
 def optax_sam() -> Step:
@@ -212,11 +223,10 @@ def optax_sam() -> Step:
     )
 
     def keywords(
-        loss_fn: step_lib.LossFn, state: State, examples: Examples, *_: Any
+        passes: step_lib.Passes, state: State, examples: step_lib.Examples, *_: Any
     ) -> dict[str, Any]:
-        del state
-        gradient = jax.grad(loss_fn, has_aux=True)
-        return {"grad_fn": lambda params, _: gradient(params, *examples)[0]}
+        value_and_grad = gradient(passes, state, examples)
+        return {"grad_fn": lambda params, _: value_and_grad(params).mean.grads}
 
     return with_transformation(tx, keywords)
 
@@ -291,31 +301,17 @@ def cost(
 
 def make_step(model: models.Model, step: Step) -> Callable[..., Any]:
     """``(state, images, labels) -> (state, loss)``, for jit."""
+    passes = step_lib.make_passes(
+        config_lib.default_config(), model, lambda params: jnp.zeros([])
+    )
 
     def train_step(
         state: State, images: jax.Array, labels: jax.Array
     ) -> tuple[State, jax.Array]:
-        def loss_fn(
-            params: Any, images: jax.Array, labels: jax.Array
-        ) -> tuple[jax.Array, step_lib.Forward]:
-            logits, model_state = model.apply(
-                params, state.model_state, images, train=True
-            )
-            outputs = logits, jnp.zeros([])
-            loss, losses = outputs_loss(outputs, labels)
-            return loss, step_lib.Forward(losses, outputs, model_state)
-
-        return step.update(loss_fn, state, (images, labels))
+        examples = step_lib.Examples(images, labels, jnp.ones(len(images)))
+        return step.update(passes, state, examples)
 
     return train_step
-
-
-def outputs_loss(
-    outputs: step_lib.Outputs, labels: jax.Array
-) -> step_lib.LossAndLosses:
-    """Mean cross-entropy, and that of each example."""
-    losses = step_lib.cross_entropy(outputs[0], labels)
-    return losses.mean(), losses
 
 
 class Runner:

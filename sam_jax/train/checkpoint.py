@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
 from sam_jax import errors
-from sam_jax.train import hosts
+from sam_jax.train import agreement, hosts
 
 _DIGESTS = "SHA256SUMS"
 
@@ -55,7 +55,7 @@ class Checkpoints:
     def __init__(self, workdir: pathlib.Path):
         self.directory = pathlib.Path(workdir).absolute() / "checkpoints"
         _silence_orbax()
-        with hosts.agreed():
+        with agreement.agreed():
             try:
                 self.directory.mkdir(parents=True, exist_ok=True)
                 probe = self.directory / f".probe-{jax.process_index()}"
@@ -68,7 +68,7 @@ class Checkpoints:
                 ) from error
         self._saving: int | None = None
         self._pending: ocp.AsyncResponse[bool] | None = None
-        with hosts.agreed():
+        with agreement.agreed():
             self._checkpointer = self._open()
 
     def __enter__(self) -> "Checkpoints":
@@ -144,7 +144,7 @@ class Checkpoints:
         if step is None and not found:
             return None
         step = max(found) if step is None else step
-        with hosts.agreed():
+        with agreement.agreed():
             if step not in found:
                 raise errors.UserError(
                     f"no checkpoint of step {step} in {self.directory}: "

@@ -5,7 +5,9 @@ of a program. Where an update takes a GPU or TPU less time than that, the device
 With ``config.steps_per_dispatch`` above 1 it does so many updates in one call: the
 training set lies on every device, whole, as it was read (uint8 images, int32 labels);
 the host sends which examples are in the batches, and gets back the metrics of each
-update. The batches, their order and all randomness are the same.
+update. The batches, their order and all randomness are the same; the compiler may order
+sums otherwise, as it sees another program. On CPUs the weights were the same bits, and
+some metrics differed in the last one.
 
 A training set that is larger than what a device has left needs one update per call,
 where the host gathers the batches.

@@ -30,6 +30,7 @@ import jax.numpy as jnp
 
 from sam_jax import errors
 from sam_jax.methods import core
+from sam_jax.train import config as config_lib
 from sam_jax.train import sharding
 
 
@@ -341,6 +342,24 @@ def layout(
             "config.accumulation_steps=1, or config.batch_norm=group"
         )
     return Groups(count, max(1, share // size), members, chunks, lockstep)
+
+
+def describe(config: config_lib.Config) -> str:
+    """The batch, its groups and parts in words, for the head of a run's log.
+
+    Args:
+        config: of the run.
+
+    Returns:
+        Such as ``1024, in groups of 128, each with one perturbation``.
+    """
+    size, parts = config.method_group_size, config.accumulation_steps
+    words = str(config.batch_size)
+    if size is not None:
+        words += f", in groups of {size}"
+    if config.method.name != config_lib.BASELINE:
+        words += f", {'sharing' if size is None else 'each with'} one perturbation"
+    return words if parts == 1 else f"{words}, in {parts} parts"
 
 
 def _nearest(value: int, allowed: list[int]) -> str:

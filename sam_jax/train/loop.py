@@ -9,18 +9,21 @@ from typing import Any
 
 import jax
 
-from sam_jax.train import build as build_lib
 from sam_jax.train import (
+    agreement,
     checkpoint,
     dispatch,
+    groups,
     hosts,
     interrupt,
     metrics,
     optimizer,
     report,
+    sharding,
     state,
     window,
 )
+from sam_jax.train import build as build_lib
 from sam_jax.train import config as config_lib
 from sam_jax.train import results as results_lib
 from sam_jax.train import workdir as workdir_lib
@@ -72,8 +75,8 @@ def train_and_evaluate(
     """
     folder = pathlib.Path(workdir)
     # ── Build. Mistakes of the configuration show before the folder is touched.
-    hosts.check_same(config, folder)
-    with hosts.agreed():
+    agreement.check_same(config, folder)
+    with agreement.agreed():
         run = build_lib.build(config)
     with (
         workdir_lib.claimed(folder, config),
@@ -92,7 +95,7 @@ def train_and_evaluate(
             out.message("This run is finished: nothing is left to do.")
         else:
             with (
-                hosts.on_first(
+                agreement.on_first(
                     lambda: metrics.open_writers(
                         folder,
                         json.loads(config_lib.to_json(config)),
@@ -103,13 +106,13 @@ def train_and_evaluate(
                     ),
                     metrics.Writers([]),
                 ) as writers,
-                hosts.stop_request(start) as stop,
-                hosts.on_first(lambda: results_lib.pictures(folder), None),
+                interrupt.request(start) as stop,
+                agreement.on_first(lambda: results_lib.pictures(folder), None),
             ):
                 _train(run, train_state, progress, checkpoints, writers, out, stop)
 
         # ── Results.
-        results = hosts.from_first(lambda: results_lib.collect(folder, progress))
+        results = agreement.from_first(lambda: results_lib.collect(folder, progress))
         out.summary(results_lib.rows(results), results_lib.fields(results, folder))
         return results
 
@@ -121,7 +124,7 @@ def _train(
     checkpoints: checkpoint.Checkpoints,
     writers: metrics.Writers,
     out: report.Report,
-    stop: interrupt.Interrupt | hosts.Preemption,
+    stop: interrupt.Interrupt | interrupt.Preemption,
 ) -> None:
     """Trains to the end, or until it is asked to stop; saves on the way."""
     config = run.config
@@ -244,21 +247,15 @@ def _header(
 ) -> dict[str, str]:
     config, dataset, start = run.config, run.dataset, int(train_state.step)
     held_out = dataset.validation.num_examples if dataset.validation else 0
-    shared = (
-        ""
-        if config.method.name == config_lib.BASELINE
-        else ", sharing one perturbation"
-    )
-    device = run.mesh.devices.flat[0]
     parameters = sum(x.size for x in jax.tree.leaves(train_state.params))
     fields = {
-        "devices": f"{run.mesh.size} x {device.device_kind}",
+        "devices": sharding.describe(run.mesh),
         "data": f"{dataset.name}: {dataset.train.num_examples} training, {held_out} "
         f"validation, {dataset.test.num_examples} test images",
         "model": f"{config.model.name}, {parameters:,} parameters, "
         f"{config.model.dtype}",
         **optimizer.describe(config),
-        "batch size": str(config.batch_size) + shared,
+        "batch size": groups.describe(config),
         "steps": f"{run.total_steps} ({config.epochs} epochs of {run.steps_per_epoch})",
         "workdir": str(folder),
     }

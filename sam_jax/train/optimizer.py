@@ -30,7 +30,7 @@ class Optimizer(NamedTuple):
     """
 
     method: optax.GradientTransformationExtraArgs
-    base: optax.GradientTransformation
+    base: optax.GradientTransformationExtraArgs
     learning_rate: optax.Schedule
     loss_decay: Callable[[optax.Params], jax.Array]
     eval_params: Callable[[optax.OptState, optax.Params], optax.Params]
@@ -77,8 +77,10 @@ def make_optimizer(config: config_lib.Config, steps_per_epoch: int) -> Optimizer
         parts = with_cadence(method()), base(learning_rate)
     else:
         parts = _full_optimizer(config, method, learning_rate, base)
+    of_method, of_base = (_with_user_errors(x, config.method.name) for x in parts)
     return Optimizer(
-        *(_with_user_errors(part, config.method.name) for part in parts),
+        of_method,
+        of_base,
         learning_rate,
         make_weight_decay(config.weight_decay, learning_rate).of_loss,
         eval_params(config.method, config.optimizer),

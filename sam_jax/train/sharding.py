@@ -39,10 +39,16 @@ def grid(data: int, fsdp: int) -> tuple[int, int]:
         Both, at least 1.
 
     Raises:
-        UserError: if there are not so many devices, ``fsdp`` does not divide them, or
-            some would be left out although other processes hold them.
+        UserError: if there are not so many devices, ``fsdp`` does not divide them,
+            some would be left out although other processes hold them, or these
+            processes are not connected.
     """
     count = jax.device_count()
+    if jax.process_count() > 1 and not jax.distributed.is_initialized():
+        raise errors.UserError(
+            f"there are {jax.process_count()} processes that do not know of each "
+            "other, as on a slice of several TPU hosts: start each with --distributed"
+        )
     divisors = [n for n in range(1, count + 1) if count % n == 0]
     if not 1 <= fsdp <= count or (data == -1 and fsdp not in divisors):
         raise errors.UserError(
@@ -114,6 +120,16 @@ def check_batch_size(batch_size: int, devices: int) -> None:
             f"config.batch_size={batch_size} does not divide by the {devices} "
             f"devices: take {nearest}, or --config.mesh.data=1"
         )
+
+
+def describe(mesh: jax.sharding.Mesh) -> str:
+    """The devices in words, for the head of a run's log."""
+    words = f"{mesh.size} x {mesh.devices.flat[0].device_kind}"
+    row = math.prod(mesh.shape[axis] for axis in FSDP_AXES)
+    if row > 1:
+        words += f", the state cut over rows of {row}"
+    processes = jax.process_count()
+    return words if processes == 1 else f"{words}, in {processes} processes"
 
 
 # ── Where arrays lie ─────────────────────────────────────────────────────────────────
@@ -192,7 +208,7 @@ def put_batch(
         batch_size = len(local) * mesh.size // len(mesh.local_devices)
         rows = local_rows(batch_size, mesh)
 
-        def part(index: tuple[slice, ...]) -> np.ndarray:
+        def part(index: Any) -> np.ndarray:
             return local[np.searchsorted(rows, np.arange(batch_size)[index[0]])]
 
         shape = (batch_size, *local.shape[1:])

@@ -147,7 +147,8 @@ def make_train_step(
             means = clean.mean.loss, direction, clean.mean.model_state
             return Parts(means, clean.rows.logits, method_state)
 
-        method_state, base_state = state.opt_state
+        opt_state: Any = state.opt_state
+        method_state, base_state = opt_state
         whole = groups.average(of_group, mesh)(
             state.params, (state.model_state, method_state), examples, dropout_key
         )

@@ -9,8 +9,8 @@ import pathlib
 from collections.abc import Iterator
 
 from sam_jax import errors
+from sam_jax.train import agreement
 from sam_jax.train import config as config_lib
-from sam_jax.train import hosts
 
 CONFIG_FILE = "config.json"
 _LOCK_FILE = ".lock"
@@ -54,8 +54,8 @@ def claimed(workdir: pathlib.Path, config: config_lib.Config) -> Iterator[None]:
             run with another configuration, is in use by another run, or is not shared
             by all processes of this one.
     """
-    with hosts.on_first(lambda: _locked(workdir, config), None):
-        hosts.check_shared(workdir)
+    with agreement.on_first(lambda: _locked(workdir, config), None):
+        agreement.check_shared(workdir)
         yield
 
 

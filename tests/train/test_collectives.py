@@ -5,9 +5,9 @@ import re
 import jax
 import pytest
 
+from experiments.benchmarks import hlo
 from sam_jax.methods import core
 from sam_jax.train import build, sharding
-from tests.train import hlo
 
 BATCH = 64  # on eight devices, eight examples each
 

@@ -180,6 +180,20 @@ def test_dropout_is_of_the_group_and_not_of_the_device(run):
     assert not np.allclose(one["first"], whole["first"], rtol=1e-3)
 
 
+@pytest.mark.parametrize("devices", [1, 2, 8])
+def test_every_group_has_a_key_of_its_own(devices):
+    layout = groups_lib.layout(BATCH, 8, 1, "group", devices)
+
+    def draws(params, kept, examples, key):
+        return groups_lib.Parts(rows=jax.random.normal(key, examples.shape))
+
+    draw = layout.average(draws, sharding.make_mesh(devices, 1, layout.members))
+    examples = jnp.zeros((BATCH, 2))
+    rows = jax.jit(draw)({}, {}, examples, jax.random.key(0)).rows
+    assert rows.shape == examples.shape
+    assert len(np.unique(rows)) == rows.size
+
+
 # ── Against the formulas ─────────────────────────────────────────────────────────────
 
 

@@ -17,7 +17,17 @@ import pytest
 from jax.experimental import multihost_utils
 
 from sam_jax import errors
-from sam_jax.train import build, cards, checkpoint, evaluation, hosts, loop, workdir
+from sam_jax.train import (
+    agreement,
+    build,
+    cards,
+    checkpoint,
+    evaluation,
+    hosts,
+    interrupt,
+    loop,
+    workdir,
+)
 from tests.train import runs
 
 pytestmark = pytest.mark.usefixtures("compiled_before")
@@ -356,7 +366,7 @@ def test_a_step_inside_a_dispatch_is_not_missed(monkeypatch):
         return step == 7
 
     monkeypatch.setattr(multihost_utils, "reached_preemption_sync_point", reached)
-    with hosts.Preemption(2) as stop:
+    with interrupt.Preemption(2) as stop:
         assert [stop.at(step) for step in (5, 8)] == [None, signal.SIGTERM]
     assert asked == [3, 4, 5, 6, 7, 8]
 
@@ -366,7 +376,7 @@ def test_ctrl_c_is_a_sigterm_and_the_second_one_raises():
     before = signal.signal(signal.SIGTERM, lambda *_: received.append("SIGTERM"))
     interrupted = signal.getsignal(signal.SIGINT)
     try:
-        with pytest.raises(KeyboardInterrupt), hosts.Preemption(0):
+        with pytest.raises(KeyboardInterrupt), interrupt.Preemption(0):
             os.kill(os.getpid(), signal.SIGINT)
             assert received == ["SIGTERM"]
             os.kill(os.getpid(), signal.SIGINT)
@@ -383,13 +393,15 @@ def test_one_process_agrees_with_itself(tmp_path):
     hosts.join(None, None, None, detect=False, timeout=1)
     assert not hosts.several()
     assert hosts.is_first()
-    assert hosts.exchange("text") == ["text"]
-    assert hosts.from_first(lambda: pathlib.Path("no JSON")) == pathlib.Path("no JSON")
+    assert agreement.exchange("text") == ["text"]
+    assert agreement.from_first(lambda: pathlib.Path("no JSON")) == pathlib.Path(
+        "no JSON"
+    )
     mistake = errors.UserError("mine")
-    with pytest.raises(errors.UserError) as raised, hosts.agreed():
+    with pytest.raises(errors.UserError) as raised, agreement.agreed():
         raise mistake
     assert raised.value is mistake
-    with hosts.on_first(lambda: contextlib.nullcontext("mine"), "others'") as value:
+    with agreement.on_first(lambda: contextlib.nullcontext("mine"), "others'") as value:
         assert value == "mine"
-    hosts.check_shared(tmp_path / "nothing")
+    agreement.check_shared(tmp_path / "nothing")
     assert (hosts.leave(3), hosts.abandon(4)) == (3, 4)

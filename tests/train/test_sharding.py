@@ -42,3 +42,76 @@ def test_refuses_a_batch_that_does_not_divide(batch_size, advice):
 
 def test_accepts_a_batch_that_divides():
     assert sharding.check_batch_size(96, 8) is None
+
+
+# ── The grid, and the state cut over its rows ────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("data", "fsdp", "members", "shape"),
+    [
+        (-1, 1, None, (1, 8, 1, 1)),
+        (-1, 4, None, (1, 2, 1, 4)),
+        (-1, 1, 2, (4, 2, 1, 1)),
+        (2, 4, 1, (2, 1, 4, 1)),
+        (2, 4, 2, (2, 1, 2, 2)),
+        (4, 2, 4, (2, 2, 1, 2)),
+        (3, 2, None, (1, 3, 1, 2)),
+    ],
+)
+def test_groups_are_neighbours_on_the_grid(data, fsdp, members, shape):
+    mesh = sharding.make_mesh(data, fsdp, members)
+    assert tuple(mesh.shape.values()) == shape
+    assert [d.id for d in mesh.devices.flat] == list(range(mesh.size))
+
+
+@pytest.mark.parametrize("fsdp", [0, 3, 16])
+def test_refuses_rows_that_do_not_divide_the_devices(fsdp):
+    message = rf"mesh.fsdp={fsdp} .* the 8 devices: take one of 1, 2, 4, 8$"
+    with pytest.raises(errors.UserError, match=message):
+        sharding.make_mesh(-1, fsdp)
+
+
+def test_refuses_more_rows_than_there_are():
+    with pytest.raises(
+        errors.UserError, match=r"\[1, 2\], .* rows of 4 devices, got 3"
+    ):
+        sharding.make_mesh(3, 4)
+
+
+def test_refuses_groups_that_fit_no_row():
+    with pytest.raises(errors.UserError, match=r"group of 2 .* row of 3 .*fsdp=1$"):
+        sharding.make_mesh(2, 3, members=2)
+
+
+def test_refuses_processes_that_are_not_connected(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 4)
+    with pytest.raises(errors.UserError, match=r"4 processes .* --distributed"):
+        sharding.make_mesh(-1)
+
+
+def test_large_arrays_are_cut_along_their_largest_axis_that_divides():
+    mesh = sharding.make_mesh(2, 4)
+    shapes = {
+        "kernel": (3, 3, 64, 128),
+        "square": (64, 64),
+        "odd": (128, 33),
+        "never": (65, 67),
+        "small": (4, 64),
+        "scalar": (),
+    }
+    arrays = {k: jax.ShapeDtypeStruct(s, np.float32) for k, s in shapes.items()}
+    places = sharding.of_state(arrays, mesh)
+    local = {k: place.shard_shape(shapes[k]) for k, place in places.items()}
+    assert local == {
+        "kernel": (3, 3, 64, 32),
+        "square": (64, 16),
+        "odd": (32, 33),
+        "never": (65, 67),
+        "small": (4, 64),
+        "scalar": (),
+    }
+    assert all(
+        place.is_fully_replicated
+        for place in sharding.of_state(arrays, sharding.make_mesh(8)).values()
+    )

@@ -1,0 +1,215 @@
+"""What the processes of a run tell each other, and where they end together.
+
+What may fail on one process alone before training is done inside `agreed`: then all
+processes end with the reason. A run of one process has nobody to tell: every function
+here is then a plain call.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from sam_jax import errors
+from sam_jax.train import config as config_lib
+from sam_jax.train import hosts
+
+_T = TypeVar("_T")
+
+_AGREEMENT_SECONDS = 24 * 3600  # one process may be preparing a data set meanwhile
+_SEEN_SECONDS = 10  # until all hosts see what one has done
+_TEXT_BLOCK = 1024  # bytes; texts are exchanged in multiples, to compile once
+_OWN_SETTINGS = ("wandb", "data.data_dir", "data.manual_dir", "data.download")
+
+
+class Refused(errors.UserError):
+    """A mistake of the user that ends all processes of the run."""
+
+
+def exchange(text: str) -> list[str]:
+    """Tells all processes what each of them says.
+
+    All processes have to come here; they wait for each other.
+
+    Args:
+        text: of this process.
+
+    Returns:
+        The texts of all, in the order of the processes.
+
+    Example:
+        >>> exchange("alone")
+        ['alone']
+    """
+    if not hosts.several():
+        return [text]
+    from orbax.checkpoint import multihost
+
+    # Waiting in a collective would be taken for a failure after a minute.
+    wait = multihost.get_barrier_sync_fn()
+    wait(key="sam_jax", timeout_ms=1000 * _AGREEMENT_SECONDS)
+    own = np.frombuffer(text.encode(), np.uint8)
+    sizes = multihost_utils.process_allgather(np.int32(own.size))
+    padded = np.zeros(-(-sizes.max() // _TEXT_BLOCK) * _TEXT_BLOCK, np.uint8)
+    padded[: own.size] = own
+    rows = multihost_utils.process_allgather(padded)
+    return [
+        row[:size].tobytes().decode() for row, size in zip(rows, sizes, strict=True)
+    ]
+
+
+@contextlib.contextmanager
+def agreed() -> Iterator[None]:
+    """A block that all processes leave well, or none.
+
+    All processes have to come here. Those that leave the block wait for the others.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        UserError: if the block raises it on one of the processes.
+    """
+    if not hosts.several():
+        yield
+        return
+    mistake = None
+    try:
+        yield
+    except errors.UserError as error:
+        mistake = error
+    said = exchange("" if mistake is None else str(mistake))
+    if mistake is not None:
+        raise Refused(str(mistake)) from mistake
+    for process, message in enumerate(said):
+        if message:
+            raise Refused(f"process {process} stops the run: {message}")
+
+
+def from_first(make: Callable[[], Any]) -> Any:
+    """What process 0 makes, on all processes.
+
+    Args:
+        make: called on process 0 alone; returns plain JSON.
+
+    Returns:
+        Its result.
+
+    Raises:
+        UserError: if it raises that.
+
+    Example:
+        >>> from_first(lambda: {"best": 0.5})
+        {'best': 0.5}
+    """
+    if not hosts.several():
+        return make()
+    with agreed():
+        made = json.dumps(make()) if hosts.is_first() else ""
+    return json.loads(exchange(made)[0])
+
+
+@contextlib.contextmanager
+def on_first(
+    enter: Callable[[], contextlib.AbstractContextManager[_T]], otherwise: _T
+) -> Iterator[_T]:
+    """A context that process 0 alone enters.
+
+    Args:
+        enter: makes the context.
+        otherwise: what the other processes have instead.
+
+    Yields:
+        What the context yields.
+
+    Raises:
+        UserError: on all processes, if entering raises it.
+    """
+    with contextlib.ExitStack() as stack:
+        with agreed():
+            value = stack.enter_context(enter()) if hosts.is_first() else otherwise
+        yield value
+
+
+def check_same(config: config_lib.Config, workdir: str | os.PathLike[str]) -> None:
+    """Refuses processes that were started with different settings.
+
+    Only where data lie and what Weights & Biases is told may differ.
+
+    Args:
+        config: of this process.
+        workdir: of this process.
+
+    Raises:
+        UserError: with what differs.
+    """
+    if not hosts.several():
+        return
+    settings = {
+        "config": json.loads(config_lib.to_json(config)),
+        "workdir": os.fspath(workdir),
+    }
+    first, *others = [
+        _flat(json.loads(text)) for text in exchange(json.dumps(settings))
+    ]
+    for process, other in enumerate(others, start=1):
+        differing = [
+            f"{key}: {first.get(key)} and {other.get(key)}"
+            for key in sorted(first.keys() | other.keys())
+            if first.get(key) != other.get(key)
+        ]
+        if differing:
+            raise Refused(
+                f"processes 0 and {process} were started with different settings "
+                f"({'; '.join(differing)}): start all with the same"
+            )
+
+
+def check_shared(folder: pathlib.Path) -> None:
+    """Refuses a folder that is another one on another host.
+
+    Args:
+        folder: as each process sees it; process 0 can write there.
+
+    Raises:
+        UserError: if a file of process 0 is not seen by another one.
+    """
+    if not hosts.several():
+        return
+    name = from_first(lambda: f".shared-{secrets.token_hex(8)}")
+    mark = folder / name
+    with on_first(lambda: _file(mark), None), agreed():
+        end = time.monotonic() + _SEEN_SECONDS
+        while not mark.exists():
+            if time.monotonic() > end:
+                raise errors.UserError(
+                    f"{folder} of process 0 is not seen here: give a --workdir in a "
+                    "file system that all hosts share"
+                )
+            time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def _file(path: pathlib.Path) -> Iterator[None]:
+    path.touch()
+    yield
+    path.unlink()
+
+
+def _flat(settings: Any) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(
+        settings, is_leaf=lambda x: not isinstance(x, dict)
+    )
+    named = {
+        jax.tree_util.keystr(path, simple=True, separator="."): x for path, x in leaves
+    }
+    own = tuple(f"config.{key}" for key in _OWN_SETTINGS)
+    return {key: x for key, x in named.items() if not key.startswith(own)}
