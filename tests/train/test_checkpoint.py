@@ -21,7 +21,7 @@ from jax.sharding import NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
 from sam_jax import errors
-from sam_jax.train import checkpoint
+from sam_jax.train import build, checkpoint, sharding
 
 
 class State(NamedTuple):
@@ -172,6 +172,30 @@ def test_restores_onto_another_sharding(tmp_path, source, target):
         assert leaf.sharding.is_equivalent_to(want.sharding, leaf.ndim)
 
 
+@pytest.mark.parametrize("rows", [8, 1], ids=["replicated", "fsdp 8"])
+def test_eight_devices_restore_on_one_two_and_four_bitwise(tiny, tmp_path, rows):
+    def on(data, fsdp):
+        grid = {"mesh.data": data, "mesh.fsdp": fsdp, "model.width": 128}
+        return build.build(tiny("vasso", **grid))
+
+    run = on(rows, 8 // rows)
+    batches = run.dataset.train.batches(batch_size=32, seed=0)
+    batch = sharding.put_batch(next(batches), run.mesh)
+    state, _ = run.train_step(run.init(run.seed), batch)
+    assert any(not x.sharding.is_fully_replicated for x in jax.tree.leaves(state)) == (
+        rows == 1
+    )
+    with checkpoint.Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state, {}, is_best=False)
+        for data, fsdp in ((1, 1), (2, 1), (1, 2), (4, 1), (2, 2), (1, 4)):
+            expected = on(data, fsdp).abstract_state()
+            restored, _ = checkpoints.restore(expected)
+            assert bits(restored) == bits(state)
+            places = [x.sharding for x in jax.tree.leaves(restored)]
+            assert places == [x.sharding for x in jax.tree.leaves(expected)]
+            assert any(not x.is_fully_replicated for x in places) == (fsdp > 1)
+
+
 def test_keeps_the_last_and_the_best(tmp_path):
     save_steps(tmp_path, 1, 2, 3, 4, best=(1, 2))
     assert steps_on_disk(tmp_path) == {"2", "4"}
@@ -218,7 +242,7 @@ def test_half_written_checkpoint_is_ignored_and_cleaned_up(tmp_path):
 KILLED = """if True:
     import itertools, pathlib, sys
     import jax, jax.numpy as jnp
-    from sam_jax.train import checkpoint
+    from sam_jax.train import build, checkpoint, sharding
     noise = jax.random.normal(jax.random.key(0), (500, 1000))
     with checkpoint.Checkpoints(pathlib.Path(sys.argv[1])) as checkpoints:
         first = (checkpoints.latest_step() or 0) + 1

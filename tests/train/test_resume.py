@@ -7,6 +7,7 @@ import shlex
 import signal
 import time
 
+import numpy as np
 import pytest
 
 from sam_jax import errors
@@ -109,6 +110,27 @@ def test_methods_with_a_state_of_their_own_continue(
     run = runs.Finished(config, tmp_path / "stopped")
     runs.assert_same_run(config, tmp_path / "stopped", undisturbed.folder)
     assert run.results["last"] == undisturbed.results["last"]
+
+
+def test_continues_on_other_devices(tiny, tmp_path, disturb):
+    """Groups of 8: one on each of four devices, two on each of two."""
+    settings = {"epochs": 2, "method_group_size": 8}
+    undisturbed = runs.Finished(
+        tiny("vasso", **settings, **{"mesh.data": 4}), tmp_path / "undisturbed"
+    )
+    disturb(6, send(signal.SIGTERM))
+    with pytest.raises(loop.Stopped):
+        loop.train_and_evaluate(
+            tiny("vasso", **settings, **{"mesh.data": 4}), tmp_path / "stopped"
+        )
+    disturb()
+    grid = {"mesh.data": 1, "mesh.fsdp": 2}
+    run = runs.Finished(tiny("vasso", **settings, **grid), tmp_path / "stopped")
+    assert run.results["last"]["step"] == 8
+    found, _ = runs.saved(run.config, tmp_path / "stopped")
+    expected, _ = runs.saved(undisturbed.config, tmp_path / "undisturbed")
+    for path, leaf in found.items():
+        np.testing.assert_allclose(leaf, expected[path], rtol=1e-4, atol=1e-6)
 
 
 def test_importance_sampling_continues(tiny, tmp_path, disturb):
