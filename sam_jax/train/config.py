@@ -132,9 +132,12 @@ def default_config() -> Config:
     # At most batch_size / accumulation_steps examples pass through the network at once;
     # both gradients are means over the parts.
     config.accumulation_steps = 1
-    config.remat = False  # keep less of the forward pass, compute it again instead
-    # Updates that the device does by itself before the host is asked again; pays on
-    # GPUs and TPUs, not on CPUs.
+    config.remat = (
+        False  # residual blocks keep their input alone, compute the rest again
+    )
+    # Updates that the devices do by themselves before the host is in charge again: pays
+    # where an update takes less time than what the host does for it, as a small network
+    # on a GPU or TPU. The training set then lies on every device.
     config.steps_per_dispatch = 1
 
     config.eval_batch_size = 500
