@@ -10,6 +10,7 @@ import pytest
 
 from experiments.benchmarks import (
     measure,
+    memory,
     startup,
     step_cost,
     theory_speed,
@@ -205,3 +206,22 @@ def test_theory_speed_writes_a_table_and_a_record(tmp_path, capsys):
     results = json.loads(out.read_text())["results"]
     assert list(results) == list(theory_speed.problems())
     assert "NumPy, seed by seed" in capsys.readouterr().out
+
+
+def test_memory_of_a_step_falls(tmp_path, capsys):
+    """With less kept, and with fewer examples in the network at once."""
+    argv = [
+        "--models=resnet_digits:8",
+        "--image=16",
+        f"--out={tmp_path / 'memory.json'}",
+    ]
+    assert memory.main(argv) == 0
+    found = json.loads((tmp_path / "memory.json").read_text())["results"]
+    ways = found["resnet_digits:8"]
+    plain = ways.pop(memory.PLAIN)
+    assert len(ways) == 4
+    for name, counted in ways.items():
+        assert counted["temporary"] < 0.9 * plain["temporary"], name
+        assert counted["state"] == plain["state"]
+    assert ways["remat"]["flops"] > 1.05 * plain["flops"]
+    assert "method_group_size=16" in capsys.readouterr().out

@@ -1,0 +1,151 @@
+"""What rematerialization, accumulation and groups do to the memory of a step.
+
+    python -m experiments.benchmarks.memory --models=resnet18:16,wrn16_2,wrn40_1 \
+        --out=experiments/benchmarks/results/memory.json
+
+The trainer's SAM step on one device, as the compiler counts it: temporary memory (all
+that is neither state nor batch: activations, gradients, perturbed weights) and
+operations. A model is written ``name`` or ``name:width``; nothing is executed.
+"""
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from experiments.benchmarks import measure
+from sam_jax import errors, models
+from sam_jax.train import config as config_lib
+from sam_jax.train import groups, optimizer, state, step
+
+CARD = pathlib.Path(__file__).parents[2] / "configs" / "cifar10_sam.py"
+CLASSES = 10
+PLAIN = "as it is"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Counts as the command line says, prints the table, writes the record.
+
+    Args:
+        argv: the arguments after the program's name.
+
+    Returns:
+        The exit code.
+    """
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    parser.add_argument("--models", default="resnet18:16", help="name:width,...")
+    parser.add_argument("--method", default="sam")
+    parser.add_argument("--batch", type=int, default=64, help="examples in a step")
+    parser.add_argument("--image", type=int, default=32, help="side in pixels")
+    parser.add_argument("--parts", type=int, default=4, help="chunks, or groups")
+    parser.add_argument("--out", type=pathlib.Path, help="JSON file")
+    args = parser.parse_args(argv)
+    m = args.batch // args.parts
+    ways = {
+        PLAIN: {},
+        "remat": {"remat": True},
+        f"accumulation_steps={args.parts}": {"accumulation_steps": args.parts},
+        f"method_group_size={m}": {"method_group_size": m},
+        "both": {"remat": True, "accumulation_steps": args.parts},
+    }
+    try:
+        results = {
+            model: {
+                name: counted(model, args.method, args.batch, args.image, settings)
+                for name, settings in ways.items()
+            }
+            for model in args.models.split(",")
+        }
+    except errors.UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(table(results))
+    measure.write(args.out, "experiments.benchmarks.memory", argv, results)
+    return 0
+
+
+def counted(
+    model_name: str,
+    method: str,
+    batch_size: int,
+    side: int,
+    settings: Mapping[str, Any],
+) -> dict[str, float]:
+    """Compiles one step and reads the compiler's account of it.
+
+    Args:
+        model_name: ``name`` or ``name:width``.
+        method: its name.
+        batch_size: examples in a step.
+        side: of the images, in pixels.
+        settings: of the configuration, as its flattened keys.
+
+    Returns:
+        ``temporary`` and ``state`` in bytes, and ``flops``.
+
+    Raises:
+        UserError: for a model, method or setting that will not do.
+    """
+    config = config_lib.default_config()
+    config.method = config_lib.load_method(method, CARD)
+    config.schedule.name = "constant"
+    config.update_from_flattened_dict(dict(settings))
+    name, _, width = model_name.partition(":")
+    model = models.build(
+        name,
+        num_classes=CLASSES,
+        width=int(width) if width else None,
+        remat=config.remat,
+    )
+    layout = groups.layout(
+        batch_size, config.method_group_size, config.accumulation_steps, "group", 1
+    )
+    chain = optimizer.make_optimizer(config, steps_per_epoch=100)
+    train_step = step.make_train_step(
+        config, model, chain, lambda key, images: images / 255.0, 50_000, layout
+    )
+    batch = {
+        "image": jax.ShapeDtypeStruct((batch_size, side, side, 3), jnp.uint8),
+        "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
+        "true_label": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
+        "weight": jax.ShapeDtypeStruct((batch_size,), jnp.float32),
+    }
+    shapes = jax.eval_shape(
+        lambda seed: state.init_state(
+            seed, jnp.zeros((1, side, side, 3)), model, chain, 0.0
+        ),
+        jax.ShapeDtypeStruct((), jnp.uint32),
+    )
+    compiled = jax.jit(train_step, donate_argnums=0).lower(shapes, batch).compile()
+    memory: Any = compiled.memory_analysis()
+    cost: Any = compiled.cost_analysis()
+    return {
+        "temporary": float(memory.temp_size_in_bytes),
+        "state": float(memory.alias_size_in_bytes),
+        "flops": float(cost["flops"]),
+    }
+
+
+def table(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    """The results as a Markdown table; operations of loops are counted once."""
+    rows = [
+        [
+            model,
+            name,
+            f"{found['temporary'] / 2**20:.1f}",
+            f"{found['temporary'] / ways[PLAIN]['temporary']:.2f}",
+            # XLA counts the body of a loop once, whatever it repeats.
+            "-" if "=" in name or name == "both" else f"{found['flops'] / 1e9:.1f}",
+        ]
+        for model, ways in results.items()
+        for name, found in ways.items()
+    ]
+    return measure.markdown(["model", "step", "temporary MiB", "ratio", "GFLOP"], rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
