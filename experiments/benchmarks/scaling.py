@@ -13,16 +13,18 @@
   the trainer does it, and otherwise;
 - gpu: examples per second and share of the peak, if there is a GPU.
 
-Without accelerators the devices are eight fake ones, unless ``XLA_FLAGS`` says another
-number. They share the cores: where these are fewer, a time that grows with the number
-of devices is the overhead of splitting a step, and says nothing of real devices. What
-is counted (collectives, bytes) holds for them as well. Times are taken in turns, and
-ratios round by round. A model is written ``name`` or ``name:width``.
+Several sections run in a process each. Without accelerators the devices are fake ones,
+eight or (groups) one unless ``XLA_FLAGS`` says how many. They share the cores: where
+these are fewer, a time that grows with the number of devices is the overhead of
+splitting a step, and says nothing of real devices. What is counted (collectives, bytes)
+holds for them as well. Times are taken in turns, and ratios round by round. A model is
+written ``name`` or ``name:width``.
 """
 
 import argparse
 import collections
 import dataclasses
+import json
 import os
 import pathlib
 import socket
@@ -40,7 +42,7 @@ from experiments.benchmarks import hlo, measure, trainer_overhead
 from sam_jax import data, errors, models
 from sam_jax.train import build as build_lib
 from sam_jax.train import config as config_lib
-from sam_jax.train import dispatch, groups, metrics, optimizer, sharding, state, step
+from sam_jax.train import dispatch, groups, metrics, sharding, state, step
 
 CARD = pathlib.Path(__file__).parents[2] / "configs" / "digits_sam.py"
 BASELINE, DEVICE_GROUPS = "SGD", "SAM, m of a device"
@@ -87,7 +89,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--steps", type=int, default=5, help="devices: in one time")
     parser.add_argument("--memory_models", default="resnet18:16,wrn28_10")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--process_epochs", type=int, default=10)
+    parser.add_argument("--process_epochs", type=int, default=4)
     parser.add_argument("--process_rounds", type=int, default=3)
     parser.add_argument("--groups_model", default="resnet18:16")
     parser.add_argument("--groups_batch", type=int, default=128)
@@ -98,27 +100,74 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--peak_tflops", type=float, help="of the GPU, in bfloat16")
     parser.add_argument("--out", type=pathlib.Path, help="JSON file")
     args = parser.parse_args(argv)
-    if _COUNT_FLAG not in os.environ.get("XLA_FLAGS", ""):
-        os.environ["XLA_FLAGS"] = xla_flags(8)  # read when JAX first looks for devices
-    results = {}
     try:
-        for name in args.sections.split(","):
-            if name not in SECTIONS:
-                raise errors.UserError(errors.unknown("section", name, SECTIONS))
-        for name in args.sections.split(","):
-            results[name], tables = SECTIONS[name](args)
-            for title, table in tables.items():
-                print(f"\n{title}\n\n{table}", flush=True)
+        results = run_sections(args, argv)
     except errors.UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    measure.write(args.out, "experiments.benchmarks.scaling", argv, results)
+    except subprocess.CalledProcessError as error:
+        return error.returncode  # it has said why
+    measure.write(args.out, MODULE, argv, results)
     return 0
 
 
-# ── Common ───────────────────────────────────────────────────────────────────────────
+# ── Sections ─────────────────────────────────────────────────────────────────────────
 
+MODULE = "experiments.benchmarks.scaling"
 _COUNT_FLAG = "--xla_force_host_platform_device_count"
+
+
+def run_sections(args: argparse.Namespace, argv: Sequence[str]) -> dict[str, Results]:
+    """One section in this process, or several in one each, so that none slows another.
+
+    Args:
+        args: the parsed arguments.
+        argv: the arguments.
+
+    Returns:
+        Section -> results.
+
+    Raises:
+        UserError: if a section does not exist or a setting will not do.
+        CalledProcessError: if a process fails.
+    """
+    names = args.sections.split(",")
+    for name in names:
+        if name not in SECTIONS:
+            raise errors.UserError(errors.unknown("section", name, SECTIONS))
+    if len(names) == 1:
+        return {names[0]: run_section(names[0], args)}
+    results = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            record = pathlib.Path(folder, "record.json")
+            own = [f"--sections={name}", f"--out={record}"]
+            subprocess.run([sys.executable, "-m", MODULE, *argv, *own], check=True)
+            results |= json.loads(record.read_text())["results"]
+    return results
+
+
+def run_section(name: str, args: argparse.Namespace) -> Results:
+    """Runs a section and prints its tables.
+
+    Args:
+        name: of the section.
+        args: the parsed arguments.
+
+    Returns:
+        Its ``results``, and the ``machine`` that its process saw.
+
+    Raises:
+        UserError: if a setting will not do.
+    """
+    section = SECTIONS[name]
+    if _COUNT_FLAG not in os.environ.get("XLA_FLAGS", ""):
+        # Read when JAX first looks for devices.
+        os.environ["XLA_FLAGS"] = xla_flags(section.devices)
+    results, tables = section.measure(args)
+    for title, table in tables.items():
+        print(f"\n{title}\n\n{table}", flush=True)
+    return {"machine": measure.machine(), "results": results}
 
 
 def xla_flags(devices: int) -> str:
@@ -128,8 +177,11 @@ def xla_flags(devices: int) -> str:
     return " ".join([*others, f"{_COUNT_FLAG}={devices}"])
 
 
+# ── Common ───────────────────────────────────────────────────────────────────────────
+
+
 def make_config(model: str, method: str, **settings: Any) -> Any:
-    """Settings of a run on the digits.
+    """Settings of a run on the digits, on one device.
 
     Args:
         model: ``name`` or ``name:width``.
@@ -142,6 +194,7 @@ def make_config(model: str, method: str, **settings: Any) -> Any:
     config = config_lib.default_config()
     config.method = config_lib.load_method(method, CARD)
     config.data.name = "digits"
+    config.mesh.data = 1
     config.model.name, _, width = model.partition(":")
     config.model.width = int(width) if width else None
     config.update_from_flattened_dict(settings)
@@ -166,9 +219,10 @@ class Program:
         batches = run.dataset.train.batches(batch_size=batch_size, seed=0)
         self._batch = sharding.put_batch(next(batches), run.mesh)
         self._steps = steps
-        self.state = run.init(run.seed)
+        self.state = zeros(run.abstract_state())  # the time of a step is the same
         start = time.perf_counter()
-        self.compiled = run.train_step.lower(self.state, self._batch).compile()
+        train_step: Any = run.train_step
+        self.compiled = train_step.lower(self.state, self._batch).compile()
         self.compile_seconds = time.perf_counter() - start
 
     def __call__(self) -> None:
@@ -176,6 +230,16 @@ class Program:
         for _ in range(self._steps):
             self.state, _ = self.compiled(self.state, self._batch)
         jax.block_until_ready(self.state)
+
+
+def zeros(tree: Any) -> Any:
+    """Arrays of these shapes, dtypes and shardings; faster made than a first state."""
+    places = jax.tree.map(lambda x: x.sharding, tree)
+
+    def make() -> Any:
+        return jax.tree.map(lambda x: jax.numpy.zeros(x.shape, x.dtype), tree)
+
+    return jax.jit(make, out_shardings=places)()
 
 
 def median(values: Sequence[float]) -> float:
@@ -208,7 +272,14 @@ class Case(NamedTuple):
 
 def devices_section(args: argparse.Namespace) -> tuple[Results, Tables]:
     """Strong and weak scaling over the devices of this process."""
-    records = scaling(args.model, args.batch, args.per_device, args.rounds, args.steps)
+    records = scaling(
+        args.model,
+        device_counts(),
+        args.batch,
+        args.per_device,
+        args.rounds,
+        args.steps,
+    )
     note = (
         f"{jax.device_count()} x {jax.devices()[0].device_kind} on "
         f"{measure.machine()['cores']} cores; bytes are those of one device and step"
@@ -221,13 +292,24 @@ def devices_section(args: argparse.Namespace) -> tuple[Results, Tables]:
     }
 
 
+def device_counts() -> list[int]:
+    """Numbers of devices to compare."""
+    return [n for n in (1, 2, 4, 8) if n <= jax.device_count()]
+
+
 def scaling(
-    model: str, batch: int, per_device: int, rounds: int, steps: int
+    model: str,
+    counts: Sequence[int],
+    batch: int,
+    per_device: int,
+    rounds: int,
+    steps: int,
 ) -> list[dict[str, Any]]:
-    """Counts and times all ways to train on 1, 2, 4, ... devices.
+    """Counts and times all ways to train on several numbers of devices.
 
     Args:
         model: ``name`` or ``name:width``.
+        counts: numbers of devices, 1 among them.
         batch: examples in a batch of strong scaling.
         per_device: examples per device of weak scaling.
         rounds: times taken of each.
@@ -240,7 +322,6 @@ def scaling(
     Raises:
         UserError: if a setting will not do.
     """
-    counts = [n for n in (1, 2, 4, 8) if n <= jax.device_count()]
     batches = {
         "strong": dict.fromkeys(counts, batch),
         "weak": {n: n * per_device for n in counts},
@@ -252,7 +333,10 @@ def scaling(
         for label, way in WAYS.items()
         for n, size in sizes.items()
     }
-    programs = {case: Program(_of_case(model, case), steps) for case in cases.values()}
+    programs = {
+        case: Program(_of_case(model, case), steps)
+        for case in dict.fromkeys(cases.values())
+    }
     for program in programs.values():
         program()  # the first time warms up
     names = {str(case): program for case, program in programs.items()}
@@ -376,20 +460,11 @@ def kept(model: str, method: str) -> list[dict[str, Any]]:
         UserError: if a setting will not do.
     """
     records = []
-    for fsdp in [n for n in (1, 2, 4, 8) if n <= jax.device_count()]:
+    for fsdp in device_counts():
         settings = {"mesh.data": 1, "mesh.fsdp": fsdp}
         run = build_lib.build(make_config(model, method, **settings))
         abstract = run.abstract_state()
-        shapes = (abstract.params, abstract.opt_state)
-        # Zeros take as much memory as random weights, and no time.
-        arrays = jax.tree.leaves(
-            jax.jit(
-                lambda shapes=shapes: jax.tree.map(
-                    lambda x: jax.numpy.zeros(x.shape, x.dtype), shapes
-                ),
-                out_shardings=jax.tree.map(lambda x: x.sharding, shapes),
-            )()
-        )
+        arrays = jax.tree.leaves(zeros((abstract.params, abstract.opt_state)))
         local = [x.addressable_shards[0].data for x in arrays]
         whole = sum(
             part.nbytes
@@ -625,11 +700,11 @@ def forms(config: Any, dataset: data.Dataset) -> dict[str, build_lib.Run]:
     Returns:
         Form of the loop -> run; the first one has a single group.
     """
-    own = groups.layout(config.batch_size, config.method_group_size, 1, "group", 1)
+    own = build_lib.build(config).groups
     of_forms = {
         ONE_PERTURBATION: groups.WHOLE,
         ONE_BY_ONE: own,
-        UNROLLED: Unrolled(own.count, own.per_device),
+        UNROLLED: Unrolled(**dataclasses.asdict(own)),
         # Without an axis for BatchNorm in the network, each group has its statistics.
         TOGETHER: dataclasses.replace(own, lockstep=True),
     }
@@ -691,7 +766,7 @@ def random_images(examples: int, side: int = 32) -> data.Dataset:
 def on_one_device(
     config: Any, dataset: data.Dataset, of_groups: groups.Groups = groups.WHOLE
 ) -> build_lib.Run:
-    """The parts of a run that `sam_jax.train.build` makes, of other data and groups.
+    """The parts of a run with other data and groups than `sam_jax.train.build` gives.
 
     Args:
         config: of the run; its data are not used.
@@ -700,12 +775,12 @@ def on_one_device(
 
     Returns:
         The parts.
+
+    Raises:
+        UserError: if a setting will not do.
     """
-    mesh = sharding.make_mesh(1)
-    whole = sharding.replicated(mesh)
+    run = build_lib.build(config)
     normalize = data.augment.make_normalize(mean=dataset.mean, std=dataset.std)
-    steps_per_epoch = dataset.train.steps_per_epoch(config.batch_size)
-    chain = optimizer.make_optimizer(config, steps_per_epoch)
     model = models.build(
         config.model.name,
         num_classes=dataset.num_classes,
@@ -715,26 +790,22 @@ def on_one_device(
 
     def init(seed: jax.Array) -> state.TrainState:
         images = jax.numpy.zeros((1, *dataset.image_shape))
-        return state.init_state(seed, images, model, chain, config.ema_decay)
+        return state.init_state(seed, images, model, run.optimizer, config.ema_decay)
 
     train_step = step.make_train_step(
         config,
         model,
-        chain,
+        run.optimizer,
         lambda key, images: normalize(images),
         dataset.train.num_examples,
         of_groups,
     )
-    return build_lib.Run(
-        config=config,
-        mesh=mesh,
+    whole = sharding.replicated(run.mesh)
+    return run._replace(
         dataset=dataset,
-        optimizer=chain,
+        groups=of_groups,
         init=jax.jit(init, out_shardings=whole),
         train_step=jax.jit(train_step, donate_argnums=0, out_shardings=whole),
-        eval_step=jax.jit(step.make_eval_step(model, normalize), out_shardings=whole),
-        steps_per_epoch=steps_per_epoch,
-        total_steps=config.epochs * steps_per_epoch,
     )
 
 
@@ -756,19 +827,19 @@ def gpu_section(args: argparse.Namespace) -> tuple[Results, Tables]:
             model, args.gpu_batch, args.gpu_calls, args.rounds, peak
         )
     ]
-    return records, {
-        f"{jax.devices()[0].device_kind}, bfloat16, batch {args.gpu_batch}": measure.markdown(
-            ["model", "step", "steps per dispatch", "examples/s", "share of the peak"],
+    table = measure.markdown(
+        ["model", "step", "steps per dispatch", "examples/s", "share of the peak"],
+        [
             [
-                [
-                    *(r["model"], r["method"], r["steps_per_dispatch"]),
-                    f"{r['examples_per_second']:.0f}",
-                    "" if r["share"] is None else f"{100 * r['share']:.1f} %",
-                ]
-                for r in records
-            ],
-        )
-    }
+                *(r["model"], r["method"], r["steps_per_dispatch"]),
+                f"{r['examples_per_second']:.0f}",
+                "" if r["share"] is None else f"{100 * r['share']:.1f} %",
+            ]
+            for r in records
+        ],
+    )
+    kind = jax.devices()[0].device_kind
+    return records, {f"{kind}, bfloat16, batch {args.gpu_batch}": table}
 
 
 def throughput(
@@ -825,11 +896,12 @@ def throughput(
 def step_flops(run: build_lib.Run) -> float:
     """Operations of a training step, as written.
 
-    Not as compiled: for a GPU that calls libraries, whose operations XLA does not count.
+    Not as compiled, which calls libraries on a GPU: XLA does not count what they do.
     """
     batch_size = run.config.batch_size
     batch = next(run.dataset.train.batches(batch_size=batch_size, seed=0))
-    return run.train_step.lower(run.abstract_state(), batch).cost_analysis()["flops"]
+    train_step: Any = run.train_step
+    return train_step.lower(run.abstract_state(), batch).cost_analysis()["flops"]
 
 
 class Feed:
@@ -838,28 +910,44 @@ class Feed:
     Args:
         run: the parts of the run.
         steps: in a call.
+
+    Attributes:
+        state: after the steps so far.
     """
 
     def __init__(self, run: build_lib.Run, steps: int) -> None:
         self._advance = dispatch.from_step(run, 0)
-        self._state = run.init(run.seed)
+        self.state = run.init(run.seed)
         self._steps = steps
 
     def __call__(self) -> None:
         """Does the steps and waits for them."""
         done = 0
         while done < self._steps:
-            self._state, _, several = self._advance(self._state, self._steps - done)
+            self.state, _, several = self._advance(self.state, self._steps - done)
             done += several
-        jax.block_until_ready(self._state)
+        jax.block_until_ready(self.state)
 
 
-SECTIONS: Mapping[str, Callable[[argparse.Namespace], tuple[Results, Tables]]] = {
-    "devices": devices_section,
-    "memory": memory_section,
-    "processes": processes_section,
-    "groups": groups_section,
-    "gpu": gpu_section,
+class Section(NamedTuple):
+    """A part of the benchmark.
+
+    Attributes:
+        measure: from the parsed arguments to results and tables.
+        devices: fake ones that it needs.
+    """
+
+    measure: Callable[[argparse.Namespace], tuple[Results, Tables]]
+    devices: int
+
+
+# More devices are more threads, also for a step on one of them.
+SECTIONS = {
+    "devices": Section(devices_section, 8),
+    "memory": Section(memory_section, 8),
+    "processes": Section(processes_section, 1),
+    "groups": Section(groups_section, 1),
+    "gpu": Section(gpu_section, 1),
 }
 
 

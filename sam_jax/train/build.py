@@ -1,6 +1,5 @@
 """From a configuration to the parts of a run."""
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -20,6 +19,7 @@ class Run(NamedTuple):
     Attributes:
         config: of the run.
         mesh: its devices.
+        groups: who shares a perturbation, and where.
         dataset: training, validation and test sources.
         optimizer: method and optimizer.
         init: ``seed -> state``, jitted; the seed is a scalar, uint32.
@@ -31,6 +31,7 @@ class Run(NamedTuple):
 
     config: config_lib.Config
     mesh: jax.sharding.Mesh
+    groups: groups.Groups
     dataset: data.Dataset
     optimizer: optimizer.Optimizer
     init: Callable[[Any], state.TrainState]
@@ -74,7 +75,8 @@ def build(config: config_lib.Config) -> Run:
     """
     # ── Devices and data.
     config_lib.check(config)
-    devices = math.prod(sharding.grid(config.mesh.data, config.mesh.fsdp))
+    rows, fsdp = sharding.grid(config.mesh.data, config.mesh.fsdp)
+    devices = rows * fsdp
     sharding.check_batch_size(config.batch_size, devices)
     layout = groups.layout(
         config.batch_size,
@@ -82,6 +84,7 @@ def build(config: config_lib.Config) -> Run:
         config.accumulation_steps,
         config.batch_norm,
         devices,
+        fsdp,
     )
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, layout.members)
     dataset = data.load(
@@ -139,6 +142,7 @@ def build(config: config_lib.Config) -> Run:
     return Run(
         config=config,
         mesh=mesh,
+        groups=layout,
         dataset=dataset,
         optimizer=chain,
         init=jax.jit(init, out_shardings=places),

@@ -129,12 +129,12 @@ def default_config() -> Config:
     # What BatchNorm normalizes by in training: "group", the examples that pass through
     # the network together, or "batch", all groups.
     config.batch_norm = "group"
-    # At most batch_size / accumulation_steps examples pass through the network at once;
-    # both gradients are means over the parts.
+    # At most batch_size / accumulation_steps examples of a group pass through the
+    # network at once, and all gradients are means over such chunks; smaller groups pass
+    # whole, one after another on each device.
     config.accumulation_steps = 1
-    config.remat = (
-        False  # residual blocks keep their input alone, compute the rest again
-    )
+    # Residual blocks keep their input alone; the gradient computes the rest again.
+    config.remat = False
     # Updates that the devices do by themselves before the host is in charge again: pays
     # where an update takes less time than what the host does for it, as a small network
     # on a GPU or TPU. The training set then lies on every device.

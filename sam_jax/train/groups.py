@@ -15,9 +15,11 @@ lie on one device or on many changes who waits for whom, not what is computed.
   which each gradient runs over the groups one after another: a network with weights of
   its own for each group would have grouped convolutions, which are slow.
 
-``config.accumulation_steps`` bounds the examples that pass through the network at once,
-inside of every gradient: a group is cut into chunks, every c-th example in the same
-one, so that each device has its share of every chunk wherever the examples lie.
+``config.accumulation_steps`` bounds the examples of a group that pass through the
+network at once, inside of every gradient: a group is cut into chunks, every c-th
+example in the same one, so that each device has its share of every chunk wherever the
+examples lie. Groups that are no larger than a chunk pass whole, one after another on
+each device.
 """
 
 import dataclasses
@@ -58,7 +60,9 @@ class Groups:
         members: neighbouring devices that share a group, at least 1.
         chunks: parts in which a group passes through the network.
         lockstep: all groups pass through the network together, layer by layer, so that
-            BatchNorm can normalize by the statistics of the whole batch.
+            BatchNorm can normalize by the statistics of the whole batch. The loss of a
+            group then depends on the weights of all, and its gradient is that of the
+            sum of all losses with respect to its own weights.
     """
 
     count: int = 1
@@ -115,7 +119,8 @@ class Groups:
 
         def on_device(params: Any, state: Any, examples: Any, keys: Any) -> Parts:
             result = _of_each(fn, self.per_device, params, state, examples, keys)
-            return result._replace(mean=jax.lax.pmean(result.mean, axes))
+            # Some methods agree upon their direction: that is not reduced again.
+            return result._replace(mean=core.agree(result.mean))
 
         return jax.shard_map(
             on_device,
@@ -278,6 +283,7 @@ def layout(
     accumulation_steps: int,
     batch_norm: str,
     devices: int,
+    fsdp: int = 1,
 ) -> Groups:
     """Lays a batch out on devices.
 
@@ -289,6 +295,7 @@ def layout(
         batch_norm: ``"group"`` or ``"batch"``: statistics of what passes through the
             network together, or of all groups.
         devices: their number.
+        fsdp: of them in a row; groups of several devices fit into rows, or are rows.
 
     Returns:
         Groups and chunks.
@@ -304,15 +311,19 @@ def layout(
     share = batch_size // devices
 
     def fits(m: int) -> bool:
-        return batch_size % m == 0 and (m % share == 0 or share % m == 0)
+        if batch_size % m or (m % share and share % m):
+            return False
+        members = max(1, m // share)
+        return not (members % fsdp and fsdp % members)
 
     if not fits(size):
         allowed = _nearest(size, [m for m in range(1, batch_size + 1) if fits(m)])
         raise errors.UserError(
             f"config.method_group_size={size} does not divide the batch of {batch_size}"
             f" on {devices} devices, {share} examples each, into groups on whole "
-            f"devices or whole groups on a device: take {allowed}, or None for the "
-            "whole batch"
+            "devices or whole groups on a device"
+            + (f", and into rows of {fsdp}" if fsdp > 1 else "")
+            + f": take {allowed}, or None for the whole batch"
         )
     members = max(1, size // share)
 
@@ -344,22 +355,23 @@ def layout(
     return Groups(count, max(1, share // size), members, chunks, lockstep)
 
 
-def describe(config: config_lib.Config) -> str:
-    """The batch, its groups and parts in words, for the head of a run's log.
+def describe(config: config_lib.Config, groups: Groups) -> str:
+    """The batch, its groups and chunks in words, for the head of a run's log.
 
     Args:
         config: of the run.
+        groups: its layout.
 
     Returns:
         Such as ``1024, in groups of 128, each with one perturbation``.
     """
-    size, parts = config.method_group_size, config.accumulation_steps
+    size = config.method_group_size
     words = str(config.batch_size)
     if size is not None:
         words += f", in groups of {size}"
     if config.method.name != config_lib.BASELINE:
         words += f", {'sharing' if size is None else 'each with'} one perturbation"
-    return words if parts == 1 else f"{words}, in {parts} parts"
+    return words if groups.chunks == 1 else f"{words}, in {groups.chunks} chunks"
 
 
 def _nearest(value: int, allowed: list[int]) -> str:

@@ -11,6 +11,7 @@ runtime, which misses its heartbeats, ends the others (`_lost`).
 A run of one process starts none of this: every function here is then a plain call.
 """
 
+import collections
 import contextlib
 import ctypes
 import os
@@ -229,6 +230,14 @@ def _connect(timeout: int, **arguments: Any) -> None:
             "--num_processes and --process_id on every process"
         ) from error
     _at_abort(_lost)
+    # What the processes tell each other is split over their devices.
+    counts = collections.Counter(device.process_index for device in jax.devices())
+    if len(set(counts.values())) > 1:
+        raise errors.UserError(
+            "all processes need the same number of devices; they have "
+            f"{', '.join(str(counts[process]) for process in sorted(counts))}: show "
+            "each the same number (on GPUs by CUDA_VISIBLE_DEVICES)"
+        )
 
 
 # The runtime aborts the process when it loses the connection. A handler of Python's
@@ -258,8 +267,9 @@ def _not_joined(number: int) -> None:
 def _lost(number: int) -> None:
     del number
     _end(
-        "another process of this run ended (it says why) or is out of reach: start all "
-        "again with the same command, the run continues from its last checkpoint",
+        "another process of this run ended (it says why) or is out of reach, or the "
+        "runtime failed here: start all again with the same command, the run continues "
+        "from its last checkpoint",
         1,
     )
 

@@ -255,7 +255,7 @@ def _header(
         "model": f"{config.model.name}, {parameters:,} parameters, "
         f"{config.model.dtype}",
         **optimizer.describe(config),
-        "batch size": groups.describe(config),
+        "batch size": groups.describe(config, run.groups),
         "steps": f"{run.total_steps} ({config.epochs} epochs of {run.steps_per_epoch})",
         "workdir": str(folder),
     }

@@ -11,11 +11,12 @@ written as two: groups, and members of a group.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 
 from sam_jax import errors
 
@@ -99,16 +100,41 @@ def make_mesh(
             f"{math.gcd(members, fsdp)}"
         )
     in_rows, in_row = max(1, members // fsdp), min(members, fsdp)
-    return jax.make_mesh(
-        (rows // in_rows, in_rows, fsdp // in_row, in_row),
+    shape = (rows // in_rows, in_rows, fsdp // in_row, in_row)
+    return jax.sharding.Mesh(
+        arrange(jax.devices()[: rows * fsdp], shape),
         AXES,
         axis_types=(jax.sharding.AxisType.Auto,) * 4,
-        devices=jax.devices()[: rows * fsdp],
     )
 
 
+def arrange(devices: Sequence[Any], shape: tuple[int, ...]) -> np.ndarray:
+    """Lays devices out on a grid, neighbours where the network is fast.
+
+    ``jax.make_mesh`` refuses devices on several nodes or slices, and grids that divide
+    an axis of a TPU's torus.
+
+    Args:
+        devices: as many as the grid has places.
+        shape: of the grid.
+
+    Returns:
+        The devices, of that shape. Those of one TPU slice follow its torus; others
+        stand slice by slice (of GPUs, node by node), process by process.
+    """
+    slices = {getattr(device, "slice_index", 0) for device in devices}
+    if devices[0].platform == "tpu" and len(slices) == 1:
+        return mesh_utils.create_device_mesh(
+            shape, devices, allow_split_physical_axes=True
+        )
+    ordered = sorted(
+        devices, key=lambda d: (getattr(d, "slice_index", 0), d.process_index, d.id)
+    )
+    return np.array(ordered).reshape(shape)
+
+
 def check_batch_size(batch_size: int, devices: int) -> None:
-    """Refuses a batch that cannot be split evenly.
+    """Refuses a batch that cannot be split evenly over the devices.
 
     Raises:
         UserError: with both numbers and the nearest batch sizes that work.
@@ -118,7 +144,8 @@ def check_batch_size(batch_size: int, devices: int) -> None:
         nearest = f"{below} or {below + devices}" if below else f"{devices}"
         raise errors.UserError(
             f"config.batch_size={batch_size} does not divide by the {devices} "
-            f"devices: take {nearest}, or --config.mesh.data=1"
+            f"devices: take {nearest}, or fewer devices (--config.mesh.data=1 "
+            "--config.mesh.fsdp=1)"
         )
 
 

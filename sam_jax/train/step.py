@@ -332,7 +332,7 @@ def subset(examples: Examples, rows: jax.Array, chunks: int) -> Examples:
 
     Returns:
         At least R examples. Those that fill up have the weight zero, and the others are
-        scaled so that the mean over all is the mean over R.
+        scaled so that the mean over all is the mean over R. BatchNorm sees them all.
 
     Example:
         >>> three = Examples(*[jnp.arange(3.0)] * 2, jnp.ones(3))

@@ -53,6 +53,9 @@ def large(program, parameters):
         ("gsam", 8, 1),
         ("looksam", None, 2),
         ("looksam", 8, 2),  # the direction, and the component in its own updates
+        ("momentum_sam", 8, 1),  # the gradient that its step is made of
+        ("bsam", 8, 2),  # that, and the curvature
+        ("lookbehind", 8, 2),  # each of its descents
     ],
 )
 def test_gradients_that_are_reduced(compiled, method, m, gradients):

@@ -1,5 +1,7 @@
 """Devices: how many are taken, and what lies where."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -115,3 +117,48 @@ def test_large_arrays_are_cut_along_their_largest_axis_that_divides():
         place.is_fully_replicated
         for place in sharding.of_state(arrays, sharding.make_mesh(8)).values()
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+    """What a mesh asks of a device; there is no such hardware here."""
+
+    id: int
+    process_index: int
+    slice_index: int
+    platform: str
+    device_kind: str
+    coords: tuple[int, ...] | None = None
+    core_on_chip: int = 0
+
+
+GRIDS = [(1, 16, 1, 1), (16, 1, 1, 1), (8, 2, 1, 1), (2, 8, 1, 1), (1, 2, 1, 8)]
+
+
+def assert_each_once(found, devices, shape):
+    assert found.shape == shape
+    assert {device.id for device in found.flat} == {device.id for device in devices}
+
+
+@pytest.mark.parametrize("shape", GRIDS)
+@pytest.mark.parametrize("kind", ["TPU v5 lite", "TPU v6 lite"])
+def test_any_grid_of_a_tpu_slice(kind, shape):
+    devices = [
+        Device(4 * y + x, 2 * (y // 2) + x // 2, 0, "tpu", kind, (x, y, 0))
+        for y in range(4)
+        for x in range(4)
+    ]
+    assert_each_once(sharding.arrange(devices, shape), devices, shape)
+
+
+@pytest.mark.parametrize("platform", ["gpu", "tpu"])
+@pytest.mark.parametrize("shape", GRIDS)
+def test_several_nodes_and_slices_stand_one_after_another(platform, shape):
+    devices = [
+        Device(8 * node + i, node, node, platform, "kind", (i, 0, 0))
+        for node in range(2)
+        for i in range(8)
+    ]
+    found = sharding.arrange(devices[::-1], shape)
+    assert_each_once(found, devices, shape)
+    assert [device.slice_index for device in found.flat] == [0] * 8 + [1] * 8

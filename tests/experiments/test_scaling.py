@@ -1,0 +1,374 @@
+"""The benchmark of scaling at tiny sizes: what can be counted is exact."""
+
+import functools
+import json
+import stat
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.benchmarks import hlo, scaling, scaling_model
+from sam_jax import models
+from sam_jax.train import build, metrics, sharding
+
+SGD, SAM, SAM_DEVICE, SAM_HALF = scaling.WAYS
+MODEL = "mlp:64"
+DEVICES, BATCH, PER_DEVICE = 4, 16, 4
+
+
+def network(*args, normalize=True, **settings):
+    """One layer behind statistics of what passes together; compiles fast."""
+    del args, settings
+
+    def init(key, images):
+        return {"w": jax.random.normal(key, (images[0].size, 10)) / 4}, {}
+
+    def apply(params, model_state, images, *, train, key=None):
+        del train, key
+        x = images.reshape(len(images), -1)
+        if normalize:
+            x = (x - x.mean(0)) / (x.std(0) + 0.1)
+        return jnp.tanh(x) @ params["w"], model_state
+
+    return models.Model(init, apply)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setattr(models, "build", network)
+
+
+# ── Devices ──────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def records():
+    """(kind, step, devices) -> record, on one device and on four."""
+    with pytest.MonkeyPatch.context() as patch:
+        plain = functools.partial(network, normalize=False)
+        patch.setattr(models, "build", plain)
+        found = scaling.scaling(
+            MODEL, [1, DEVICES], BATCH, PER_DEVICE, rounds=2, steps=1
+        )
+    return {(r["scaling"], r["step"], r["devices"]): r for r in found}
+
+
+GRADIENT_BYTES = 4 * 64 * 10  # of the network on the digits
+
+
+def test_every_way_is_measured_in_both_kinds_of_scaling(records):
+    assert set(records) == {
+        (kind, step, n)
+        for kind in ("strong", "weak")
+        for step in scaling.WAYS
+        for n in (1, DEVICES)
+    }
+    for (kind, _, n), record in records.items():
+        assert record["batch"] == (BATCH if kind == "strong" else n * PER_DEVICE)
+        assert len(record["seconds"]) == 2
+    sizes = [records["strong", step, DEVICES]["group_size"] for step in scaling.WAYS]
+    assert sizes == [16, 16, 4, 2]
+
+
+@pytest.mark.parametrize(
+    ("step", "gradients"), [(SGD, 1), (SAM, 2), (SAM_DEVICE, 1), (SAM_HALF, 1)]
+)
+def test_gradients_that_are_carried(records, step, gradients):
+    record = records["strong", step, DEVICES]
+    assert set(record["collectives"]) == {"all-reduce"}
+    # Beside gradients only scalars: losses, accuracies and norms.
+    scalars = record["carried_bytes"] - gradients * GRADIENT_BYTES
+    assert 0 < scalars <= 100
+    assert record["sent_bytes"] == scaling_model.all_reduce_bytes(
+        record["carried_bytes"], DEVICES
+    )
+
+
+def test_one_device_sends_nothing_and_is_its_own_measure(records):
+    for (_, _, n), record in records.items():
+        if n == 1:
+            assert record["collectives"] == {}
+            assert record["carried_bytes"] == record["sent_bytes"] == 0
+            assert set(record["time_ratio"].values()) == {1}
+        else:
+            assert record["time_ratio"]["median"] > 0
+
+
+def test_time_is_compared_with_the_same_step_on_one_device(records):
+    for kind in ("strong", "weak"):
+        seconds = [records[kind, SAM, n]["seconds"] for n in (DEVICES, 1)]
+        ratios = np.divide(*seconds)
+        assert records[kind, SAM, DEVICES]["time_ratio"]["low"] == min(ratios)
+
+
+def test_a_device_is_given_its_share_of_the_batch(records):
+    strong, weak = (
+        [records[kind, SGD, n]["argument_bytes"] for n in (1, DEVICES)]
+        for kind in ("strong", "weak")
+    )
+    example = 8 * 8 + 4 + 4 + 4  # image, two labels, weight
+    assert strong[0] - strong[1] == example * (BATCH - BATCH // DEVICES)
+    assert weak[0] == weak[1] == strong[1]
+
+
+class Compiled:
+    """A program with this text."""
+
+    def __init__(self, text):
+        self._text = text
+
+    def as_text(self):
+        return self._text
+
+
+def test_collectives_are_read_with_their_bytes():
+    (each,) = hlo.collectives(
+        Compiled(
+            "%r = (f32[4,8]{1,0}, bf16[3]{0}, pred[], s64[]) all-reduce(%a, %b, %c), "
+            "replica_groups={{0,1,2,3},{4,5,6,7}}, to_apply=%add"
+        )
+    )
+    assert each == hlo.Collective("all-reduce", (32, 3, 1, 1), 128 + 6 + 1 + 8, 4)
+    assert each.sent == 1.5 * each.bytes
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "sent"),
+    # An array of 80 bytes on 4 devices; the result of a reduce-scatter is a part.
+    [("all-reduce", 80, 120), ("all-gather", 80, 60), ("reduce-scatter", 20, 60)],
+)
+def test_bytes_sent_in_a_ring(name, size, sent):
+    assert hlo.Collective(name, (size // 4,), size, 4).sent == sent
+    assert hlo.Collective(name, (size // 4,), size, 1).sent == 0
+
+
+# ── Memory ───────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("method", "copies"), [("sam", 2), ("vasso", 3)])
+def test_memory_falls_with_the_devices_but_for_small_arrays(method, copies):
+    records = {r["fsdp"]: r for r in scaling.kept("mlp:512", method)}
+    assert list(records) == [1, 2, 4, 8]
+    alone = records[1]
+    assert alone["bytes"] == alone["whole_bytes"]
+    for fsdp in (2, 4, 8):
+        whole, size = records[fsdp]["whole_bytes"], records[fsdp]["bytes"]
+        assert 0 < whole < 0.03 * alone["bytes"]
+        assert size - whole == (alone["bytes"] - whole) / fsdp
+        assert records[fsdp]["ratio"] == size / alone["bytes"]
+
+    settings = {"mesh.data": 1, "mesh.fsdp": 8}
+    run = build.build(scaling.make_config("mlp:512", method, **settings))
+    state = run.init(run.seed)
+    parameters = sum(x.nbytes for x in jax.tree.leaves(state.params))
+    assert alone["bytes"] == pytest.approx(copies * parameters, rel=1e-3)
+    kept = jax.tree.leaves((state.params, state.opt_state))
+    local = sum(x.addressable_shards[0].data.nbytes for x in kept)
+    assert records[8]["bytes"] == local
+
+
+# ── Processes ────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def fake_trainer(tmp_path, monkeypatch):
+    """``fake_trainer(code)``: a script instead of Python; returns its log."""
+
+    def install(code):
+        rows = [
+            {"step": step, "split": "train", "wall_time": time}
+            for step, time in ((5, 10.0), (10, 11.0), (15, 12.0))
+        ]
+        history = tmp_path / "history"
+        history.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        log = tmp_path / "log"
+        script = tmp_path / "python"
+        script.write_text(
+            "#!/bin/sh\n"
+            f'echo "$XLA_FLAGS $JAX_PLATFORMS $*" >> {log}\n'
+            'for flag in "$@"; do case $flag in --workdir=*)\n'
+            "  mkdir -p ${flag#*=}\n"
+            f"  cp {history} ${{flag#*=}}/{metrics.METRICS_FILE};; esac; done\n"
+            f"{code}\n"
+        )
+        script.chmod(script.stat().st_mode | stat.S_IXUSR)
+        monkeypatch.setattr(sys, "executable", str(script))
+        return log
+
+    return install
+
+
+def test_the_trainer_is_started_in_processes_that_share_the_devices(
+    fake_trainer, monkeypatch
+):
+    monkeypatch.setenv(
+        "XLA_FLAGS", "--xla_a=1 --xla_force_host_platform_device_count=8"
+    )
+    log = fake_trainer("")
+    assert scaling.train(1, 2, ["--config=c"]) == 10 / 2  # steps over seconds
+    (one,) = log.read_text().splitlines()
+    count = "--xla_a=1 --xla_force_host_platform_device_count"
+    assert one.startswith(f"{count}=2 cpu -m sam_jax.main")
+    assert "--config=c" in one and "process" not in one
+    log.unlink()
+    assert scaling.train(2, 1, []) == 5
+    lines = sorted(log.read_text().splitlines(), key=lambda line: line[-1])
+    assert all(line.startswith(f"{count}=1 cpu") for line in lines)
+    assert all("--num_processes=2" in line for line in lines)
+    assert [line.split()[-1] for line in lines] == ["--process_id=0", "--process_id=1"]
+    flags = [dict(f.split("=") for f in line.split() if "=" in f) for line in lines]
+    assert flags[0]["--coordinator"] == flags[1]["--coordinator"]
+    assert flags[0]["--workdir"] == flags[1]["--workdir"]
+
+
+def test_a_trainer_that_fails_says_why(fake_trainer):
+    fake_trainer("echo no such card >&2; exit 2")
+    with pytest.raises(RuntimeError, match="no such card"):
+        scaling.train(1, 1, [])
+
+
+def test_processes_are_compared_round_by_round(monkeypatch):
+    speeds, calls = iter([8.0, 6.0, 3.0, 4.0] * 3), []
+
+    def train(number, devices, flags):
+        calls.append((number, devices, flags))
+        return next(speeds)
+
+    monkeypatch.setattr(scaling, "train", train)
+    results = scaling.processes(MODEL, batch=32, number=2, epochs=3, rounds=2)
+    assert list(results) == [SGD, SAM, SAM_DEVICE]
+    assert sorted(call[:2] for call in calls) == [(1, 2)] * 6 + [(2, 1)] * 6
+    for result in results.values():
+        one, several = (result["examples_per_second"][name] for name in ("1", "n"))
+        assert sorted(one + several) == [96, 128, 192, 256]
+        assert result["ratio"]["low"] == min(np.divide(several, one))
+    sizes = [
+        next(flag for flag in flags if "group_size" in flag) for _, _, flags in calls
+    ]
+    assert [size.partition("=")[2] for size in sizes[::4]] == ["32", "32", "16"]
+
+
+# ── Groups on one device ─────────────────────────────────────────────────────────────
+
+
+def test_all_forms_of_the_loop_over_groups_do_the_same(small):
+    config = scaling.make_config(
+        MODEL, "sam", batch_size=12, method_group_size=4, **{"method.rho": 0.5}
+    )
+    runs = scaling.forms(config, scaling.random_images(12, side=4))
+    weights, first = {}, next(iter(runs.values()))
+    start = first.init(first.seed)
+    for form, run in runs.items():
+        program = scaling.Program(run)
+        program.state = jax.tree.map(jnp.copy, start)
+        program()
+        weights[form] = program.state.params["w"]
+    scanned = weights.pop(scaling.ONE_BY_ONE)
+    whole = weights.pop(scaling.ONE_PERTURBATION)
+    assert np.abs(scanned - whole).max() > 1e-3
+    assert len(weights) == 2
+    for other in weights.values():
+        np.testing.assert_allclose(other, scanned, rtol=1e-5, atol=1e-6)
+
+
+def test_the_forms_are_those_of_their_names(small):
+    config = scaling.make_config(MODEL, "sam", batch_size=12, method_group_size=4)
+    runs = scaling.forms(config, scaling.random_images(12, side=4))
+    dots, loops = {}, {}
+    for form, run in runs.items():
+        text = run.train_step.lower(
+            run.abstract_state(), next(run.dataset.train.batches(batch_size=12, seed=0))
+        ).as_text()
+        dots[form] = text.count("stablehlo.dot_general")
+        loops[form] = text.count("stablehlo.while")
+    whole = dots[scaling.ONE_PERTURBATION]
+    assert dots[scaling.UNROLLED] > 1.9 * whole
+    assert dots[scaling.TOGETHER] == whole
+    assert loops[scaling.ONE_BY_ONE] > loops[scaling.UNROLLED]
+    assert loops[scaling.ONE_BY_ONE] > loops[scaling.TOGETHER]
+
+
+# ── GPU ──────────────────────────────────────────────────────────────────────────────
+
+
+def test_throughput_counts_operations_and_the_share_of_the_peak(small):
+    batch = 64
+    found = scaling.throughput(MODEL, batch, steps=12, rounds=2, peak=1e12)
+    records = {(r["method"], r["steps_per_dispatch"]): r for r in found}
+    assert set(records) == {(m, n) for m in ("none", "sam") for n in (1, 10)}
+    for r in found:
+        seconds = np.median(r["seconds"])
+        assert r["examples_per_second"] == pytest.approx(batch / seconds)
+        assert r["share"] == pytest.approx(r["flops"] / seconds / 1e12)
+    flops = {key: r["flops"] for key, r in records.items()}
+    assert flops["none", 1] == flops["none", 10]
+    # Forwards and back, a multiplication and an addition for each weight; and some for
+    # each pixel.
+    gradient = 2 * 2 * batch * (32 * 32 * 3 * 10)
+    assert gradient < flops["none", 1] < 1.5 * gradient
+    assert gradient < flops["sam", 1] - flops["none", 1] < 1.5 * gradient
+
+
+def test_feeds_do_all_steps(small):
+    config = scaling.make_config("mlp:16", "sam", batch_size=4, steps_per_dispatch=10)
+    feed = scaling.Feed(scaling.on_one_device(config, scaling.random_images(8)), 12)
+    feed()
+    assert int(feed.state.step) == 12
+
+
+# ── Command line ─────────────────────────────────────────────────────────────────────
+
+
+def test_sections_run_in_processes_of_their_own(tmp_path, capfd):
+    out = tmp_path / "scaling.json"
+    argv = ["--sections=memory,gpu", "--memory_models=mlp:64", f"--out={out}"]
+    assert scaling.main(argv) == 0
+    record = json.loads(out.read_text())
+    assert record["command"] == " ".join(["python -m", scaling.MODULE, *argv])
+    assert set(record["results"]) == {"memory", "gpu"}
+    memory = record["results"]["memory"]
+    assert memory["machine"]["device"] == "8 x cpu"
+    assert memory["results"] == [
+        r for method in scaling.MEMORY_METHODS for r in scaling.kept("mlp:64", method)
+    ]
+    printed = capfd.readouterr().out.splitlines()
+    assert "gpu: left out, JAX runs on cpu here" in printed
+    assert sum(line.startswith("| mlp:64 | vasso | 8 |") for line in printed) == 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--sections=memory,grups"], "groups"),
+        (["--sections=devices", "--model=mpl"], "mlp"),
+        (["--sections=groups", "--groups_size=24"], "16 or 32"),
+    ],
+)
+def test_mistakes_are_one_line(argv, message, capsys):
+    assert scaling.main(argv) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("own", "devices", "flags"),
+    [
+        ("", 2, "--xla_force_host_platform_device_count=2"),
+        ("--xla_a=1", 4, "--xla_a=1 --xla_force_host_platform_device_count=4"),
+    ],
+)
+def test_flags_of_the_user_stay(own, devices, flags, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", own)
+    assert scaling.xla_flags(devices) == flags
+
+
+def test_the_tables_have_a_row_for_each_record(records):
+    table = scaling.scaling_table([*records.values()]).splitlines()
+    assert len(table) == 2 + len(records)
+    cells = {line.count("|") for line in table}
+    assert cells == {12}
+    assert sharding.SMALLEST_SHARDED == 4096  # as the sizes above assume
