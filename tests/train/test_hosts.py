@@ -238,17 +238,12 @@ def test_several_processes_compute_what_one_does(start, tmp_path):
 
 @pytest.mark.slow
 def test_a_lost_process_ends_the_others_within_a_minute(start, tmp_path):
-    """A worker of three is killed, and process 0 of two, at the same time.
-
-    The latter run is then started again, and continues.
-    """
+    """A worker of three is killed, and process 0 of two, at the same time."""
     endless = (*SETTINGS[3:], "--config.model.name=mlp", "--config.epochs=10000")
     three = start(3, *endless, "--config.batch_size=30", f"--workdir={tmp_path / 'a'}")
     two = start(2, *endless, f"--workdir={tmp_path / 'b'}")
     for processes, victim in ((two, 0), (three, 2)):
         processes.wait_for("compiled and ran the first step")
-        while processes is two and not complete(tmp_path / "b"):
-            time.sleep(0.1)
         processes.each[victim].kill()
     began = time.monotonic()
     assert two.codes() == [-signal.SIGKILL, 1]
@@ -257,16 +252,6 @@ def test_a_lost_process_ends_the_others_within_a_minute(start, tmp_path):
     for err in (two.err(1), three.err(0), three.err(1)):
         assert err[-1].startswith(LOST)
         assert not any("Traceback (most recent call last)" in line for line in err)
-    again = start(2, *endless, f"--workdir={tmp_path / 'b'}")
-    again.wait_for("after step")
-    again.each[1].terminate()
-    assert again.codes() == [143, 143]
-
-
-def complete(folder):
-    """Whether the run has a checkpoint."""
-    names = [path.name for path in (folder / "checkpoints").glob("*")]
-    return any(name.isdigit() for name in names)
 
 
 # ── Mistakes ─────────────────────────────────────────────────────────────────────────
