@@ -1,7 +1,7 @@
 """The core of every method: one place that takes the second gradient."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -391,15 +391,35 @@ def vary_as(tree: Any, *others: Any) -> Any:
         The tree.
     """
 
-    def varying(x: Any) -> frozenset[Any]:
-        aval = jax.typeof(x) if isinstance(x, jax.Array) else x
-        return getattr(aval.manual_axis_type, "varying", frozenset())
+    def as_others(x: jax.Array, *like: Any) -> jax.Array:
+        return vary(x, frozenset().union(*map(_varying, like)))
 
-    def vary(x: jax.Array, *like: Any) -> jax.Array:
-        missing = tuple(frozenset().union(*map(varying, like)) - varying(x))
+    return jax.tree.map(as_others, tree, *others)
+
+
+def vary(tree: Any, axes: Iterable[Any]) -> Any:
+    """Marks values as differing between the devices of a ``jax.shard_map``.
+
+    Args:
+        tree: arrays.
+        axes: names of mapped axes; those along which a value differs already count
+            as done.
+
+    Returns:
+        The tree.
+    """
+
+    def mark(x: jax.Array) -> jax.Array:
+        missing = tuple(frozenset(axes) - _varying(x))
         return jax.lax.pcast(x, missing, to="varying") if missing else x
 
-    return jax.tree.map(vary, tree, *others)
+    return jax.tree.map(mark, tree)
+
+
+def _varying(x: Any) -> frozenset[Any]:
+    """The axes along which an array, or one of a type, differs between devices."""
+    aval = x if hasattr(x, "manual_axis_type") else jax.typeof(x)
+    return getattr(aval.manual_axis_type, "varying", frozenset())
 
 
 def no_diagnostics() -> Diagnostics:

@@ -177,13 +177,8 @@ def _of_own(fn: Callable[..., Parts]) -> Callable[..., Parts]:
     """
 
     def of_own(params: Any, *others: Any) -> Parts:
-        manual = frozenset(jax.sharding.get_abstract_mesh().manual_axes)
-
-        def own(x: jax.Array) -> jax.Array:
-            missing = tuple(manual - jax.typeof(x).manual_axis_type.varying)
-            return jax.lax.pcast(x, missing, to="varying") if missing else x
-
-        return fn(jax.tree.map(own, params) if manual else params, *others)
+        devices = jax.sharding.get_abstract_mesh().manual_axes
+        return fn(core.vary(params, devices), *others)
 
     return of_own
 
@@ -237,11 +232,12 @@ def accumulate(fn: Callable[..., Parts], chunks: int) -> Callable[..., Parts]:
     return accumulated
 
 
-def one_by_one(fn: Callable[..., Any]) -> Callable[..., Any]:
+def one_by_one(fn: Callable[..., Any], *, unroll: int | bool = 1) -> Callable[..., Any]:
     """Under ``jax.vmap`` a loop, instead of all at once.
 
     Args:
         fn: of arrays alone; what differs under the ``vmap`` must be its arguments.
+        unroll: as in ``jax.lax.scan``.
 
     Returns:
         The same function.
@@ -271,7 +267,7 @@ def one_by_one(fn: Callable[..., Any]) -> Callable[..., Any]:
             ]
             return carry, fn(*structure.unflatten(inputs))
 
-        _, results = jax.lax.scan(of_one, None, moving)
+        _, results = jax.lax.scan(of_one, None, moving, unroll=unroll)
         return results, jax.tree.map(lambda _: True, results)
 
     return mapped

@@ -10,11 +10,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.benchmarks import hlo, scaling, scaling_model
+from experiments.benchmarks import hlo, scaling_model
+from experiments.benchmarks.scaling import (
+    __main__ as command,
+)
+from experiments.benchmarks.scaling import (
+    common,
+    device_groups,
+    devices,
+    gpu,
+    memory,
+    processes,
+)
 from sam_jax import models
 from sam_jax.train import build, metrics, sharding
 
-SGD, SAM, SAM_DEVICE, SAM_HALF = scaling.WAYS
+SGD, SAM, SAM_DEVICE, SAM_HALF = common.WAYS
 MODEL = "mlp:64"
 DEVICES, BATCH, PER_DEVICE = 4, 16, 4
 
@@ -50,7 +61,7 @@ def records():
     with pytest.MonkeyPatch.context() as patch:
         plain = functools.partial(network, normalize=False)
         patch.setattr(models, "build", plain)
-        found = scaling.scaling(
+        found = devices.records(
             MODEL, [1, DEVICES], BATCH, PER_DEVICE, rounds=2, steps=1
         )
     return {(r["scaling"], r["step"], r["devices"]): r for r in found}
@@ -63,13 +74,13 @@ def test_every_way_is_measured_in_both_kinds_of_scaling(records):
     assert set(records) == {
         (kind, step, n)
         for kind in ("strong", "weak")
-        for step in scaling.WAYS
+        for step in common.WAYS
         for n in (1, DEVICES)
     }
     for (kind, _, n), record in records.items():
         assert record["batch"] == (BATCH if kind == "strong" else n * PER_DEVICE)
         assert len(record["seconds"]) == 2
-    sizes = [records["strong", step, DEVICES]["group_size"] for step in scaling.WAYS]
+    sizes = [records["strong", step, DEVICES]["group_size"] for step in common.WAYS]
     assert sizes == [16, 16, 4, 2]
 
 
@@ -150,7 +161,7 @@ def test_bytes_sent_in_a_ring(name, size, sent):
 
 @pytest.mark.parametrize(("method", "copies"), [("sam", 2), ("vasso", 3)])
 def test_memory_falls_with_the_devices_but_for_small_arrays(method, copies):
-    records = {r["fsdp"]: r for r in scaling.kept("mlp:512", method)}
+    records = {r["fsdp"]: r for r in memory.kept("mlp:512", method)}
     assert list(records) == [1, 2, 4, 8]
     alone = records[1]
     assert alone["bytes"] == alone["whole_bytes"]
@@ -161,7 +172,7 @@ def test_memory_falls_with_the_devices_but_for_small_arrays(method, copies):
         assert records[fsdp]["ratio"] == size / alone["bytes"]
 
     settings = {"mesh.data": 1, "mesh.fsdp": 8}
-    run = build.build(scaling.make_config("mlp:512", method, **settings))
+    run = build.build(common.make_config("mlp:512", method, **settings))
     state = run.init(run.seed)
     parameters = sum(x.nbytes for x in jax.tree.leaves(state.params))
     assert alone["bytes"] == pytest.approx(copies * parameters, rel=1e-3)
@@ -208,13 +219,13 @@ def test_the_trainer_is_started_in_processes_that_share_the_devices(
         "XLA_FLAGS", "--xla_a=1 --xla_force_host_platform_device_count=8"
     )
     log = fake_trainer("")
-    assert scaling.train(1, 2, ["--config=c"]) == 10 / 2  # steps over seconds
+    assert processes.train(1, 2, ["--config=c"]) == 10 / 2  # steps over seconds
     (one,) = log.read_text().splitlines()
     count = "--xla_a=1 --xla_force_host_platform_device_count"
     assert one.startswith(f"{count}=2 cpu -m sam_jax.main")
     assert "--config=c" in one and "process" not in one
     log.unlink()
-    assert scaling.train(2, 1, []) == 5
+    assert processes.train(2, 1, []) == 5
     lines = sorted(log.read_text().splitlines(), key=lambda line: line[-1])
     assert all(line.startswith(f"{count}=1 cpu") for line in lines)
     assert all("--num_processes=2" in line for line in lines)
@@ -227,7 +238,7 @@ def test_the_trainer_is_started_in_processes_that_share_the_devices(
 def test_a_trainer_that_fails_says_why(fake_trainer):
     fake_trainer("echo no such card >&2; exit 2")
     with pytest.raises(RuntimeError, match="no such card"):
-        scaling.train(1, 1, [])
+        processes.train(1, 1, [])
 
 
 def test_processes_are_compared_round_by_round(monkeypatch):
@@ -237,8 +248,8 @@ def test_processes_are_compared_round_by_round(monkeypatch):
         calls.append((number, devices, flags))
         return next(speeds)
 
-    monkeypatch.setattr(scaling, "train", train)
-    results = scaling.processes(MODEL, batch=32, number=2, epochs=3, rounds=2)
+    monkeypatch.setattr(processes, "train", train)
+    results = processes.compare(MODEL, batch=32, number=2, epochs=3, rounds=2)
     assert list(results) == [SGD, SAM, SAM_DEVICE]
     assert sorted(call[:2] for call in calls) == [(1, 2)] * 6 + [(2, 1)] * 6
     for result in results.values():
@@ -255,19 +266,19 @@ def test_processes_are_compared_round_by_round(monkeypatch):
 
 
 def test_all_forms_of_the_loop_over_groups_do_the_same(small):
-    config = scaling.make_config(
+    config = common.make_config(
         MODEL, "sam", batch_size=12, method_group_size=4, **{"method.rho": 0.5}
     )
-    runs = scaling.forms(config, scaling.random_images(12, side=4))
+    runs = device_groups.forms(config, common.random_images(12, side=4))
     weights, first = {}, next(iter(runs.values()))
     start = first.init(first.seed)
     for form, run in runs.items():
-        program = scaling.Program(run)
+        program = common.Program(run)
         program.state = jax.tree.map(jnp.copy, start)
         program()
         weights[form] = program.state.params["w"]
-    scanned = weights.pop(scaling.ONE_BY_ONE)
-    whole = weights.pop(scaling.ONE_PERTURBATION)
+    scanned = weights.pop(device_groups.ONE_BY_ONE)
+    whole = weights.pop(device_groups.ONE_PERTURBATION)
     assert np.abs(scanned - whole).max() > 1e-3
     assert len(weights) == 2
     for other in weights.values():
@@ -275,20 +286,18 @@ def test_all_forms_of_the_loop_over_groups_do_the_same(small):
 
 
 def test_the_forms_are_those_of_their_names(small):
-    config = scaling.make_config(MODEL, "sam", batch_size=12, method_group_size=4)
-    runs = scaling.forms(config, scaling.random_images(12, side=4))
-    dots, loops = {}, {}
+    config = common.make_config(MODEL, "sam", batch_size=12, method_group_size=4)
+    runs = device_groups.forms(config, common.random_images(12, side=4))
+    products, loops = {}, {}
     for form, run in runs.items():
-        text = run.train_step.lower(
-            run.abstract_state(), next(run.dataset.train.batches(batch_size=12, seed=0))
-        ).as_text()
-        dots[form] = text.count("stablehlo.dot_general")
-        loops[form] = text.count("stablehlo.while")
-    whole = dots[scaling.ONE_PERTURBATION]
-    assert dots[scaling.UNROLLED] > 1.9 * whole
-    assert dots[scaling.TOGETHER] == whole
-    assert loops[scaling.ONE_BY_ONE] > loops[scaling.UNROLLED]
-    assert loops[scaling.ONE_BY_ONE] > loops[scaling.TOGETHER]
+        text = common.Program(run).compiled.as_text()
+        products[form] = text.count(" dot(")
+        loops[form] = text.count(" while(")
+    whole, one_by_one, unrolled, together = runs
+    # A loop stands for all of its rounds.
+    assert products[whole] == products[one_by_one] == products[together] > 0
+    assert products[unrolled] == 3 * products[whole]
+    assert loops == {whole: 0, one_by_one: 2, unrolled: 0, together: 0}
 
 
 # ── GPU ──────────────────────────────────────────────────────────────────────────────
@@ -296,7 +305,7 @@ def test_the_forms_are_those_of_their_names(small):
 
 def test_throughput_counts_operations_and_the_share_of_the_peak(small):
     batch = 64
-    found = scaling.throughput(MODEL, batch, steps=12, rounds=2, peak=1e12)
+    found = gpu.throughput(MODEL, batch, steps=12, rounds=2, peak=1e12)
     records = {(r["method"], r["steps_per_dispatch"]): r for r in found}
     assert set(records) == {(m, n) for m in ("none", "sam") for n in (1, 10)}
     for r in found:
@@ -313,8 +322,8 @@ def test_throughput_counts_operations_and_the_share_of_the_peak(small):
 
 
 def test_feeds_do_all_steps(small):
-    config = scaling.make_config("mlp:16", "sam", batch_size=4, steps_per_dispatch=10)
-    feed = scaling.Feed(scaling.on_one_device(config, scaling.random_images(8)), 12)
+    config = common.make_config("mlp:16", "sam", batch_size=4, steps_per_dispatch=10)
+    feed = gpu.Feed(common.on_one_device(config, common.random_images(8)), 12)
     feed()
     assert int(feed.state.step) == 12
 
@@ -325,14 +334,14 @@ def test_feeds_do_all_steps(small):
 def test_sections_run_in_processes_of_their_own(tmp_path, capfd):
     out = tmp_path / "scaling.json"
     argv = ["--sections=memory,gpu", "--memory_models=mlp:64", f"--out={out}"]
-    assert scaling.main(argv) == 0
+    assert command.main(argv) == 0
     record = json.loads(out.read_text())
-    assert record["command"] == " ".join(["python -m", scaling.MODULE, *argv])
+    assert record["command"] == " ".join(["python -m", command.MODULE, *argv])
     assert set(record["results"]) == {"memory", "gpu"}
-    memory = record["results"]["memory"]
-    assert memory["machine"]["device"] == "8 x cpu"
-    assert memory["results"] == [
-        r for method in scaling.MEMORY_METHODS for r in scaling.kept("mlp:64", method)
+    measured = record["results"]["memory"]
+    assert measured["machine"]["device"] == "8 x cpu"
+    assert measured["results"] == [
+        r for method in memory.METHODS for r in memory.kept("mlp:64", method)
     ]
     printed = capfd.readouterr().out.splitlines()
     assert "gpu: left out, JAX runs on cpu here" in printed
@@ -348,7 +357,7 @@ def test_sections_run_in_processes_of_their_own(tmp_path, capfd):
     ],
 )
 def test_mistakes_are_one_line(argv, message, capsys):
-    assert scaling.main(argv) == 2
+    assert command.main(argv) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error
     assert error.count("\n") == 1
@@ -363,11 +372,11 @@ def test_mistakes_are_one_line(argv, message, capsys):
 )
 def test_flags_of_the_user_stay(own, devices, flags, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", own)
-    assert scaling.xla_flags(devices) == flags
+    assert common.xla_flags(devices) == flags
 
 
 def test_the_tables_have_a_row_for_each_record(records):
-    table = scaling.scaling_table([*records.values()]).splitlines()
+    table = devices.table([*records.values()]).splitlines()
     assert len(table) == 2 + len(records)
     cells = {line.count("|") for line in table}
     assert cells == {12}

@@ -20,6 +20,7 @@ from jax.sharding import PartitionSpec as P
 
 import sam_jax
 from sam_jax import methods
+from sam_jax.methods import core
 from tests.methods import problems
 from tests.methods.traits import Traits, sgd
 
@@ -604,13 +605,7 @@ def test_groups_of_a_vmap_agree_as_devices_do(name):
 
     def local(params):
         """So that a gradient is this device's own, also at unperturbed weights."""
-        axes = set(jax.sharding.get_abstract_mesh().manual_axes)
-
-        def own(x):
-            missing = tuple(axes - jax.typeof(x).manual_axis_type.varying)
-            return jax.lax.pcast(x, missing, to="varying") if missing else x
-
-        return jax.tree.map(own, params) if axes else params
+        return core.vary(params, jax.sharding.get_abstract_mesh().manual_axes)
 
     def of_group(params, state, batch):
         call = problems.keywords(problems.network_loss, local(params), batch)

@@ -1,0 +1,1 @@
+"""How the trainer scales; see `experiments.benchmarks.scaling.__main__`."""
