@@ -185,7 +185,7 @@ class Checkpoints:
             post_finalization_callback=lambda: self._write_digests()
         )
         try:
-            return ocp.training.Checkpointer(
+            checkpointer = ocp.training.Checkpointer(
                 str(self.directory),
                 context=ocp.Context(async_options=finalization),
                 preservation_policy=_LastAndBest(),
@@ -198,6 +198,10 @@ class Checkpoints:
                 f"a checkpoint in {self.directory} is damaged ({_brief(error)}): move "
                 "it away, or give another --workdir"
             ) from error
+        # Orbax would ask whether the run is to stop, for its own statistics and in the
+        # background; that moves the point which `interrupt.Preemption` waits for.
+        checkpointer._manager.reached_preemption = lambda step: False
+        return checkpointer
 
     def _write_digests(self) -> None:
         # Runs in the background just before Orbax renames the folder to its last name

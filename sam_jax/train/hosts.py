@@ -129,7 +129,9 @@ def patient() -> Iterator[None]:
     """Lets the runtime end this process if an error comes of the loss of another one.
 
     A collective or a save that another process has left fails with a message that does
-    not say so; the runtime knows a little later, see `_lost`.
+    not say so; the runtime knows a little later, see `_lost`. So this waits before it
+    raises what may come of a loss: errors of the runtime, and a `UserError` that the
+    processes have not agreed upon, as of a save.
 
     Yields:
         Nothing.
@@ -137,7 +139,9 @@ def patient() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if several() and any(isinstance(each, _OF_A_LOSS) for each in _chain(error)):
+        alone = type(error) is errors.UserError  # and no agreement.Refused
+        of_runtime = any(isinstance(each, _OF_A_LOSS) for each in _chain(error))
+        if several() and (alone or of_runtime):
             time.sleep(HEARTBEAT_SECONDS + _SEEN_SECONDS)
         raise
 

@@ -46,16 +46,12 @@ class Interrupt:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def at(self, step: int) -> signal.Signals | None:
-        """Whether to stop after this step.
-
-        Args:
-            step: updates done; it does not matter here.
+    def at_step(self) -> signal.Signals | None:
+        """Whether to stop after the step just done.
 
         Returns:
             The signal, or None.
         """
-        del step
         return self.received
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
@@ -70,41 +66,38 @@ class Preemption:
     """SIGTERM or Ctrl-C on any process stops all of them after the same step.
 
     The runtime, which handles SIGTERM from `hosts.join` on, tells all processes of it
-    and finds a step that none of them has reached. Ctrl-C is turned into a SIGTERM; a
-    second one raises.
-
-    Args:
-        step: updates done.
+    and finds the next call of `at_step` that none of them has made. Ctrl-C is turned
+    into a SIGTERM; a second one raises.
     """
 
-    def __init__(self, step: int) -> None:
-        self._step = step
+    def __init__(self) -> None:
+        self._calls = 0
         self._previous: Any = None
         self._interrupted = False
 
     def __enter__(self) -> "Preemption":
+        # The runtime takes the largest number that it was asked for, and one more: a
+        # run before this one in the same processes may have counted further.
+        multihost_utils.reached_preemption_sync_point(self._calls)
         self._previous = signal.signal(signal.SIGINT, self._handle)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         signal.signal(signal.SIGINT, self._previous)
 
-    def at(self, step: int) -> signal.Signals | None:
-        """Whether to stop after this step.
+    def at_step(self) -> signal.Signals | None:
+        """Whether to stop after the step just done.
 
-        Args:
-            step: updates done; the same sequence of them on all processes.
+        All processes call this after the same steps.
 
         Returns:
             SIGTERM, or None.
         """
-        # Of several steps done at once each is asked for: any may be the one found.
-        reached = [
-            multihost_utils.reached_preemption_sync_point(each)
-            for each in range(self._step + 1, step + 1)
-        ]
-        self._step = step
-        return signal.SIGTERM if any(reached) else None
+        # The calls are counted, and not the steps, of which a run that is continued or
+        # several in a dispatch leave some out: the runtime's point may be one of them.
+        self._calls += 1
+        reached = multihost_utils.reached_preemption_sync_point(self._calls)
+        return signal.SIGTERM if reached else None
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del number, frame
@@ -114,13 +107,10 @@ class Preemption:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def request(step: int) -> Interrupt | Preemption:
+def request() -> Interrupt | Preemption:
     """What remembers that a run shall stop, as a context.
-
-    Args:
-        step: updates done.
 
     Returns:
         Of this process, or, if there are several, of all.
     """
-    return Preemption(step) if hosts.several() else Interrupt()
+    return Preemption() if hosts.several() else Interrupt()

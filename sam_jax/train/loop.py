@@ -106,7 +106,7 @@ def train_and_evaluate(
                     ),
                     metrics.Writers([]),
                 ) as writers,
-                interrupt.request(start) as stop,
+                interrupt.request() as stop,
                 agreement.on_first(lambda: results_lib.pictures(folder), None),
             ):
                 _train(run, train_state, progress, checkpoints, writers, out, stop)
@@ -160,7 +160,7 @@ def _train(
 
         last = done == run.total_steps
         evaluates = last or done % evaluate_every == 0
-        stops = stop.at(done) if not last else None
+        stops = stop.at_step() if not last else None
         saves = last or stops is not None or done % save_every == 0
         if not (evaluates or saves):
             continue

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
@@ -208,6 +209,16 @@ def test_keeps_the_last_and_the_best(tmp_path):
     assert steps_on_disk(tmp_path) == {"2", "5"}
     save_steps(tmp_path, 6, best=(6,))
     assert steps_on_disk(tmp_path) == {"6"}
+
+
+def test_saving_does_not_ask_whether_to_stop(tmp_path, monkeypatch):
+    """That is the loop's to ask, in step with the other processes."""
+    asked = []
+    monkeypatch.setattr(multihost_utils, "reached_preemption_sync_point", asked.append)
+    with checkpoint.Checkpoints(tmp_path) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(step, make_state(step), {}, is_best=False)
+    assert asked == []
 
 
 def test_nothing_saved(tmp_path):

@@ -12,9 +12,9 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
-from jax.experimental import multihost_utils
 
 from sam_jax import errors
 from sam_jax.train import (
@@ -24,7 +24,6 @@ from sam_jax.train import (
     checkpoint,
     evaluation,
     hosts,
-    interrupt,
     loop,
     workdir,
 )
@@ -238,20 +237,35 @@ def test_several_processes_compute_what_one_does(start, tmp_path):
 
 @pytest.mark.slow
 def test_a_lost_process_ends_the_others_within_a_minute(start, tmp_path):
-    """A worker of three is killed, and process 0 of two, at the same time."""
+    """A worker of three is killed, and process 0 of two, at the same time.
+
+    The two go on from their last checkpoint, until one is sent a SIGTERM at once.
+    """
     endless = (*SETTINGS[3:], "--config.model.name=mlp", "--config.epochs=10000")
+    of_two = (*endless, f"--workdir={tmp_path / 'b'}")
     three = start(3, *endless, "--config.batch_size=30", f"--workdir={tmp_path / 'a'}")
-    two = start(2, *endless, f"--workdir={tmp_path / 'b'}")
+    two = start(2, *of_two)
+    three.wait_for("compiled and ran the first step")
+    two.wait_for("epoch     6/")  # the checkpoint of epoch 3 is complete
+    began = time.time()
     for processes, victim in ((two, 0), (three, 2)):
-        processes.wait_for("compiled and ran the first step")
         processes.each[victim].kill()
-    began = time.monotonic()
     assert two.codes() == [-signal.SIGKILL, 1]
+    saved = max(
+        int(path.name)
+        for path in (tmp_path / "b" / "checkpoints").iterdir()
+        if path.name.isdecimal()
+    )
+    again = start(2, *of_two)
+    again.wait_for(f"resumed     after step {saved}")
+    again.each[1].terminate()
+    assert again.codes() == [143, 143], again.err(0)
     assert three.codes() == [1, 1, -signal.SIGKILL]
-    assert time.monotonic() - began < 60
-    for err in (two.err(1), three.err(0), three.err(1)):
+    for processes, left in ((two, 1), (three, 0), (three, 1)):
+        err = processes.err(left)
         assert err[-1].startswith(LOST)
         assert not any("Traceback (most recent call last)" in line for line in err)
+        assert (processes.folder / str(left) / "err").stat().st_mtime - began < 60
 
 
 # ── Mistakes ─────────────────────────────────────────────────────────────────────────
@@ -355,35 +369,31 @@ def test_no_cluster_is_one_line(trainer):
     assert line.startswith("error: --distributed finds no cluster")
 
 
-# ── Interruption ─────────────────────────────────────────────────────────────────────
-
-
-def test_a_step_inside_a_dispatch_is_not_missed(monkeypatch):
-    asked = []
-
-    def reached(step):
-        asked.append(step)
-        return step == 7
-
-    monkeypatch.setattr(multihost_utils, "reached_preemption_sync_point", reached)
-    with interrupt.Preemption(2) as stop:
-        assert [stop.at(step) for step in (5, 8)] == [None, signal.SIGTERM]
-    assert asked == [3, 4, 5, 6, 7, 8]
-
-
-def test_ctrl_c_is_a_sigterm_and_the_second_one_raises():
-    received = []
-    before = signal.signal(signal.SIGTERM, lambda *_: received.append("SIGTERM"))
-    interrupted = signal.getsignal(signal.SIGINT)
-    try:
-        with pytest.raises(KeyboardInterrupt), interrupt.Preemption(0):
-            os.kill(os.getpid(), signal.SIGINT)
-            assert received == ["SIGTERM"]
-            os.kill(os.getpid(), signal.SIGINT)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    assert signal.getsignal(signal.SIGINT) is interrupted
-    assert received == ["SIGTERM"]
+@pytest.mark.parametrize(
+    ("error", "waits"),
+    [
+        (jax.errors.JaxRuntimeError("connection closed"), True),
+        (TimeoutError("barrier"), True),
+        (errors.UserError("could not save"), True),
+        (agreement.Refused("a mistake"), False),
+        (ValueError("a fault"), False),
+    ],
+)
+def test_what_may_come_of_a_loss_waits_for_the_runtime(error, waits, monkeypatch):
+    slept = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    for number, expected in ((2, waits), (1, False)):
+        monkeypatch.setattr(hosts, "several", lambda number=number: number > 1)
+        with pytest.raises(type(error)), hosts.patient():
+            raise error
+        assert [seconds > hosts.HEARTBEAT_SECONDS for seconds in slept] == [True] * (
+            expected
+        )
+        slept.clear()
+    monkeypatch.setattr(hosts, "several", lambda: True)
+    with pytest.raises(RuntimeError), hosts.patient():
+        raise RuntimeError from error
+    assert bool(slept) == (waits and not isinstance(error, errors.UserError))
 
 
 # ── One process ──────────────────────────────────────────────────────────────────────

@@ -5,6 +5,9 @@ import signal
 import threading
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jax.experimental import multihost_utils
 
 from sam_jax.train import interrupt
 
@@ -17,9 +20,9 @@ def handlers():
 def test_remembers_the_signal_and_gives_the_handlers_back(number):
     before = handlers()
     with interrupt.Interrupt() as stop:
-        assert stop.received is stop.at(1) is None
+        assert stop.received is stop.at_step() is None
         os.kill(os.getpid(), number)
-        assert stop.received == stop.at(2) == number
+        assert stop.received == stop.at_step() == number
         assert handlers() != before
     assert handlers() == before
 
@@ -58,3 +61,76 @@ def test_outside_the_main_thread_it_never_triggers():
     thread.start()
     thread.join()
     assert seen == [(None, True)]
+
+
+# ── Several processes ────────────────────────────────────────────────────────────────
+
+
+class Runtime:
+    """As JAX's: the point is one after the largest number that a process asked for."""
+
+    def __init__(self, processes):
+        self.asked = [0] * processes
+        self.current = 0  # the process that calls
+        self.point = None
+
+    def notice(self):
+        if self.point is None:
+            self.point = max(self.asked) + 1
+
+    def reached(self, number):
+        self.asked[self.current] = number
+        return number == self.point
+
+
+@given(
+    before=st.integers(0, 5),
+    order=st.lists(st.integers(0, 2), max_size=30),
+    noticed=st.integers(0, 30),
+)
+def test_all_processes_stop_at_the_same_step(before, order, noticed):
+    """Whatever they did before, and whoever is ahead when the signal comes."""
+    runtime = Runtime(3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(multihost_utils, "reached_preemption_sync_point", runtime.reached)
+        runtime.asked = [before] * 3
+        stops = [interrupt.Preemption() for _ in range(3)]
+        for runtime.current, stop in enumerate(stops):
+            with stop:
+                pass
+        calls = [0, 0, 0]
+        ended = [None, None, None]
+
+        def step(process):
+            if ended[process] is None:
+                runtime.current = process
+                calls[process] += 1
+                if stops[process].at_step():
+                    ended[process] = calls[process]
+
+        for position, process in enumerate(order):
+            if position == noticed:
+                runtime.notice()
+            step(process)
+        runtime.notice()
+        for _ in range(len(order) + 1):
+            for process in range(3):
+                step(process)
+        assert ended[0] is not None
+        assert ended == [ended[0]] * 3
+        assert ended[0] <= max(order.count(process) for process in range(3)) + 1
+
+
+def test_ctrl_c_is_a_sigterm_and_the_second_one_raises():
+    received = []
+    before = signal.signal(signal.SIGTERM, lambda *_: received.append("SIGTERM"))
+    interrupted = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(KeyboardInterrupt), interrupt.Preemption():
+            os.kill(os.getpid(), signal.SIGINT)
+            assert received == ["SIGTERM"]
+            os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert signal.getsignal(signal.SIGINT) is interrupted
+    assert received == ["SIGTERM"]
