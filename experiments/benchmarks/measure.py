@@ -1,5 +1,6 @@
 """What all benchmarks share: times in turns, ratios of them, the record of a run."""
 
+import argparse
 import json
 import os
 import pathlib
@@ -31,6 +32,25 @@ class Ratio(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.median:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """The command line of a benchmark, with ``--out`` for its record.
+
+    Args:
+        doc: of the module; its first line says what is measured.
+
+    Returns:
+        The parser, to which the module adds its own flags.
+
+    Example:
+        >>> args = parser("Measures.").parse_args(["--out=a.json"])
+        >>> print(args.out)
+        a.json
+    """
+    found = argparse.ArgumentParser(description=str(doc).partition("\n")[0])
+    found.add_argument("--out", type=pathlib.Path, help="JSON file")
+    return found
 
 
 def in_turns(

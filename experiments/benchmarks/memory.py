@@ -8,7 +8,6 @@ that is neither state nor batch: activations, gradients, perturbed weights) and
 operations. A model is written ``name`` or ``name:width``; nothing is executed.
 """
 
-import argparse
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -36,13 +35,12 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         The exit code.
     """
-    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    parser = measure.parser(__doc__)
     parser.add_argument("--models", default="resnet18:16", help="name:width,...")
     parser.add_argument("--method", default="sam")
     parser.add_argument("--batch", type=int, default=64, help="examples in a step")
     parser.add_argument("--image", type=int, default=32, help="side in pixels")
     parser.add_argument("--parts", type=int, default=4, help="chunks, or groups")
-    parser.add_argument("--out", type=pathlib.Path, help="JSON file")
     args = parser.parse_args(argv)
     m = args.batch // args.parts
     ways = {

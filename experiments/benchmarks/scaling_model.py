@@ -28,8 +28,6 @@ out: input, BatchNorm's statistics, weight update, stragglers. A lower share of 
 makes the network look better.
 """
 
-import argparse
-import pathlib
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -515,11 +513,10 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         The exit code.
     """
-    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    parser = measure.parser(__doc__)
     parser.add_argument(
         "--utilization", type=float, default=UTILIZATION, help="share of the peak"
     )
-    parser.add_argument("--out", type=pathlib.Path, help="JSON file")
     args = parser.parse_args(argv)
     if not 0 < args.utilization <= 1:
         parser.error("--utilization is a share in (0, 1]")

@@ -9,9 +9,7 @@ importing and reading the data take of that time is measured in processes of the
 the rest up to the header makes the first state, and the step is compiled after it.
 """
 
-import argparse
 import os
-import pathlib
 import subprocess
 import sys
 import tempfile
@@ -39,10 +37,9 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         The exit code.
     """
-    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    parser = measure.parser(__doc__)
     parser.add_argument("--card", default="configs/digits_sam.py", help="run card")
     parser.add_argument("--rounds", type=int, default=3, help="starts of each kind")
-    parser.add_argument("--out", type=pathlib.Path, help="JSON file")
     args = parser.parse_args(argv)
     starts: dict[str, list[dict[str, float]]] = {"cold": [], "warm": []}
     for _ in range(args.rounds):

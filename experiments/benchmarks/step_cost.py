@@ -14,7 +14,6 @@ A method that does not take its second gradient in every step needs ``--steps=5`
 in one time; ``every_k/sam`` is SAM in every fifth.
 """
 
-import argparse
 import pathlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -71,14 +70,13 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         The exit code.
     """
-    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    parser = measure.parser(__doc__)
     parser.add_argument("--models", default="resnet18:16", help="name:width,...")
     parser.add_argument("--methods", default=",".join(methods.names()))
     parser.add_argument("--batch", type=int, default=32, help="examples in a step")
     parser.add_argument("--image", type=int, default=32, help="side in pixels")
     parser.add_argument("--rounds", type=int, default=15, help="times for each step")
     parser.add_argument("--steps", type=int, default=1, help="steps in a round")
-    parser.add_argument("--out", type=pathlib.Path, help="JSON file")
     args = parser.parse_args(argv)
     shape = (args.batch, args.image, args.image, 3)
     results = {}

@@ -9,8 +9,6 @@ as such scripts are mostly written, and written by hand for all seeds at once. T
 taken in turns; updates count over all seeds.
 """
 
-import argparse
-import pathlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -108,11 +106,10 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         The exit code.
     """
-    parser = argparse.ArgumentParser(description="Updates per second against NumPy.")
+    parser = measure.parser(__doc__)
     parser.add_argument("--seeds", type=int, default=1000)
     parser.add_argument("--steps", type=int, default=1000, help="updates per seed")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--out", type=pathlib.Path, help="JSON file for the record")
     args = parser.parse_args(argv)
     results = {}
     with jax.enable_x64(True):

@@ -12,7 +12,6 @@ evaluates at the end only, after that row. Without a card the data are the digit
 Settings of the run follow as ``--config.key=value``.
 """
 
-import argparse
 import contextlib
 import io
 import itertools
@@ -39,10 +38,9 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         The exit code.
     """
-    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    parser = measure.parser(__doc__)
     parser.add_argument("--card", default="configs/digits_sam.py", help="run card")
     parser.add_argument("--rounds", type=int, default=5, help="runs of each")
-    parser.add_argument("--out", type=pathlib.Path, help="JSON file")
     args, overrides = parser.parse_known_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         try:

@@ -6,8 +6,8 @@ With ``config.steps_per_dispatch`` above 1 it does so many updates in one call: 
 training set lies on every device, whole, as it was read (uint8 images, int32 labels);
 the host sends which examples are in the batches, and gets back the metrics of each
 update. The batches, their order and all randomness are the same; the compiler may order
-sums otherwise, as it sees another program. On CPUs the weights were the same bits, and
-some metrics differed in the last one.
+sums otherwise, as it sees another program. In one process on CPUs the weights were the
+same bits, and some metrics differed in the last one; in two, weights did as well.
 
 A training set that is larger than what a device has left needs one update per call,
 where the host gathers the batches.

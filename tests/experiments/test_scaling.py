@@ -2,6 +2,7 @@
 
 import functools
 import json
+import pathlib
 import stat
 import sys
 
@@ -381,3 +382,39 @@ def test_the_tables_have_a_row_for_each_record(records):
     cells = {line.count("|") for line in table}
     assert cells == {12}
     assert sharding.SMALLEST_SHARDED == 4096  # as the sizes above assume
+
+
+# ── Document ─────────────────────────────────────────────────────────────────────────
+
+
+def test_the_document_has_the_numbers_of_the_record():
+    folder = pathlib.Path(__file__).parents[2]
+    record = folder / "experiments/benchmarks/results/scaling.json"
+    document = (folder / "docs/cloud_tpu.md").read_text()
+    sections = json.loads(record.read_text())["results"]
+
+    def spread(ratio):
+        return f"{ratio['median']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]"
+
+    of = {
+        (r["step"], r["devices"]): r
+        for r in sections["devices"]["results"]
+        if r["scaling"] == "strong"
+    }
+    rows = [
+        f"| {step} | {1000 * np.median(of[step, 1]['seconds']):.1f} "
+        f"| {spread(of[step, 2]['time_ratio'])} | {spread(of[step, 8]['time_ratio'])} "
+        f"| {sum(of[step, 8]['collectives'].values())}, "
+        f"{of[step, 8]['sent_bytes'] / 1e6:.3f} |"
+        for step in common.WAYS
+    ]
+    rows += [
+        f"| {step} | {np.median(r['examples_per_second']['1']):.0f} "
+        f"| {np.median(r['examples_per_second']['n']):.0f} | {spread(r['ratio'])} |"
+        for step, r in sections["processes"]["results"].items()
+    ]
+    assert [row for row in rows if row not in document] == []
+    text = " ".join(document.split())
+    for form, record in sections["groups"]["results"].items():
+        if form != device_groups.ONE_PERTURBATION:
+            assert spread(record["time_ratio"]) in text

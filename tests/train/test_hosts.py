@@ -151,15 +151,19 @@ def rows(folder):
 def test_several_processes_compute_what_one_does(start, tmp_path):
     """Two, undisturbed; and two, stopped, four, stopped, two: the same bits.
 
-    One process adds up in another order, so it comes close only.
+    One process adds up in another order, and so do several steps in a dispatch: these
+    come close only.
     """
     config = cards.load(runs.DIGITS, *SETTINGS, "--config.mesh.data=1")
-    straight, resumed, alone = (tmp_path / name for name in ("a", "b", "c"))
+    straight, resumed, alone, dispatched = (tmp_path / name for name in "abcd")
 
     # Undisturbed. Where data lie may differ between hosts.
     own = {1: ["--config.data.data_dir=elsewhere"]}
     processes = start(2, *SETTINGS, f"--workdir={straight}", own=own)
+    in_one = "--config.steps_per_dispatch=5"
+    of_several_steps = start(2, *SETTINGS, in_one, f"--workdir={dispatched}")
     assert processes.codes() == [0, 0], processes.err(0)
+    assert of_several_steps.codes() == [0, 0], of_several_steps.err(0)
     assert processes.err(0) == processes.err(1) == processes.out(1) == []
     assert any(line.startswith("last epoch") for line in processes.out(0))
     made = sorted(path.name for path in straight.iterdir())
@@ -226,13 +230,14 @@ def test_several_processes_compute_what_one_does(start, tmp_path):
 
     # One process continues as well; the difference in rounding grows with the steps.
     loop.train_and_evaluate(config, alone)
-    state, _ = runs.saved(config, alone)
     expected, _ = runs.saved(config, straight)
-    for path, leaf in state.items():
-        np.testing.assert_allclose(leaf, expected[path], atol=1e-5, err_msg=path)
-    for row, other in zip(rows(alone), rows(straight), strict=True):
-        assert row.pop("split") == other.pop("split")
-        assert row == pytest.approx(other, rel=1e-4, abs=1e-6)
+    for folder in (alone, dispatched):
+        state, _ = runs.saved(config, folder)
+        for path, leaf in state.items():
+            np.testing.assert_allclose(leaf, expected[path], atol=1e-5, err_msg=path)
+        for row, other in zip(rows(folder), rows(straight), strict=True):
+            assert row.pop("split") == other.pop("split")
+            assert row == pytest.approx(other, rel=1e-4, abs=1e-6)
 
 
 @pytest.mark.slow

@@ -76,7 +76,7 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         The exit code.
     """
-    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    parser = measure.parser(__doc__)
     parser.add_argument("--sections", default=",".join(SECTIONS))
     parser.add_argument("--rounds", type=int, default=5, help="times for each")
     parser.add_argument("--model", default="resnet_digits", help="devices, processes")
@@ -94,7 +94,6 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--gpu_batch", type=int, default=256)
     parser.add_argument("--gpu_calls", type=int, default=50, help="steps in one time")
     parser.add_argument("--peak_tflops", type=float, help="of the GPU, in bfloat16")
-    parser.add_argument("--out", type=pathlib.Path, help="JSON file")
     args = parser.parse_args(argv)
     try:
         results = run_sections(args, argv)
