@@ -70,8 +70,8 @@ def bsam(
         b2: weight of the old precision; a number in [0, 1] or a schedule.
         damping: :math:`\gamma`, keeps the precision from zero; a number >= 0 or a
             schedule.
-        seed: of the noise; together with the update's keyword ``key``, if that is
-            passed.
+        seed: of the noise; together with the update's keyword ``key``, or ``group_key``
+            where examples share a perturbation in groups, if these are passed.
         eps: accepted as by every method; there is no norm to floor here.
         mask: perturb only these parameters, by the noise as well as by the ascent; see
             `sharpness_aware`.
@@ -99,9 +99,10 @@ def bsam(
 
     Differences from the authors' code:
         team-approx-bayes/bayesian-sam draws a noise and a perturbation for each of 8
-        parts of the batch; here they are one per call, hence one per device under
-        ``jax.shard_map``. It gives the prior's precision (40 by default) instead of the
-        weight decay, which is that precision divided by N.
+        parts of the batch; here they are one per call, and a caller with groups of
+        examples passes each its ``group_key`` (the trainer does). It gives the prior's
+        precision (40 by default) instead of the weight decay, which is that precision
+        divided by N.
     """
     checks.nonnegative("learning_rate", learning_rate)
     checks.nonnegative("rho", rho)
@@ -132,6 +133,7 @@ def bsam(
         value_and_grad_fn: core.ValueAndGradFn | None = None,
         num_examples: Any = None,
         key: jax.Array | None = None,
+        group_key: jax.Array | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, BsamState]:
         del updates, extra_args
@@ -156,7 +158,9 @@ def bsam(
             )
 
         # ── Gradient at a draw of the weights.
-        draws = noise.normal_like(noise.update_key(seed, state.count, key), params)
+        draws = noise.normal_like(
+            noise.update_key(seed, state.count, group_key, key), params
+        )
         noisy = displacement(
             lambda n, s: n / jnp.sqrt(jnp.asarray(examples, s.dtype) * s),
             *(draws, state.precision),

@@ -46,8 +46,8 @@ def esam(
             schedule. 1 perturbs all.
         gamma: share of the batch in the second gradient, in (0, 1]; rounded to a number
             of examples, at least one. 1 is SAM's second gradient.
-        seed: of the draws; together with the update's keyword ``key``, if that is
-            passed.
+        seed: of the draws; together with the update's keyword ``key``, or ``group_key``
+            where examples share a perturbation in groups, if these are passed.
         eps: floor of the gradient's norm.
         mask: perturb only these parameters; see `sharpness_aware`.
 
@@ -119,11 +119,14 @@ def _drop_coordinates(
         params: optax.Params | None = None,
         *,
         key: jax.Array | None = None,
+        group_key: jax.Array | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, ascent.ScheduledState]:
         del params, extra_args
         probability = core.value_at(beta, state.count)
-        draws = noise.uniform_like(noise.update_key(seed, state.count, key), updates)
+        draws = noise.uniform_like(
+            noise.update_key(seed, state.count, group_key, key), updates
+        )
 
         def drop(x: jax.Array, draw: jax.Array) -> jax.Array:
             kept = x / probability.astype(x.dtype)

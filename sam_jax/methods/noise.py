@@ -10,22 +10,24 @@ import jax.numpy as jnp
 
 
 def update_key(
-    seed: int | jax.Array, count: jax.Array, key: jax.Array | None
+    seed: int | jax.Array, count: jax.Array, *keys: jax.Array | None
 ) -> jax.Array:
     """The key of one update.
 
     Args:
         seed: of the method.
         count: updates done so far. Scalar, int32.
-        key: what the caller passed to the update, a typed key of its own for every
-            update; None derives it from the seed and the count.
+        keys: what the caller passed to the update, typed keys of their own for every
+            update. The first that is not None counts; without any it is derived from
+            the seed and the count.
 
     Returns:
         A typed key.
     """
-    if key is None:
-        return jax.random.fold_in(jax.random.key(seed), count)
-    return jax.random.fold_in(key, seed)
+    for key in keys:
+        if key is not None:
+            return jax.random.fold_in(key, seed)
+    return jax.random.fold_in(jax.random.key(seed), count)
 
 
 def normal_like(key: jax.Array, tree: Any) -> Any:

@@ -46,8 +46,8 @@ def random_sam(
             2-norm of the weights that share the last axis' index (one output; |w| in
             arrays of less than two dimensions); ``"tensor"``, an array of noise has
             sigma times the 2-norm of the array of weights; ``"plain"``, sigma.
-        seed: of the noise; together with the update's keyword ``key``, if that is
-            passed.
+        seed: of the noise; together with the update's keyword ``key``, or ``group_key``
+            where examples share a perturbation in groups, if these are passed.
         eps: floor of the norm.
         mask: perturb only these parameters; see `sharpness_aware`.
 
@@ -95,12 +95,13 @@ def random_sam(
         grad_fn: core.GradFn | None = None,
         value_and_grad_fn: core.ValueAndGradFn | None = None,
         key: jax.Array | None = None,
+        group_key: jax.Array | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, core.SharpnessAwareState]:
         del updates, extra_args
         core.require_gradient(params, grad_fn, value_and_grad_fn)
         draws = randomness.normal_like(
-            randomness.update_key(seed, state.count, key), params
+            randomness.update_key(seed, state.count, group_key, key), params
         )
         size = core.value_at(sigma, state.count)
         delta = numerics.multiply(jax.tree.map(shape, draws, params), size)

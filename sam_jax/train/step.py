@@ -25,6 +25,7 @@ Batch = Mapping[str, jax.Array]
 Metrics = dict[str, jax.Array]  # float32 scalars
 
 METHOD_STREAM = 2  # of the step's key, after those of augmentation and dropout
+GROUP_STREAM = 2**31  # of a group's key, after those of its chunks
 
 
 class Examples(NamedTuple):
@@ -142,6 +143,7 @@ def make_train_step(
                 method_state,
                 params,
                 **method_keywords(passes, model_state, examples, key, clean),
+                group_key=jax.random.fold_in(key, GROUP_STREAM),
                 **constants,
             )
             means = clean.mean.loss, direction, clean.mean.model_state

@@ -41,6 +41,17 @@ def test_the_callers_key_replaces_the_count_and_not_the_seed():
     assert len(set(map(bits, keys))) == len(keys)
 
 
+def test_the_first_key_that_is_given_counts():
+    key, other = jax.random.split(jax.random.key(0))
+    count = jnp.int32(0)
+    first = bits(noise.update_key(1, count, key))
+    assert bits(noise.update_key(1, count, None, key)) == first
+    assert bits(noise.update_key(1, count, key, other)) == first
+    assert bits(noise.update_key(1, count, None, None)) == bits(
+        noise.update_key(1, count)
+    )
+
+
 def test_a_seed_may_be_traced():
     traced = jax.jit(lambda seed: noise.update_key(seed, jnp.int32(2), None))
     assert bits(traced(5)) == bits(noise.update_key(5, jnp.int32(2), None))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import sam_jax
 from sam_jax import errors, methods, models
 from sam_jax.methods import core
 from sam_jax.train import build, optimizer, sharding, state, step
@@ -329,6 +330,44 @@ def test_each_group_perturbs_with_its_own_gradient(run, by_hand):
     assert_close(found, params, 1e-9)
     assert_close(found_statistics, statistics, 1e-9)
     np.testing.assert_allclose(metrics["loss"], sum(losses) / len(losses), rtol=1e-6)
+
+
+def test_each_group_draws_its_own_noise(run):
+    """R-SAM on a batch of the same examples again and again: only the noise differs."""
+    m, rate, decay = 16, 0.2, 0.01
+    settings = {"method.rho": RHO, "method.sigma": 0.3}
+    model = smooth()
+    method = run("random_sam", m, 2, 1, model, **settings)
+    params, statistics = jax.device_get((method.state.params, method.state.model_state))
+    own = jax.tree.map(lambda x: x[:m], batch(0))
+    repeated = jax.tree.map(lambda x: np.concatenate([x] * (BATCH // m)), own)
+
+    @jax.grad
+    def grad_fn(params):
+        logits, _ = model.apply(params, statistics, own["image"] / 255.0, train=True)
+        log_p = jax.nn.log_softmax(logits)
+        return -jnp.mean(log_p[jnp.arange(m), own["label"]])
+
+    key = jax.random.fold_in(jax.random.key(method.state.seed), 0)
+    _, dropout_key = jax.random.split(key)
+    tx = sam_jax.random_sam(RHO, sigma=0.3)
+    directions = []
+    for group in range(BATCH // m):
+        group_key = jax.random.fold_in(dropout_key, group)
+        directions.append(
+            tx.update(
+                grad_fn(params),
+                tx.init(params),
+                params,
+                grad_fn=grad_fn,
+                key=jax.random.fold_in(key, step.METHOD_STREAM),
+                group_key=jax.random.fold_in(group_key, step.GROUP_STREAM),
+            )[0]
+        )
+    assert len({float(dot(d, d)) for d in directions}) == BATCH // m
+    expected = along(1 - rate * decay, params, -rate, mean(directions))
+    new, _ = method.step(method.state, sharding.put_batch(repeated, method.mesh))
+    assert_close(jax.device_get(new.params), expected)
 
 
 def test_smaller_groups_train_otherwise(run):
