@@ -40,7 +40,7 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which this one is, from 
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed",
     False,
-    "Take these three from the cluster: Cloud TPU, SLURM, Open MPI or Kubernetes.",
+    "Take these three from the cluster: Cloud TPU, SLURM, Open MPI 4 or Kubernetes.",
 )
 _COORDINATOR_TIMEOUT = flags.DEFINE_integer(
     "coordinator_timeout", 300, "Seconds that the processes wait for each other."

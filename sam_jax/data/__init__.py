@@ -14,6 +14,7 @@ from sam_jax.data.batches import (
     Source,
 )
 from sam_jax.data.catalog import CATALOG, Entry, names
+from sam_jax.data.fingerprint import fingerprint
 from sam_jax.data.importance import Importance
 from sam_jax.data.loading import Dataset, load
 from sam_jax.data.noise import symmetric_noise
@@ -32,6 +33,7 @@ __all__ = [
     "Source",
     "Split",
     "augment",
+    "fingerprint",
     "load",
     "names",
     "symmetric_noise",

@@ -18,14 +18,13 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from sam_jax import errors
+from sam_jax import data, errors
 from sam_jax.train import config as config_lib
 from sam_jax.train import hosts
 
 _T = TypeVar("_T")
 
 _AGREEMENT_SECONDS = 24 * 3600  # one process may be preparing a data set meanwhile
-_SEEN_SECONDS = 10  # until all hosts see what one has done
 _TEXT_BLOCK = 1024  # bytes; texts are exchanged in multiples, to compile once
 _OWN_SETTINGS = ("wandb", "data.data_dir", "data.manual_dir", "data.download")
 
@@ -151,26 +150,33 @@ def check_same(config: config_lib.Config, workdir: str | os.PathLike[str]) -> No
     Raises:
         UserError: with what differs.
     """
-    if not hosts.several():
-        return
-    settings = {
-        "config": json.loads(config_lib.to_json(config)),
-        "workdir": os.fspath(workdir),
-    }
-    first, *others = [
-        _flat(json.loads(text)) for text in exchange(json.dumps(settings))
-    ]
-    for process, other in enumerate(others, start=1):
-        differing = [
-            f"{key}: {first.get(key)} and {other.get(key)}"
-            for key in sorted(first.keys() | other.keys())
-            if first.get(key) != other.get(key)
-        ]
-        if differing:
-            raise Refused(
-                f"processes 0 and {process} were started with different settings "
-                f"({'; '.join(differing)}): start all with the same"
-            )
+    if hosts.several():
+        settings = {
+            "config": json.loads(config_lib.to_json(config)),
+            "workdir": os.fspath(workdir),
+        }
+        _check_equal(
+            _flat(settings),
+            "were started with different settings",
+            "start all with the same",
+        )
+
+
+def check_same_data(dataset: data.Dataset) -> None:
+    """Refuses processes that have read different data.
+
+    Args:
+        dataset: of this process.
+
+    Raises:
+        UserError: with what differs.
+    """
+    if hosts.several():
+        _check_equal(
+            data.fingerprint(dataset),
+            "have read different data",
+            "mend config.data.data_dir, manual_dir or sampling.scores",
+        )
 
 
 def check_shared(folder: pathlib.Path) -> None:
@@ -187,7 +193,7 @@ def check_shared(folder: pathlib.Path) -> None:
     name = from_first(lambda: f".shared-{secrets.token_hex(8)}")
     mark = folder / name
     with on_first(lambda: _file(mark), None), agreed():
-        end = time.monotonic() + _SEEN_SECONDS
+        end = time.monotonic() + hosts.SEEN_SECONDS
         while not mark.exists():
             if time.monotonic() > end:
                 raise errors.UserError(
@@ -202,6 +208,20 @@ def _file(path: pathlib.Path) -> Iterator[None]:
     path.touch()
     yield
     path.unlink()
+
+
+def _check_equal(own: dict[str, Any], what: str, advice: str) -> None:
+    first, *others = map(json.loads, exchange(json.dumps(own)))
+    for process, other in enumerate(others, start=1):
+        differing = [
+            f"{key}: {first.get(key)} and {other.get(key)}"
+            for key in sorted(first.keys() | other.keys())
+            if first.get(key) != other.get(key)
+        ]
+        if differing:
+            raise Refused(
+                f"processes 0 and {process} {what} ({'; '.join(differing)}): {advice}"
+            )
 
 
 def _flat(settings: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import logging
 import os
 import pathlib
 import re
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -70,6 +71,7 @@ class Checkpoints:
         self._pending: ocp.AsyncResponse[bool] | None = None
         with agreement.agreed():
             self._checkpointer = self._open()
+        self._check_seen_alike()
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -202,6 +204,26 @@ class Checkpoints:
         # background; that moves the point which `interrupt.Preemption` waits for.
         checkpointer._manager.reached_preemption = lambda step: False
         return checkpointer
+
+    def _check_seen_alike(self) -> None:
+        # File systems may show late what another host, or a run before, has written.
+        seen = self._seen()
+        for _ in range(hosts.SEEN_SECONDS):
+            if len(seen) == 1:
+                return
+            time.sleep(1)
+            self._checkpointer.reload()
+            seen = self._seen()
+        raise agreement.Refused(
+            f"the processes see different checkpoints in {self.directory} "
+            f"({' and '.join(sorted(seen))}): give a --workdir in a file system that "
+            "shows all hosts the same"
+        )
+
+    def _seen(self) -> set[str]:
+        """The steps that the processes see, of which there should be one list."""
+        steps = [each.step for each in self._checkpointer.checkpoints]
+        return set(agreement.exchange(json.dumps(steps)))
 
     def _write_digests(self) -> None:
         # Runs in the background just before Orbax renames the folder to its last name

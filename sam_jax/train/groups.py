@@ -367,7 +367,11 @@ def describe(config: config_lib.Config, groups: Groups) -> str:
         words += f", in groups of {size}"
     if config.method.name != config_lib.BASELINE:
         words += f", {'sharing' if size is None else 'each with'} one perturbation"
-    return words if groups.chunks == 1 else f"{words}, in {groups.chunks} chunks"
+    if groups.chunks > 1:
+        words += f", in {groups.chunks} chunks"
+    elif config.accumulation_steps > 1:
+        words += f", whole: accumulation_steps={config.accumulation_steps} cuts none"
+    return words
 
 
 def _nearest(value: int, allowed: list[int]) -> str:

@@ -27,7 +27,7 @@ import jax
 from sam_jax import errors
 
 HEARTBEAT_SECONDS = 30  # without a sign of life, after which a process counts as lost
-_SEEN_SECONDS = 10  # until all hosts see what one has done
+SEEN_SECONDS = 10  # until all hosts see what one has done
 _OF_A_LOSS = (TimeoutError, jax.errors.JaxRuntimeError)
 
 
@@ -52,7 +52,7 @@ def join(
         num_processes: of the run.
         process_id: of this one, from 0.
         detect: take the three from the environment of the cluster: Cloud TPU, SLURM,
-            Open MPI or Kubernetes.
+            Open MPI 4 or Kubernetes.
         timeout: seconds to wait for the others.
 
     Raises:
@@ -142,7 +142,7 @@ def patient() -> Iterator[None]:
         alone = type(error) is errors.UserError  # and no agreement.Refused
         of_runtime = any(isinstance(each, _OF_A_LOSS) for each in _chain(error))
         if several() and (alone or of_runtime):
-            time.sleep(HEARTBEAT_SECONDS + _SEEN_SECONDS)
+            time.sleep(HEARTBEAT_SECONDS + SEEN_SECONDS)
         raise
 
 
@@ -163,9 +163,14 @@ def abandon(code: int) -> int:
     return code
 
 
+def connected() -> bool:
+    """Whether `join` has connected this process, be it with others or not."""
+    return jax.distributed.is_initialized()
+
+
 def several() -> bool:
     """Whether the run has more than one process."""
-    return jax.distributed.is_initialized() and jax.process_count() > 1
+    return connected() and jax.process_count() > 1
 
 
 def is_first() -> bool:
@@ -221,6 +226,10 @@ def _reach(host: str, port: int, timeout: float) -> None:
 
 
 def _connect(timeout: int, **arguments: Any) -> None:
+    by_hand = (
+        "give --coordinator=HOST:PORT, --num_processes and --process_id on every "
+        "process"
+    )
     _at_abort(_not_joined)
     try:
         jax.distributed.initialize(
@@ -230,8 +239,12 @@ def _connect(timeout: int, **arguments: Any) -> None:
         )
     except (ImportError, KeyError, ValueError) as error:
         raise errors.UserError(
-            f"--distributed finds no cluster ({error}): give --coordinator=HOST:PORT, "
-            "--num_processes and --process_id on every process"
+            f"--distributed finds no cluster ({error}): {by_hand}"
+        ) from error
+    except RuntimeError as error:  # such as a Kubernetes without leave to read jobs
+        said = str(error).partition("\n")[0]
+        raise errors.UserError(
+            f"the processes of the run cannot connect ({said}): mend that, or {by_hand}"
         ) from error
     _at_abort(_lost)
     # What the processes tell each other is split over their devices.
@@ -242,6 +255,8 @@ def _connect(timeout: int, **arguments: Any) -> None:
             f"{', '.join(str(counts[process]) for process in sorted(counts))}: show "
             "each the same number (on GPUs by CUDA_VISIBLE_DEVICES)"
         )
+    if not several():
+        _at_abort(None)  # there is nobody to lose
 
 
 # The runtime aborts the process when it loses the connection. A handler of Python's
@@ -249,34 +264,34 @@ def _connect(timeout: int, **arguments: Any) -> None:
 # are handlers to C. What the runtime has to say stands above their line.
 
 
-def _end(message: str, code: int) -> None:
-    # A bar has hidden the cursor.
-    start = "\n\x1b[?25h" if os.isatty(2) else ""
-    os.write(2, f"{start}error: {message}\n".encode())
-    os._exit(code)
+def _ending(message: str, code: int) -> Any:
+    """A handler that says this and ends the process."""
+    line = f"error: {message}\n".encode()
+    shown = b"\n\x1b[?25h" + line  # a bar has hidden the cursor
+
+    @ctypes.CFUNCTYPE(None, ctypes.c_int)
+    def end(number: int) -> None:
+        del number
+        os.write(2, shown if os.isatty(2) else line)
+        os._exit(code)
+
+    return end
 
 
-@ctypes.CFUNCTYPE(None, ctypes.c_int)
-def _not_joined(number: int) -> None:
-    del number
-    _end(
-        "the processes of the run have not come together within --coordinator_timeout: "
-        "start all of them, with the same --coordinator and --num_processes and each "
-        "with its own --process_id",
-        2,
-    )
-
-
-@ctypes.CFUNCTYPE(None, ctypes.c_int)
-def _lost(number: int) -> None:
-    del number
-    _end(
-        "another process of this run ended (it says why) or is out of reach, or the "
-        "runtime failed here: start all again with the same command, the run continues "
-        "from its last checkpoint",
-        1,
-    )
+_not_joined = _ending(
+    "the processes of the run have not come together within --coordinator_timeout: "
+    "start all of them, with the same --coordinator and --num_processes and each with "
+    "its own --process_id",
+    2,
+)
+_lost = _ending(
+    "another process of this run ended (it says why) or is out of reach, or the "
+    "runtime failed here: start all again with the same command, the run continues "
+    "from its last checkpoint",
+    1,
+)
 
 
 def _at_abort(handler: Any) -> None:
+    """Sets the handler; None is the system's own."""
     ctypes.CDLL(None).signal(signal.SIGABRT, handler)

@@ -4,7 +4,6 @@ import os
 import signal
 import threading
 from types import FrameType, TracebackType
-from typing import Any
 
 from jax.experimental import multihost_utils
 
@@ -72,18 +71,20 @@ class Preemption:
 
     def __init__(self) -> None:
         self._calls = 0
-        self._previous: Any = None
+        self._previous = {}
         self._interrupted = False
 
     def __enter__(self) -> "Preemption":
         # The runtime takes the largest number that it was asked for, and one more: a
         # run before this one in the same processes may have counted further.
         multihost_utils.reached_preemption_sync_point(self._calls)
-        self._previous = signal.signal(signal.SIGINT, self._handle)
+        if threading.current_thread() is threading.main_thread():
+            self._previous[signal.SIGINT] = signal.signal(signal.SIGINT, self._handle)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        signal.signal(signal.SIGINT, self._previous)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
 
     def at_step(self) -> signal.Signals | None:
         """Whether to stop after the step just done.
@@ -111,6 +112,7 @@ def request() -> Interrupt | Preemption:
     """What remembers that a run shall stop, as a context.
 
     Returns:
-        Of this process, or, if there are several, of all.
+        Of this process; or of all of the run, once `hosts.join` has connected them:
+        from then on the runtime takes the SIGTERMs, also if there is only one process.
     """
-    return Preemption() if hosts.several() else Interrupt()
+    return Preemption() if hosts.connected() else Interrupt()

@@ -78,6 +78,7 @@ def train_and_evaluate(
     agreement.check_same(config, folder)
     with agreement.agreed():
         run = build_lib.build(config)
+    agreement.check_same_data(run.dataset)
     with (
         workdir_lib.claimed(folder, config),
         checkpoint.Checkpoints(folder) as checkpoints,

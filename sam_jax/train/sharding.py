@@ -119,11 +119,11 @@ def arrange(devices: Sequence[Any], shape: tuple[int, ...]) -> np.ndarray:
         shape: of the grid.
 
     Returns:
-        The devices, of that shape. Those of one TPU slice follow its torus; others
-        stand slice by slice (of GPUs, node by node), process by process.
+        The devices, of that shape. Those that fill a box of one TPU slice follow its
+        torus; others stand slice by slice (of GPUs, node by node), process by process.
     """
     slices = {getattr(device, "slice_index", 0) for device in devices}
-    if devices[0].platform == "tpu" and len(slices) == 1:
+    if devices[0].platform == "tpu" and len(slices) == 1 and _fill_a_box(devices):
         return mesh_utils.create_device_mesh(
             shape, devices, allow_split_physical_axes=True
         )
@@ -131,6 +131,11 @@ def arrange(devices: Sequence[Any], shape: tuple[int, ...]) -> np.ndarray:
         devices, key=lambda d: (getattr(d, "slice_index", 0), d.process_index, d.id)
     )
     return np.array(ordered).reshape(shape)
+
+
+def _fill_a_box(devices: Sequence[Any]) -> bool:
+    places = np.array([(*d.coords, d.core_on_chip) for d in devices])
+    return np.prod(np.ptp(places, axis=0) + 1) == len(devices)
 
 
 def check_batch_size(batch_size: int, devices: int) -> None:
@@ -142,10 +147,15 @@ def check_batch_size(batch_size: int, devices: int) -> None:
     if batch_size % devices:
         below = batch_size // devices * devices
         nearest = f"{below} or {below + devices}" if below else f"{devices}"
+        # Of several processes none may be left without a device.
+        fewer = (
+            ", or fewer devices (--config.mesh.data=1 --config.mesh.fsdp=1)"
+            if jax.process_count() == 1
+            else ""
+        )
         raise errors.UserError(
             f"config.batch_size={batch_size} does not divide by the {devices} "
-            f"devices: take {nearest}, or fewer devices (--config.mesh.data=1 "
-            "--config.mesh.fsdp=1)"
+            f"devices: take {nearest}{fewer}"
         )
 
 

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import pathlib
+import re
 from collections.abc import Iterator
 
 from sam_jax import errors
@@ -50,10 +51,15 @@ def claimed(workdir: pathlib.Path, config: config_lib.Config) -> Iterator[None]:
         Nothing.
 
     Raises:
-        UserError: if the folder cannot be written, is something else's, belongs to a
-            run with another configuration, is in use by another run, or is not shared
-            by all processes of this one.
+        UserError: if it is an address and no folder, or the folder cannot be written,
+            is something else's, belongs to a run with another configuration, is in use
+            by another run, or is not shared by all processes of this one.
     """
+    if re.match(r"\w+:/", str(workdir)):  # a path has one of the two slashes left
+        raise agreement.Refused(
+            f"--workdir={workdir} is an address, and a run needs a folder with locks "
+            "and renames: train in one, and copy the finished run there"
+        )
     with agreement.on_first(lambda: _locked(workdir, config), None):
         agreement.check_shared(workdir)
         yield

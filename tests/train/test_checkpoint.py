@@ -22,7 +22,7 @@ from jax.sharding import NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
 from sam_jax import errors
-from sam_jax.train import build, checkpoint, sharding
+from sam_jax.train import agreement, build, checkpoint, sharding
 
 
 class State(NamedTuple):
@@ -219,6 +219,35 @@ def test_saving_does_not_ask_whether_to_stop(tmp_path, monkeypatch):
         for step in (1, 2):
             checkpoints.save(step, make_state(step), {}, is_best=False)
     assert asked == []
+
+
+@pytest.fixture
+def other_sees(monkeypatch):
+    """``other_sees([3], [3, 6])``: what process 1 sees, look after look."""
+
+    def install(*lists):
+        looks = list(lists)
+
+        def exchange(own):
+            other = json.dumps(looks[0] if len(looks) == 1 else looks.pop(0))
+            return [own, other]
+
+        monkeypatch.setattr(agreement, "exchange", exchange)
+        monkeypatch.setattr(time, "sleep", lambda seconds: None)
+
+    return install
+
+
+def test_waits_until_all_processes_see_the_same_checkpoints(tmp_path, other_sees):
+    with checkpoint.Checkpoints(tmp_path) as checkpoints:
+        for step in (3, 6):
+            checkpoints.save(step, make_state(step), {}, is_best=step == 3)
+    other_sees([], [3], [3, 6])
+    with checkpoint.Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest_step() == 6
+    other_sees([3])
+    with pytest.raises(agreement.Refused, match=r"see different .*\[3, 6\] and \[3\]"):
+        checkpoint.Checkpoints(tmp_path)
 
 
 def test_nothing_saved(tmp_path):

@@ -510,7 +510,10 @@ def test_head_of_the_log_says_what_is_done(tiny):
     assert said(None, 1, 1, "sgd") == "64"
     assert said(None, 4, 2) == "64, sharing one perturbation, in 4 chunks"
     # Each device has one group, which is no larger than a chunk.
-    assert said(8, 4, 8) == "64, in groups of 8, each with one perturbation"
+    assert said(8, 4, 8) == (
+        "64, in groups of 8, each with one perturbation, whole: accumulation_steps=4 "
+        "cuts none"
+    )
 
 
 def test_refuses_statistics_of_the_batch_in_parts():

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import pytest
 
-from sam_jax import errors
+from sam_jax import data, errors
 from sam_jax.train import (
     agreement,
     build,
@@ -399,6 +399,31 @@ def test_what_may_come_of_a_loss_waits_for_the_runtime(error, waits, monkeypatch
     with pytest.raises(RuntimeError), hosts.patient():
         raise RuntimeError from error
     assert bool(slept) == (waits and not isinstance(error, errors.UserError))
+
+
+def test_different_data_are_refused(tiny, monkeypatch):
+    own = build.build(tiny()).dataset
+    others = build.build(tiny(**{"data.label_noise": 0.1})).dataset
+    said = [json.dumps(data.fingerprint(each)) for each in (own, others)]
+    monkeypatch.setattr(hosts, "several", lambda: True)
+    monkeypatch.setattr(agreement, "exchange", lambda text: [text, said[0]])
+    assert agreement.check_same_data(own) is None
+    monkeypatch.setattr(agreement, "exchange", lambda text: [text, said[1]])
+    with pytest.raises(
+        agreement.Refused, match=r"different data \(train labels: \w+ and"
+    ):
+        agreement.check_same_data(own)
+
+
+def test_a_cluster_that_does_not_answer_is_one_line(monkeypatch):
+    def initialize(**arguments):
+        raise RuntimeError("403 Forbidden\nmore")
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    monkeypatch.setattr(hosts, "_at_abort", lambda handler: None)
+    with pytest.raises(errors.UserError, match=r"connect \(403 Forbidden\): mend") as e:
+        hosts.join(None, None, None, detect=True, timeout=1)
+    assert "\n" not in str(e.value)
 
 
 # ── One process ──────────────────────────────────────────────────────────────────────

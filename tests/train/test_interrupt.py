@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax.experimental import multihost_utils
 
-from sam_jax.train import interrupt
+from sam_jax.train import hosts, interrupt
 
 
 def handlers():
@@ -119,6 +119,32 @@ def test_all_processes_stop_at_the_same_step(before, order, noticed):
         assert ended[0] is not None
         assert ended == [ended[0]] * 3
         assert ended[0] <= max(order.count(process) for process in range(3)) + 1
+
+
+def test_outside_the_main_thread_ctrl_c_is_left_alone(monkeypatch):
+    monkeypatch.setattr(
+        multihost_utils, "reached_preemption_sync_point", lambda number: number == 1
+    )
+    before, seen = handlers(), []
+
+    def work():
+        with interrupt.Preemption() as stop:
+            seen.append((stop.at_step(), handlers() == before))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [(signal.SIGTERM, True)]
+
+
+@pytest.mark.parametrize(
+    ("connected", "kind"), [(True, interrupt.Preemption), (False, interrupt.Interrupt)]
+)
+def test_the_runtime_is_asked_wherever_it_takes_the_signals(
+    connected, kind, monkeypatch
+):
+    monkeypatch.setattr(hosts, "connected", lambda: connected)
+    assert isinstance(interrupt.request(), kind)
 
 
 def test_ctrl_c_is_a_sigterm_and_the_second_one_raises():

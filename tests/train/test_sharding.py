@@ -46,6 +46,12 @@ def test_accepts_a_batch_that_divides():
     assert sharding.check_batch_size(96, 8) is None
 
 
+def test_several_processes_are_not_advised_to_leave_devices_out(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(errors.UserError, match=r"take 8 or 16$"):
+        sharding.check_batch_size(12, 8)
+
+
 # ── The grid, and the state cut over its rows ────────────────────────────────────────
 
 
@@ -148,6 +154,18 @@ def test_any_grid_of_a_tpu_slice(kind, shape):
         for y in range(4)
         for x in range(4)
     ]
+    assert_each_once(sharding.arrange(devices, shape), devices, shape)
+
+
+@pytest.mark.parametrize("count", range(1, 9))
+def test_any_part_of_a_tpu_slice(count):
+    """Also three of eight chips, which are no box."""
+    devices = [
+        Device(2 * y + x, 0, 0, "tpu", "TPU v5 lite", (x, y, 0))
+        for y in range(4)
+        for x in range(2)
+    ][:count]
+    shape = (1, count, 1, 1)
     assert_each_once(sharding.arrange(devices, shape), devices, shape)
 
 

@@ -77,6 +77,14 @@ def test_a_foreign_folder_is_refused_and_left_as_it_was(tmp_path, tiny):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+def test_an_address_is_refused(tmp_path, tiny, monkeypatch):
+    """Else it would be a local folder of that name."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(errors.UserError, match=r"gs:/.*bucket/run is an address"):
+        claim(pathlib.Path("gs://bucket/run"), tiny())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path, tiny):
     (tmp_path / "file").write_text("x")
     assert "(Not a directory)" in refused(tmp_path / "file" / "run", tiny())
