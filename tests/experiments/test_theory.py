@@ -224,6 +224,8 @@ def process(out, *flags):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # Behind a shell's & the tests themselves may have been told to ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -272,6 +274,7 @@ def test_what_is_finished_survives(how, tmp_path):
         until(lambda: not any(map(alive, workers)), 20)
     finally:
         running.kill()
+        running.communicate()
     kept = report.index(tmp_path)
     assert kept and all(entry["verdict"] == entry["expected"] for entry in kept)
 
