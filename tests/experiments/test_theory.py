@@ -224,8 +224,6 @@ def process(out, *flags):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        # Behind a shell's & the tests themselves may have been told to ignore it.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
