@@ -351,19 +351,19 @@ def test_each_group_draws_its_own_noise(run):
     key = jax.random.fold_in(jax.random.key(method.state.seed), 0)
     _, dropout_key = jax.random.split(key)
     tx = sam_jax.random_sam(RHO, sigma=0.3)
-    directions = []
-    for group in range(BATCH // m):
-        group_key = jax.random.fold_in(dropout_key, group)
-        directions.append(
-            tx.update(
-                grad_fn(params),
-                tx.init(params),
-                params,
-                grad_fn=grad_fn,
-                key=jax.random.fold_in(key, step.METHOD_STREAM),
-                group_key=jax.random.fold_in(group_key, step.GROUP_STREAM),
-            )[0]
-        )
+
+    @jax.jit
+    def of_group(group):
+        keys = {
+            "key": jax.random.fold_in(key, step.METHOD_STREAM),
+            "group_key": jax.random.fold_in(
+                jax.random.fold_in(dropout_key, group), step.GROUP_STREAM
+            ),
+        }
+        state = tx.init(params)
+        return tx.update(grad_fn(params), state, params, grad_fn=grad_fn, **keys)[0]
+
+    directions = [of_group(group) for group in range(BATCH // m)]
     assert len({float(dot(d, d)) for d in directions}) == BATCH // m
     expected = along(1 - rate * decay, params, -rate, mean(directions))
     new, _ = method.step(method.state, sharding.put_batch(repeated, method.mesh))
