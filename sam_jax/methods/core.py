@@ -326,7 +326,7 @@ def agree(tree: Any) -> Any:
 
     def mean(x: jax.Array) -> jax.Array:
         x = _mean_over_mapped(x) if mapped else x
-        axes = tuple(jax.typeof(x).manual_axis_type.varying)
+        axes = tuple(_varying(x))
         return jax.lax.pmean(x, axes) if axes else x
 
     return jax.tree.map(mean, tree)

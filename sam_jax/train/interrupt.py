@@ -1,16 +1,34 @@
 """SIGTERM and Ctrl-C: finish the step, save, leave."""
 
+import contextlib
 import os
 import signal
 import threading
-from types import FrameType, TracebackType
+from collections.abc import Callable, Iterator
+from types import FrameType
 
 from jax.experimental import multihost_utils
 
 from sam_jax.train import hosts
 
 
-class Interrupt:
+@contextlib.contextmanager
+def _handled(
+    handler: Callable[[int, FrameType | None], None], *numbers: signal.Signals
+) -> Iterator[None]:
+    """Handles signals so; does nothing but in the main thread, which alone can."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, before in previous.items():
+            signal.signal(number, before)
+
+
+class Interrupt(contextlib.ExitStack):
     """Remembers the first SIGTERM or SIGINT while entered; a second SIGINT raises.
 
     Signals can only be caught in the main thread; elsewhere it never triggers.
@@ -27,23 +45,12 @@ class Interrupt:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.received: signal.Signals | None = None
-        self._previous = {}
 
     def __enter__(self) -> "Interrupt":
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._previous[number] = signal.signal(number, self._handle)
+        self.enter_context(_handled(self._handle, signal.SIGTERM, signal.SIGINT))
         return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
 
     def at_step(self) -> signal.Signals | None:
         """Whether to stop after the step just done.
@@ -61,7 +68,7 @@ class Interrupt:
             raise KeyboardInterrupt
 
 
-class Preemption:
+class Preemption(contextlib.ExitStack):
     """SIGTERM or Ctrl-C on any process stops all of them after the same step.
 
     The runtime, which handles SIGTERM from `hosts.join` on, tells all processes of it
@@ -70,21 +77,16 @@ class Preemption:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self._calls = 0
-        self._previous = {}
         self._interrupted = False
 
     def __enter__(self) -> "Preemption":
         # The runtime takes the largest number that it was asked for, and one more: a
         # run before this one in the same processes may have counted further.
         multihost_utils.reached_preemption_sync_point(self._calls)
-        if threading.current_thread() is threading.main_thread():
-            self._previous[signal.SIGINT] = signal.signal(signal.SIGINT, self._handle)
+        self.enter_context(_handled(self._handle, signal.SIGINT))
         return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
 
     def at_step(self) -> signal.Signals | None:
         """Whether to stop after the step just done.
