@@ -132,7 +132,8 @@ def trainer_chain(method: str) -> optax.GradientTransformationExtraArgs:
     config.learning_rate = LEARNING_RATE
     config.weight_decay.value = WEIGHT_DECAY
     config.schedule.name = "constant"
-    return optimizer_lib.make_optimizer(config, steps_per_epoch=100).tx
+    optimizer = optimizer_lib.make_optimizer(config, steps_per_epoch=100)
+    return optax.with_extra_args_support(optax.chain(optimizer.method, optimizer.base))
 
 
 def with_transformation(

@@ -156,8 +156,9 @@ class Checkpoints:
             if hosts.is_first():  # All of it is read, which one process can do for all.
                 _check_undamaged(folder)
             metadata = self._checkpointer.checkpointables_metadata(step).metadata
-            _check_compatible(folder, metadata["state"], abstract_state)
-        expected = jax.tree.map(_abstract, abstract_state)
+            expected = _as_stored(abstract_state, metadata["state"])
+            _check_compatible(folder, metadata["state"], expected)
+        expected = jax.tree.map(_abstract, expected)
         restored = self._checkpointer.load_checkpointables(
             step, {"state": _without_empty(expected)}
         )["state"]
@@ -165,7 +166,8 @@ class Checkpoints:
             lambda leaf, value: value if leaf.size else _empty(leaf), expected, restored
         )
         record: Any = found[step].metrics
-        return restored, record["progress"]
+        structure = jax.tree.structure(abstract_state)
+        return structure.unflatten(jax.tree.leaves(restored)), record["progress"]
 
     def wait(self) -> None:
         """Waits until the last save is complete; raises UserError if it failed."""
@@ -292,6 +294,16 @@ def _check_undamaged(folder: pathlib.Path) -> None:
                 f"({name} is {'not as written' if path.exists() else 'missing'}): "
                 f"{advice}"
             )
+
+
+def _as_stored(state: Any, stored: Any) -> Any:
+    """The same leaves in the structure of a checkpoint of version 0.1.
+
+    It kept the states of method and base optimizer as a pair without names.
+    """
+    if isinstance(stored, dict) and isinstance(stored.get("opt_state"), list):
+        return state._replace(opt_state=list(state.opt_state))
+    return state
 
 
 def _check_compatible(folder: pathlib.Path, stored: Any, expected: Any) -> None:

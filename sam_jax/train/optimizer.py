@@ -17,6 +17,18 @@ from sam_jax.train import config as config_lib
 from sam_jax.train import schedule
 
 
+class OptState(NamedTuple):
+    """What is kept from update to update.
+
+    Attributes:
+        method: state of the method; all groups of a batch keep the same.
+        base: state of clipping, decay and the base optimizer.
+    """
+
+    method: optax.OptState
+    base: optax.OptState
+
+
 class Optimizer(NamedTuple):
     """What the step needs to update the weights.
 
@@ -26,20 +38,18 @@ class Optimizer(NamedTuple):
         base: direction -> updates.
         learning_rate: the schedule, for the log.
         loss_decay: ``params -> scalar`` to add to the loss.
-        eval_params: ``(state of tx, params) -> params`` to evaluate.
+        eval_params: ``(OptState, params) -> params`` to evaluate.
     """
 
     method: optax.GradientTransformationExtraArgs
     base: optax.GradientTransformationExtraArgs
     learning_rate: optax.Schedule
     loss_decay: Callable[[optax.Params], jax.Array]
-    eval_params: Callable[[optax.OptState, optax.Params], optax.Params]
+    eval_params: Callable[[OptState, optax.Params], optax.Params]
 
-    @property
-    def tx(self) -> optax.GradientTransformationExtraArgs:
-        """Both in one chain, for a gradient of the whole batch."""
-        chained = optax.chain(self.method, self.base)
-        return optax.with_extra_args_support(chained)
+    def init(self, params: optax.Params) -> OptState:
+        """The state before the first update."""
+        return OptState(self.method.init(params), self.base.init(params))
 
 
 def make_optimizer(config: config_lib.Config, steps_per_epoch: int) -> Optimizer:

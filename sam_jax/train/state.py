@@ -28,7 +28,7 @@ class TrainState(NamedTuple):
     seed: jax.Array
     params: optax.Params
     model_state: Any
-    opt_state: optax.OptState
+    opt_state: optimizer_lib.OptState
     average: tuple[optax.Params, Any] | None
 
 
@@ -58,7 +58,7 @@ def init_state(
         seed=seed,
         params=params,
         model_state=model_state,
-        opt_state=optimizer.tx.init(params),
+        opt_state=optimizer.init(params),
         average=jax.tree.map(jnp.copy, average),
     )
 

@@ -149,19 +149,20 @@ def make_train_step(
             means = clean.mean.loss, direction, clean.mean.model_state
             return Parts(means, clean.rows.logits, method_state)
 
-        opt_state: Any = state.opt_state
-        method_state, base_state = opt_state
         whole = groups.average(of_group, mesh)(
-            state.params, (state.model_state, method_state), examples, dropout_key
+            state.params,
+            (state.model_state, state.opt_state.method),
+            examples,
+            dropout_key,
         )
         (loss, direction, model_state), logits = whole.mean, whole.rows
 
         # ── Base optimizer.
         updates, base_state = optimizer.base.update(
-            direction, base_state, state.params, value=loss, **constants
+            direction, state.opt_state.base, state.params, value=loss, **constants
         )
         params = optax.apply_updates(state.params, updates)
-        opt_state = (whole.same, base_state)
+        opt_state = optimizer_lib.OptState(whole.same, base_state)
 
         # ── New state.
         update_norm, seen = numerics.norm(updates), core.diagnostics(opt_state)

@@ -4,6 +4,7 @@ import pathlib
 
 import jax
 import numpy as np
+import optax
 
 from sam_jax.train import build, checkpoint, loop, metrics
 
@@ -11,6 +12,11 @@ ROOT = pathlib.Path(__file__).parents[2]
 LEARNING_RATE = 0.1  # of the chains that the fixture `chain` makes
 STEPS_PER_EPOCH = 4
 DIGITS = str(ROOT / "configs" / "digits_sam.py")
+
+
+def chain(optimizer):
+    """Method and base of an optimizer in one transformation, as for a batch."""
+    return optax.chain(optimizer.method, optimizer.base)
 
 
 class Finished:

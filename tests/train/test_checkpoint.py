@@ -22,7 +22,7 @@ from jax.sharding import NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
 from sam_jax import errors
-from sam_jax.train import agreement, build, checkpoint, sharding
+from sam_jax.train import agreement, build, checkpoint, optimizer, sharding
 
 
 class State(NamedTuple):
@@ -102,6 +102,17 @@ def test_round_trip_keeps_every_bit_and_the_structure(tmp_path):
         assert jax.tree.structure(restored) == jax.tree.structure(state)
         assert bits(restored) == bits(state)
         assert record == progress
+
+
+def test_restores_method_and_base_that_were_stored_without_names(tmp_path):
+    base, method = make_state(1).opt_state, {"ema": jnp.arange(3.0)}
+    named = make_state(1)._replace(opt_state=optimizer.OptState(method, base))
+    with checkpoint.Checkpoints(tmp_path) as checkpoints:
+        pair = named._replace(opt_state=(method, base))
+        checkpoints.save(1, pair, {}, is_best=False)
+        restored, _ = checkpoints.restore(abstract(named))
+    assert jax.tree.structure(restored) == jax.tree.structure(named)
+    assert bits(restored) == bits(named)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 import sam_jax
 from sam_jax import errors
 from sam_jax.train import optimizer
+from tests.train import runs
 from tests.train.test_optimizer import LEARNING_RATE, assert_close, parameters
 
 
@@ -31,9 +32,10 @@ def value_and_grad(params):
 def run(opt, steps):
     """Parameters and state after each of some updates."""
     params, history = parameters(), []
-    state = opt.tx.init(params)
+    tx = runs.chain(opt)
+    state = tx.init(params)
     for _ in range(steps):
-        updates, state = opt.tx.update(
+        updates, state = tx.update(
             gradient(params),
             state,
             params,
@@ -160,11 +162,11 @@ def test_decoupled_decay_follows_the_updates_of_lookbehind(make):
     # Three inner steps of 0 gradient decay the weights with the rate of the update.
     settings = {"weight_decay.value": 0.3, "weight_decay.kind": "decoupled"}
     opt = make("lookbehind", **settings, **{"schedule.name": "linear", "method.k": 3})
-    params = parameters()
-    state, expected = opt.tx.init(params), parameters()
+    tx, params = runs.chain(opt), parameters()
+    state, expected = tx.init(params), parameters()
     for count in range(12):
         zero = jax.tree.map(jnp.zeros_like, params)
-        updates, state = opt.tx.update(
+        updates, state = tx.update(
             zero, state, params, grad_fn=lambda w: jax.tree.map(jnp.zeros_like, w)
         )
         params = optax.apply_updates(params, updates)
@@ -176,7 +178,7 @@ def test_decoupled_decay_follows_the_updates_of_lookbehind(make):
 def test_a_base_without_one_momentum_is_a_line_for_the_user(make):
     opt = make("momentum_sam", **{"optimizer.name": "rmsprop"})
     with pytest.raises(errors.UserError, match="base must keep one momentum"):
-        opt.tx.init(parameters())
+        opt.init(parameters())
 
 
 @pytest.mark.parametrize("method", ["bsam", "sam_sps"])

@@ -35,7 +35,8 @@ def norm(tree):
 def run(opt, steps=1, params=None):
     """Parameters after some steps as the trainer makes them."""
     params = parameters() if params is None else params
-    state = opt.tx.init(params)
+    tx = runs.chain(opt)
+    state = tx.init(params)
 
     def value_and_grad_fn(p):
         return jax.value_and_grad(lambda p: loss(p) + opt.loss_decay(p))(p)
@@ -43,7 +44,7 @@ def run(opt, steps=1, params=None):
     @jax.jit
     def step(params, state):
         value, grads = value_and_grad_fn(params)
-        updates, state = opt.tx.update(
+        updates, state = tx.update(
             grads,
             state,
             params,
