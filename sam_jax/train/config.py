@@ -10,22 +10,20 @@ experiment needs and takes the method from the fragments beside it::
         return config
 """
 
-import inspect
 import json
 import pathlib
 import runpy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import config_dict
 
-from sam_jax import errors, methods
+from sam_jax.train import coefficients, settings, typed
 
 # A ConfigDict; Any to type checkers, which cannot know its attributes.
 Config = Any
 
-BASELINE = "none"  # config.method.name of a run without a method
-_BASELINE_SUFFIXES = ("sgd", BASELINE)
+BASELINE = coefficients.BASELINE
 
 
 def default_config() -> Config:
@@ -40,123 +38,7 @@ def default_config() -> Config:
         >>> default_config().data.name
         'cifar10'
     """
-    config = config_dict.ConfigDict()
-
-    config.seed = 0  # of initialisation, data order, augmentation and dropout
-    config.epochs = 200
-    config.batch_size = 128  # over all devices; it must divide by their number
-    config.learning_rate = 0.1  # the schedule's highest value
-    config.label_smoothing = 0.0  # in [0, 1)
-    config.clip_norm = config_dict.placeholder(float)  # of the method's direction
-    config.ema_decay = 0.0  # of the weights that are evaluated, per step; 0 is off
-    config.on_nonfinite = "stop"  # or "skip": leave such an update out, go on
-
-    config.data = config_dict.ConfigDict()
-    config.data.name = "cifar10"  # digits, or any image classification set of TFDS
-    config.data.data_dir = config_dict.placeholder(str)  # where TFDS prepares it
-    config.data.manual_dir = config_dict.placeholder(str)  # archives fetched by hand
-    config.data.download = True
-    # Held out from the training set: a fraction, or a number of examples; 0 is none.
-    config.data.validation = _untyped(0.1)
-    config.data.train_examples = config_dict.placeholder(int)  # of the rest; None: all
-    config.data.label_noise = 0.0  # fraction of training labels made wrong
-    config.data.seed = 0  # of the split and the label noise
-    # shuffle: each example once per epoch; importance: with replacement, in proportion
-    # to a score, and weighted by the inverse (unbiased). The score is the squared norm
-    # of the image, or what a file says: a number for each original training example.
-    config.data.sampling = config_dict.ConfigDict()
-    config.data.sampling.name = "shuffle"
-    config.data.sampling.scores = config_dict.placeholder(str)  # .npy of numpy.save
-    config.data.sampling.uniform = 0.0  # share of draws that are uniform, in [0, 1]
-    config.data.crop = 0  # pixels of padding of the random crop; 0 is off
-    config.data.flip = False
-    config.data.cutout = 0  # side of the square in pixels; 0 is off
-    config.data.cutout_probability = 1.0
-
-    config.model = config_dict.ConfigDict()
-    config.model.name = "resnet18"
-    config.model.width = config_dict.placeholder(int)  # None: as published
-    config.model.dtype = "float32"  # of the computation; bfloat16 on accelerators
-    # What only some models take, such as {"dropout": 0.3} for a Wide ResNet.
-    config.model.options = config_dict.ConfigDict()
-
-    config.method = config_dict.ConfigDict({"name": BASELINE})
-
-    # In which updates the method is used; the others are the base optimizer's.
-    config.cadence = config_dict.ConfigDict()
-    config.cadence.name = "always"  # or every_k, late_phase, stochastic
-    config.cadence.every_k = config_dict.ConfigDict({"k": 5})
-    config.cadence.late_phase = config_dict.ConfigDict(  # shares of the run
-        {"start": 0.7, "stop": 1.0}
-    )
-    config.cadence.stochastic = config_dict.ConfigDict({"probability": 0.5})
-
-    # Any optimizer of Optax by its name; the settings of each under that name, so that
-    # --config.optimizer.name=adamw needs no other change.
-    config.optimizer = config_dict.ConfigDict()
-    config.optimizer.name = "sgd"
-    config.optimizer.sgd = config_dict.ConfigDict({"momentum": 0.9, "nesterov": False})
-    config.optimizer.adamw = config_dict.ConfigDict(
-        {"b1": 0.9, "b2": 0.999, "eps": 1e-8, "weight_decay": 0.0}
-    )
-    config.optimizer.lion = config_dict.ConfigDict(
-        {"b1": 0.9, "b2": 0.99, "weight_decay": 0.0}
-    )
-    config.optimizer.lars = config_dict.ConfigDict(
-        {"weight_decay": 0.0, "momentum": 0.9, "trust_coefficient": 0.001}
-    )
-
-    config.weight_decay = config_dict.ConfigDict()
-    config.weight_decay.value = 5e-4
-    # gradient: added to the direction, so that momentum sees it (as in torch's SGD);
-    # decoupled: w -= learning rate * value * w, beside the optimizer (as in AdamW);
-    # loss: value / 2 * |w|^2 in the loss, hence in the perturbation (Foret et al.).
-    config.weight_decay.kind = "gradient"
-    config.weight_decay.exclude_bias_and_norm = False
-
-    config.schedule = config_dict.ConfigDict()
-    # constant, cosine, linear, step, or diminish1, diminish2, diminish3 (per epoch, of
-    # Khanh et al. 2024).
-    config.schedule.name = "cosine"
-    config.schedule.warmup_epochs = 0.0  # linear, from zero, before any of them
-    config.schedule.final_fraction = 0.0  # of the learning rate: cosine and linear
-    config.schedule.boundaries = (60, 120, 160)  # step: epochs, counted with warm-up
-    config.schedule.factor = 0.2  # step: multiplies at each boundary
-
-    # Examples that share one perturbation (m of m-sharpness): each group of so many
-    # perturbs with its own gradient, the directions are averaged. None: the batch.
-    config.method_group_size = config_dict.placeholder(int)
-    # What BatchNorm normalizes by in training: "group", the examples that pass through
-    # the network together, or "batch", all groups.
-    config.batch_norm = "group"
-    # At most batch_size / accumulation_steps examples of a group pass through the
-    # network at once, and all gradients are means over such chunks; smaller groups pass
-    # whole, one after another on each device.
-    config.accumulation_steps = 1
-    # Residual blocks keep their input alone; the gradient computes the rest again.
-    config.remat = False
-    # Updates that the devices do by themselves before the host is in charge again: pays
-    # where an update takes less time than what the host does for it, as a small network
-    # on a GPU or TPU. The training set then lies on every device.
-    config.steps_per_dispatch = 1
-
-    config.eval_batch_size = 500
-    config.eval_every_epochs = 1
-    config.log_every_steps = 50
-    config.checkpoint_every_epochs = 1
-
-    config.mesh = config_dict.ConfigDict()
-    # A grid of data x fsdp devices. Batches are split over all of them, parameters and
-    # state over the fsdp devices of a row; data = -1 takes all there are.
-    config.mesh.data = -1
-    config.mesh.fsdp = 1
-
-    config.wandb = config_dict.ConfigDict()
-    config.wandb.mode = "disabled"  # or "offline", "online"
-    config.wandb.project = "sam_jax"
-    config.wandb.name = config_dict.placeholder(str)
-
-    return config.lock()
+    return config_dict.ConfigDict(typed.defaults(settings.Settings)).lock()
 
 
 # Settings that do not change what is computed: a run may be continued with others.
@@ -204,38 +86,32 @@ def load_method(
         rho: 0.5
         <BLANKLINE>
     """
-    if name in _BASELINE_SUFFIXES:
+    if name in coefficients.BASELINE_SUFFIXES:
         return config_dict.ConfigDict({"name": BASELINE})
-    settings = default_coefficients(name)
+    found = default_coefficients(name)
     fragment = pathlib.Path(card).parent / "methods" / f"{name}.py"
     if fragment.exists():
-        settings |= dict(runpy.run_path(str(fragment))["get_config"]())
-    settings |= (overrides or {}).get(name, {})
+        found |= dict(runpy.run_path(str(fragment))["get_config"]())
+    found |= (overrides or {}).get(name, {})
     return config_dict.ConfigDict(
-        {k: v if k == "name" else _untyped(v) for k, v in settings.items()}
+        {k: v if k == "name" else typed.untyped(v) for k, v in found.items()}
     )
 
 
 def default_coefficients(name: str) -> dict[str, Any]:
-    """Name and default coefficients of a method, from its signature.
+    """What a method has to set, with the defaults of its factory.
 
-    What other parts of the configuration decide is left out: ``learning_rate``,
-    ``base`` and ``weight_decay``. A mask is one by its name: ``norm_layers``,
-    ``weights``, or None.
+    Args:
+        name: of the method.
+
+    Returns:
+        The name and the coefficients.
 
     Raises:
         UserError: if there is no such method.
     """
-    try:
-        factory = methods.factory(name)
-    except KeyError:
-        known = [*methods.names(), *_BASELINE_SUFFIXES]
-        raise errors.UserError(errors.unknown("method", name, known)) from None
-    parameters = inspect.signature(factory).parameters.values()
-    elsewhere = {"learning_rate", "base", "weight_decay"}
-    return {"name": name} | {
-        p.name: p.default for p in parameters if p.name not in elsewhere
-    }
+    known = coefficients.parameters(name)
+    return {"name": name} | {key: known[key].default for key in known}
 
 
 def check(config: Config) -> None:
@@ -244,33 +120,7 @@ def check(config: Config) -> None:
     Raises:
         UserError: naming the setting, its value and what is allowed.
     """
-    _require(config, "epochs", "an integer >= 1", lambda v: v >= 1)
-    _require(config, "batch_size", "an integer >= 1", lambda v: v >= 1)
-    _require(config, "eval_batch_size", "an integer >= 1", lambda v: v >= 1)
-    _require(config, "eval_every_epochs", "an integer >= 1", lambda v: v >= 1)
-    _require(config, "checkpoint_every_epochs", "an integer >= 1", lambda v: v >= 1)
-    _require(config, "accumulation_steps", "an integer >= 1", lambda v: v >= 1)
-    _require(config, "steps_per_dispatch", "an integer >= 1", lambda v: v >= 1)
-    _require(config, "mesh.fsdp", "an integer >= 1", lambda v: v >= 1)
-    _require(
-        config,
-        "method_group_size",
-        "None or an integer >= 1",
-        lambda v: v is None or v >= 1,
-    )
-    _require_one_of(config, "batch_norm", ("group", "batch"))
-    _require(config, "log_every_steps", "an integer >= 1", lambda v: v >= 1)
-    _require(config, "seed", "an integer in [0, 2**32)", lambda v: 0 <= v < 2**32)
-    _require(config, "label_smoothing", "a number in [0, 1)", lambda v: 0 <= v < 1)
-    _require(config, "ema_decay", "a number in [0, 1)", lambda v: 0 <= v < 1)
-    # Untyped, so that it may be a share or a number; the data check its range.
-    numbers = "a share in [0, 1) or a whole number of examples"
-    _require(config, "data.validation", numbers, lambda v: isinstance(v, int | float))
-    _require_one_of(config, "data.sampling.name", ("shuffle", "importance"))
-    shares = "a number in [0, 1]"
-    _require(config, "data.sampling.uniform", shares, lambda v: 0 <= v <= 1)
-    _require_one_of(config, "on_nonfinite", ("stop", "skip"))
-    _require_one_of(config, "wandb.mode", ("disabled", "offline", "online"))
+    settings.read(config)
 
 
 def to_json(config: Config) -> str:
@@ -311,29 +161,3 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = value
     return flat
-
-
-def _untyped(value: Any) -> Any:
-    field = config_dict.placeholder(object)
-    field.set(value)
-    return field
-
-
-def _require(
-    config: Config, key: str, allowed: str, accepts: Callable[[Any], bool]
-) -> None:
-    value = _read(config, key)
-    if not accepts(value):
-        raise errors.UserError(f"config.{key} must be {allowed}, got {value!r}")
-
-
-def _require_one_of(config: Config, key: str, allowed: tuple[str, ...]) -> None:
-    value = _read(config, key)
-    if value not in allowed:
-        raise errors.UserError(errors.unknown(f"config.{key}", value, allowed))
-
-
-def _read(config: Config, key: str) -> Any:
-    for part in key.split("."):
-        config = config[part]
-    return config

@@ -31,8 +31,8 @@ def test_configurations_are_independent_and_locked():
         ("seed", 2**32, r"an integer in \[0, 2\*\*32\)"),
         ("label_smoothing", -0.1, r"a number in \[0, 1\)"),
         ("ema_decay", float("nan"), r"a number in \[0, 1\)"),
-        ("data.validation", "x", "a share in .* of examples"),
-        ("data.validation", None, "a share in .* of examples"),
+        ("data.validation", "x", r"a whole number .* share in \[0, 1\)"),
+        ("data.validation", None, r"a whole number .* share in \[0, 1\)"),
     ],
 )
 def test_check_names_setting_value_and_what_is_allowed(key, value, allowed):

@@ -50,7 +50,7 @@ IN_A_SETTING = {
     # Numbers.
     ("method.rho=-0.1",): ["rho must be a finite number >= 0", "-0.1"],
     ("method.rho=nan",): ["rho must be a finite number >= 0", "nan"],
-    ("method.rho=large",): ["rho must be a finite number >= 0", "large"],
+    ("method.rho=large",): ["rho must be a number or a schedule", "large"],
     ("method.eps=-1",): ["eps must be"],
     ("learning_rate=-1.0",): ["config.learning_rate", "-1.0"],
     ("batch_size=0",): ["config.batch_size", "0"],

@@ -1,0 +1,216 @@
+"""A method, its coefficients and schedules, as settings of a run."""
+
+import dataclasses
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Self, TypeAlias
+
+from sam_jax import errors, methods
+from sam_jax.train import typed
+from sam_jax.train.ranges import Nonnegative, Share
+
+BASELINE = "none"  # config.method.name of a run without a method
+BASELINE_SUFFIXES = ("sgd", BASELINE)
+
+# ── Schedules ────────────────────────────────────────────────────────────────────────
+
+
+@dataclasses.dataclass(frozen=True)
+class WarmUp(typed.Choice):
+    """What all schedules begin with."""
+
+    warmup_epochs: float = 0.0  # linear, from zero
+
+
+@dataclasses.dataclass(frozen=True)
+class Constant(WarmUp):
+    """The highest value throughout."""
+
+    name = "constant"
+
+
+@dataclasses.dataclass(frozen=True)
+class Cosine(WarmUp):
+    """Half a cosine down to a fraction of the highest value."""
+
+    name = "cosine"
+    final_fraction: Share = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Linear(WarmUp):
+    """A line down to a fraction of the highest value."""
+
+    name = "linear"
+    final_fraction: Share = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Step(WarmUp):
+    """Multiplied by a factor at each boundary."""
+
+    name = "step"
+    boundaries: tuple[float, ...] = (60, 120, 160)  # epochs, counted with the warm-up
+    factor: Nonnegative = 0.2
+
+
+@dataclasses.dataclass(frozen=True)
+class Diminish1(WarmUp):
+    """The first of Khanh et al. 2024, per epoch: one over the epoch."""
+
+    name = "diminish1"
+
+
+@dataclasses.dataclass(frozen=True)
+class Diminish2(WarmUp):
+    """The second of Khanh et al. 2024, per epoch: nearly one over its square root."""
+
+    name = "diminish2"
+
+
+@dataclasses.dataclass(frozen=True)
+class Diminish3(WarmUp):
+    """The third of Khanh et al. 2024, per epoch: one over m log m."""
+
+    name = "diminish3"
+
+
+Schedule: TypeAlias = (
+    Constant | Cosine | Linear | Step | Diminish1 | Diminish2 | Diminish3
+)
+
+# ── Coefficients ─────────────────────────────────────────────────────────────────────
+
+
+@dataclasses.dataclass(frozen=True)
+class Tied(typed.Choice):
+    """A coefficient that follows the learning rate of the run, as GSAM's radius."""
+
+    name = "learning_rate"
+    low: float = 0.0  # at the end of the run
+
+
+@dataclasses.dataclass(frozen=True)
+class Scheduled:
+    """A coefficient that changes over the run.
+
+    In a configuration a mapping: ``{"name": "cosine", "value": 0.1}``.
+    """
+
+    value: float  # the highest
+    schedule: Schedule | Tied
+
+    @classmethod
+    def read(cls, value: Any, path: str) -> Self:
+        """From the settings of a schedule and its highest value."""
+        spec = dict(value)
+        if not {"name", "value"} <= spec.keys():
+            raise errors.UserError(
+                f"{path}: a coefficient's schedule needs 'name' and 'value' (its "
+                f"highest value), got {spec!r}"
+            )
+        peak = typed.read(Nonnegative, spec.pop("value"), f"{path}.value")
+        return cls(peak, typed.read(Schedule | Tied, spec, path))
+
+    def plain(self) -> dict[str, Any]:
+        """The mapping again."""
+        return {"value": self.value} | typed.plain(self.schedule)
+
+
+Coefficient: TypeAlias = (
+    float | bool | str | Scheduled | Callable[..., Any] | None
+)  # a callable is a schedule of Optax that a card has made
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A method by its name, with all its coefficients; without one, the baseline."""
+
+    name: str = BASELINE
+    coefficients: Mapping[str, Coefficient] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def read(cls, value: Any, path: str) -> Self:
+        """From a name and coefficients; those missing are the factory's defaults."""
+        given = dict(value)
+        name = given.pop("name", BASELINE)
+        known = parameters(name)
+        for key in given:
+            if key not in known:
+                message = errors.unknown(f"setting of {name}", key, known)
+                raise errors.UserError(
+                    f"{message}; a card's :{name} suffix sets them all"
+                )
+        return cls(
+            name,
+            {
+                key: _read(parameter, given[key], f"{path}.{key}")
+                if key in given
+                else parameter.default
+                for key, parameter in known.items()
+            },
+        )
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """The baseline."""
+        return {"name": BASELINE}
+
+    def plain(self) -> dict[str, Any]:
+        """The name, with the coefficients beside it."""
+        return {"name": self.name} | {
+            key: typed.plain(value) for key, value in self.coefficients.items()
+        }
+
+
+def parameters(name: str) -> dict[str, inspect.Parameter]:
+    """What a method has to set: of its factory all that no other setting decides.
+
+    Args:
+        name: a method, or `BASELINE`, which has nothing to set.
+
+    Returns:
+        The factory's parameters by name, each with a default.
+
+    Raises:
+        UserError: if there is no such method.
+    """
+    if name == BASELINE:
+        return {}
+    try:
+        factory = methods.factory(name)
+    except KeyError:
+        known = [*methods.names(), *BASELINE_SUFFIXES]
+        raise errors.UserError(errors.unknown("method", name, known)) from None
+    elsewhere = {"learning_rate", "base", "weight_decay"}
+    return {
+        key: parameter
+        for key, parameter in inspect.signature(
+            factory, eval_str=True
+        ).parameters.items()
+        if key not in elsewhere
+    }
+
+
+Mask: TypeAlias = Literal["norm_layers", "weights"]
+
+
+def _read(parameter: inspect.Parameter, value: Any, path: str) -> Coefficient:
+    """A value of the type that the factory has written for it."""
+    if parameter.name == "mask":
+        return typed.read(Mask | None, value, path)
+    hints = typing.get_args(parameter.annotation) or (parameter.annotation,)
+    scheduled = any(typing.get_origin(hint) is Callable for hint in hints)
+    if scheduled and isinstance(value, Mapping):
+        return Scheduled.read(value, path)
+    plain = [hint for hint in hints if hint in _PLAIN]
+    if plain and not (scheduled and callable(value)):
+        others = ["a schedule"] if scheduled else []
+        typed.check(typing.Union[*plain], value, path, *others)
+    return value
+
+
+# Of other types the factory alone knows what is right.
+_PLAIN = (bool, int, float, str, types.NoneType)

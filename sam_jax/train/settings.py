@@ -1,0 +1,258 @@
+"""Every setting of a run, its type, its default, its range and its meaning.
+
+`read` makes them once, of a run card's configuration; what is behind it reads
+attributes that a type checker knows. Of a choice (an optimizer, a schedule, ...) only
+the settings of what was chosen exist.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from sam_jax.train import coefficients, ranges, typed
+from sam_jax.train.ranges import BelowOne, Count, Nonnegative, Positive, Seed, Share
+
+# ── Data and model ───────────────────────────────────────────────────────────────────
+
+
+@dataclasses.dataclass(frozen=True)
+class Shuffle(typed.Choice):
+    """Each training example once per epoch."""
+
+    name = "shuffle"
+
+
+@dataclasses.dataclass(frozen=True)
+class Importance(typed.Choice):
+    """With replacement, in proportion to a score; weighted by its inverse."""
+
+    name = "importance"
+    # A .npy of numpy.save with a number for each original training example; None: the
+    # squared norms of the images.
+    scores: str | None = None
+    uniform: Share = 0.0  # share of draws that are uniform
+
+
+# The data check their range.
+Examples = Annotated[int, ranges.Range("a whole number of examples")]
+Portion = Annotated[float, ranges.Range("a share in [0, 1)")]
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """What is trained on, and what happens to its images."""
+
+    name: str = "cifar10"  # digits, or any image classification set of TFDS
+    data_dir: str | None = None  # where TFDS prepares it
+    manual_dir: str | None = None  # archives fetched by hand
+    download: bool = True
+    # Held out from the training set: a share, or a number of examples; 0 is none.
+    validation: Examples | Portion = 0.1
+    train_examples: int | None = None  # of the rest; None: all
+    label_noise: float = 0.0  # share of training labels made wrong
+    seed: int = 0  # of the split and the label noise
+    sampling: Shuffle | Importance = Shuffle()
+    crop: int = 0  # pixels of padding of the random crop; 0 is off
+    flip: bool = False
+    cutout: int = 0  # side of the square in pixels; 0 is off
+    cutout_probability: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """The network."""
+
+    name: str = "resnet18"
+    width: int | None = None  # None: as published
+    dtype: str = "float32"  # of the computation; bfloat16 on accelerators
+    # What only some models take, such as {"dropout": 0.3} for a Wide ResNet.
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+# ── Method and optimizer ─────────────────────────────────────────────────────────────
+
+
+@dataclasses.dataclass(frozen=True)
+class Always(typed.Choice):
+    """The method in every update."""
+
+    name = "always"
+    nested = True
+
+
+@dataclasses.dataclass(frozen=True)
+class EveryK(typed.Choice):
+    """The method in every k-th update, the base optimizer alone in the others."""
+
+    name = "every_k"
+    nested = True
+    k: Count = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class LatePhase(typed.Choice):
+    """The method in a part of the run."""
+
+    name = "late_phase"
+    nested = True
+    start: Share = 0.7  # of the run
+    stop: Share = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Stochastic(typed.Choice):
+    """The method in updates drawn at random."""
+
+    name = "stochastic"
+    nested = True
+    probability: Share = 0.5
+
+
+Cadence = Always | EveryK | LatePhase | Stochastic
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """Any optimizer of Optax by its name, and its settings.
+
+    In a configuration the settings of each stand under its name, so that
+    ``--config.optimizer.name=adamw`` needs no other change.
+    """
+
+    name: str = "sgd"
+    options: Mapping[str, Any] = dataclasses.field(
+        default_factory=lambda: Optimizer.OPTIONS["sgd"]
+    )
+
+    OPTIONS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "sgd": {"momentum": 0.9, "nesterov": False},
+        "adamw": {"b1": 0.9, "b2": 0.999, "eps": 1e-8, "weight_decay": 0.0},
+        "lion": {"b1": 0.9, "b2": 0.99, "weight_decay": 0.0},
+        "lars": {"weight_decay": 0.0, "momentum": 0.9, "trust_coefficient": 0.001},
+    }
+
+    @classmethod
+    def read(cls, value: Any, path: str) -> Self:
+        """From a name, and mappings of options under the names of optimizers."""
+        name = typed.read(str, value["name"], f"{path}.name")
+        default = cls.OPTIONS.get(name, {})
+        return cls(name, {**default, **value.get(name, {})})
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """Those that need settings to be of use."""
+        return {"name": "sgd"} | {k: dict(v) for k, v in cls.OPTIONS.items()}
+
+    def plain(self) -> dict[str, Any]:
+        """The name, and the options under it."""
+        return {"name": self.name, self.name: dict(self.options)}
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightDecay:
+    """Weight decay, of one of three kinds."""
+
+    value: Nonnegative = 5e-4
+    # gradient: added to the direction, so that momentum sees it (as in torch's SGD);
+    # decoupled: w -= learning rate * value * w, beside the optimizer (as in AdamW);
+    # loss: value / 2 * |w|^2 in the loss, hence in the perturbation (Foret et al.).
+    kind: Literal["gradient", "decoupled", "loss"] = "gradient"
+    exclude_bias_and_norm: bool = False
+
+
+# ── Devices and logs ─────────────────────────────────────────────────────────────────
+
+
+@dataclasses.dataclass(frozen=True)
+class Mesh:
+    """A grid of data x fsdp devices.
+
+    Batches are split over all of them, parameters and state over the fsdp devices of a
+    row.
+    """
+
+    data: int = -1  # -1 takes all there are
+    fsdp: Count = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Wandb:
+    """What Weights & Biases is told."""
+
+    mode: Literal["disabled", "offline", "online"] = "disabled"
+    project: str = "sam_jax"
+    name: str | None = None
+
+
+# ── All of them ──────────────────────────────────────────────────────────────────────
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The settings of a run."""
+
+    seed: Seed = 0  # of initialisation, data order, augmentation and dropout
+    epochs: Count = 200
+    batch_size: Count = 128  # over all devices; it must divide by their number
+    learning_rate: Nonnegative = 0.1  # the schedule's highest value
+    label_smoothing: BelowOne = 0.0
+    clip_norm: Positive | None = None  # of the method's direction
+    ema_decay: BelowOne = 0.0  # of the weights that are evaluated, per step; 0 is off
+    on_nonfinite: Literal["stop", "skip"] = "stop"  # skip: leave the update out, go on
+
+    data: Data = Data()
+    model: Model = Model()
+    method: coefficients.Method = dataclasses.field(default_factory=coefficients.Method)
+    # In which updates the method is used; the others are the base optimizer's.
+    cadence: Cadence = Always()
+    optimizer: Optimizer = Optimizer()
+    weight_decay: WeightDecay = WeightDecay()
+    schedule: coefficients.Schedule = dataclasses.field(
+        default_factory=coefficients.Cosine
+    )
+
+    # Examples that share one perturbation (m of m-sharpness): each group of so many
+    # perturbs with its own gradient, the directions are averaged. None: the batch.
+    method_group_size: Count | None = None
+    # What BatchNorm normalizes by in training: "group", the examples that pass through
+    # the network together, or "batch", all groups.
+    batch_norm: Literal["group", "batch"] = "group"
+    # At most batch_size / accumulation_steps examples of a group pass through the
+    # network at once, and all gradients are means over such chunks; smaller groups pass
+    # whole, one after another on each device.
+    accumulation_steps: Count = 1
+    # Residual blocks keep their input alone; the gradient computes the rest again.
+    remat: bool = False
+    # Updates that the devices do by themselves before the host is in charge again: pays
+    # where an update takes less time than what the host does for it, as a small network
+    # on a GPU or TPU. The training set then lies on every device.
+    steps_per_dispatch: Count = 1
+
+    eval_batch_size: Count = 500
+    eval_every_epochs: Count = 1
+    log_every_steps: Count = 50
+    checkpoint_every_epochs: Count = 1
+
+    mesh: Mesh = Mesh()
+    wandb: Wandb = Wandb()
+
+
+def read(config: Any) -> Settings:
+    """The settings of a run, from the configuration of a card or of a run folder.
+
+    Args:
+        config: a ConfigDict or nested mappings, with the keys of
+            `sam_jax.train.config.default_config`; what is missing has its default.
+
+    Returns:
+        The settings, all of the right type and in their range. What depends on several
+        of them, or on the data, is checked where it is built.
+
+    Raises:
+        UserError: naming the setting, its value and what is allowed.
+
+    Example:
+        >>> read({"schedule": {"name": "step", "boundaries": (3, 5)}}).schedule
+        Step(warmup_epochs=0.0, boundaries=(3, 5), factor=0.2)
+    """
+    return typed.read(Settings, getattr(config, "to_dict", lambda: config)(), "config")

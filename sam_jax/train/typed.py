@@ -1,0 +1,267 @@
+"""Frozen dataclasses out of nested mappings, every value checked on the way.
+
+The annotation of a field says what is allowed: a type, several of them, some words
+(``Literal``), or a type with a range (`sam_jax.train.ranges`). A field may also hold a
+dataclass, one of several (`Choice`), or a class that reads itself (`Readable`).
+"""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Collection, Mapping
+from typing import Any, ClassVar, Literal, Protocol, Self
+
+from ml_collections import config_dict
+
+from sam_jax import errors
+
+
+class Choice:
+    """One of several kinds of settings; ``name`` says which.
+
+    A field of the type ``A | B`` reads ``{"name": "a", ...}``. The settings of each
+    kind stand beside the name; or, if `nested`, under the name of the kind. Those of
+    the other kinds are left out.
+    """
+
+    name: ClassVar[str]
+    nested: ClassVar[bool] = False
+
+
+class Readable(Protocol):
+    """Settings whose names and types no annotation can say."""
+
+    @classmethod
+    def read(cls, value: Any, path: str) -> Self:
+        """From what stands in the configuration at ``path``."""
+        ...
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """What stands there in the default configuration."""
+        ...
+
+    def plain(self) -> dict[str, Any]:
+        """Such that `read` of it gives the same."""
+        ...
+
+
+# ── Reading ──────────────────────────────────────────────────────────────────────────
+
+
+def read(kind: Any, value: Any, path: str) -> Any:
+    """Reads and checks a value.
+
+    Args:
+        kind: a dataclass, or what a field of one may be annotated with.
+        value: nested mappings for a dataclass; what is missing has its default.
+        path: of the value, for messages.
+
+    Returns:
+        An instance of ``kind``.
+
+    Raises:
+        UserError: for a key that ``kind`` does not have, with the nearest that it has,
+            and for a value that is not allowed.
+
+    Example:
+        >>> from sam_jax.train import ranges
+        >>> read(ranges.Count | None, 0, "size")
+        Traceback (most recent call last):
+        ...
+        sam_jax.errors.UserError: size must be an integer >= 1 or None, got 0
+    """
+    if hasattr(kind, "read"):
+        return kind.read(value, path)
+    if dataclasses.is_dataclass(kind):
+        refuse_unknown(value, _hints(kind), path)
+        return _from_fields(kind, value, path)
+    if choices := _choices(kind):
+        return _read_choice(choices, value, path)
+    base = _base(check(kind, value, path))
+    return base(value) if base in (float, tuple) else value
+
+
+def check(kind: Any, value: Any, path: str, *others: str) -> Any:
+    """Refuses a value that an annotation does not allow.
+
+    Args:
+        kind: types, words (``Literal``), or types with ranges.
+        value: to check.
+        path: of the value, for messages.
+        *others: what else is allowed, for messages.
+
+    Returns:
+        The one of the types that fits.
+
+    Raises:
+        UserError: with what is allowed.
+    """
+    for member in _members(kind):
+        if _fits(member, value):
+            return member
+    for member in _members(kind):
+        if typing.get_origin(member) is Literal:
+            words = typing.get_args(member)
+            raise errors.UserError(errors.unknown(path, value, words))
+    allowed = " or ".join([*map(_words, _members(kind)), *others])
+    raise errors.UserError(f"{path} must be {allowed}, got {value!r}")
+
+
+def refuse_unknown(value: Any, valid: Collection[str], path: str) -> None:
+    """Refuses what is no mapping, or has a key that is not valid.
+
+    Raises:
+        UserError: with the nearest key that is.
+    """
+    if not isinstance(value, Mapping):
+        raise errors.UserError(f"{path} must be a mapping of settings, got {value!r}")
+    for key in value:
+        if key not in valid:
+            names = [f"{path}.{other}" for other in valid]
+            raise errors.UserError(errors.unknown("setting", f"{path}.{key}", names))
+
+
+def _from_fields(kind: Any, value: Mapping[str, Any], path: str) -> Any:
+    return kind(
+        **{
+            key: read(hint, value[key], f"{path}.{key}")
+            for key, hint in _hints(kind).items()
+            if key in value
+        }
+    )
+
+
+def _read_choice(choices: Mapping[str, Any], value: Any, path: str) -> Any:
+    valid = {"name": None}
+    for kind in choices.values():
+        valid |= {kind.name: None} if kind.nested else _hints(kind)
+    refuse_unknown(value, valid, path)
+    name = value.get("name")
+    if name not in choices:
+        raise errors.UserError(errors.unknown(f"{path}.name", name, choices))
+    kind = choices[name]
+    if kind.nested:
+        return read(kind, value.get(name, {}), f"{path}.{name}")
+    return _from_fields(kind, value, path)
+
+
+# ── Writing ──────────────────────────────────────────────────────────────────────────
+
+
+def plain(tree: Any) -> Any:
+    """Nested dicts, such that `read` of them gives the same dataclass."""
+    if hasattr(tree, "plain"):
+        return tree.plain()
+    if not dataclasses.is_dataclass(tree):
+        return tree
+    fields = {f.name: plain(getattr(tree, f.name)) for f in dataclasses.fields(tree)}
+    return _named(tree, fields) if isinstance(tree, Choice) else fields
+
+
+def defaults(kind: Any) -> dict[str, Any]:
+    """The defaults of a dataclass, as a ConfigDict takes them to fix its types.
+
+    All kinds of a `Choice` are there, so that naming another one needs no other change.
+    """
+    hints = _hints(kind)
+    values = {
+        f.name: f.default
+        if f.default_factory is dataclasses.MISSING
+        else f.default_factory()
+        for f in _fields(kind)
+    }
+    return {key: _default(hints[key], value) for key, value in values.items()}
+
+
+def untyped(value: Any) -> config_dict.FieldReference:
+    """A value of a ConfigDict that another of any type may replace."""
+    field = config_dict.placeholder(object)
+    field.set(value)
+    return field
+
+
+def _default(hint: Any, value: Any) -> Any:
+    if hasattr(hint, "defaults"):
+        return hint.defaults()
+    if dataclasses.is_dataclass(hint):
+        return defaults(hint)
+    if choices := _choices(hint):
+        found: dict[str, Any] = {}
+        for choice in choices.values():
+            found |= _named(choice, defaults(choice))
+        return found | {"name": value.name}
+    kinds = [k for k in map(_base, _members(hint)) if k is not types.NoneType]
+    if len(kinds) > 1:
+        return untyped(value)
+    return config_dict.placeholder(*kinds) if value is None else value
+
+
+def _named(choice: Any, fields: dict[str, Any]) -> dict[str, Any]:
+    if choice.nested:
+        fields = {choice.name: fields} if fields else {}
+    return {"name": choice.name} | fields
+
+
+# ── Annotations ──────────────────────────────────────────────────────────────────────
+
+
+def _fields(kind: Any) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(kind)
+
+
+def _hints(kind: Any) -> dict[str, Any]:
+    """The annotation of each field."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return {field.name: hints[field.name] for field in _fields(kind)}
+
+
+def _members(hint: Any) -> tuple[Any, ...]:
+    """``A`` and ``B`` of ``A | B``."""
+    unions = (types.UnionType, typing.Union)
+    return typing.get_args(hint) if typing.get_origin(hint) in unions else (hint,)
+
+
+def _choices(hint: Any) -> dict[str, Any]:
+    """The kinds of a choice by their names; empty for another annotation."""
+    members = _members(hint)
+    if not all(isinstance(m, type) and issubclass(m, Choice) for m in members):
+        return {}
+    return {member.name: member for member in members}
+
+
+def _base(member: Any) -> Any:
+    """The type, without its range."""
+    return getattr(member, "__origin__", member)
+
+
+def _fits(member: Any, value: Any) -> bool:
+    base, extras = _base(member), getattr(member, "__metadata__", ())
+    if base is Literal:
+        return value in typing.get_args(member)
+    if isinstance(value, bool) and base is not bool:
+        return False
+    if not isinstance(value, _ALSO.get(base, base)):
+        return False
+    if base is tuple and not all(_fits(float, item) for item in value):
+        return False
+    return all(extra.accepts(value) for extra in extras)
+
+
+def _words(member: Any) -> str:
+    for extra in getattr(member, "__metadata__", ()):
+        return extra.words
+    return _WORDS[_base(member)]
+
+
+# What JSON and a command line have for a type.
+_ALSO = {float: (int, float), tuple: (list, tuple)}
+_WORDS = {
+    types.NoneType: "None",
+    bool: "True or False",
+    int: "an integer",
+    float: "a number",
+    str: "a text",
+    tuple: "a tuple of numbers",
+    Mapping: "a mapping",
+}
