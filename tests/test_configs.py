@@ -103,7 +103,7 @@ def test_noisy_digits_card_trains():
     assert np.sum(split.labels != split.true_labels) == 400
 
 
-@pytest.mark.slow
+@pytest.mark.slow("compiles a wide residual network")
 def test_cifar10_card_trains_on_an_archive_without_a_network(tmp_path):
     data_dir = archives.prepare(tmp_path, "cifar10")
     overrides = (

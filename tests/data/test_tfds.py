@@ -324,7 +324,7 @@ def test_the_catalog_agrees_with_tfds(name, tmp_path):
     assert len(entry.mean) == len(entry.std) == entry.image_shape[-1]
 
 
-@pytest.mark.slow
+@pytest.mark.slow("reads 70,000 images")
 @pytest.mark.skipif(
     "FASHION_MNIST_ARCHIVES" not in os.environ,
     reason="set FASHION_MNIST_ARCHIVES to the folder of the four published archives",

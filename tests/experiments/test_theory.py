@@ -21,7 +21,17 @@ from sam_jax import errors
 # ── The claims ───────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("name", catalog.names())
+QUICK = ("khanh/two_cycle", "si_yun/valley", "oikonomou/lambda_schedules")
+SLOW = pytest.mark.slow("47 experiments: the laboratory, not the library")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in QUICK else pytest.param(name, marks=SLOW)
+        for name in catalog.names()
+    ],
+)
 def test_claim(name, tmp_path):
     record, error = runner.run_one(name, quick=True, out=tmp_path)
     assert record is not None, error
@@ -249,7 +259,7 @@ def alive(pid):
         return False
 
 
-@pytest.mark.slow
+@pytest.mark.slow("starts the laboratory with its workers")
 @pytest.mark.parametrize("how", ["interrupt", "kill", "kill a worker"])
 def test_what_is_finished_survives(how, tmp_path):
     running = process(tmp_path)

@@ -7,7 +7,7 @@ import pytest
 from sam_jax import models
 
 torch = pytest.importorskip("torch")
-pytestmark = pytest.mark.peers
+pytestmark = [pytest.mark.peers, pytest.mark.slow("compiles large networks")]
 
 
 def to_torch(tree):

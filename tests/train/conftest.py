@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 import jax
 import jax.numpy as jnp
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from sam_jax import models
 from sam_jax.train import build, optimizer
@@ -80,28 +79,6 @@ def net() -> Callable[[float], models.Model]:
 
 
 @pytest.fixture(scope="session")
-def cache_folder(tmp_path_factory) -> str:
-    """Where compiled programs wait, as the trainer keeps them on disk."""
-    return str(tmp_path_factory.mktemp("compilation_cache"))
-
-
-@pytest.fixture(scope="module")
-def compiled_before(cache_folder) -> Iterator[None]:
-    """Compiles what the tests of a module build again and again only once."""
-    settings = {
-        "jax_compilation_cache_dir": cache_folder,
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
-    for values in (settings, before):
-        for name, value in values.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
-        if values is settings:
-            yield
-
-
-@pytest.fixture(scope="session")
 def finished(tiny, tmp_path_factory) -> runs.Finished:
     """A run with label noise, augmentation and averages that nothing disturbed."""
     noisy = {"data.label_noise": 0.25, "data.crop": 1, "ema_decay": 0.9}
@@ -138,11 +115,10 @@ def disturb(monkeypatch) -> Callable[..., list[build.Run]]:
 
 
 @pytest.fixture
-def trainer(tmp_path, cache_folder) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+def trainer(tmp_path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """``trainer("--config=...")``: starts the real process, in ``tmp_path``."""
     environment = os.environ | {
         "PYTHONPATH": str(runs.ROOT),
-        "JAX_COMPILATION_CACHE_DIR": cache_folder,
         "XLA_FLAGS": "",
     }
     processes = []

@@ -12,8 +12,6 @@ from sam_jax import data, errors
 from sam_jax.train import build, dispatch, loop, sharding
 from tests.train import runs
 
-pytestmark = pytest.mark.usefixtures("compiled_before")
-
 SEVERAL = 3  # divides neither the 4 steps of an epoch nor the 2 of a row
 
 
@@ -186,7 +184,7 @@ def test_devices_gather_their_own_rows(settings, mesh):
     assert not any("u8[" in line for line in moved), moved
 
 
-@pytest.mark.slow
+@pytest.mark.slow("compiles residual networks")
 def test_convolutions_are_those_of_one_update_per_call(tiny):
     network = {
         "model.name": "resnet_digits",

@@ -195,7 +195,7 @@ def test_every_group_has_a_key_of_its_own(devices):
     assert len(np.unique(rows)) == rows.size
 
 
-@pytest.mark.slow
+@pytest.mark.slow("compiles residual networks")
 @pytest.mark.parametrize(
     "settings",
     [

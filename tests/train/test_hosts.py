@@ -29,8 +29,6 @@ from sam_jax.train import (
 )
 from tests.train import runs
 
-pytestmark = pytest.mark.usefixtures("compiled_before")
-
 DEVICES = 4  # of a run, whatever its processes
 # Shuffling, label noise, augmentation and averages: all that is drawn at random. The
 # first layer is cut over the devices, so that each process writes its own part of it.
@@ -119,7 +117,7 @@ class Processes:
 
 
 @pytest.fixture
-def start(tmp_path, cache_folder):
+def start(tmp_path):
     """``start(2, "--config...")``: processes of a run that share the devices."""
     started = []
 
@@ -127,7 +125,6 @@ def start(tmp_path, cache_folder):
         each = devices or DEVICES // number
         environment = os.environ | {
             "PYTHONPATH": str(runs.ROOT),
-            "JAX_COMPILATION_CACHE_DIR": cache_folder,
             "XLA_FLAGS": f"--xla_force_host_platform_device_count={each}",
         }
         folder = tmp_path / f"processes_{len(started)}"
@@ -147,7 +144,7 @@ def rows(folder):
 # ── Whole runs ───────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.slow
+@pytest.mark.slow("starts several processes")
 def test_several_processes_compute_what_one_does(start, tmp_path):
     """Two, undisturbed; and two, stopped, four, stopped, two: the same bits.
 
@@ -240,7 +237,7 @@ def test_several_processes_compute_what_one_does(start, tmp_path):
             assert row == pytest.approx(other, rel=1e-4, abs=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.slow("starts several processes")
 def test_a_lost_process_ends_the_others_within_a_minute(start, tmp_path):
     """A worker of three is killed, and process 0 of two, at the same time.
 
@@ -287,7 +284,7 @@ def one_line_each(processes):
     return [line for (line,) in messages]
 
 
-@pytest.mark.slow
+@pytest.mark.slow("starts several processes")
 def test_mistakes_end_all_processes_with_one_line(start, tmp_path):
     folder = f"--workdir={tmp_path / 'run'}"
     # Different settings, also such that are free in a run of one process.

@@ -12,8 +12,6 @@ from sam_jax import errors
 from sam_jax.train import build, loop, metrics, results
 from tests.train import runs
 
-pytestmark = pytest.mark.usefixtures("compiled_before")
-
 
 @pytest.fixture(scope="module")
 def config(finished):

@@ -14,8 +14,6 @@ from sam_jax import errors
 from sam_jax.train import cards, loop, metrics, workdir
 from tests.train import runs
 
-pytestmark = pytest.mark.usefixtures("compiled_before")
-
 
 @pytest.fixture(scope="module")
 def config(finished):
@@ -165,7 +163,7 @@ def read_until(process, pattern):
     pytest.fail(f"the process ended early: {''.join(lines)}")
 
 
-@pytest.mark.slow
+@pytest.mark.slow("starts seven trainers")
 def test_killed_and_stopped_processes_end_with_the_same_bits(tmp_path, trainer):
     """Killed, started again, terminated, started again, Ctrl-C, started again."""
     config = cards.load(runs.DIGITS, *OVERRIDES)

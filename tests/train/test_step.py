@@ -418,7 +418,7 @@ def digits_card(devices):
     return jax.device_get((current, history))
 
 
-@pytest.mark.slow
+@pytest.mark.slow("compiles the network of the digits card")
 def test_golden_numbers():
     _, history = digits_card(1)
     seen = {name: [float(row[name]) for row in history] for name in GOLDEN}
@@ -430,7 +430,7 @@ def test_golden_numbers():
         )
 
 
-@pytest.mark.slow
+@pytest.mark.slow("compiles the network of the digits card")
 def test_eight_devices_give_the_weights_of_one():
     one, history_one = digits_card(1)
     eight, history_eight = digits_card(8)

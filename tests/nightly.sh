@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# What takes too long for every change, part by part, or all of it without an argument:
+#
+#     bash tests/nightly.sh newest      both tiers, newest versions in pyproject's ranges
+#     bash tests/nightly.sh lowest      contract, step, checkpoints, quick start, lowest
+#     bash tests/nightly.sh mutations   changes of the code that a test must notice
+#     bash tests/nightly.sh tutorials   every recipe and every block of the README
+#
+# `newest` takes the python of $NEWEST_PYTHON (python3.13), `lowest` that of
+# $LOWEST_PYTHON (python3.11), the other parts the one that is active. Environments are
+# made below $NIGHTLY (a temporary folder).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+folder=${NIGHTLY:-$(mktemp -d)}
+
+# Requirements of pyproject, one a line; `lowest` turns each range into its lower end.
+requirements() {
+    python3 - "$1" <<'PYTHON'
+import re, sys, tomllib
+
+project = tomllib.load(open("pyproject.toml", "rb"))["project"]
+ranges = sum(project["optional-dependencies"].values(), project["dependencies"])
+for range_ in ranges:
+    print(re.sub(r">=([^,;]+)[^;]*", r"==\1 ", range_) if sys.argv[1] == "lowest" else range_)
+PYTHON
+}
+
+# environment NAME PYTHON FILE...: enters a new environment with these requirements.
+environment() {
+    "$2" -m venv --clear "$folder/$1"
+    source "$folder/$1/bin/activate"
+    requirements "$1" > "$folder/$1.txt"
+    pip install --quiet -r "$folder/$1.txt" "${@:3}"
+    pip list | grep -i -E "^(jax|jaxlib|flax|optax|orbax-checkpoint|numpy) "
+}
+
+newest() {
+    environment newest "${NEWEST_PYTHON:-python3.13}" -r requirements-dev.txt
+    python -m pytest -n auto
+    python -m pytest -m slow -n auto
+}
+
+lowest() {
+    environment lowest "${LOWEST_PYTHON:-python3.11}" hypothesis pytest pytest-xdist
+    # What old versions of other packages deprecate says nothing about ours.
+    python -m pytest -n auto -W "ignore::DeprecationWarning" \
+        tests/methods/test_contract.py tests/train/test_{step,checkpoint}.py
+    bash .ci/quick_start
+}
+
+mutations() {
+    python -m tests.mutations
+}
+
+tutorials() {
+    python -m pytest -n auto -m "slow or not slow" tests/test_{recipes,readme,docs}.py
+}
+
+for part in "${@:-newest lowest mutations tutorials}"; do
+    for name in $part; do
+        [[ $(type -t "$name") == function ]] || { echo "no part $name"; exit 2; }
+        echo "── $name"
+        ("$name")
+    done
+done
