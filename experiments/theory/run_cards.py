@@ -9,7 +9,7 @@ from sam_jax import data, errors
 from sam_jax.data import splits
 from sam_jax.theory import conditions, families
 from sam_jax.train import config as config_lib
-from sam_jax.train import optimizer, schedule
+from sam_jax.train import optimizer, schedule, settings
 
 # What is known of the loss of a network.
 NETWORK: Mapping[str, Any] = {
@@ -50,7 +50,7 @@ def setting_of(config: config_lib.Config) -> conditions.Setting:
         fresh_samples=_draws_anew(config) or not _draws_batches(config),
         others=_others(config),
         outside_decay=0.0 if decay.kind == "loss" else decay.value,
-        every_update=config.cadence.name == optimizer.ALWAYS,
+        every_update=config.cadence.name == settings.Always.name,
         horizon=unit.total_steps,
         **NETWORK,
     )

@@ -255,4 +255,6 @@ def read(config: Any) -> Settings:
         >>> read({"schedule": {"name": "step", "boundaries": (3, 5)}}).schedule
         Step(warmup_epochs=0.0, boundaries=(3, 5), factor=0.2)
     """
+    if isinstance(config, Settings):
+        return config
     return typed.read(Settings, getattr(config, "to_dict", lambda: config)(), "config")

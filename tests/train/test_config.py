@@ -29,6 +29,13 @@ def test_configurations_are_independent_and_locked():
     [
         ("epochs", 0, "an integer >= 1"),
         ("seed", 2**32, r"an integer in \[0, 2\*\*32\)"),
+        ("learning_rate", -1.0, "a finite number >= 0"),
+        ("learning_rate", float("nan"), "a finite number >= 0"),
+        ("learning_rate", float("inf"), "a finite number >= 0"),
+        ("clip_norm", 0.0, "a finite number > 0 or None"),
+        ("clip_norm", float("nan"), "a finite number > 0 or None"),
+        ("weight_decay.value", -0.1, "a finite number >= 0"),
+        ("weight_decay.value", float("nan"), "a finite number >= 0"),
         ("label_smoothing", -0.1, r"a number in \[0, 1\)"),
         ("ema_decay", float("nan"), r"a number in \[0, 1\)"),
         ("data.validation", "x", r"a whole number .* share in \[0, 1\)"),

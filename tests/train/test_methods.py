@@ -34,7 +34,9 @@ def run(opt, steps):
     params, history = parameters(), []
     tx = runs.chain(opt)
     state = tx.init(params)
-    for _ in range(steps):
+
+    @jax.jit
+    def update(params, state):
         updates, state = tx.update(
             gradient(params),
             state,
@@ -43,7 +45,10 @@ def run(opt, steps):
             value_and_grad_fn=value_and_grad,
             num_examples=1000,
         )
-        params = optax.apply_updates(params, updates)
+        return optax.apply_updates(params, updates), state
+
+    for _ in range(steps):
+        params, state = update(params, state)
         history.append((params, state))
     return history
 
@@ -83,11 +88,15 @@ def test_stochastic_uses_the_method_as_often_as_it_should(make):
         ({"cadence.name": "everyk"}, r"cadence.name 'everyk'.*every_k"),
         (
             {"cadence.name": "every_k", "cadence.every_k.k": 0},
-            r"config.cadence.every_k: k must be an integer >= 1, got 0",
+            r"config.cadence.every_k.k must be an integer >= 1, got 0",
         ),
         (
             {"cadence.name": "late_phase", "cadence.late_phase.start": 1.5},
-            r"config.cadence.late_phase: start must be a share .* got 1.5",
+            r"cadence.late_phase.start must be a number in \[0, 1\], got 1.5",
+        ),
+        (
+            {"cadence.name": "late_phase", "cadence.late_phase.stop": 0.5},
+            r"stop must be at least start, got 0.5 < 0.7",
         ),
         (
             {"cadence.name": "stochastic", "cadence.stochastic.probability": -0.1},

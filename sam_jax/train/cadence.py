@@ -1,0 +1,42 @@
+"""In which updates the method is used."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import optax
+
+from sam_jax import errors
+from sam_jax.methods import cadence as wrappers
+from sam_jax.train import schedule, settings
+
+Wrap: TypeAlias = Callable[[optax.GradientTransformation], optax.GradientTransformation]
+
+
+def make_cadence(cadence: settings.Cadence, unit: schedule.Unit) -> Wrap:
+    """What stands around a method, so that it is used in some updates only.
+
+    Args:
+        cadence: when.
+        unit: length of the run.
+
+    Returns:
+        Wraps a method.
+
+    Raises:
+        UserError: if the value of a setting is not allowed.
+    """
+    match cadence:
+        case settings.Always():
+            return lambda method: method
+        case settings.EveryK(k):
+            return lambda method: wrappers.every_k(method, k)
+        case settings.Stochastic(probability):
+            return lambda method: wrappers.stochastic(method, probability)
+        case settings.LatePhase(start, stop):
+            if stop < start:
+                raise errors.UserError(
+                    "config.cadence.late_phase.stop must be at least start, got "
+                    f"{stop} < {start}"
+                )
+            first, last = (round(part * unit.total_steps) for part in (start, stop))
+            return lambda method: wrappers.late_phase(method, first, last)

@@ -1,0 +1,116 @@
+"""A method from its settings, and which weights it wants evaluated."""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import optax
+import optax.contrib
+
+from sam_jax import errors, methods
+from sam_jax.methods import masks
+from sam_jax.train import coefficients, schedule, settings
+
+
+def make_method(
+    method: coefficients.Method,
+    unit: schedule.Unit,
+    learning_rate: optax.Schedule,
+) -> Callable[..., optax.GradientTransformation]:
+    """A method; the identity for the plain base optimizer.
+
+    Args:
+        method: name and coefficients.
+        unit: length of an epoch and of the run, for schedules.
+        learning_rate: of the run, for coefficients that follow it.
+
+    Returns:
+        Makes an element for the front of a chain; for a method that takes the step by
+        itself, a full optimizer from ``learning_rate`` and what else it has a parameter
+        for.
+
+    Raises:
+        UserError: if the value of a coefficient is not allowed; also when the method is
+            made.
+
+    Example:
+        >>> sam = coefficients.Method.read({"name": "sam", "rho": 0.1}, "config.method")
+        >>> tx = make_method(sam, schedule.Unit(10, 100), optax.constant_schedule(1))()
+    """
+    if method.name == coefficients.BASELINE:
+        return optax.identity
+    given = {
+        key: _coefficient(key, value, unit, learning_rate)
+        for key, value in method.coefficients.items()
+    }
+    factory = methods.factory(method.name)
+
+    @functools.wraps(factory)
+    def make(**others: Any) -> optax.GradientTransformation:
+        try:
+            return factory(**given, **others)
+        except ValueError as error:
+            raise errors.UserError(f"config.method ({method.name}): {error}") from error
+
+    return make
+
+
+def takes_step(name: str) -> bool:
+    """Whether a method is an optimizer of its own, without a base."""
+    if name == coefficients.BASELINE:
+        return False
+    parameters = inspect.signature(methods.factory(name)).parameters
+    return {"learning_rate", "weight_decay"} <= parameters.keys()
+
+
+MASKS: Mapping[coefficients.Mask, Callable[[optax.Params], Any]] = {
+    "norm_layers": masks.norm_layers_mask,
+    "weights": masks.weights_mask,
+}
+
+
+def _coefficient(
+    key: str, value: Any, unit: schedule.Unit, learning_rate: optax.Schedule
+) -> Any:
+    if key == "mask" and value is not None:
+        return MASKS[value]
+    if not isinstance(value, coefficients.Scheduled):
+        return value
+    setting = f"config.method.{key}"
+    match value.schedule:
+        case coefficients.Tied(low):
+            return schedule.tied(low, value.value, learning_rate, unit, setting)
+        case kind:
+            return schedule.make_schedule(kind, value.value, unit, setting)
+
+
+def eval_params(
+    method: coefficients.Method, optimizer: settings.Optimizer
+) -> Callable[[Any, optax.Params], optax.Params]:
+    """Which weights to evaluate, for methods and optimizers that train others.
+
+    Args:
+        method: of the run.
+        optimizer: of the run.
+
+    Returns:
+        ``(state of method and base, params) -> params``.
+    """
+    of_method = methods.eval_params(method.name)
+    if of_method is not None:
+        return of_method
+    if optimizer.name.startswith("schedule_free"):
+        return schedule_free_eval_params
+    return lambda state, params: params
+
+
+def schedule_free_eval_params(state: Any, params: optax.Params) -> optax.Params:
+    """Those of ``optax.contrib.schedule_free``, anywhere in a chain."""
+
+    def found(node: Any) -> bool:
+        return isinstance(node, optax.contrib.ScheduleFreeState)
+
+    [inner] = [x for x in jax.tree.leaves(state, is_leaf=found) if found(x)]
+    return optax.contrib.schedule_free_eval_params(inner, params)
