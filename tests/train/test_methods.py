@@ -173,12 +173,15 @@ def test_decoupled_decay_follows_the_updates_of_lookbehind(make):
     opt = make("lookbehind", **settings, **{"schedule.name": "linear", "method.k": 3})
     tx, params = runs.chain(opt), parameters()
     state, expected = tx.init(params), parameters()
-    for count in range(12):
+
+    @jax.jit
+    def update(params, state):
         zero = jax.tree.map(jnp.zeros_like, params)
-        updates, state = tx.update(
-            zero, state, params, grad_fn=lambda w: jax.tree.map(jnp.zeros_like, w)
-        )
-        params = optax.apply_updates(params, updates)
+        updates, state = tx.update(zero, state, params, grad_fn=lambda w: zero)
+        return optax.apply_updates(params, updates), state
+
+    for count in range(12):
+        params, state = update(params, state)
         shrunk = (1 - LEARNING_RATE * (1 - count / 12) * 0.3) ** 3
         expected = jax.tree.map(lambda w, s=shrunk: w * (1 + s) / 2, expected)
         assert_close(params, expected)
