@@ -239,11 +239,13 @@ def _fits(member: Any, value: Any) -> bool:
     base, extras = _base(member), getattr(member, "__metadata__", ())
     if base is Literal:
         return value in typing.get_args(member)
+    if base is tuple:
+        listed = isinstance(value, list | tuple)
+        return listed and all(_fits(float, item) for item in value)
     if isinstance(value, bool) and base is not bool:
         return False
-    if not isinstance(value, _ALSO.get(base, base)):
-        return False
-    if base is tuple and not all(_fits(float, item) for item in value):
+    # A command line and JSON write a whole number without a point.
+    if not isinstance(value, (int, float) if base is float else base):
         return False
     return all(extra.accepts(value) for extra in extras)
 
@@ -254,8 +256,6 @@ def _words(member: Any) -> str:
     return _WORDS[_base(member)]
 
 
-# What JSON and a command line have for a type.
-_ALSO = {float: (int, float), tuple: (list, tuple)}
 _WORDS = {
     types.NoneType: "None",
     bool: "True or False",

@@ -239,7 +239,7 @@ def test_a_cadence_keeps_what_needs_no_regular_use():
         ),
         (
             ["--config=configs/digits_sam.py", "--config.schedule.name=diminish"],
-            "unknown schedule",
+            "unknown config.schedule.name",
         ),
         (["configs/digits_sam.py"], "a run card is written --config=CARD.py"),
         (["--config=configs/methods/sam.py"], "returns no configuration"),
