@@ -13,16 +13,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
 from experiments.benchmarks import measure
-from sam_jax import errors, models
+from sam_jax import errors
+from sam_jax.train import build
 from sam_jax.train import config as config_lib
-from sam_jax.train import groups, optimizer, state, step
 
 CARD = pathlib.Path(__file__).parents[2] / "configs" / "cifar10_sam.py"
-CLASSES = 10
 PLAIN = "as it is"
 
 
@@ -91,34 +87,13 @@ def counted(
     config = config_lib.default_config()
     config.method = config_lib.load_method(method, CARD)
     config.schedule.name = "constant"
+    config.model.name, _, width = model_name.partition(":")
+    config.model.width = int(width) if width else None
+    config.batch_size, config.mesh.data = batch_size, 1
     config.update_from_flattened_dict(dict(settings))
-    name, _, width = model_name.partition(":")
-    model = models.build(
-        name,
-        num_classes=CLASSES,
-        width=int(width) if width else None,
-        remat=config.remat,
-    )
-    layout = groups.layout(
-        batch_size, config.method_group_size, config.accumulation_steps, "group", 1
-    )
-    chain = optimizer.make_optimizer(config, steps_per_epoch=100)
-    train_step = step.make_train_step(
-        config, model, chain, lambda key, images: images / 255.0, 50_000, layout
-    )
-    batch = {
-        "image": jax.ShapeDtypeStruct((batch_size, side, side, 3), jnp.uint8),
-        "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
-        "true_label": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
-        "weight": jax.ShapeDtypeStruct((batch_size,), jnp.float32),
-    }
-    shapes = jax.eval_shape(
-        lambda seed: state.init_state(
-            seed, jnp.zeros((1, side, side, 3)), model, chain, 0.0
-        ),
-        jax.ShapeDtypeStruct((), jnp.uint32),
-    )
-    compiled = jax.jit(train_step, donate_argnums=0).lower(shapes, batch).compile()
+    made = build.steps(config, build.DataSpec((side, side, 3), 10, 50_000, 100))
+    train_step: Any = made.train_step
+    compiled = train_step.lower(made.abstract_state(), made.abstract_batch()).compile()
     memory: Any = compiled.memory_analysis()
     cost: Any = compiled.cost_analysis()
     return {

@@ -6,9 +6,9 @@
 Each method (all that there are, or ``--methods=sam,usam``) is compared with the base
 optimizer alone (``sgd``: momentum and weight decay), and SAM's step also with two that
 do the same: one written by hand (``hand-written``) and one with ``optax.contrib.sam``
-(``optax``). All have the same model, batch and loss, keep the batch statistics of the
-pass at the weights and donate their state. Operations and memory are counted by the
-compiler; times are taken in turns and compared round by round. A model is written
+(``optax``). All stand in the trainer's step, with the same model, batch and loss.
+Operations and memory are counted by the compiler; times are taken in turns and compared
+round by round. A model is written
 ``name``, ``name:width`` (channels of its first stage); images are random, 32x32x3.
 A method that does not take its second gradient in every step needs ``--steps=5`` or so
 in one time; ``every_k/sam`` is SAM in every fifth.
@@ -17,7 +17,7 @@ in one time; ``every_k/sam`` is SAM in every fifth.
 import pathlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,39 +26,17 @@ import optax.contrib
 
 from experiments.benchmarks import measure
 from sam_jax import errors, methods, models
+from sam_jax.train import build
 from sam_jax.train import config as config_lib
-from sam_jax.train import groups
 from sam_jax.train import optimizer as optimizer_lib
-from sam_jax.train import step as step_lib
+from sam_jax.train.optimizer import Optimizer
+from sam_jax.train.state import TrainState
 
 BASE, HAND_WRITTEN, OPTAX = "sgd", "hand-written", "optax"
 REFERENCES = (BASE, HAND_WRITTEN, OPTAX)
-CLASSES = 10
+CLASSES, STEPS_PER_EPOCH = 10, 100
 RHO, LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.05, 0.1, 0.9, 5e-4
 CARD = pathlib.Path(__file__).parents[2] / "configs" / "cifar10_sam.py"
-
-
-class State(NamedTuple):
-    """Everything that a step changes."""
-
-    step: jax.Array
-    params: Any
-    model_state: Any
-    opt_state: Any
-
-
-class Step(NamedTuple):
-    """A way to train: the state of its optimizer, and one update.
-
-    Attributes:
-        init: ``params -> opt_state``.
-        update: ``(passes, state, examples) -> (state, loss)``.
-    """
-
-    init: Callable[[Any], Any]
-    update: Callable[
-        [step_lib.Passes, State, step_lib.Examples], tuple[State, jax.Array]
-    ]
 
 
 def main(argv: Sequence[str]) -> int:
@@ -81,9 +59,9 @@ def main(argv: Sequence[str]) -> int:
     shape = (args.batch, args.image, args.image, 3)
     results = {}
     try:
-        steps = all_steps(args.methods.split(","))
+        ways = optimizers(args.methods.split(","))
         for name in args.models.split(","):
-            results[name] = cost(name, steps, shape, args.rounds, args.steps)
+            results[name] = cost(name, ways, shape, args.rounds, args.steps)
             print(f"\n{name}, batch {args.batch}\n\n{table(results[name])}")
     except errors.UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -95,32 +73,30 @@ def main(argv: Sequence[str]) -> int:
 # ── Ways to train ────────────────────────────────────────────────────────────────────
 
 
-def all_steps(names: Sequence[str]) -> dict[str, Step]:
+def optimizers(names: Sequence[str]) -> dict[str, Optimizer]:
     """The base optimizer, methods as the trainer builds them, and SAM's two peers.
 
     Args:
         names: of the methods.
 
     Returns:
-        Name -> step.
+        Name -> optimizer.
 
     Raises:
         UserError: for a method that does not exist.
     """
     return {
         **{
-            name: with_transformation(trainer_chain(name), trainer_keywords)
+            name: optimizer_lib.make_optimizer(configured(name), STEPS_PER_EPOCH)
             for name in (BASE, *names)
         },
-        HAND_WRITTEN: Step(
-            lambda params: jax.tree.map(jnp.zeros_like, params), hand_written
-        ),
-        OPTAX: optax_sam(),
+        HAND_WRITTEN: around(hand_written()),
+        OPTAX: around(optax_sam()),
     }
 
 
-def trainer_chain(method: str) -> optax.GradientTransformationExtraArgs:
-    """Method, weight decay and SGD with momentum, as the trainer chains them.
+def configured(method: str) -> config_lib.Config:
+    """Settings of a method, with weight decay and SGD with momentum, on one device.
 
     Args:
         method: its name, after ``every_k/`` or another cadence's name if it has one.
@@ -132,85 +108,44 @@ def trainer_chain(method: str) -> optax.GradientTransformationExtraArgs:
     config.learning_rate = LEARNING_RATE
     config.weight_decay.value = WEIGHT_DECAY
     config.schedule.name = "constant"
-    optimizer = optimizer_lib.make_optimizer(config, steps_per_epoch=100)
-    return optax.with_extra_args_support(optax.chain(optimizer.method, optimizer.base))
+    config.mesh.data = 1
+    return config
 
 
-def with_transformation(
-    tx: optax.GradientTransformationExtraArgs, keywords: Callable[..., dict[str, Any]]
-) -> Step:
-    """The step of a loop around an Optax chain.
+def around(tx: optax.GradientTransformationExtraArgs) -> Optimizer:
+    """A transformation that takes the whole step, for the trainer's step."""
+    return Optimizer(
+        method=tx,
+        base=optax.with_extra_args_support(optax.identity()),
+        learning_rate=optax.constant_schedule(LEARNING_RATE),
+        loss_decay=lambda params: jnp.zeros([]),
+        eval_params=lambda state, params: params,
+    )
 
-    Args:
-        tx: the chain.
-        keywords: ``(passes, state, examples, clean)`` -> those of its update.
 
-    Returns:
-        The step.
-    """
+def hand_written() -> optax.GradientTransformationExtraArgs:
+    """SAM as one would write it for one run; the state is the momentum."""
+
+    def init(params: Any) -> Any:
+        return jax.tree.map(jnp.zeros_like, params)
 
     def update(
-        passes: step_lib.Passes, state: State, examples: step_lib.Examples
-    ) -> tuple[State, jax.Array]:
-        clean = gradient(passes, state, examples)(state.params)
-        updates, opt_state = tx.update(
-            clean.mean.grads,
-            state.opt_state,
-            state.params,
-            **keywords(passes, state, examples, clean),
+        updates: Any, state: Any, params: Any = None, **keywords: Any
+    ) -> tuple[Any, Any]:
+        norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(updates)))
+        perturbed = jax.tree.map(lambda w, g: w + RHO / norm * g, params, updates)
+        trace = jax.tree.map(
+            lambda w, g, m: g + WEIGHT_DECAY * w + MOMENTUM * m,
+            params,
+            keywords["grad_fn"](perturbed),
+            state,
         )
-        params = optax.apply_updates(state.params, updates)
-        new = State(state.step + 1, params, clean.mean.model_state, opt_state)
-        return new, clean.mean.loss
+        return jax.tree.map(lambda m: -LEARNING_RATE * m, trace), trace
 
-    return Step(tx.init, update)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
-def gradient(
-    passes: step_lib.Passes, state: State, examples: step_lib.Examples
-) -> Callable[[Any], groups.Parts]:
-    """``params -> Parts``: loss, gradient and statistics on the batch."""
-    return lambda params: passes.value_and_grad(
-        params, state.model_state, examples, jax.random.key(0)
-    )
-
-
-def trainer_keywords(
-    passes: step_lib.Passes,
-    state: State,
-    examples: step_lib.Examples,
-    clean: groups.Parts,
-) -> dict[str, Any]:
-    """What the trainer's step passes to every method."""
-    return {
-        **step_lib.method_keywords(
-            passes, state.model_state, examples, jax.random.key(0), clean
-        ),
-        "key": jax.random.fold_in(jax.random.key(1), state.step),
-        "num_examples": 50_000,
-    }
-
-
-def hand_written(
-    passes: step_lib.Passes, state: State, examples: step_lib.Examples
-) -> tuple[State, jax.Array]:
-    """SAM as one would write it for one run; ``opt_state`` is the momentum."""
-    value_and_grad = gradient(passes, state, examples)
-    clean = value_and_grad(state.params).mean
-    norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(clean.grads)))
-    perturbed = jax.tree.map(lambda w, g: w + RHO / norm * g, state.params, clean.grads)
-    grads = value_and_grad(perturbed).mean.grads
-    trace = jax.tree.map(
-        lambda w, g, m: g + WEIGHT_DECAY * w + MOMENTUM * m,
-        state.params,
-        grads,
-        state.opt_state,
-    )
-    params = jax.tree.map(lambda w, m: w - LEARNING_RATE * m, state.params, trace)
-    return State(state.step + 1, params, clean.model_state, trace), clean.loss
-
-
-def optax_sam() -> Step:
+def optax_sam() -> optax.GradientTransformationExtraArgs:
     """SAM of ``optax.contrib``, in the mode that hides the perturbation."""
     tx = optax.contrib.sam(
         optax.chain(
@@ -221,13 +156,13 @@ def optax_sam() -> Step:
         opaque_mode=True,
     )
 
-    def keywords(
-        passes: step_lib.Passes, state: State, examples: step_lib.Examples, *_: Any
-    ) -> dict[str, Any]:
-        value_and_grad = gradient(passes, state, examples)
-        return {"grad_fn": lambda params, _: value_and_grad(params).mean.grads}
+    def update(
+        updates: Any, state: Any, params: Any = None, **keywords: Any
+    ) -> tuple[Any, Any]:
+        grad_fn = keywords["grad_fn"]
+        return tx.update(updates, state, params, grad_fn=lambda w, _: grad_fn(w))
 
-    return with_transformation(tx, keywords)
+    return optax.GradientTransformationExtraArgs(tx.init, update)
 
 
 # ── Measurement ──────────────────────────────────────────────────────────────────────
@@ -235,7 +170,7 @@ def optax_sam() -> Step:
 
 def cost(
     model_name: str,
-    steps: Mapping[str, Step],
+    optimizers: Mapping[str, Optimizer],
     shape: tuple[int, int, int, int],
     rounds: int,
     steps_per_round: int,
@@ -244,7 +179,7 @@ def cost(
 
     Args:
         model_name: ``name`` or ``name:width``.
-        steps: name -> way to train, among them `BASE`.
+        optimizers: name -> way to train, among them `BASE`.
         shape: of a batch of images.
         rounds: times taken of each.
         steps_per_round: steps of which one time is taken.
@@ -261,21 +196,15 @@ def cost(
     """
     name, _, width = model_name.partition(":")
     model = models.build(name, num_classes=CLASSES, width=int(width) if width else None)
-    images = jax.random.normal(jax.random.key(0), shape)
-    labels = jnp.arange(len(images)) % CLASSES
-
     results: dict[str, dict[str, Any]] = {}
     runners = {}
-    for step_name, step in steps.items():
-        params, model_state = model.init(jax.random.key(0), images)
-        state = State(jnp.zeros([], jnp.int32), params, model_state, step.init(params))
-        compiled = (
-            jax.jit(make_step(model, step), donate_argnums=0)
-            .lower(state, images, labels)
-            .compile()
-        )
-        results[step_name] = counted(compiled, params, state.opt_state)
-        runners[step_name] = Runner(compiled, state, (images, labels), steps_per_round)
+    for step_name, optimizer in optimizers.items():
+        steps = trainer_steps(model, optimizer, shape)
+        state, batch = steps.init(steps.seed), random_batch(shape)
+        train_step: Any = steps.train_step
+        compiled = train_step.lower(state, batch).compile()
+        results[step_name] = counted(compiled, state.params, state.opt_state)
+        runners[step_name] = Runner(compiled, state, batch, steps_per_round)
         runners[step_name]()  # the first time warms up
     for of_step in results.values():
         base = results[BASE]
@@ -298,19 +227,31 @@ def cost(
     return results
 
 
-def make_step(model: models.Model, step: Step) -> Callable[..., Any]:
-    """``(state, images, labels) -> (state, loss)``, for jit."""
-    passes = step_lib.make_passes(
-        config_lib.default_config(), model, lambda params: jnp.zeros([])
-    )
+def trainer_steps(
+    model: models.Model, optimizer: Optimizer, shape: tuple[int, int, int, int]
+) -> build.Steps:
+    """The trainer's step with another network and optimizer.
 
-    def train_step(
-        state: State, images: jax.Array, labels: jax.Array
-    ) -> tuple[State, jax.Array]:
-        examples = step_lib.Examples(images, labels, jnp.ones(len(images)))
-        return step.update(passes, state, examples)
+    Args:
+        model: the network.
+        optimizer: the way to train.
+        shape: of a batch of images.
+    """
+    config = configured(BASE)
+    config.batch_size = shape[0]
+    spec = build.DataSpec(shape[1:], CLASSES, 50_000, STEPS_PER_EPOCH)
+    return build.steps(config, spec, model=model, optimizer=optimizer)
 
-    return train_step
+
+def random_batch(shape: tuple[int, int, int, int]) -> dict[str, jax.Array]:
+    """Noise in ten classes."""
+    labels = jnp.arange(shape[0]) % CLASSES
+    return {
+        "image": jax.random.bits(jax.random.key(0), shape, jnp.uint8),
+        "label": labels,
+        "true_label": labels,
+        "weight": jnp.ones(shape[0]),
+    }
 
 
 class Runner:
@@ -324,7 +265,7 @@ class Runner:
     """
 
     def __init__(
-        self, compiled: Callable[..., Any], state: State, batch: Any, steps: int
+        self, compiled: Callable[..., Any], state: TrainState, batch: Any, steps: int
     ) -> None:
         self._compiled = compiled
         self._state = state
@@ -334,7 +275,7 @@ class Runner:
     def __call__(self) -> None:
         """Does the steps."""
         for _ in range(self._steps):
-            self._state, _ = self._compiled(self._state, *self._batch)
+            self._state, _ = self._compiled(self._state, self._batch)
         jax.block_until_ready(self._state)
 
 

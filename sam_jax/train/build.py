@@ -1,5 +1,6 @@
-"""From a configuration to the parts of a run."""
+"""From a configuration to a step, and with its data to a run."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -10,40 +11,75 @@ import numpy as np
 from sam_jax import data, errors, models
 from sam_jax.methods import core
 from sam_jax.train import config as config_lib
-from sam_jax.train import groups, optimizer, sharding, state, step
+from sam_jax.train import groups as groups_lib
+from sam_jax.train import optimizer as optimizer_lib
+from sam_jax.train import sharding, state, step
 
 
-class Run(NamedTuple):
-    """The parts of a run.
+class DataSpec(NamedTuple):
+    """What a step knows of its data.
+
+    Attributes:
+        image_shape: height, width and channels.
+        num_classes: of the labels.
+        num_examples: in the training set.
+        steps_per_epoch: updates in an epoch.
+    """
+
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    num_examples: int
+    steps_per_epoch: int
+
+    @classmethod
+    def of(cls, dataset: data.Dataset, batch_size: int) -> "DataSpec":
+        """That of a data set in batches of some size."""
+        return cls(
+            dataset.image_shape,
+            dataset.num_classes,
+            dataset.train.num_examples,
+            dataset.train.steps_per_epoch(batch_size),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Steps:
+    """The functions of a run, jitted but not compiled.
 
     Attributes:
         config: of the run.
+        spec: of its data.
         mesh: its devices.
         groups: who shares a perturbation, and where.
-        dataset: training, validation and test sources.
         optimizer: method and optimizer.
-        init: ``seed -> state``, jitted; the seed is a scalar, uint32.
-        train_step: ``(state, batch) -> (state, metrics)``, jitted, the state donated.
-        eval_step: ``(params, model_state, batch) -> sums``, jitted.
-        steps_per_epoch: updates in an epoch.
-        total_steps: updates in the run.
+        init: ``seed -> state``; the seed is a scalar, uint32.
+        train_step: ``(state, batch) -> (state, metrics)``, the state donated.
+        eval_step: ``(params, model_state, batch) -> sums``.
     """
 
     config: config_lib.Config
+    spec: DataSpec
     mesh: jax.sharding.Mesh
-    groups: groups.Groups
-    dataset: data.Dataset
-    optimizer: optimizer.Optimizer
+    groups: groups_lib.Groups
+    optimizer: optimizer_lib.Optimizer
     init: Callable[[Any], state.TrainState]
     train_step: Callable[..., tuple[state.TrainState, step.Metrics]]
     eval_step: Callable[..., step.Metrics]
-    steps_per_epoch: int
-    total_steps: int
 
     @property
     def seed(self) -> np.ndarray:
         """The seed of the run, as `init` takes it."""
         return np.asarray(self.config.seed, np.uint32)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Updates in an epoch."""
+        return self.spec.steps_per_epoch
+
+    @property
+    def total_steps(self) -> int:
+        """Updates in the run."""
+        return self.config.epochs * self.spec.steps_per_epoch
 
     def abstract_state(self) -> Any:
         """Shapes, dtypes and shardings of the state; nothing is computed."""
@@ -53,6 +89,139 @@ class Run(NamedTuple):
             shapes,
             sharding.of_state(shapes, self.mesh),
         )
+
+    def abstract_batch(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Those of a batch to train on."""
+        place = sharding.split(self.mesh)
+        leaves = {
+            "image": (self.spec.image_shape, jnp.uint8),
+            "label": ((), jnp.int32),
+            "true_label": ((), jnp.int32),
+            "weight": ((), jnp.float32),
+        }
+        return {
+            name: jax.ShapeDtypeStruct(
+                (self.config.batch_size, *shape), dtype, sharding=place
+            )
+            for name, (shape, dtype) in leaves.items()
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Run(Steps):
+    """The functions of a run, and what they work on.
+
+    Attributes:
+        dataset: training, validation and test sources.
+    """
+
+    dataset: data.Dataset
+
+
+def layout(config: config_lib.Config) -> tuple[groups_lib.Groups, jax.sharding.Mesh]:
+    """Who shares a perturbation, and the devices.
+
+    Args:
+        config: of the run.
+
+    Returns:
+        Groups and mesh.
+
+    Raises:
+        UserError: if batch, groups and devices do not divide.
+    """
+    rows, fsdp = sharding.grid(config.mesh.data, config.mesh.fsdp)
+    sharding.check_batch_size(config.batch_size, rows * fsdp)
+    groups = groups_lib.layout(
+        config.batch_size,
+        config.method_group_size,
+        config.accumulation_steps,
+        config.batch_norm,
+        rows * fsdp,
+        fsdp,
+    )
+    return groups, sharding.make_mesh(rows, fsdp, groups.members)
+
+
+def scaled(images: jax.Array) -> jax.Array:
+    """Pixels from [0, 255] to [0, 1]."""
+    return images / 255.0
+
+
+def steps(
+    config: config_lib.Config,
+    spec: DataSpec,
+    *,
+    augment: Callable[[jax.Array, jax.Array], jax.Array] = lambda _, x: scaled(x),
+    normalize: Callable[[jax.Array], jax.Array] = scaled,
+    model: models.Model | None = None,
+    optimizer: optimizer_lib.Optimizer | None = None,
+    groups: groups_lib.Groups | None = None,
+) -> Steps:
+    """Builds the functions of a run; no data are needed.
+
+    Args:
+        config: of the run.
+        spec: of the data.
+        augment: ``(key, uint8 images) -> float images``, to train.
+        normalize: ``uint8 images -> float images``, to evaluate.
+        model: another network than that of the configuration.
+        optimizer: another one.
+        groups: others, on the same devices.
+
+    Returns:
+        The functions. ``train_step.lower(abstract_state(), abstract_batch())`` is the
+        program of a step.
+
+    Raises:
+        UserError: if a setting will not do.
+
+    Example:
+        >>> config = config_lib.default_config()
+        >>> config.model.name = "mlp"
+        >>> made = steps(config, DataSpec((8, 8, 1), 10, 1000, 7))
+        >>> _, metrics = jax.eval_shape(
+        ...     made.train_step, made.abstract_state(), made.abstract_batch()
+        ... )
+        >>> metrics["loss"]
+        ShapeDtypeStruct(shape=(), dtype=float32)
+    """
+    own_groups, mesh = layout(config)
+    if model is None:
+        model = models.build(
+            config.model.name,
+            num_classes=spec.num_classes,
+            width=config.model.width,
+            dtype=config.model.dtype,
+            remat=config.remat,
+            norm_axis=core.GROUP_AXIS if own_groups.lockstep else None,
+            **config.model.options,
+        )
+    if optimizer is None:
+        optimizer = optimizer_lib.make_optimizer(config, spec.steps_per_epoch)
+    groups = groups or own_groups
+
+    def init(seed: jax.Array) -> state.TrainState:
+        images = jnp.zeros((1, *spec.image_shape))
+        return state.init_state(seed, images, model, optimizer, config.ema_decay)
+
+    train_step = step.make_train_step(
+        config, model, optimizer, augment, spec.num_examples, groups, mesh
+    )
+    # The batch says how it is split.
+    whole = sharding.replicated(mesh)
+    seed = jax.ShapeDtypeStruct((), jnp.uint32)
+    places = sharding.of_state(jax.eval_shape(init, seed), mesh)
+    return Steps(
+        config=config,
+        spec=spec,
+        mesh=mesh,
+        groups=groups,
+        optimizer=optimizer,
+        init=jax.jit(init, out_shardings=places),
+        train_step=jax.jit(train_step, donate_argnums=0, out_shardings=(places, whole)),
+        eval_step=jax.jit(step.make_eval_step(model, normalize), out_shardings=whole),
+    )
 
 
 _SAMPLING: Mapping[str, Callable[[Any], data.Importance | None]] = {
@@ -68,25 +237,13 @@ def build(config: config_lib.Config) -> Run:
         config: of the run.
 
     Returns:
-        The parts, jitted but not compiled.
+        The data, and functions that are jitted but not compiled.
 
     Raises:
         UserError: if a setting or the data will not do.
     """
-    # ── Devices and data.
     config_lib.check(config)
-    rows, fsdp = sharding.grid(config.mesh.data, config.mesh.fsdp)
-    devices = rows * fsdp
-    sharding.check_batch_size(config.batch_size, devices)
-    layout = groups.layout(
-        config.batch_size,
-        config.method_group_size,
-        config.accumulation_steps,
-        config.batch_norm,
-        devices,
-        fsdp,
-    )
-    mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, layout.members)
+    layout(config)  # its mistakes show before the data are read
     dataset = data.load(
         config.data.name,
         data_dir=config.data.data_dir,
@@ -104,7 +261,6 @@ def build(config: config_lib.Config) -> Run:
             f"config.steps_per_dispatch={several} needs a training set in memory, and "
             f"that of {dataset.name!r} is streamed: take --config.steps_per_dispatch=1"
         )
-    steps_per_epoch = dataset.train.steps_per_epoch(config.batch_size)
     augment = data.augment.make_augment(
         crop=config.data.crop,
         flip=config.data.flip,
@@ -113,53 +269,13 @@ def build(config: config_lib.Config) -> Run:
         mean=dataset.mean,
         std=dataset.std,
     )
-    normalize = data.augment.make_normalize(mean=dataset.mean, std=dataset.std)
     # Settings that do not fit the size of the images show here.
     example = jax.ShapeDtypeStruct((1, *dataset.image_shape), jnp.uint8)
     jax.eval_shape(augment, jax.random.key(0), example)
-
-    # ── Model, method and optimizer.
-    model = models.build(
-        config.model.name,
-        num_classes=dataset.num_classes,
-        width=config.model.width,
-        dtype=config.model.dtype,
-        remat=config.remat,
-        norm_axis=core.GROUP_AXIS if layout.lockstep else None,
-        **config.model.options,
+    made = steps(
+        config,
+        DataSpec.of(dataset, config.batch_size),
+        augment=augment,
+        normalize=data.augment.make_normalize(mean=dataset.mean, std=dataset.std),
     )
-    chain = optimizer.make_optimizer(config, steps_per_epoch)
-
-    # ── Compiled functions. The batch says how it is split.
-    def init(seed: jax.Array) -> state.TrainState:
-        images = jnp.zeros((1, *dataset.image_shape))
-        return state.init_state(seed, images, model, chain, config.ema_decay)
-
-    whole = sharding.replicated(mesh)
-    places = sharding.of_state(
-        jax.eval_shape(init, jax.ShapeDtypeStruct((), jnp.uint32)), mesh
-    )
-    return Run(
-        config=config,
-        mesh=mesh,
-        groups=layout,
-        dataset=dataset,
-        optimizer=chain,
-        init=jax.jit(init, out_shardings=places),
-        train_step=jax.jit(
-            step.make_train_step(
-                config,
-                model,
-                chain,
-                augment,
-                dataset.train.num_examples,
-                layout,
-                mesh,
-            ),
-            donate_argnums=0,
-            out_shardings=(places, whole),
-        ),
-        eval_step=jax.jit(step.make_eval_step(model, normalize), out_shardings=whole),
-        steps_per_epoch=steps_per_epoch,
-        total_steps=config.epochs * steps_per_epoch,
-    )
+    return Run(**vars(made), dataset=dataset)

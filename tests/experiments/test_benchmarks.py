@@ -39,22 +39,20 @@ def tiny_model():
     return models.Model(init, apply)
 
 
-def trained(step, updates=3):
+def trained(optimizer, updates=3):
     """Weights and statistics after some updates of a benchmark's step."""
-    model = tiny_model()
-    images = jax.random.normal(jax.random.key(1), (6, 4, 4, 3))
-    params, model_state = model.init(jax.random.key(0), images)
-    state = step_cost.State(jnp.int32(0), params, model_state, step.init(params))
-    update = jax.jit(step_cost.make_step(model, step))
+    shape = (6, 4, 4, 3)
+    steps = step_cost.trainer_steps(tiny_model(), optimizer, shape)
+    state, batch = steps.init(steps.seed), step_cost.random_batch(shape)
     for _ in range(updates):
-        state, _ = update(state, images, jnp.arange(6))
+        state, _ = steps.train_step(state, batch)
     return state.params["w"], state.model_state["mean"]
 
 
 @pytest.mark.parametrize("peer", [step_cost.HAND_WRITTEN, step_cost.OPTAX])
 def test_the_peers_of_sam_do_the_same(peer):
-    steps = step_cost.all_steps(["sam"])
-    sam, other, sgd = (trained(steps[name]) for name in ("sam", peer, "sgd"))
+    ways = step_cost.optimizers(["sam"])
+    sam, other, sgd = (trained(ways[name]) for name in ("sam", peer, "sgd"))
     np.testing.assert_allclose(sam[0], other[0], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(sam[1], other[1], rtol=1e-5, atol=1e-6)
     assert np.abs(sam[0] - sgd[0]).max() > 1e-4

@@ -1,5 +1,6 @@
 """Shared by the tests of the trainer: the smallest run, and the smallest network."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -106,7 +107,7 @@ def disturb(monkeypatch) -> Callable[..., list[build.Run]]:
                     action()
                 return run.train_step(state, batch)
 
-            return run._replace(train_step=train_step)
+            return dataclasses.replace(run, train_step=train_step)
 
         monkeypatch.setattr(build, "build", disturbed)
         return built

@@ -1,5 +1,7 @@
 """Every example counts exactly once, on its true label."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -52,9 +54,8 @@ def test_label_noise_is_for_training_only(tiny):
     assert np.mean(split.labels != split.true_labels) == 0.5
     assert evaluation.evaluate(noisy, start) == evaluation.evaluate(clean, start)
     # Should a split to evaluate carry wrong labels, they do not count.
-    on_training = noisy._replace(
-        dataset=type("Splits", (), {"validation": None, "test": noisy.dataset.train})
-    )
+    splits = type("Splits", (), {"validation": None, "test": noisy.dataset.train})
+    on_training = dataclasses.replace(noisy, dataset=splits)
     expected = reference(noisy, noisy.dataset.train, jax.device_get(start.params))
     seen = evaluation.evaluate(on_training, start)
     assert seen["test"]["loss"] == pytest.approx(expected["loss"], rel=1e-5)

@@ -11,10 +11,11 @@ import pytest
 import sam_jax
 from sam_jax import errors, methods, models
 from sam_jax.methods import core
-from sam_jax.train import build, optimizer, sharding, state, step
+from sam_jax.train import build, sharding, step
 from sam_jax.train import groups as groups_lib
 
 SHAPE, BATCH = (4, 4, 1), 64
+SPEC = build.DataSpec(SHAPE, num_classes=10, num_examples=1000, steps_per_epoch=4)
 PLACES = {"replicated": (8, 1), "fsdp 2": (4, 2), "fsdp 8": (1, 8)}
 
 
@@ -81,36 +82,10 @@ def smooth(norm=True, dropout=0.0):
 class Run:
     """A step on a grid of devices and its state."""
 
-    def __init__(self, config, model, data=1, fsdp=1):
-        layout = groups_lib.layout(
-            BATCH,
-            config.method_group_size,
-            config.accumulation_steps,
-            config.batch_norm,
-            data * fsdp,
-        )
-        self.mesh = sharding.make_mesh(data, fsdp, layout.members)
-        opt = optimizer.make_optimizer(config, steps_per_epoch=4)
-
-        def init(seed):
-            return state.init_state(seed, jnp.zeros((1, *SHAPE)), model, opt, 0.0)
-
-        places = sharding.of_state(jax.eval_shape(init, jnp.uint32(0)), self.mesh)
-        made = step.make_train_step(
-            config,
-            model,
-            opt,
-            lambda key, images: images / 255.0,
-            num_examples=1000,
-            groups=layout,
-            mesh=self.mesh,
-        )
-        self.step = jax.jit(
-            made,
-            donate_argnums=0,
-            out_shardings=(places, sharding.replicated(self.mesh)),
-        )
-        self.state = jax.jit(init, out_shardings=places)(jnp.uint32(0))
+    def __init__(self, config, model):
+        made = build.steps(config, SPEC, model=model)
+        self.mesh, self.step = made.mesh, made.train_step
+        self.state = made.init(made.seed)
 
     def after(self, steps):
         """Weights, statistics and the metrics of the last step."""
@@ -127,13 +102,15 @@ def run(tiny):
 
     def make(method="sam", m=None, data=1, fsdp=1, model=None, **settings):
         plain = {
+            "mesh.data": data,
+            "mesh.fsdp": fsdp,
             "method_group_size": m,
             "batch_size": BATCH,
             "schedule.name": "constant",
             "learning_rate": 0.2,
             "weight_decay.value": 0.01,
         }
-        return Run(tiny(method, **(plain | settings)), model or smooth(), data, fsdp)
+        return Run(tiny(method, **(plain | settings)), model or smooth())
 
     return make
 

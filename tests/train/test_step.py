@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from sam_jax import data
-from sam_jax.train import build, cards, optimizer, sharding, state, step
+from sam_jax.train import build, cards, sharding, state, step
 
 SHAPE = (4, 4, 1)
+SPEC = build.DataSpec(SHAPE, num_classes=10, num_examples=1000, steps_per_epoch=4)
 
 
 def plain(key, images):
@@ -50,16 +51,10 @@ class Trainer:
     """A jitted step of the small network and its state."""
 
     def __init__(self, config, model, augment):
-        self.optimizer = opt = optimizer.make_optimizer(config, steps_per_epoch=4)
-        made = step.make_train_step(config, model, opt, augment, num_examples=1000)
-        self.step = jax.jit(made)
-        self.state = state.init_state(
-            jnp.uint32(config.seed),
-            jnp.zeros((1, *SHAPE)),
-            model,
-            opt,
-            config.ema_decay,
-        )
+        made = build.steps(config, SPEC, model=model, augment=augment)
+        self.optimizer = made.optimizer
+        self.step = jax.jit(made.train_step)  # gives no state away: all are looked at
+        self.state = made.init(made.seed)
 
     def run(self, batches):
         """States and metrics after each batch."""
@@ -442,14 +437,14 @@ def test_eight_devices_give_the_weights_of_one():
 
 def test_eight_devices_see_the_whole_batch(tiny, net):
     """BatchNorm, the perturbation and the metrics are those of all examples."""
-    config = tiny("sam", **{"method.rho": 0.5, "schedule.name": "constant"})
-    model = net(0.0)
+    settings = {"method.rho": 0.5, "schedule.name": "constant"}
     results = []
     for devices in (1, 8):
+        config = tiny("sam", **settings, **{"mesh.data": devices})
         mesh = sharding.make_mesh(devices)
-        trainer = Trainer(config, model, noisy)
-        trainer.state = jax.device_put(trainer.state, sharding.replicated(mesh))
-        history = trainer.run(sharding.put_batch(b, mesh) for b in batches(5))
+        history = Trainer(config, net(), noisy).run(
+            sharding.put_batch(b, mesh) for b in batches(5)
+        )
         results.append(history[-1])
     (one, metrics_one), (eight, metrics_eight) = results
     assert len(eight.params["first"].sharding.device_set) == 8

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from sam_jax import data, models
+from sam_jax import data
 from sam_jax.train import build as build_lib
 from sam_jax.train import config as config_lib
-from sam_jax.train import groups, sharding, state, step
+from sam_jax.train import groups, sharding
 
 CARD = pathlib.Path(__file__).parents[3] / "configs" / "digits_sam.py"
 BASELINE, DEVICE_GROUPS = "SGD", "SAM, m of a device"
@@ -85,14 +85,14 @@ def random_images(examples: int, side: int = 32) -> data.Dataset:
 
 
 def on_one_device(
-    config: Any, dataset: data.Dataset, of_groups: groups.Groups = groups.WHOLE
+    config: Any, dataset: data.Dataset, of_groups: groups.Groups | None = None
 ) -> build_lib.Run:
     """The parts of a run with other data and groups than `sam_jax.train.build` gives.
 
     Args:
         config: of the run; its data are not used.
         dataset: to train on, without augmentation.
-        of_groups: who shares a perturbation.
+        of_groups: who shares a perturbation, if not as configured.
 
     Returns:
         The parts.
@@ -100,34 +100,15 @@ def on_one_device(
     Raises:
         UserError: if a setting will not do.
     """
-    run = build_lib.build(config)
     normalize = data.augment.make_normalize(mean=dataset.mean, std=dataset.std)
-    model = models.build(
-        config.model.name,
-        num_classes=dataset.num_classes,
-        width=config.model.width,
-        dtype=config.model.dtype,
-    )
-
-    def init(seed: jax.Array) -> state.TrainState:
-        images = jax.numpy.zeros((1, *dataset.image_shape))
-        return state.init_state(seed, images, model, run.optimizer, config.ema_decay)
-
-    train_step = step.make_train_step(
+    made = build_lib.steps(
         config,
-        model,
-        run.optimizer,
-        lambda key, images: normalize(images),
-        dataset.train.num_examples,
-        of_groups,
-    )
-    whole = sharding.replicated(run.mesh)
-    return run._replace(
-        dataset=dataset,
+        build_lib.DataSpec.of(dataset, config.batch_size),
+        augment=lambda key, images: normalize(images),
+        normalize=normalize,
         groups=of_groups,
-        init=jax.jit(init, out_shardings=whole),
-        train_step=jax.jit(train_step, donate_argnums=0, out_shardings=whole),
     )
+    return build_lib.Run(**vars(made), dataset=dataset)
 
 
 class Program:

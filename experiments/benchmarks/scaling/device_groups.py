@@ -89,7 +89,7 @@ def forms(config: Any, dataset: data.Dataset) -> dict[str, build_lib.Run]:
     Returns:
         Form of the loop -> run; the first one has a single group.
     """
-    own = build_lib.build(config).groups
+    own, _ = build_lib.layout(config)
     of_forms = {
         ONE_PERTURBATION: groups.WHOLE,
         ONE_BY_ONE: own,
