@@ -15,7 +15,7 @@ import textwrap
 from typing import NamedTuple
 
 import sam_jax
-from sam_jax import methods, schedules
+from sam_jax import exports, methods, schedules
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "methods.md"
@@ -205,10 +205,10 @@ def page() -> str:
 def others() -> str:
     """A table of everything else that ``sam_jax`` exports."""
     rows = []
-    for name, value in sorted(vars(sam_jax).items()):
-        if name.startswith("_") or not callable(value) or name in methods.names():
-            continue
-        rows.append(f"| `{name}` | {first_line(value)} |")
+    for name in sorted(exports.MODULES.keys() - set(methods.names())):
+        value = getattr(sam_jax, name)
+        if callable(value):
+            rows.append(f"| `{name}` | {first_line(value)} |")
     rows += [
         f"| `schedules.{name}` | {first_line(value)} |"
         for name, value in sorted(vars(schedules).items())

@@ -6,10 +6,13 @@ for a formula per step, or the number of updates in an epoch for one per epoch.
 Constant, cosine, linear and piecewise ones are Optax's own.
 """
 
+from collections.abc import Callable
+
 import jax
-import jax.core
 import jax.numpy as jnp
 import optax
+
+from sam_jax import checks
 
 
 def one_over_t() -> optax.Schedule:
@@ -60,12 +63,8 @@ def power_decay(
         >>> print([round(float(schedule(count)), 4) for count in (0, 9, 10, 30)])
         [0.1, 0.1, 0.0707, 0.05]
     """
-    _check_power(init_value, exponent, transition_steps)
-
-    def schedule(count: jax.typing.ArrayLike) -> jax.Array:
-        return init_value / _n(count, transition_steps) ** exponent
-
-    return schedule
+    _check(init_value, exponent, transition_steps)
+    return _of_n(lambda n: init_value / n**exponent, transition_steps)
 
 
 def power_decay_released(
@@ -75,31 +74,17 @@ def power_decay_released(
 
     With p = 0.5001 it is "Diminish 2" as the authors' code of Khanh et al. 2024 runs
     it: the first epoch keeps :math:`\eta`, and epoch e, from 0, has
-    :math:`\eta / e^p`.
-
-    Args:
-        init_value: :math:`\eta`; finite, >= 0.
-        exponent: p, >= 0.
-        transition_steps: updates for which n stays the same, >= 1.
-
-    Returns:
-        A schedule of the update count.
-
-    Raises:
-        ValueError: if an argument is outside its range.
+    :math:`\eta / e^p`. The arguments are those of `power_decay`.
 
     Example:
         >>> schedule = power_decay_released(0.1, 0.5001)
         >>> print([round(float(schedule(count)), 4) for count in (0, 1, 2, 3)])
         [0.1, 0.1, 0.0707, 0.0577]
     """
-    _check_power(init_value, exponent, transition_steps)
-
-    def schedule(count: jax.typing.ArrayLike) -> jax.Array:
-        late = jnp.maximum(_n(count, transition_steps) - 1, 1)
-        return init_value / late**exponent
-
-    return schedule
+    _check(init_value, exponent, transition_steps)
+    return _of_n(
+        lambda n: init_value / jnp.maximum(n - 1, 1) ** exponent, transition_steps
+    )
 
 
 def perfect_squares(
@@ -127,7 +112,7 @@ def perfect_squares(
         >>> print([round(float(schedule(count)), 3) for count in (0, 1, 2, 3, 4)])
         [1.0, 0.5, 0.333, 1.0, 0.2]
     """
-    _check_power(init_value, exponent, transition_steps)
+    _check(init_value, exponent, transition_steps)
 
     def schedule(count: jax.typing.ArrayLike) -> jax.Array:
         n = _index(count, transition_steps)
@@ -164,13 +149,13 @@ def log_decay(
         >>> print([round(float(schedule(count)), 4) for count in (0, 3, 4, 9)])
         [0.0721, 0.0721, 0.0303, 0.018]
     """
-    _check_periodic(init_value, transition_steps, period)
+    _check(init_value, 0, transition_steps, period)
 
-    def schedule(count: jax.typing.ArrayLike) -> jax.Array:
-        m = jnp.floor(_n(count, transition_steps) / period) + 2
+    def decay(n: jax.Array) -> jax.Array:
+        m = jnp.floor(n / period) + 2
         return init_value / (m * jnp.log(m))
 
-    return schedule
+    return _of_n(decay, transition_steps)
 
 
 def log_decay_released(
@@ -180,31 +165,20 @@ def log_decay_released(
 
     "Diminish 3" as the authors' code of Khanh et al. 2024 runs it: the first epoch
     keeps :math:`\eta`; epoch e, from 0, has :math:`m = \lfloor (e-1)/5 \rfloor + 3`.
-
-    Args:
-        init_value: :math:`\eta`; finite, >= 0. The first value.
-        transition_steps: updates for which n stays the same, >= 1.
-        period: number of n for which m stays the same (5 in the code), >= 1.
-
-    Returns:
-        A schedule of the update count.
-
-    Raises:
-        ValueError: if an argument is outside its range.
+    The arguments are those of `log_decay`.
 
     Example:
         >>> schedule = log_decay_released(0.1)
         >>> print([round(float(schedule(count)), 4) for count in (0, 1, 5, 6)])
         [0.1, 0.0303, 0.0303, 0.018]
     """
-    _check_periodic(init_value, transition_steps, period)
+    _check(init_value, 0, transition_steps, period)
 
-    def schedule(count: jax.typing.ArrayLike) -> jax.Array:
-        epoch = _n(count, transition_steps) - 1
-        m = jnp.floor((epoch - 1) / period) + 3
-        return jnp.where(epoch == 0, init_value, init_value / (m * jnp.log(m)))
+    def decay(n: jax.Array) -> jax.Array:
+        m = jnp.floor((n - 2) / period) + 3
+        return jnp.where(n == 1, init_value, init_value / (m * jnp.log(m)))
 
-    return schedule
+    return _of_n(decay, transition_steps)
 
 
 def tied_to(
@@ -250,11 +224,15 @@ def tied_to(
         ICLR 2022, `2203.08065 <https://arxiv.org/abs/2203.08065>`_
     """
     if not callable(learning_rate):
-        raise ValueError(f"learning_rate must be a schedule, got {learning_rate!r}")
-    _check_interval("low", low, "high", high)
-    _check_interval("lr_min", lr_min, "lr_max", lr_max)
-    if lr_min == lr_max:
-        raise ValueError(f"lr_max must be greater than lr_min, got {lr_max!r} for both")
+        raise checks.BadValue(
+            f"learning_rate must be a schedule, got {learning_rate!r}"
+        )
+    for name, bound in dict(low=low, high=high, lr_min=lr_min, lr_max=lr_max).items():
+        checks.nonnegative(name, bound)
+    if high < low:
+        raise checks.BadValue(f"high must be >= low, got {high!r} < {low!r}")
+    if lr_max <= lr_min:
+        raise checks.BadValue(f"lr_max must be > lr_min, got {lr_max!r} <= {lr_min!r}")
 
     def schedule(count: jax.typing.ArrayLike) -> jax.Array:
         rate = jnp.asarray(learning_rate(count)).astype(float)
@@ -268,39 +246,16 @@ def _index(count: jax.typing.ArrayLike, transition_steps: int) -> jax.Array:
     return jnp.asarray(count) // transition_steps + 1
 
 
-def _n(count: jax.typing.ArrayLike, transition_steps: int) -> jax.Array:
-    return _index(count, transition_steps).astype(float)
+def _of_n(
+    formula: Callable[[jax.Array], jax.Array], transition_steps: int
+) -> optax.Schedule:
+    return lambda count: formula(_index(count, transition_steps).astype(float))
 
 
-def _check(init_value: float, transition_steps: int) -> None:
-    _check_nonnegative("init_value", init_value)
-    _check_positive_integer("transition_steps", transition_steps)
-
-
-def _check_power(init_value: float, exponent: float, transition_steps: int) -> None:
-    _check(init_value, transition_steps)
-    _check_nonnegative("exponent", exponent)
-
-
-def _check_periodic(init_value: float, transition_steps: int, period: int) -> None:
-    _check(init_value, transition_steps)
-    _check_positive_integer("period", period)
-
-
-def _check_nonnegative(name: str, value: float) -> None:
-    # A traced value, as under vmap, has no value yet.
-    if not isinstance(value, jax.core.Tracer) and not 0 <= value < float("inf"):
-        raise ValueError(f"{name} must be a finite number >= 0, got {value!r}")
-
-
-def _check_positive_integer(name: str, value: int) -> None:
-    if value < 1:
-        raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
-
-
-def _check_interval(low_name: str, low: float, high_name: str, high: float) -> None:
-    _check_nonnegative(low_name, low)
-    if not low <= high < float("inf"):
-        raise ValueError(
-            f"{high_name} must be a finite number >= {low_name}, got {high!r}"
-        )
+def _check(
+    init_value: float, exponent: float, transition_steps: int, period: int = 1
+) -> None:
+    checks.nonnegative("init_value", init_value)
+    checks.nonnegative("exponent", exponent)
+    checks.integer("transition_steps", transition_steps, 1)
+    checks.integer("period", period, 1)

@@ -1,17 +1,22 @@
 """Imports point one way: train -> models, data, methods; the library stands alone."""
 
 import ast
+import importlib
 import pathlib
 import subprocess
 import sys
 
-import pytest
+import sam_jax
+from sam_jax import exports, methods
 
 ROOT = pathlib.Path(__file__).parents[1]
 FILES = sorted(
     path.relative_to(ROOT).as_posix() for path in (ROOT / "sam_jax").rglob("*.py")
 )
-LIBRARY = ("sam_jax.methods", "sam_jax.schedules", "sam_jax.errors")
+LIBRARY = tuple(
+    f"sam_jax.{name}"
+    for name in ("methods", "schedules", "checks", "errors", "exports")
+)
 
 
 def imports(source, package=""):
@@ -56,28 +61,50 @@ def test_all_files_are_seen():
     assert not within("sam_jax.methods_of_others", LIBRARY)
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_direction_of_imports(file):
+def offences(file):
+    """What a file imports against the rules."""
     found = of_file(file)
     module = file.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
-    ours = {name for name in found if within(name, ["sam_jax"])}
-    others = {name.split(".")[0] for name in found - ours} - sys.stdlib_module_names
+    # The package itself has no code; its names are of the library.
+    ours = {name for name in found if within(name, ["sam_jax"])} - {"sam_jax"}
+    others = {name.split(".")[0] for name in found} - sys.stdlib_module_names
+    others -= {"sam_jax"}
 
-    assert not others & {"configs", "experiments", "tests"}
+    forbidden = others & {"configs", "experiments", "tests"}
     if within(module, LIBRARY) or module == "sam_jax":
-        assert others <= {"jax", "optax", "numpy"}
+        forbidden |= others - {"jax", "optax", "numpy"}
         # sam_jax.methods.core, or core of sam_jax.methods; "sam_jax.errors" and so on.
-        assert all(within(name, LIBRARY) for name in ours), ours
+        forbidden |= {name for name in ours if not within(name, LIBRARY)}
     if within(module, ["sam_jax.models", "sam_jax.data"]):
-        assert not any(within(name, ["sam_jax.train", "sam_jax.main"]) for name in ours)
+        trainer = ["sam_jax.train", "sam_jax.main"]
+        forbidden |= {name for name in ours if within(name, trainer)}
     if within(module, ["sam_jax.theory"]):
-        assert others <= {"jax", "optax", "numpy", "scipy", "sklearn"}
+        forbidden |= others - {"jax", "optax", "numpy", "scipy", "sklearn"}
         allowed = [*LIBRARY, "sam_jax.theory"]
-        assert all(within(name, allowed) for name in ours - {"sam_jax"}), ours
+        forbidden |= {name for name in ours if not within(name, allowed)}
     if not within(module, ["sam_jax.models"]):
-        assert "flax" not in others
+        forbidden |= others & {"flax"}
     if module not in {"sam_jax.train.checkpoint", "sam_jax.train.agreement"}:
-        assert "orbax" not in others
+        forbidden |= others & {"orbax"}
+    return forbidden
+
+
+def test_direction_of_imports():
+    found = {file: offences(file) for file in FILES}
+    assert {file: bad for file, bad in found.items() if bad} == {}
+
+
+def output(program, *arguments):
+    """What a Python program prints, in a process of its own."""
+    run = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stdout
 
 
 def test_the_library_loads_nothing_of_the_trainer():
@@ -87,18 +114,55 @@ import sys
 import jax, optax
 before = set(sys.modules)
 import sam_jax
+[getattr(sam_jax, name) for name in sam_jax.__all__]
 loaded = set(sys.modules) - before
 print(*sorted({name.split(".")[0] for name in loaded} - sys.stdlib_module_names))
 print(*sorted(set(sys.argv[1:]) & {name.split(".")[0] for name in sys.modules}))
 """
     heavy = ["flax", "orbax", "tensorflow", "tensorflow_datasets", "sklearn", "torch"]
     heavy += ["ml_collections", "matplotlib", "rich", "tensorboardX", "grain"]
-    run = subprocess.run(
-        [sys.executable, "-c", program, *heavy],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert run.returncode == 0, run.stderr
-    assert run.stdout == "sam_jax\n\n"
+    assert output(program, *heavy) == "sam_jax\n\n"
+
+
+def test_nothing_is_imported_before_it_is_used():
+    """A Ctrl-C in the first second, and --help, must not wait for JAX."""
+    program = """
+import runpy, sys
+import sam_jax, sam_jax.methods
+sam_jax.methods.names(), dir(sam_jax)
+try:
+    sam_jax.vaso
+except AttributeError as error:
+    print(error)
+try:
+    sys.argv = ["main", "--help"]
+    runpy.run_module("sam_jax.main", run_name="__main__", alter_sys=True)
+except SystemExit:
+    pass
+print("jax" in sys.modules)
+print(sam_jax.vasso.__name__, "jax" in sys.modules)
+"""
+    first, *help_text, before, after = output(program).splitlines()
+    assert first.startswith("module 'sam_jax' has no attribute 'vaso'")
+    assert any("--config" in line for line in help_text)
+    assert (before, after) == ("False", "vasso True")
+
+
+def test_every_exported_name_is_there():
+    for name, module in exports.MODULES.items():
+        value = getattr(sam_jax, name)
+        if module != "sam_jax":
+            assert value is getattr(importlib.import_module(module), name)
+            assert getattr(value, "__module__", module) == module, name
+    assert set(exports.MODULES) <= set(dir(sam_jax))
+
+
+def test_every_method_is_exported():
+    """A file that holds something of its own name is a method."""
+    files = [path.stem for path in (ROOT / "sam_jax" / "methods").glob("[a-z]*.py")]
+    holders = [
+        name
+        for name in files
+        if hasattr(importlib.import_module(f"sam_jax.methods.{name}"), name)
+    ]
+    assert sorted(holders) == list(methods.names())

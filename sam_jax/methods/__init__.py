@@ -1,16 +1,23 @@
 """The library: every method as an Optax transformation, one file per method.
 
-A method's file carries the name of the factory in it (``sam.py`` holds ``sam``); by
-that rule `names` and `factory` find it, and the tests do. The other files are shared:
-``core.py`` (the second gradient), ``ascent.py`` (building blocks), ``numerics.py``,
-``checks.py``.
+A method's file carries the name of the factory in it (``sam.py`` holds ``sam``), and
+the package's stub, ``sam_jax/__init__.pyi``, names both; by that rule `names` and
+`factory` find it, and the tests do.
+The other files are shared: ``core.py`` (the second gradient), ``calls.py``,
+``devices.py``, ``observations.py`` (diagnostics), ``ascent.py`` (building blocks),
+``averages.py``, ``cadence.py``, ``masks.py``, ``noise.py``, ``numerics.py``.
 """
 
-import importlib
-import pkgutil
-from collections.abc import Callable
+from __future__ import annotations
 
-import optax
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import sam_jax
+from sam_jax import exports
+
+if TYPE_CHECKING:
+    import optax
 
 
 def names() -> tuple[str, ...]:
@@ -21,7 +28,11 @@ def names() -> tuple[str, ...]:
         True
     """
     return tuple(
-        sorted(m.name for m in pkgutil.iter_modules(__path__) if _find(m.name))
+        sorted(
+            name
+            for name, module in exports.MODULES.items()
+            if module == f"{__name__}.{name}"
+        )
     )
 
 
@@ -37,10 +48,9 @@ def factory(name: str) -> Callable[..., optax.GradientTransformationExtraArgs]:
     Raises:
         KeyError: if there is no such method.
     """
-    found = _find(name) if name.isidentifier() else None
-    if found is None:
+    if name not in names():
         raise KeyError(name)
-    return found
+    return getattr(sam_jax, name)
 
 
 def eval_params(name: str) -> Callable[..., optax.Params] | None:
@@ -53,13 +63,4 @@ def eval_params(name: str) -> Callable[..., optax.Params] | None:
         ``(state, params) -> params``, such as ``sam_jax.momentum_sam_eval_params``;
         None if the weights trained are those to evaluate.
     """
-    if _find(name) is None:
-        return None
-    module = importlib.import_module(f"{__name__}.{name}")
-    return getattr(module, f"{name}_eval_params", None)
-
-
-def _find(name: str) -> Callable[..., optax.GradientTransformationExtraArgs] | None:
-    if not any(m.name == name for m in pkgutil.iter_modules(__path__)):
-        return None
-    return getattr(importlib.import_module(f"{__name__}.{name}"), name, None)
+    return getattr(sam_jax, f"{name}_eval_params", None)

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sam_jax.methods import cadence, checks, core, numerics
+from sam_jax import checks
+from sam_jax.methods import cadence, core, devices, masks, numerics
 from sam_jax.methods.sam import sam
 
 # Of a gradient; beyond it, the variance of squared norms would leave float32.
@@ -33,7 +34,7 @@ def ae_sam(
     threshold: optax.ScalarOrSchedule = 0.0,
     delta: optax.ScalarOrSchedule = 0.9,
     eps: float = 1e-12,
-    mask: core.Mask | None = None,
+    mask: masks.Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Adaptive SAM: SAM where the gradient is large, the plain gradient elsewhere.
 
@@ -94,8 +95,8 @@ def ae_sam(
     Differences from the authors' code:
         There is no public code that we know of. Norms beyond 1e9 count as 1e9.
     """
-    checks.finite("threshold", threshold)
-    checks.between("delta", delta, 0, 1)
+    checks.finite("threshold", threshold, schedule=True)
+    checks.between("delta", delta, 0, 1, schedule=True)
 
     def init() -> NormStatistics:
         return NormStatistics(
@@ -109,7 +110,7 @@ def ae_sam(
     ) -> tuple[jax.Array, NormStatistics]:
         del key
         norm = jnp.minimum(numerics.norm(grads), _LARGEST_NORM)
-        square = core.agree(jnp.square(norm)).astype(jnp.float32)
+        square = devices.agree(jnp.square(norm)).astype(jnp.float32)
         old = core.value_at(delta, count).astype(jnp.float32)
         mean = old * state.mean + (1 - old) * square
         variance = old * state.variance + (1 - old) * jnp.square(square - mean)

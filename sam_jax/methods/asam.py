@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sam_jax.methods import ascent, checks, core
+from sam_jax import checks
+from sam_jax.methods import ascent, core, masks
 
 
 def asam(
@@ -17,7 +18,7 @@ def asam(
     layerwise: bool = False,
     biases: bool = False,
     eps: float = 1e-12,
-    mask: core.Mask | None = None,
+    mask: masks.Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Adaptive SAM: every weight is perturbed in proportion to its size.
 
@@ -81,7 +82,7 @@ def asam(
         davda54/sam is ``eta=0, biases=True`` (with a radius of 2).
     """
     checks.one_of("p", p, (2, math.inf))
-    checks.floor("eps", eps)
+    checks.nonnegative("eps", eps)
     if p == 2:
         climb = ascent.normalize_by_weights(
             eta, layerwise=layerwise, biases=biases, eps=eps

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sam_jax.methods import checks, numerics
+from sam_jax import checks
+from sam_jax.methods import core, numerics
 
 
 class ScheduledState(NamedTuple):
@@ -23,7 +24,7 @@ class ScheduledState(NamedTuple):
         count: updates done so far. Scalar, int32.
     """
 
-    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
+    count: core.Count
 
 
 def normalize(eps: float = 1e-12) -> optax.GradientTransformation:
@@ -70,8 +71,8 @@ def partially_normalize(
         Oikonomou, Loizou, "Sharpness-Aware Minimization: General Analysis and Improved
         Rates", ICLR 2025, `2503.02225 <https://arxiv.org/abs/2503.02225>`_
     """
-    checks.between("lam", lam, 0, 1)
-    checks.floor("eps", eps)
+    checks.between("lam", lam, 0, 1, schedule=True)
+    checks.nonnegative("eps", eps)
 
     def mix(updates: Any, lam: jax.Array) -> Any:
         inverse = numerics.safe_inverse(numerics.norm(updates), eps)
@@ -99,7 +100,7 @@ def scale(rho: optax.ScalarOrSchedule) -> optax.GradientTransformation:
         >>> print(block.update(jnp.array([3.0, 4.0]), block.init(None))[0])
         [1.5 2. ]
     """
-    checks.nonnegative("rho", rho)
+    checks.nonnegative("rho", rho, schedule=True)
     return with_coefficient(rho, numerics.multiply)
 
 
@@ -127,7 +128,7 @@ def scale_by_weights(
         >>> print(block.update(jnp.ones((1, 2)), block.init(w), w)[0])
         [[2.5 3.5]]
     """
-    checks.floor("eta", eta)
+    checks.nonnegative("eta", eta)
 
     def scale_all(updates: Any, params: Any) -> Any:
         sizes = _sizes(params, eta, layerwise, biases)
@@ -159,8 +160,8 @@ def normalize_by_weights(
     Raises:
         ValueError: if ``eta`` or ``eps`` is negative, infinite or NaN.
     """
-    checks.floor("eta", eta)
-    checks.floor("eps", eps)
+    checks.nonnegative("eta", eta)
+    checks.nonnegative("eps", eps)
     return optax.stateless(
         lambda updates, params: steepest(
             updates, _sizes(params, eta, layerwise, biases), eps
@@ -219,14 +220,13 @@ def with_coefficient(
         updates: optax.Updates,
         state: ScheduledState,
         params: optax.Params | None = None,
+        **extra_args: Any,
     ) -> tuple[optax.Updates, ScheduledState]:
-        del params
+        del params, extra_args
         updates = apply(updates, coefficient(state.count))
-        return updates, ScheduledState(
-            count=jnp.asarray(optax.safe_increment(state.count))
-        )
+        return updates, ScheduledState(count=core.next_count(state.count))
 
-    return optax.GradientTransformation(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
+    return core.transformation(init_fn, update_fn)
 
 
 def _sizes(params: Any, eta: float, layerwise: bool, biases: bool) -> Any:

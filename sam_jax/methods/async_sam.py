@@ -6,7 +6,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sam_jax.methods import ascent, checks, core, numerics
+from sam_jax import checks
+from sam_jax.methods import (
+    ascent,
+    calls,
+    core,
+    devices,
+    masks,
+    numerics,
+    observations,
+)
 
 
 class AsyncSAMState(NamedTuple):
@@ -20,11 +29,11 @@ class AsyncSAMState(NamedTuple):
         diagnostics: what the last update saw; read it with `diagnostics`.
     """
 
-    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
+    count: core.Count
     ascent: optax.OptState
     stored: jax.Array
     gradients: tuple[optax.Updates, ...]
-    diagnostics: core.Diagnostics
+    diagnostics: observations.Diagnostics
 
 
 def async_sam(
@@ -32,7 +41,7 @@ def async_sam(
     *,
     delay: int = 1,
     eps: float = 1e-12,
-    mask: core.Mask | None = None,
+    mask: masks.Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Asynchronous SAM: perturbs along a gradient of some updates ago.
 
@@ -90,7 +99,7 @@ def async_sam(
     climb = optax.chain(ascent.normalize(eps), ascent.scale(rho))
     if delay == 0:
         return core.sharpness_aware(climb, mask=mask)
-    climb = core.kept_only(climb, mask)
+    climb = masks.kept_only(climb, mask)
 
     def init_fn(params: optax.Params) -> AsyncSAMState:
         return AsyncSAMState(
@@ -98,7 +107,7 @@ def async_sam(
             ascent=climb.init(params),
             stored=jnp.zeros([], jnp.int32),
             gradients=tuple(jax.tree.map(jnp.zeros_like, params) for _ in range(delay)),
-            diagnostics=core.no_diagnostics(),
+            diagnostics=observations.no_diagnostics(),
         )
 
     def update_fn(
@@ -106,12 +115,12 @@ def async_sam(
         state: AsyncSAMState,
         params: optax.Params | None = None,
         *,
-        grad_fn: core.GradFn | None = None,
-        value_and_grad_fn: core.ValueAndGradFn | None = None,
+        grad_fn: calls.GradFn | None = None,
+        value_and_grad_fn: calls.ValueAndGradFn | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, AsyncSAMState]:
         del extra_args
-        core.require_gradient(params, grad_fn, value_and_grad_fn)
+        calls.require_gradient(params, grad_fn, value_and_grad_fn)
 
         def second(displacement: optax.Updates) -> tuple[jax.Array, optax.Updates]:
             return core.second_gradient(
@@ -125,14 +134,14 @@ def async_sam(
         # Not one gradient along whichever is right: the choice, which takes both, would
         # make it wait for the current one.
         outcome = second(stale)
-        loss, perturbed_grads = core.cond(
+        loss, perturbed_grads = devices.cond(
             started, lambda: outcome, lambda: second(fresh)
         )
-        seen = core.observe(updates, stale, loss, perturbed_grads)
-        length = core.agree(numerics.norm(fresh)).astype(jnp.float32)
+        seen = observations.observe(updates, stale, loss, perturbed_grads)
+        length = devices.agree(numerics.norm(fresh)).astype(jnp.float32)
         # Copied: without a jit it would be the caller's own array.
         newest = jax.tree.map(
-            lambda g, like: jnp.array(g, like.dtype), core.agree(updates), oldest
+            lambda g, like: jnp.array(g, like.dtype), devices.agree(updates), oldest
         )
         return perturbed_grads, AsyncSAMState(
             count=core.next_count(state.count),
@@ -144,4 +153,4 @@ def async_sam(
             ),
         )
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
+    return core.transformation(init_fn, update_fn)

@@ -1,7 +1,7 @@
 """Building blocks that keep an average of gradients: state of one copy of the weights.
 
 The average starts at the first gradient, so there is no bias to correct. On several
-devices it is kept in agreement; see `core.agree`.
+devices it is kept in agreement; see `devices.agree`.
 """
 
 from typing import Any, NamedTuple
@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sam_jax.methods import checks, core, numerics
+from sam_jax import checks
+from sam_jax.methods import core, devices, numerics
 
 
 class AverageState(NamedTuple):
@@ -23,7 +24,7 @@ class AverageState(NamedTuple):
         average: of the gradients so far; a tree like them.
     """
 
-    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
+    count: core.Count
     started: jax.Array
     average: optax.Updates
 
@@ -53,18 +54,19 @@ def ema(theta: optax.ScalarOrSchedule) -> optax.GradientTransformation:
         [4.]
         [5.]
     """
-    checks.between("theta", theta, 0, 1)
+    checks.between("theta", theta, 0, 1, schedule=True)
 
     def update_fn(
         updates: optax.Updates,
         state: AverageState,
         params: optax.Params | None = None,
+        **extra_args: Any,
     ) -> tuple[optax.Updates, AverageState]:
-        del params
+        del params, extra_args
         average = _average(state, updates, core.value_at(theta, state.count))
         return average, _next(state, average)
 
-    return optax.GradientTransformation(_init, update_fn)  # pyright: ignore[reportArgumentType]
+    return core.transformation(_init, update_fn)
 
 
 def subtract_ema(
@@ -91,15 +93,16 @@ def subtract_ema(
         ValueError: if ``sigma`` is negative, infinite or NaN, or ``lam`` is outside
             [0, 1].
     """
-    checks.nonnegative("sigma", sigma)
-    checks.between("lam", lam, 0, 1)
+    checks.nonnegative("sigma", sigma, schedule=True)
+    checks.between("lam", lam, 0, 1, schedule=True)
 
     def update_fn(
         updates: optax.Updates,
         state: AverageState,
         params: optax.Params | None = None,
+        **extra_args: Any,
     ) -> tuple[optax.Updates, AverageState]:
-        del params
+        del params, extra_args
         average = _average(state, updates, 1 - core.value_at(lam, state.count))
         subtracted = average if include_current else state.average
         share = core.value_at(sigma, state.count)
@@ -107,7 +110,7 @@ def subtract_ema(
         rest = numerics.combine((1.0, updates), (-share, subtracted))
         return rest, _next(state, average)
 
-    return optax.GradientTransformation(_init, update_fn)  # pyright: ignore[reportArgumentType]
+    return core.transformation(_init, update_fn)
 
 
 def _init(params: optax.Params) -> AverageState:
@@ -127,5 +130,5 @@ def _next(state: AverageState, average: optax.Updates) -> AverageState:
     return AverageState(
         count=core.next_count(state.count),
         started=jnp.ones([], bool),
-        average=optax.tree.cast_like(core.agree(average), state.average),
+        average=optax.tree.cast_like(devices.agree(average), state.average),
     )

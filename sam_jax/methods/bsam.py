@@ -6,7 +6,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sam_jax.methods import checks, core, noise, numerics
+from sam_jax import checks
+from sam_jax.methods import (
+    calls,
+    core,
+    devices,
+    masks,
+    noise,
+    numerics,
+    observations,
+)
 
 
 class BsamState(NamedTuple):
@@ -20,10 +29,10 @@ class BsamState(NamedTuple):
         diagnostics: what the last update saw.
     """
 
-    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
+    count: core.Count
     momentum: Any
     precision: Any
-    diagnostics: core.Diagnostics
+    diagnostics: observations.Diagnostics
 
 
 def bsam(
@@ -37,7 +46,7 @@ def bsam(
     damping: optax.ScalarOrSchedule = 0.1,
     seed: int = 0,
     eps: float = 1e-12,
-    mask: core.Mask | None = None,
+    mask: masks.Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Bayesian SAM: an adaptive SAM that learns the variance of its weights.
 
@@ -104,14 +113,14 @@ def bsam(
         precision (40 by default) instead of the weight decay, which is that precision
         divided by N.
     """
-    checks.nonnegative("learning_rate", learning_rate)
-    checks.nonnegative("rho", rho)
+    checks.nonnegative("learning_rate", learning_rate, schedule=True)
+    checks.nonnegative("rho", rho, schedule=True)
     checks.seed("seed", seed)
-    checks.nonnegative("weight_decay", weight_decay)
-    checks.between("b1", b1, 0, 1)
-    checks.between("b2", b2, 0, 1)
-    checks.nonnegative("damping", damping)
-    checks.floor("eps", eps)
+    checks.nonnegative("weight_decay", weight_decay, schedule=True)
+    checks.between("b1", b1, 0, 1, schedule=True)
+    checks.between("b2", b2, 0, 1, schedule=True)
+    checks.nonnegative("damping", damping, schedule=True)
+    checks.nonnegative("eps", eps)
     if num_examples is not None:
         checks.integer("num_examples", num_examples, 1)
     given_examples = num_examples
@@ -121,7 +130,7 @@ def bsam(
             count=jnp.zeros([], jnp.int32),
             momentum=jax.tree.map(lambda w: jnp.zeros_like(numerics.wide(w)), params),
             precision=jax.tree.map(lambda w: jnp.ones_like(numerics.wide(w)), params),
-            diagnostics=core.no_diagnostics(),
+            diagnostics=observations.no_diagnostics(),
         )
 
     def update_fn(
@@ -129,18 +138,18 @@ def bsam(
         state: BsamState,
         params: optax.Params | None = None,
         *,
-        grad_fn: core.GradFn | None = None,
-        value_and_grad_fn: core.ValueAndGradFn | None = None,
+        grad_fn: calls.GradFn | None = None,
+        value_and_grad_fn: calls.ValueAndGradFn | None = None,
         num_examples: Any = None,
         key: jax.Array | None = None,
         group_key: jax.Array | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, BsamState]:
         del updates, extra_args
-        core.require_gradient(params, grad_fn, value_and_grad_fn)
+        calls.require_gradient(params, grad_fn, value_and_grad_fn)
         examples = num_examples if given_examples is None else given_examples
-        core.require("grad_fn=grad_fn, num_examples=N", num_examples=examples)
-        keep = core.kept(params, mask)
+        calls.require("grad_fn=grad_fn, num_examples=N", num_examples=examples)
+        keep = masks.kept(params, mask)
         step, radius, decay, old_m, old_s, floor = (
             core.value_at(coefficient, state.count)
             for coefficient in (learning_rate, rho, weight_decay, b1, b2, damping)
@@ -180,13 +189,13 @@ def bsam(
             lambda m, g, w: _mix(
                 old_m, m, numerics.wide(g) + _times(decay, numerics.wide(w))
             ),
-            *(state.momentum, core.agree(perturbed_grads), params),
+            *(state.momentum, devices.agree(perturbed_grads), params),
         )
         steps = jax.tree.map(
             lambda w, m, s: _times(-step, m / s).astype(w.dtype),
             *(params, momentum, state.precision),
         )
-        curvature = core.agree(
+        curvature = devices.agree(
             jax.tree.map(
                 lambda s, g: jnp.sqrt(s) * jnp.abs(numerics.wide(g)),
                 state.precision,
@@ -203,10 +212,12 @@ def bsam(
             count=core.next_count(state.count),
             momentum=momentum,
             precision=precision,
-            diagnostics=core.observe(grads, ascent, perturbed_loss, perturbed_grads),
+            diagnostics=observations.observe(
+                grads, ascent, perturbed_loss, perturbed_grads
+            ),
         )
 
-    return core.FullOptimizer(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
+    return core.full_optimizer(init_fn, update_fn)
 
 
 def _times(factor: jax.Array, x: jax.Array) -> jax.Array:

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sam_jax.methods import checks, core, noise
+from sam_jax import checks
+from sam_jax.methods import calls, core, devices, noise, observations
 
 # (grads, state, count, key) -> (scalar boolean, state)
 Decide = Callable[[Any, Any, jax.Array, Any], tuple[Any, Any]]
@@ -28,7 +29,7 @@ class CadenceState(NamedTuple):
         method: state of the method.
     """
 
-    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
+    count: core.Count
     decision: Any
     method: optax.OptState
 
@@ -71,7 +72,7 @@ def when(
         [2.05]
     """
     if isinstance(method, core.FullOptimizer):
-        raise ValueError(
+        raise checks.BadValue(
             "method must turn a gradient into a direction; this one takes the step by "
             "itself, and in a skipped update nothing would"
         )
@@ -89,13 +90,13 @@ def when(
         state: CadenceState,
         params: optax.Params | None = None,
         *,
-        grad_fn: core.GradFn | None = None,
-        value_and_grad_fn: core.ValueAndGradFn | None = None,
+        grad_fn: calls.GradFn | None = None,
+        value_and_grad_fn: calls.ValueAndGradFn | None = None,
         value: Any = None,
         key: jax.Array | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, CadenceState]:
-        core.require("grad_fn=grad_fn", params=params)
+        calls.require("grad_fn=grad_fn", params=params)
         use, decision = decide(updates, state.decision, state.count, key)
 
         def used() -> tuple[optax.Updates, optax.OptState]:
@@ -113,14 +114,14 @@ def when(
         def skipped() -> tuple[optax.Updates, optax.OptState]:
             return updates, _skip(state.method, updates, value)
 
-        direction, method_state = core.cond(use, used, skipped)
+        direction, method_state = devices.cond(use, used, skipped)
         return direction, CadenceState(
             count=core.next_count(state.count),
             decision=decision,
             method=method_state,
         )
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
+    return core.transformation(init_fn, update_fn)
 
 
 def every_k(
@@ -175,7 +176,7 @@ def late_phase(
         return when(method, lambda grads, state, count, key: (count >= start, state))
     checks.integer("stop", stop, 0)
     if stop < start:
-        raise ValueError(f"stop must be at least start, got {stop} < {start}")
+        raise checks.BadValue(f"stop must be at least start, got {stop} < {start}")
     return when(
         method,
         lambda grads, state, count, key: ((start <= count) & (count < stop), state),
@@ -213,7 +214,7 @@ def stochastic(
         Efficiently Training Deep Neural Networks", 2022, `2203.09962
         <https://arxiv.org/abs/2203.09962>`_
     """
-    checks.between("probability", probability, 0, 1)
+    checks.between("probability", probability, 0, 1, schedule=True)
     checks.seed("seed", seed)
 
     def decide(grads: Any, state: Any, count: jax.Array, key: Any) -> tuple[Any, Any]:
@@ -227,10 +228,10 @@ def stochastic(
 
 def _skip(state: optax.OptState, grads: optax.Updates, value: Any) -> optax.OptState:
     """The state of a method after an update that did without it."""
-    seen = core.observe_unperturbed(grads, value)
+    seen = observations.observe_unperturbed(grads, value)
 
     def is_diagnostics(node: Any) -> bool:
-        return isinstance(node, core.Diagnostics)
+        return isinstance(node, observations.Diagnostics)
 
     def advance(path: tuple[Any, ...], node: Any) -> Any:
         if is_diagnostics(node):  # a method may have nothing to tell in some fields

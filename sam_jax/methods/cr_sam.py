@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from sam_jax import checks
 from sam_jax.methods import ascent as blocks
-from sam_jax.methods import checks, core, numerics
+from sam_jax.methods import calls, core, masks, numerics, observations
 
 
 def cr_sam(
@@ -16,7 +17,7 @@ def cr_sam(
     gamma: optax.ScalarOrSchedule = 0.1,
     beta: optax.ScalarOrSchedule = 0.1,
     eps: float = 1e-12,
-    mask: core.Mask | None = None,
+    mask: masks.Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Curvature-regularized SAM: it compares gradients uphill, here, and downhill.
 
@@ -66,21 +67,23 @@ def cr_sam(
     Differences from the authors' code:
         None known in the formula, which is that of TrustAIoT/CR-SAM.
     """
-    checks.nonnegative("gamma", gamma)
-    checks.nonnegative("beta", beta)
-    ascent = core.kept_only(optax.chain(blocks.normalize(eps), blocks.scale(rho)), mask)
+    checks.nonnegative("gamma", gamma, schedule=True)
+    checks.nonnegative("beta", beta, schedule=True)
+    ascent = masks.kept_only(
+        optax.chain(blocks.normalize(eps), blocks.scale(rho)), mask
+    )
 
     def update_fn(
         updates: optax.Updates,
         state: core.SharpnessAwareState,
         params: optax.Params | None = None,
         *,
-        grad_fn: core.GradFn | None = None,
-        value_and_grad_fn: core.ValueAndGradFn | None = None,
+        grad_fn: calls.GradFn | None = None,
+        value_and_grad_fn: calls.ValueAndGradFn | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, core.SharpnessAwareState]:
         del extra_args
-        core.require_gradient(params, grad_fn, value_and_grad_fn)
+        calls.require_gradient(params, grad_fn, value_and_grad_fn)
         grads = updates
         displacement, ascent_state = ascent.update(grads, state.ascent, params)
         loss_up, grads_up = core.second_gradient(
@@ -99,7 +102,7 @@ def cr_sam(
         return direction, core.SharpnessAwareState(
             count=core.next_count(state.count),
             ascent=ascent_state,
-            diagnostics=core.observe(grads, displacement, loss_up, grads_up),
+            diagnostics=observations.observe(grads, displacement, loss_up, grads_up),
         )
 
-    return optax.GradientTransformationExtraArgs(core.init_with(ascent), update_fn)  # pyright: ignore[reportArgumentType]
+    return core.transformation(core.init_with(ascent), update_fn)

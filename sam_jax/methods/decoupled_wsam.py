@@ -4,8 +4,17 @@ from typing import Any
 
 import optax
 
+from sam_jax import checks
 from sam_jax.methods import ascent as blocks
-from sam_jax.methods import checks, core, numerics, wsam
+from sam_jax.methods import (
+    calls,
+    core,
+    devices,
+    masks,
+    numerics,
+    observations,
+    wsam,
+)
 
 
 def decoupled_wsam(
@@ -15,7 +24,7 @@ def decoupled_wsam(
     gamma: optax.ScalarOrSchedule = 0.9,
     base: core.Base = core.momentum_sgd,
     eps: float = 1e-12,
-    mask: core.Mask | None = None,
+    mask: masks.Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Weighted SAM, decoupled: the sharpness acts past the base optimizer.
 
@@ -71,9 +80,11 @@ def decoupled_wsam(
         intelligent-machine-learning/atorch adds its eps to the norm instead of flooring
         it, and keeps copies of both gradients in its state.
     """
-    checks.nonnegative("learning_rate", learning_rate)
-    checks.below_one("gamma", gamma)
-    ascent = core.kept_only(optax.chain(blocks.normalize(eps), blocks.scale(rho)), mask)
+    checks.nonnegative("learning_rate", learning_rate, schedule=True)
+    checks.below_one("gamma", gamma, schedule=True)
+    ascent = masks.kept_only(
+        optax.chain(blocks.normalize(eps), blocks.scale(rho)), mask
+    )
     optimizer = optax.with_extra_args_support(base(learning_rate))
 
     def update_fn(
@@ -81,18 +92,18 @@ def decoupled_wsam(
         state: core.WithBaseState,
         params: optax.Params | None = None,
         *,
-        grad_fn: core.GradFn | None = None,
-        value_and_grad_fn: core.ValueAndGradFn | None = None,
+        grad_fn: calls.GradFn | None = None,
+        value_and_grad_fn: calls.ValueAndGradFn | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, core.WithBaseState]:
-        core.require_gradient(params, grad_fn, value_and_grad_fn)
+        calls.require_gradient(params, grad_fn, value_and_grad_fn)
         grads = updates
         displacement, ascent_state = ascent.update(grads, state.ascent, params)
         perturbed_loss, perturbed_grads = core.second_gradient(
             params, displacement, grad_fn, value_and_grad_fn
         )
         step, base_state = optimizer.update(
-            core.agree(grads),
+            devices.agree(grads),
             state.base,
             params,
             grad_fn=grad_fn,
@@ -103,14 +114,16 @@ def decoupled_wsam(
         sharpness = numerics.combine((1.0, perturbed_grads), (-1.0, grads))
         rate = core.value_at(learning_rate, state.count)
         weight = wsam.sharpness_weight(gamma, state.count)
-        updates = numerics.combine((1.0, step), (-rate * weight, core.agree(sharpness)))
+        updates = numerics.combine(
+            (1.0, step), (-rate * weight, devices.agree(sharpness))
+        )
         return updates, core.WithBaseState(
             count=core.next_count(state.count),
             ascent=ascent_state,
             base=base_state,
-            diagnostics=core.observe(
+            diagnostics=observations.observe(
                 grads, displacement, perturbed_loss, perturbed_grads
             ),
         )
 
-    return core.FullOptimizer(core.init_with_base(ascent, optimizer), update_fn)  # pyright: ignore[reportArgumentType]
+    return core.full_optimizer(core.init_with_base(ascent, optimizer), update_fn)

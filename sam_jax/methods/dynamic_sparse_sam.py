@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sam_jax.methods import ascent, checks, core, noise, sparse_masks
+from sam_jax import checks
+from sam_jax.methods import ascent, core, devices, masks, noise, sparse_masks
 
 
 def dynamic_sparse_sam(
@@ -17,7 +18,7 @@ def dynamic_sparse_sam(
     every: int = 100,
     seed: int = 0,
     eps: float = 1e-12,
-    mask: core.Mask | None = None,
+    mask: masks.Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Sparse SAM whose mask moves: drops small gradients, grows at random.
 
@@ -79,8 +80,8 @@ def dynamic_sparse_sam(
         1e-7 to the norm instead of flooring it.
     """
     checks.static("sparsity", sparsity)
-    checks.between("sparsity", sparsity, 0, 1)
-    checks.between("drop_rate", drop_rate, 0, 1)
+    checks.between("sparsity", sparsity, 0, 1, schedule=True)
+    checks.between("drop_rate", drop_rate, 0, 1, schedule=True)
     checks.integer("every", every, 1)
     checks.seed("seed", seed)
     return core.sharpness_aware(
@@ -134,10 +135,10 @@ def _keep_moving(
             # Not in the running: below every score.
             old = jax.tree.map(
                 lambda g, m: jnp.where(m, jnp.abs(g).astype(jnp.float32), -1),
-                *(core.agree(updates), state.mask),
+                *(devices.agree(updates), state.mask),
             )
             new = jax.tree.map(
-                lambda u, m: jnp.where(m, -1, u), core.agree(draws), state.mask
+                lambda u, m: jnp.where(m, -1, u), devices.agree(draws), state.mask
             )
             kept = ones - dropped
             return jax.tree.map(
@@ -149,4 +150,4 @@ def _keep_moving(
         state = sparse_masks.renewed(state, every, exchanged)
         return sparse_masks.keep(updates, state.mask), state
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
+    return core.transformation(init_fn, update_fn)

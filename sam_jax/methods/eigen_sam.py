@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from sam_jax import checks
 from sam_jax.methods import ascent as blocks
-from sam_jax.methods import checks, core, noise, numerics
+from sam_jax.methods import calls, core, devices, masks, noise, numerics
 
 
 class EigenState(NamedTuple):
@@ -20,7 +21,7 @@ class EigenState(NamedTuple):
             parameters that are perturbed.
     """
 
-    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
+    count: core.Count
     due: jax.Array
     eigenvector: optax.Updates
 
@@ -33,7 +34,7 @@ def eigen_sam(
     power_steps: int = 5,
     seed: int = 0,
     eps: float = 1e-12,
-    mask: core.Mask | None = None,
+    mask: masks.Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Eigen-SAM: the perturbation leans towards the Hessian's top eigenvector.
 
@@ -106,7 +107,7 @@ def eigen_sam(
 def _lean_towards_eigenvector(
     alpha: optax.ScalarOrSchedule, every: int, power_steps: int, seed: int, eps: float
 ) -> optax.GradientTransformationExtraArgs:
-    checks.nonnegative("alpha", alpha)
+    checks.nonnegative("alpha", alpha, schedule=True)
     checks.integer("every", every, 1)
     checks.integer("power_steps", power_steps, 1)
     checks.seed("seed", seed)
@@ -124,8 +125,8 @@ def _lean_towards_eigenvector(
         state: EigenState,
         params: optax.Params | None = None,
         *,
-        grad_fn: core.GradFn | None = None,
-        value_and_grad_fn: core.ValueAndGradFn | None = None,
+        grad_fn: calls.GradFn | None = None,
+        value_and_grad_fn: calls.ValueAndGradFn | None = None,
         key: jax.Array | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, EigenState]:
@@ -155,12 +156,12 @@ def _lean_towards_eigenvector(
             eigenvector=vector,
         )
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
+    return core.transformation(init_fn, update_fn)
 
 
 def _gradient(
-    grad_fn: core.GradFn | None, value_and_grad_fn: core.ValueAndGradFn | None
-) -> core.GradFn:
+    grad_fn: calls.GradFn | None, value_and_grad_fn: calls.ValueAndGradFn | None
+) -> calls.GradFn:
     if grad_fn is not None:
         return grad_fn
     assert value_and_grad_fn is not None
@@ -168,14 +169,14 @@ def _gradient(
 
 
 def _power_iteration(
-    gradient: core.GradFn, params: Any, vector: Any, steps: int
+    gradient: calls.GradFn, params: Any, vector: Any, steps: int
 ) -> optax.Updates:
     """The normalized ``H^steps vector``; zero if that is zero."""
 
     def step(vector: Any, unused: None) -> tuple[Any, None]:
         del unused
         _, product = jax.jvp(gradient, (params,), (vector,))
-        product = core.agree(product)
+        product = devices.agree(product)
         norm = numerics.norm(product)
         unit = numerics.multiply(product, numerics.safe_inverse(norm))
         # An overflow in the product costs a step, not the vector.

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sam_jax.methods import ascent, checks, core, noise
+from sam_jax import checks
+from sam_jax.methods import ascent, calls, core, masks, noise
 
 
 def esam(
@@ -16,7 +17,7 @@ def esam(
     gamma: float = 0.5,
     seed: int = 0,
     eps: float = 1e-12,
-    mask: core.Mask | None = None,
+    mask: masks.Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Efficient SAM: perturbs random weights, descends on the sensitive examples.
 
@@ -89,8 +90,8 @@ def esam(
         frozen at random before the first pass; keeps only examples strictly above the
         cutoff (one too few, none if all are tied).
     """
-    checks.positive("beta", beta)
-    checks.between("beta", beta, 0, 1)
+    checks.positive("beta", beta, schedule=True)
+    checks.between("beta", beta, 0, 1, schedule=True)
     checks.static("gamma", gamma)
     checks.positive("gamma", gamma)
     checks.between("gamma", gamma, 0, 1)
@@ -137,7 +138,7 @@ def _drop_coordinates(
             count=core.next_count(state.count)
         )
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
+    return core.transformation(init_fn, update_fn)
 
 
 def _on_sensitive_examples(
@@ -150,15 +151,15 @@ def _on_sensitive_examples(
         state: optax.OptState,
         params: optax.Params | None = None,
         *,
-        grad_fn: core.GradFn | None = None,
-        value_and_grad_fn: core.ValueAndGradFn | None = None,
+        grad_fn: calls.GradFn | None = None,
+        value_and_grad_fn: calls.ValueAndGradFn | None = None,
         example_losses: jax.Array | None = None,
         example_losses_fn: Any = None,
-        subset_grad_fn: core.SubsetGradFn | None = None,
+        subset_grad_fn: calls.SubsetGradFn | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, optax.OptState]:
-        core.require_gradient(params, grad_fn, value_and_grad_fn)
-        core.require(
+        calls.require_gradient(params, grad_fn, value_and_grad_fn)
+        calls.require(
             "grad_fn=grad_fn, example_losses=example_losses, "
             "example_losses_fn=example_losses_fn, subset_grad_fn=subset_grad_fn",
             example_losses=example_losses,

@@ -2,14 +2,15 @@
 
 import optax
 
-from sam_jax.methods import ascent, checks, core
+from sam_jax import checks
+from sam_jax.methods import ascent, core, masks
 
 
 def extragradient(
     rho: optax.ScalarOrSchedule = 0.05,
     *,
     eps: float = 1e-12,
-    mask: core.Mask | None = None,
+    mask: masks.Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Extragradient: the gradient one step ahead, down instead of up.
 
@@ -60,7 +61,7 @@ def extragradient(
         None known; there is no public code. ``rho`` and the learning rate are two
         choices here.
     """
-    checks.floor("eps", eps)
+    checks.nonnegative("eps", eps)
     return core.sharpness_aware(
         optax.chain(ascent.scale(rho), optax.scale(-1.0)), mask=mask
     )

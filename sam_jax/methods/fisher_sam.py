@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sam_jax.methods import ascent, checks, core, numerics
+from sam_jax import checks
+from sam_jax.methods import ascent, core, masks, numerics
 
 
 def fisher_sam(
@@ -14,7 +15,7 @@ def fisher_sam(
     *,
     eta: optax.ScalarOrSchedule = 1.0,
     eps: float = 1e-12,
-    mask: core.Mask | None = None,
+    mask: masks.Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Fisher SAM: an ellipsoid of the Fisher information instead of SAM's ball.
 
@@ -63,8 +64,8 @@ def fisher_sam(
     Differences from the authors' code:
         None known; there is no public code of the authors.
     """
-    checks.nonnegative("eta", eta)
-    checks.floor("eps", eps)
+    checks.nonnegative("eta", eta, schedule=True)
+    checks.nonnegative("eps", eps)
 
     def climb(updates: Any, eta: Any) -> Any:
         return ascent.steepest(updates, _half_axes(updates, eta), eps)

@@ -2,7 +2,7 @@
 
 import optax
 
-from sam_jax.methods import ascent, averages, core
+from sam_jax.methods import ascent, averages, core, masks
 
 
 def friendly_sam(
@@ -12,7 +12,7 @@ def friendly_sam(
     lam: optax.ScalarOrSchedule = 0.9,
     include_current: bool = False,
     eps: float = 1e-12,
-    mask: core.Mask | None = None,
+    mask: masks.Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Friendly SAM: perturbs along what is special to the batch.
 

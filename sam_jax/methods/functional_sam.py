@@ -7,14 +7,14 @@ import jax
 import optax
 
 from sam_jax.methods import ascent as blocks
-from sam_jax.methods import core
+from sam_jax.methods import calls, core, masks
 
 
 def functional_sam(
     rho: optax.ScalarOrSchedule = 0.05,
     *,
     eps: float = 1e-12,
-    mask: core.Mask | None = None,
+    mask: masks.Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Functional SAM: the network is perturbed, the loss of its outputs is not.
 
@@ -76,10 +76,10 @@ def functional_sam(
         state: optax.OptState,
         params: optax.Params | None = None,
         *,
-        functional_value_and_grad_fn: core.ValueAndGradFn | None = None,
+        functional_value_and_grad_fn: calls.ValueAndGradFn | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, optax.OptState]:
-        core.require(
+        calls.require(
             "functional_value_and_grad_fn=functional_value_and_grad_fn, which "
             "sam_jax.functional_value_and_grad makes",
             params=params,
@@ -95,7 +95,7 @@ def functional_value_and_grad(
     outputs_fn: Callable[[optax.Params], Any],
     loss_fn: Callable[[Any], jax.Array],
     outputs: Any,
-) -> core.ValueAndGradFn:
+) -> calls.ValueAndGradFn:
     r"""Makes the function that `functional_sam` takes its second gradient from.
 
     Args:

@@ -3,7 +3,8 @@
 import jax
 import optax
 
-from sam_jax.methods import ascent, checks, core, numerics
+from sam_jax import checks
+from sam_jax.methods import ascent, core, masks, numerics
 
 
 def gnp(
@@ -12,7 +13,7 @@ def gnp(
     alpha: optax.ScalarOrSchedule = 0.8,
     normalize_clean: bool = False,
     eps: float = 1e-12,
-    mask: core.Mask | None = None,
+    mask: masks.Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Gradient norm penalty: between the plain gradient (alpha 0) and SAM's (alpha 1).
 
@@ -67,7 +68,7 @@ def gnp(
         zhaoyang-0204/gnp mixes in the normalized clean gradient by default, unlike the
         paper's formula; that is ``normalize_clean=True`` here.
     """
-    checks.between("alpha", alpha, 0, 1)
+    checks.between("alpha", alpha, 0, 1, schedule=True)
 
     def combine(
         grads: optax.Updates, perturbed_grads: optax.Updates, count: jax.Array

@@ -3,7 +3,8 @@
 import jax
 import optax
 
-from sam_jax.methods import ascent, checks, core, numerics
+from sam_jax import checks
+from sam_jax.methods import ascent, core, masks, numerics
 
 
 def gsam(
@@ -11,7 +12,7 @@ def gsam(
     *,
     alpha: optax.ScalarOrSchedule = 0.4,
     eps: float = 1e-12,
-    mask: core.Mask | None = None,
+    mask: masks.Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Surrogate-gap guided SAM: it also closes the gap to the perturbed loss.
 
@@ -66,7 +67,7 @@ def gsam(
         big_vision's ``minimize_fp=False``, another combination of the two gradients, is
         not offered, nor its element-wise adaptive radius.
     """
-    checks.nonnegative("alpha", alpha)
+    checks.nonnegative("alpha", alpha, schedule=True)
 
     def combine(
         grads: optax.Updates, perturbed_grads: optax.Updates, count: jax.Array

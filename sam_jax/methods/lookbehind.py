@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from sam_jax import checks
 from sam_jax.methods import ascent as blocks
-from sam_jax.methods import checks, core, numerics
+from sam_jax.methods import calls, core, devices, masks, numerics, observations
 
 
 def lookbehind(
@@ -18,7 +19,7 @@ def lookbehind(
     alpha: optax.ScalarOrSchedule = 0.5,
     base: core.Base = core.momentum_sgd,
     eps: float = 1e-12,
-    mask: core.Mask | None = None,
+    mask: masks.Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Lookbehind: k ascents, a descent from each, and a part of the way they went.
 
@@ -78,10 +79,12 @@ def lookbehind(
         It takes 2k gradients, the one at each perturbed point twice; here that gradient
         serves the descent and the next ascent, which is the same.
     """
-    checks.nonnegative("learning_rate", learning_rate)
+    checks.nonnegative("learning_rate", learning_rate, schedule=True)
     checks.integer("k", k, 1)
-    checks.between("alpha", alpha, 0, 1)
-    ascent = core.kept_only(optax.chain(blocks.normalize(eps), blocks.scale(rho)), mask)
+    checks.between("alpha", alpha, 0, 1, schedule=True)
+    ascent = masks.kept_only(
+        optax.chain(blocks.normalize(eps), blocks.scale(rho)), mask
+    )
     optimizer = optax.with_extra_args_support(base(_per_update(learning_rate, k)))
 
     def update_fn(
@@ -89,11 +92,11 @@ def lookbehind(
         state: core.WithBaseState,
         params: optax.Params | None = None,
         *,
-        grad_fn: core.GradFn | None = None,
-        value_and_grad_fn: core.ValueAndGradFn | None = None,
+        grad_fn: calls.GradFn | None = None,
+        value_and_grad_fn: calls.ValueAndGradFn | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, core.WithBaseState]:
-        core.require_gradient(params, grad_fn, value_and_grad_fn)
+        calls.require_gradient(params, grad_fn, value_and_grad_fn)
         assert params is not None
         # The radius of all ascents of this update is that of the state before it.
         displacement, ascent_state = ascent.update(updates, state.ascent, params)
@@ -103,7 +106,7 @@ def lookbehind(
         ) -> tuple[optax.Updates, optax.OptState]:
             fast = optax.apply_updates(params, travelled)
             step, base_state = optimizer.update(
-                core.agree(grads),
+                devices.agree(grads),
                 base_state,
                 fast,
                 grad_fn=grad_fn,
@@ -131,7 +134,7 @@ def lookbehind(
         start = jax.tree.map(lambda u: jnp.zeros(u.shape, u.dtype), updates)
         (displacement, travelled, base_state), _ = jax.lax.scan(
             inner,
-            (core.vary_as(displacement, params), start, state.base),
+            (devices.vary_as(displacement, params), start, state.base),
             length=k - 1,
             unroll=core.unroll(),
         )
@@ -143,10 +146,10 @@ def lookbehind(
             count=core.next_count(state.count),
             ascent=ascent_state,
             base=base_state,
-            diagnostics=core.observe(updates, displacement, loss, grads),
+            diagnostics=observations.observe(updates, displacement, loss, grads),
         )
 
-    return core.FullOptimizer(core.init_with_base(ascent, optimizer), update_fn)  # pyright: ignore[reportArgumentType]
+    return core.full_optimizer(core.init_with_base(ascent, optimizer), update_fn)
 
 
 def _per_update(

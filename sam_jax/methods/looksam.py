@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from sam_jax import checks
 from sam_jax.methods import ascent as blocks
-from sam_jax.methods import checks, core, numerics
+from sam_jax.methods import calls, core, devices, masks, numerics, observations
 
 
 class LookSamState(NamedTuple):
@@ -22,11 +23,11 @@ class LookSamState(NamedTuple):
         diagnostics: what the last update saw.
     """
 
-    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
+    count: core.Count
     due: jax.Array
     ascent: optax.OptState
     sharpness: optax.Updates
-    diagnostics: core.Diagnostics
+    diagnostics: observations.Diagnostics
 
 
 def looksam(
@@ -36,7 +37,7 @@ def looksam(
     alpha: optax.ScalarOrSchedule = 0.7,
     layerwise: bool = False,
     eps: float = 1e-12,
-    mask: core.Mask | None = None,
+    mask: masks.Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""LookSAM: SAM in every k-th update, its sharpness part again in the others.
 
@@ -99,9 +100,9 @@ def looksam(
         length of the gradient.
     """
     checks.integer("k", k, 1)
-    checks.nonnegative("alpha", alpha)
+    checks.nonnegative("alpha", alpha, schedule=True)
     direction = _trust_ratio(eps) if layerwise else blocks.normalize(eps)
-    ascent = core.kept_only(optax.chain(direction, blocks.scale(rho)), mask)
+    ascent = masks.kept_only(optax.chain(direction, blocks.scale(rho)), mask)
 
     def init_fn(params: optax.Params) -> LookSamState:
         return LookSamState(
@@ -109,7 +110,7 @@ def looksam(
             due=jnp.zeros([], jnp.int32),
             ascent=ascent.init(params),
             sharpness=jax.tree.map(jnp.zeros_like, params),
-            diagnostics=core.no_diagnostics(),
+            diagnostics=observations.no_diagnostics(),
         )
 
     def update_fn(
@@ -117,37 +118,41 @@ def looksam(
         state: LookSamState,
         params: optax.Params | None = None,
         *,
-        grad_fn: core.GradFn | None = None,
-        value_and_grad_fn: core.ValueAndGradFn | None = None,
+        grad_fn: calls.GradFn | None = None,
+        value_and_grad_fn: calls.ValueAndGradFn | None = None,
         value: Any = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, LookSamState]:
         del extra_args
-        core.require_gradient(params, grad_fn, value_and_grad_fn)
+        calls.require_gradient(params, grad_fn, value_and_grad_fn)
         grads = updates
         displacement, ascent_state = ascent.update(grads, state.ascent, params)
         length = core.value_at(alpha, state.count)
 
-        def look() -> tuple[optax.Updates, optax.Updates, core.Diagnostics]:
+        def look() -> tuple[optax.Updates, optax.Updates, observations.Diagnostics]:
             loss, perturbed_grads = core.second_gradient(
                 params, displacement, grad_fn, value_and_grad_fn
             )
-            sharpness = core.agree(_sharpness(perturbed_grads, grads))
+            sharpness = devices.agree(_sharpness(perturbed_grads, grads))
             sharpness = optax.tree.cast_like(sharpness, state.sharpness)
-            seen = core.observe(grads, displacement, loss, perturbed_grads)
+            seen = observations.observe(grads, displacement, loss, perturbed_grads)
             return perturbed_grads, sharpness, seen
 
-        def reuse() -> tuple[optax.Updates, optax.Updates, core.Diagnostics]:
+        def reuse() -> tuple[optax.Updates, optax.Updates, observations.Diagnostics]:
             ratio = numerics.norm(grads) * numerics.safe_inverse(
                 numerics.norm(state.sharpness)
             )
             reused = numerics.combine(
                 (1.0, grads), (length.astype(ratio.dtype) * ratio, state.sharpness)
             )
-            return reused, state.sharpness, core.observe_unperturbed(grads, value)
+            return (
+                reused,
+                state.sharpness,
+                observations.observe_unperturbed(grads, value),
+            )
 
         renew = state.count >= state.due
-        combined, sharpness, seen = core.cond(renew, look, reuse)
+        combined, sharpness, seen = devices.cond(renew, look, reuse)
         return combined, LookSamState(
             count=core.next_count(state.count),
             due=jnp.where(renew, core.next_due(state.count, k), state.due),
@@ -156,7 +161,7 @@ def looksam(
             diagnostics=seen,
         )
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
+    return core.transformation(init_fn, update_fn)
 
 
 def _sharpness(perturbed_grads: optax.Updates, grads: optax.Updates) -> optax.Updates:
@@ -170,7 +175,7 @@ def _sharpness(perturbed_grads: optax.Updates, grads: optax.Updates) -> optax.Up
 
 def _trust_ratio(eps: float) -> optax.GradientTransformation:
     r"""Each array times :math:`\|w_l\| / \|g_l\|`: of the length of its weights."""
-    checks.floor("eps", eps)
+    checks.nonnegative("eps", eps)
 
     def rescale(g: jax.Array, w: jax.Array) -> jax.Array:
         inverse = numerics.safe_inverse(numerics.norm(g), eps)

@@ -1,4 +1,4 @@
-"""Masks that choose by name which parameters are perturbed."""
+"""Masks: which parameters are perturbed, chosen by name, and how the others are not."""
 
 import re
 from typing import Any
@@ -6,6 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+
+from sam_jax import checks
+from sam_jax.methods import calls
+
+Mask = Any  # as in optax.masked: a tree of booleans, or a function params -> that tree
 
 # "norm" (but not "normal"), or "bn" that is no part of another word, such as "subnet".
 _NORM_LAYER = re.compile(
@@ -48,7 +53,7 @@ def norm_layers_mask(params: optax.Params) -> Any:
         params,
     )
     if not any(jax.tree.leaves(mask)):
-        raise ValueError(
+        raise checks.BadValue(
             "no normalisation layer was found by its name (norm, bn) in params; pass a "
             "mask instead: a tree of booleans like params"
         )
@@ -81,3 +86,103 @@ def _layer_and_leaf(path: tuple[Any, ...]) -> list[str]:
         "/value"
     )
     return [name for name in re.split(r"[/.]", whole) if not name.isdigit()][-2:]
+
+
+def kept_only(
+    ascent: optax.GradientTransformation, mask: Mask | None
+) -> optax.GradientTransformationExtraArgs:
+    """The ascent on the parameters of the mask, no displacement of the others.
+
+    An ascent that takes gradients by itself sees a smaller problem: the loss as a
+    function of the parameters kept, the others being constants.
+
+    Args:
+        ascent: gradient -> displacement.
+        mask: as in `sharpness_aware`; None keeps all.
+
+    Returns:
+        A transformation of whole trees that takes all keywords.
+    """
+    ascent = optax.with_extra_args_support(ascent)
+    if mask is None:
+        return ascent
+
+    def init_fn(params: optax.Params) -> optax.OptState:
+        return ascent.init(_select(params, kept(params, mask)))
+
+    def update_fn(
+        updates: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params | None = None,
+        *,
+        grad_fn: calls.GradFn | None = None,
+        value_and_grad_fn: calls.ValueAndGradFn | None = None,
+        subset_grad_fn: calls.SubsetGradFn | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, optax.OptState]:
+        keep = kept(updates, mask)
+
+        def whole(part: optax.Params) -> optax.Params:
+            return _merge(keep, part, params)
+
+        def part_grad(part: optax.Params) -> optax.Updates:
+            assert grad_fn is not None
+            return _select(grad_fn(whole(part)), keep)
+
+        def part_value_and_grad(part: optax.Params) -> tuple[jax.Array, optax.Updates]:
+            assert value_and_grad_fn is not None
+            loss, grads = value_and_grad_fn(whole(part))
+            return loss, _select(grads, keep)
+
+        def part_subset_grad(part: optax.Params, rows: jax.Array) -> optax.Updates:
+            assert subset_grad_fn is not None
+            return _select(subset_grad_fn(whole(part), rows), keep)
+
+        displacement, state = ascent.update(
+            _select(updates, keep),
+            state,
+            None if params is None else _select(params, keep),
+            grad_fn=None if grad_fn is None else part_grad,
+            value_and_grad_fn=(
+                None if value_and_grad_fn is None else part_value_and_grad
+            ),
+            subset_grad_fn=None if subset_grad_fn is None else part_subset_grad,
+            **extra_args,
+        )
+        zeros = jax.tree.map(jnp.zeros_like, updates)
+        return _merge(keep, displacement, zeros), state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def kept(tree: Any, mask: Mask | None) -> Any:
+    """Which leaves a mask keeps: a tree of booleans; all for None.
+
+    Raises:
+        ValueError: if the mask is no tree of booleans that fits.
+    """
+    if mask is None:
+        return jax.tree.map(lambda _: True, tree)
+    keep = mask(tree) if callable(mask) else mask
+    try:
+        return jax.tree.map(bool, jax.tree.broadcast(keep, tree))
+    except (ValueError, TypeError) as error:
+        raise checks.BadValue(
+            "mask must be a tree of booleans like params or a prefix of it, or a "
+            f"function from params to one: {error}"
+        ) from error
+
+
+def _select(tree: Any, keep: Any) -> Any:
+    """The leaves kept, an empty node (as in ``optax.masked``) for the others."""
+    return jax.tree.map(lambda x, flag: x if flag else optax.MaskedNode(), tree, keep)
+
+
+def _merge(keep: Any, part: Any, others: Any) -> Any:
+    """The leaves of ``part`` where they are kept, else those of ``others``."""
+    leaves, structure = jax.tree.flatten(keep)
+    parts = iter(jax.tree.leaves(part))
+    rest = structure.flatten_up_to(others)
+    return structure.unflatten(
+        [next(parts) if flag else x for flag, x in zip(leaves, rest, strict=True)]
+    )

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sam_jax.methods import checks, core, numerics
+from sam_jax import checks
+from sam_jax.methods import calls, core, devices, masks, numerics, observations
 
 # What Optax calls the average of the gradients in the states of SGD and of Adam.
 _MOMENTUM_NAMES = ("trace", "mu")
@@ -23,10 +24,10 @@ class MomentumSamState(NamedTuple):
         diagnostics: what the last update saw.
     """
 
-    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
+    count: core.Count
     base: optax.OptState
     factors: Any
-    diagnostics: core.Diagnostics
+    diagnostics: observations.Diagnostics
 
 
 def momentum_sam(
@@ -35,7 +36,7 @@ def momentum_sam(
     *,
     base: core.Base = core.momentum_sgd,
     eps: float = 1e-12,
-    mask: core.Mask | None = None,
+    mask: masks.Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Momentum-SAM: perturbs along the momentum, so that one gradient is enough.
 
@@ -93,8 +94,8 @@ def momentum_sam(
         MarlonBecker/MSAM decays its weights at the perturbed ones with SGD, takes one
         parameter group, and adds 1e-12 to the norm instead of flooring it.
     """
-    checks.nonnegative("rho", rho)
-    checks.floor("eps", eps)
+    checks.nonnegative("rho", rho, schedule=True)
+    checks.nonnegative("eps", eps)
     inner = optax.with_extra_args_support(base(learning_rate))
 
     def init_fn(params: optax.Params) -> MomentumSamState:
@@ -104,7 +105,7 @@ def momentum_sam(
             count=jnp.zeros([], jnp.int32),
             base=base_state,
             factors=jax.tree.map(lambda w: jnp.zeros([], _wide_dtype(w)), params),
-            diagnostics=_without_pair(core.no_diagnostics()),
+            diagnostics=_without_pair(observations.no_diagnostics()),
         )
 
     def update_fn(
@@ -113,13 +114,13 @@ def momentum_sam(
         params: optax.Params | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, MomentumSamState]:
-        core.require("value=loss", params=params)
-        grads = core.agree(updates)
+        calls.require("value=loss", params=params)
+        grads = devices.agree(updates)
         old = _displacement(state)
         weights = _subtract(params, old)
         steps, base_state = inner.update(grads, state.base, weights, **extra_args)
 
-        keep = core.kept(params, mask)
+        keep = masks.kept(params, mask)
         momentum = _momentum(base_state)
         norm = numerics.norm(
             jax.tree.map(lambda v, flag: v if flag else None, momentum, keep)
@@ -135,9 +136,9 @@ def momentum_sam(
                 lambda w, flag: (factor if flag else 0 * factor).astype(_wide_dtype(w)),
                 *(params, keep),
             ),
-            diagnostics=_without_pair(core.observe_unperturbed(grads, None))._replace(
-                perturbation_norm=length.astype(jnp.float32)
-            ),
+            diagnostics=_without_pair(
+                observations.observe_unperturbed(grads, None)
+            )._replace(perturbation_norm=length.astype(jnp.float32)),
         )
         updates = jax.tree.map(
             lambda step, e, e_old: step + e - e_old,
@@ -147,7 +148,7 @@ def momentum_sam(
         )
         return updates, new_state
 
-    return core.FullOptimizer(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
+    return core.full_optimizer(init_fn, update_fn)
 
 
 def momentum_sam_eval_params(
@@ -177,7 +178,7 @@ def momentum_sam_eval_params(
 
     found = [leaf for leaf in jax.tree.leaves(state, is_leaf=is_ours) if is_ours(leaf)]
     if len(found) != 1:
-        raise ValueError(
+        raise checks.BadValue(
             "momentum_sam_eval_params needs the state of one momentum_sam, got "
             f"{len(found)} of them"
         )
@@ -214,7 +215,7 @@ def _momentum(base: optax.OptState) -> optax.Updates:
         for _, tree in optax.tree.get_all_with_path(base, name, filtering=is_field)
     ]
     if len(found) != 1:
-        raise ValueError(
+        raise checks.BadValue(
             "base must keep one momentum in its state (trace or mu), as "
             "optax.sgd(learning_rate, momentum=0.9) and optax.adamw do, got "
             f"{len(found)} of them"
@@ -222,6 +223,6 @@ def _momentum(base: optax.OptState) -> optax.Updates:
     return found[0]
 
 
-def _without_pair(seen: core.Diagnostics) -> core.Diagnostics:
+def _without_pair(seen: observations.Diagnostics) -> observations.Diagnostics:
     """There is one gradient, and its loss is the caller's."""
     return seen._replace(gradient_cosine=None, perturbed_loss=None)

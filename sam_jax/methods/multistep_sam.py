@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sam_jax.methods import ascent, checks, core, numerics
+from sam_jax import checks
+from sam_jax.methods import ascent, calls, core, devices, masks, numerics
 
 
 def multistep_sam(
@@ -15,7 +16,7 @@ def multistep_sam(
     steps: int = 2,
     project: bool = True,
     eps: float = 1e-12,
-    mask: core.Mask | None = None,
+    mask: masks.Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Multi-step SAM: projected gradient ascent to the worst point of the ball.
 
@@ -82,8 +83,8 @@ def _climb(
     rho: optax.ScalarOrSchedule, steps: int, project: bool, eps: float
 ) -> optax.GradientTransformationExtraArgs:
     """Gradient -> displacement after some steps of length rho."""
-    checks.nonnegative("rho", rho)
-    checks.floor("eps", eps)
+    checks.nonnegative("rho", rho, schedule=True)
+    checks.nonnegative("eps", eps)
 
     def init_fn(params: optax.Params) -> ascent.ScheduledState:
         del params
@@ -94,8 +95,8 @@ def _climb(
         state: ascent.ScheduledState,
         params: optax.Params | None = None,
         *,
-        grad_fn: core.GradFn | None = None,
-        value_and_grad_fn: core.ValueAndGradFn | None = None,
+        grad_fn: calls.GradFn | None = None,
+        value_and_grad_fn: calls.ValueAndGradFn | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, ascent.ScheduledState]:
         del extra_args
@@ -116,10 +117,10 @@ def _climb(
                 displacement = numerics.multiply(displacement, factor)
             return displacement, nothing
 
-        first = core.vary_as(along(updates), params)
+        first = devices.vary_as(along(updates), params)
         displacement, _ = jax.lax.scan(
             climb, first, length=steps - 1, unroll=core.unroll()
         )
         return displacement, ascent.ScheduledState(count=core.next_count(state.count))
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
+    return core.transformation(init_fn, update_fn)

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sam_jax.methods import ascent, checks, core, numerics
+from sam_jax import checks
+from sam_jax.methods import ascent, calls, core, masks, numerics, observations
 from sam_jax.methods import noise as randomness
 
 
@@ -19,7 +20,7 @@ def random_sam(
     noise: str = "filter",
     seed: int = 0,
     eps: float = 1e-12,
-    mask: core.Mask | None = None,
+    mask: masks.Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Random SAM: SAM's step from a random point near the weights.
 
@@ -80,26 +81,26 @@ def random_sam(
         None known: that code was not compared. The distribution of the noise is left
         open in the form above; the kinds and the default of ``sigma`` are our choice.
     """
-    checks.nonnegative("sigma", sigma)
+    checks.nonnegative("sigma", sigma, schedule=True)
     checks.seed("seed", seed)
-    checks.nonnegative("lam", lam)
+    checks.nonnegative("lam", lam, schedule=True)
     checks.one_of("noise", noise, _SHAPES)
     shape = _SHAPES[noise]
-    climb = core.kept_only(optax.chain(ascent.normalize(eps), ascent.scale(rho)), mask)
+    climb = masks.kept_only(optax.chain(ascent.normalize(eps), ascent.scale(rho)), mask)
 
     def update_fn(
         updates: optax.Updates,
         state: core.SharpnessAwareState,
         params: optax.Params | None = None,
         *,
-        grad_fn: core.GradFn | None = None,
-        value_and_grad_fn: core.ValueAndGradFn | None = None,
+        grad_fn: calls.GradFn | None = None,
+        value_and_grad_fn: calls.ValueAndGradFn | None = None,
         key: jax.Array | None = None,
         group_key: jax.Array | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, core.SharpnessAwareState]:
         del updates, extra_args
-        core.require_gradient(params, grad_fn, value_and_grad_fn)
+        calls.require_gradient(params, grad_fn, value_and_grad_fn)
         draws = randomness.normal_like(
             randomness.update_key(seed, state.count, group_key, key), params
         )
@@ -108,7 +109,7 @@ def random_sam(
         delta = jax.tree.map(
             lambda x, keep: x if keep else jnp.zeros_like(x),
             delta,
-            core.kept(params, mask),
+            masks.kept(params, mask),
         )
         _, smooth_grads = core.second_gradient(
             params, delta, grad_fn, value_and_grad_fn
@@ -123,10 +124,12 @@ def random_sam(
         return perturbed_grads, core.SharpnessAwareState(
             count=core.next_count(state.count),
             ascent=ascent_state,
-            diagnostics=core.observe(smooth_grads, displacement, loss, perturbed_grads),
+            diagnostics=observations.observe(
+                smooth_grads, displacement, loss, perturbed_grads
+            ),
         )
 
-    return optax.GradientTransformationExtraArgs(core.init_with(climb), update_fn)  # pyright: ignore[reportArgumentType]
+    return core.transformation(core.init_with(climb), update_fn)
 
 
 def _by_filter(draw: jax.Array, w: jax.Array) -> jax.Array:

@@ -2,14 +2,14 @@
 
 import optax
 
-from sam_jax.methods import ascent, core
+from sam_jax.methods import ascent, core, masks
 
 
 def sam(
     rho: optax.ScalarOrSchedule = 0.05,
     *,
     eps: float = 1e-12,
-    mask: core.Mask | None = None,
+    mask: masks.Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Sharpness-aware minimization: the gradient at the worst point of a ball.
 

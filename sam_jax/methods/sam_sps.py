@@ -5,7 +5,16 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
-from sam_jax.methods import ascent, checks, core, numerics
+from sam_jax import checks
+from sam_jax.methods import (
+    ascent,
+    calls,
+    core,
+    devices,
+    masks,
+    numerics,
+    observations,
+)
 
 
 def sam_sps(
@@ -16,7 +25,7 @@ def sam_sps(
     f_min: optax.ScalarOrSchedule = 0.0,
     weight_decay: optax.ScalarOrSchedule = 0.0,
     eps: float = 1e-12,
-    mask: core.Mask | None = None,
+    mask: masks.Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""SAM or USAM with the stochastic Polyak step size.
 
@@ -75,10 +84,10 @@ def sam_sps(
         the squared norm of the perturbed gradient at 1e-12, and computes the step in
         float32 whatever the dtype of the weights.
     """
-    checks.nonnegative("learning_rate", learning_rate)
-    checks.between("f_min", f_min, -jnp.inf, jnp.inf)
-    checks.nonnegative("weight_decay", weight_decay)
-    perturb = core.kept_only(
+    checks.nonnegative("learning_rate", learning_rate, schedule=True)
+    checks.between("f_min", f_min, -jnp.inf, jnp.inf, schedule=True)
+    checks.nonnegative("weight_decay", weight_decay, schedule=True)
+    perturb = masks.kept_only(
         optax.chain(ascent.partially_normalize(lam, eps), ascent.scale(rho)), mask
     )
 
@@ -87,11 +96,11 @@ def sam_sps(
         state: core.SharpnessAwareState,
         params: optax.Params | None = None,
         *,
-        value_and_grad_fn: core.ValueAndGradFn | None = None,
+        value_and_grad_fn: calls.ValueAndGradFn | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, core.SharpnessAwareState]:
         del extra_args
-        core.require(
+        calls.require(
             "value_and_grad_fn=value_and_grad_fn",
             params=params,
             value_and_grad_fn=value_and_grad_fn,
@@ -104,12 +113,12 @@ def sam_sps(
         loss, grads = core.second_gradient(
             params, displacement, None, value_and_grad_fn
         )
-        seen = core.observe(updates, displacement, loss, grads)
+        seen = observations.observe(updates, displacement, loss, grads)
 
         # The same step on all devices.
         slope = numerics.dot(grads, displacement)
         excess = loss.astype(slope.dtype) - lowest.astype(slope.dtype) - slope
-        excess, grads = jnp.maximum(core.agree(excess), 0), core.agree(grads)
+        excess, grads = jnp.maximum(devices.agree(excess), 0), devices.agree(grads)
         # Multiplied twice: the squared norm may overflow. No step without a gradient.
         inverse = numerics.safe_inverse(numerics.norm(grads), eps)
         polyak = excess * inverse * inverse
@@ -123,4 +132,4 @@ def sam_sps(
             diagnostics=seen,
         )
 
-    return core.FullOptimizer(core.init_with(perturb), update_fn)  # pyright: ignore[reportArgumentType]
+    return core.full_optimizer(core.init_with(perturb), update_fn)

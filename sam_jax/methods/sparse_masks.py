@@ -19,7 +19,7 @@ class SparseState(NamedTuple):
         mask: the coordinates kept; a tree of booleans like the parameters.
     """
 
-    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
+    count: core.Count
     due: jax.Array
     mask: Any
 

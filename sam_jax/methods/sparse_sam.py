@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sam_jax.methods import ascent, checks, core, sparse_masks
+from sam_jax import checks
+from sam_jax.methods import ascent, calls, core, devices, masks, sparse_masks
 
 
 def sparse_sam(
@@ -16,7 +17,7 @@ def sparse_sam(
     num_samples: int = 16,
     every: int = 100,
     eps: float = 1e-12,
-    mask: core.Mask | None = None,
+    mask: masks.Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Sparse SAM: perturbs the weights of the largest Fisher information only.
 
@@ -82,7 +83,7 @@ def sparse_sam(
         and adds 1e-7 to the norm instead of flooring it.
     """
     checks.static("sparsity", sparsity)
-    checks.between("sparsity", sparsity, 0, 1)
+    checks.between("sparsity", sparsity, 0, 1, schedule=True)
     checks.integer("num_samples", num_samples, 1)
     checks.integer("every", every, 1)
     return core.sharpness_aware(
@@ -112,12 +113,12 @@ def _keep_informative(
         state: sparse_masks.SparseState,
         params: optax.Params | None = None,
         *,
-        subset_grad_fn: core.SubsetGradFn | None = None,
+        subset_grad_fn: calls.SubsetGradFn | None = None,
         example_losses: jax.Array | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, sparse_masks.SparseState]:
         del extra_args
-        core.require(
+        calls.require(
             "grad_fn=grad_fn, subset_grad_fn=subset_grad_fn",
             subset_grad_fn=subset_grad_fn,
         )
@@ -136,16 +137,16 @@ def _keep_informative(
         state = sparse_masks.renewed(state, every, informative)
         return sparse_masks.keep(updates, state.mask), state
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
+    return core.transformation(init_fn, update_fn)
 
 
-def _fisher(subset_grad_fn: core.SubsetGradFn, params: Any, rows: int) -> Any:
+def _fisher(subset_grad_fn: calls.SubsetGradFn, params: Any, rows: int) -> Any:
     """Sum of the squared gradients of the first examples, float32."""
 
     def add(total: Any, row: jax.Array) -> tuple[Any, None]:
         grads = subset_grad_fn(params, row[None])
         squares = jax.tree.map(lambda g: jnp.square(g.astype(jnp.float32)), grads)
-        return jax.tree.map(jnp.add, total, core.agree(squares)), None
+        return jax.tree.map(jnp.add, total, devices.agree(squares)), None
 
     # A real loop: with many samples it saves compilation and memory, and it is rare.
     start = jax.tree.map(lambda w: jnp.zeros(w.shape, jnp.float32), params)

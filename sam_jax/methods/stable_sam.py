@@ -3,14 +3,14 @@
 import jax
 import optax
 
-from sam_jax.methods import ascent, core, numerics
+from sam_jax.methods import ascent, core, masks, numerics
 
 
 def stable_sam(
     rho: optax.ScalarOrSchedule = 0.05,
     *,
     eps: float = 1e-12,
-    mask: core.Mask | None = None,
+    mask: masks.Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Stable SAM: the perturbed gradient in the length of the gradient at the weights.
 

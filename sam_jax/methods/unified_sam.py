@@ -2,8 +2,8 @@
 
 import optax
 
-from sam_jax import schedules
-from sam_jax.methods import ascent, core
+from sam_jax import checks, schedules
+from sam_jax.methods import ascent, core, masks
 
 _NAMED_LAMBDAS = {
     "1/t": schedules.one_over_t,
@@ -16,7 +16,7 @@ def unified_sam(
     *,
     lam: optax.ScalarOrSchedule | str = "1-1/t",
     eps: float = 1e-12,
-    mask: core.Mask | None = None,
+    mask: masks.Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Unified SAM: from USAM (lam 0) to SAM (lam 1).
 
@@ -70,7 +70,7 @@ def unified_sam(
     if isinstance(lam, str):
         if lam not in _NAMED_LAMBDAS:
             allowed = ", ".join(map(repr, _NAMED_LAMBDAS))
-            raise ValueError(
+            raise checks.BadValue(
                 f"lam must be a number in [0, 1], a schedule, or one of {allowed}, "
                 f"got {lam!r}"
             )

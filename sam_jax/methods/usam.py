@@ -2,14 +2,15 @@
 
 import optax
 
-from sam_jax.methods import ascent, checks, core
+from sam_jax import checks
+from sam_jax.methods import ascent, core, masks
 
 
 def usam(
     rho: optax.ScalarOrSchedule = 0.05,
     *,
     eps: float = 1e-12,
-    mask: core.Mask | None = None,
+    mask: masks.Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Unnormalized SAM: the perturbation shrinks with the gradient.
 
@@ -55,5 +56,5 @@ def usam(
     Differences from the authors' code:
         None known: it is ``sam_no_grad_norm`` of tml-epfl/understanding-sam.
     """
-    checks.floor("eps", eps)
+    checks.nonnegative("eps", eps)
     return core.sharpness_aware(ascent.scale(rho), mask=mask)

@@ -2,7 +2,7 @@
 
 import optax
 
-from sam_jax.methods import ascent, averages, core
+from sam_jax.methods import ascent, averages, core, masks
 
 
 def vasso(
@@ -11,7 +11,7 @@ def vasso(
     theta: optax.ScalarOrSchedule = 0.9,
     lam: optax.ScalarOrSchedule = 1.0,
     eps: float = 1e-12,
-    mask: core.Mask | None = None,
+    mask: masks.Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Variance-suppressed SAM: the perturbation follows an average of the gradients.
 

@@ -3,7 +3,8 @@
 import jax
 import optax
 
-from sam_jax.methods import ascent, checks, core, numerics
+from sam_jax import checks
+from sam_jax.methods import ascent, core, masks, numerics
 
 
 def wsam(
@@ -11,7 +12,7 @@ def wsam(
     *,
     gamma: optax.ScalarOrSchedule = 0.9,
     eps: float = 1e-12,
-    mask: core.Mask | None = None,
+    mask: masks.Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Weighted SAM: the sharpness is a penalty with a weight of its own.
 
@@ -63,7 +64,7 @@ def wsam(
         intelligent-machine-learning/atorch adds its eps to the norm instead of flooring
         it, and defaults to the decoupled form.
     """
-    checks.below_one("gamma", gamma)
+    checks.below_one("gamma", gamma, schedule=True)
 
     def combine(
         grads: optax.Updates, perturbed_grads: optax.Updates, count: jax.Array

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sam_jax import data, errors, models
-from sam_jax.methods import core
+from sam_jax.methods.devices import GROUP_AXIS
 from sam_jax.train import config as config_lib
 from sam_jax.train import groups as groups_lib
 from sam_jax.train import optimizer as optimizer_lib
@@ -194,7 +194,7 @@ def steps(
             width=config.model.width,
             dtype=config.model.dtype,
             remat=config.remat,
-            norm_axis=core.GROUP_AXIS if own_groups.lockstep else None,
+            norm_axis=GROUP_AXIS if own_groups.lockstep else None,
             **config.model.options,
         )
     if optimizer is None:

@@ -3,8 +3,8 @@
 A batch is cut into groups of ``m`` consecutive examples (``config.method_group_size``).
 The method runs once for each group, with that group's gradients, as if there were no
 other; the directions are averaged, and what a method keeps is agreed upon by all groups
-(`sam_jax.methods.core.agree`). The result is a function of ``m`` alone: whether groups
-lie on one device or on many changes who waits for whom, not what is computed.
+(`sam_jax.methods.devices.agree`). The result is a function of ``m`` alone: whether
+groups lie on one device or on many changes who waits for whom, not what is computed.
 
 - One group (m = batch): nothing is done by hand, XLA splits the program over the
   devices. Each of the two gradients is one mean over all of them.
@@ -31,7 +31,7 @@ import jax
 import jax.numpy as jnp
 
 from sam_jax import errors
-from sam_jax.methods import core
+from sam_jax.methods.devices import GROUP_AXIS, agree, vary, vary_as
 from sam_jax.train import config as config_lib
 from sam_jax.train import sharding
 
@@ -120,7 +120,7 @@ class Groups:
         def on_device(params: Any, state: Any, examples: Any, keys: Any) -> Parts:
             result = _of_each(fn, self.per_device, params, state, examples, keys)
             # Some methods agree upon their direction: that is not reduced again.
-            return result._replace(mean=core.agree(result.mean))
+            return result._replace(mean=agree(result.mean))
 
         return jax.shard_map(
             on_device,
@@ -157,7 +157,7 @@ def _of_each(
         fn,
         in_axes=(None, None, 0, 0),
         out_axes=Parts(mean=0, rows=0, same=None),  # pyright: ignore[reportArgumentType]
-        axis_name=core.GROUP_AXIS,
+        axis_name=GROUP_AXIS,
         **options,
     )
     cut = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), examples)
@@ -178,7 +178,7 @@ def _of_own(fn: Callable[..., Parts]) -> Callable[..., Parts]:
 
     def of_own(params: Any, *others: Any) -> Parts:
         devices = jax.sharding.get_abstract_mesh().manual_axes
-        return fn(core.vary(params, devices), *others)
+        return fn(vary(params, devices), *others)
 
     return of_own
 
@@ -221,7 +221,7 @@ def accumulate(fn: Callable[..., Parts], chunks: int) -> Callable[..., Parts]:
         first = jax.tree.map(lambda x: x[0], (parts, keys))
         shapes = jax.eval_shape(of_chunk, first).mean
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        total, rows = jax.lax.scan(add, core.vary_as(zeros, shapes), (parts, keys))
+        total, rows = jax.lax.scan(add, vary_as(zeros, shapes), (parts, keys))
         return Parts(
             mean=jax.tree.map(lambda x: x / chunks, total),
             rows=jax.tree.map(

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from sam_jax import models
-from sam_jax.methods import core, functional_sam, numerics
+from sam_jax.methods import functional_sam, numerics, observations
 from sam_jax.train import config as config_lib
 from sam_jax.train import groups as groups_lib
 from sam_jax.train import optimizer as optimizer_lib
@@ -165,7 +165,7 @@ def make_train_step(
         opt_state = optimizer_lib.OptState(whole.same, base_state)
 
         # ── New state.
-        update_norm, seen = numerics.norm(updates), core.diagnostics(opt_state)
+        update_norm, seen = numerics.norm(updates), observations.diagnostics(opt_state)
         # The gradient's norm as well: a method may keep one that it does not use yet.
         judged = [loss, update_norm, seen.get("grad_norm", update_norm)]
         finite = jnp.all(jnp.isfinite(jnp.stack(judged)))

@@ -9,7 +9,7 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 import sam_jax
-from sam_jax.methods import core
+from sam_jax.methods import observations
 from tests.methods import problems
 
 
@@ -235,10 +235,10 @@ def test_diagnostics_say_that_nothing_was_perturbed():
 
 def test_diagnostics_that_a_method_does_not_have_stay_away():
     class State(NamedTuple):
-        diagnostics: core.Diagnostics
+        diagnostics: observations.Diagnostics
 
     def seen(grads):
-        full = core.observe_unperturbed(grads, None)
+        full = observations.observe_unperturbed(grads, None)
         return State(full._replace(gradient_cosine=None, perturbed_loss=None))
 
     method = optax.GradientTransformationExtraArgs(
@@ -350,9 +350,9 @@ def test_eight_devices_decide_as_one(cadence, check_vma):
     assert_close(after, params, rtol=1e-9)
     if not check_vma:  # then the diagnostics of each device are its own
         state = jax.tree.map(
-            lambda node: () if isinstance(node, core.Diagnostics) else node,
+            lambda node: () if isinstance(node, observations.Diagnostics) else node,
             state,
-            is_leaf=lambda node: isinstance(node, core.Diagnostics),
+            is_leaf=lambda node: isinstance(node, observations.Diagnostics),
         )
     for leaf in jax.tree.leaves((after, state)):
         shards = [np.asarray(shard.data) for shard in leaf.addressable_shards]

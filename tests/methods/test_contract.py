@@ -20,7 +20,7 @@ from jax.sharding import PartitionSpec as P
 
 import sam_jax
 from sam_jax import methods
-from sam_jax.methods import core
+from sam_jax.methods import devices
 from tests.methods import problems
 from tests.methods.traits import Traits, sgd
 
@@ -605,7 +605,7 @@ def test_groups_of_a_vmap_agree_as_devices_do(name):
 
     def local(params):
         """So that a gradient is this device's own, also at unperturbed weights."""
-        return core.vary(params, jax.sharding.get_abstract_mesh().manual_axes)
+        return devices.vary(params, jax.sharding.get_abstract_mesh().manual_axes)
 
     def of_group(params, state, batch):
         call = problems.keywords(problems.network_loss, local(params), batch)

@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from experiments.benchmarks import hlo
-from sam_jax.methods import core
+from sam_jax.methods import observations
 from sam_jax.train import build, sharding
 
 BATCH = 64  # on eight devices, eight examples each
@@ -117,7 +117,7 @@ def test_the_whole_state_is_written_in_place(compiled, settings):
     table = re.search(r"input_output_alias=\{(.*?)\}, entry", program.as_text())
     assert table is not None
     # The diagnostics of the update before are not read, hence no inputs.
-    unread = {id(x) for x in jax.tree.leaves(core.diagnostics(state.opt_state))}
+    unread = {id(x) for x in jax.tree.leaves(observations.diagnostics(state.opt_state))}
     read = [x for x in jax.tree.leaves(state) if id(x) not in unread]
     aliased = {int(number) for number in re.findall(r": \((\d+), \{\}", table[1])}
     assert len(unread) == 4

@@ -10,7 +10,7 @@ import pytest
 
 import sam_jax
 from sam_jax import errors, methods, models
-from sam_jax.methods import core
+from sam_jax.methods.devices import GROUP_AXIS
 from sam_jax.train import build, sharding, step
 from sam_jax.train import groups as groups_lib
 
@@ -424,7 +424,7 @@ def with_axis(axis):
 
 
 def test_statistics_of_the_whole_batch(run):
-    network = with_axis(core.GROUP_AXIS)
+    network = with_axis(GROUP_AXIS)
     together = {"batch_norm": "batch", "model": network}
     one = run("vasso", 16, **together).after(4)
     assert_close(run("vasso", 16, 8, **together).after(4)[:2], one[:2])

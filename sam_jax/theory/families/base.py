@@ -2,10 +2,10 @@
 
 import abc
 import dataclasses
-import math
 
 import optax
 
+from sam_jax import checks
 from sam_jax.theory import orders
 
 
@@ -71,7 +71,7 @@ class Constant(Family):
     value: float
 
     def __post_init__(self) -> None:
-        check_nonnegative("value", self.value)
+        checks.nonnegative("value", self.value)
 
     @property
     def order(self) -> orders.Order:
@@ -99,15 +99,3 @@ class Constant(Family):
 def level(value: float) -> orders.Order:
     """The order of a sequence that ends at a value >= 0."""
     return orders.ONE if value > 0 else orders.ZERO
-
-
-def check_positive(name: str, value: float) -> None:
-    """Refuses what is not a finite number > 0."""
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name} must be a finite number > 0, got {value!r}")
-
-
-def check_nonnegative(name: str, value: float) -> None:
-    """Refuses what is not a finite number >= 0."""
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{name} must be a finite number >= 0, got {value!r}")

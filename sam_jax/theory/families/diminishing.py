@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sam_jax import schedules
+from sam_jax import checks, schedules
 from sam_jax.theory import orders
-from sam_jax.theory.families.base import Family, check_nonnegative, check_positive
+from sam_jax.theory.families.base import Family
 from sam_jax.theory.step_sizes import unified
 
 
@@ -44,8 +44,8 @@ class Power(_Vanishing):
     steps: int = 1
 
     def __post_init__(self) -> None:
-        check_positive("scale", self.scale)
-        check_positive("exponent", self.exponent)
+        checks.positive("scale", self.scale)
+        checks.positive("exponent", self.exponent)
 
     @property
     def order(self) -> orders.Order:
@@ -91,9 +91,9 @@ class PowerLog(_Vanishing):
     period: int = 5
 
     def __post_init__(self) -> None:
-        check_positive("scale", self.scale)
-        check_positive("exponent", self.exponent)
-        check_nonnegative("log_exponent", self.log_exponent)
+        checks.positive("scale", self.scale)
+        checks.positive("exponent", self.exponent)
+        checks.nonnegative("log_exponent", self.log_exponent)
 
     @property
     def order(self) -> orders.Order:
@@ -145,8 +145,8 @@ class PerfectSquares(Family):
     exponent: float
 
     def __post_init__(self) -> None:
-        check_positive("scale", self.scale)
-        check_positive("exponent", self.exponent)
+        checks.positive("scale", self.scale)
+        checks.positive("exponent", self.exponent)
 
     @property
     def order(self) -> orders.Order:
@@ -187,8 +187,8 @@ class PLStep(_Vanishing):
     limit: float
 
     def __post_init__(self) -> None:
-        check_positive("pl", self.pl)
-        check_positive("limit", self.limit)
+        checks.positive("pl", self.pl)
+        checks.positive("limit", self.limit)
 
     @property
     def order(self) -> orders.Order:
@@ -219,7 +219,7 @@ class PLRadius(_Vanishing):
     limit: float
 
     def __post_init__(self) -> None:
-        check_positive("limit", self.limit)
+        checks.positive("limit", self.limit)
 
     @property
     def order(self) -> orders.Order:

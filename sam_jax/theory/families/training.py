@@ -5,12 +5,10 @@ import dataclasses
 import jax.numpy as jnp
 import optax
 
-from sam_jax import schedules
+from sam_jax import checks, schedules
 from sam_jax.theory import orders
 from sam_jax.theory.families.base import (
     Family,
-    check_nonnegative,
-    check_positive,
     level,
 )
 
@@ -116,8 +114,8 @@ class StepDecay(_Levelling):
     factor: float
 
     def __post_init__(self) -> None:
-        check_positive("peak", self.peak)
-        check_nonnegative("factor", self.factor)
+        checks.positive("peak", self.peak)
+        checks.nonnegative("factor", self.factor)
 
     @property
     def limsup(self) -> float:
@@ -202,8 +200,8 @@ class CosineRestarts(Family):
     period: int
 
     def __post_init__(self) -> None:
-        check_positive("peak", self.peak)
-        check_positive("period", self.period)
+        checks.positive("peak", self.peak)
+        checks.positive("period", self.period)
 
     @property
     def order(self) -> orders.Order:
@@ -274,7 +272,7 @@ class WarmUp(Family):
 
 
 def _check_levels(peak: float, final: float, horizon: int) -> None:
-    check_positive("peak", peak)
-    check_positive("horizon", horizon)
+    checks.positive("peak", peak)
+    checks.positive("horizon", horizon)
     if not 0 <= final <= peak:
         raise ValueError(f"final must be in [0, peak], got {final!r} for {peak!r}")

@@ -25,6 +25,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sam_jax import checks
+
 Floats = NDArray[np.float64]
 
 # The counterexample of the non-convex theorem: a shift by rho in radians of its wave.
@@ -692,14 +694,12 @@ def _excess_variance(variance: float, smoothness: float, rho: float) -> float:
 
 def _check_positive(**constants: float) -> None:
     for name, value in constants.items():
-        if not 0 < value < math.inf:
-            raise ValueError(f"{name} must be a finite number > 0, got {value!r}")
+        checks.positive(name, value)
 
 
 def _check_nonnegative(**constants: float) -> None:
     for name, value in constants.items():
-        if not 0 <= value < math.inf:
-            raise ValueError(f"{name} must be a finite number >= 0, got {value!r}")
+        checks.nonnegative(name, value)
 
 
 def _check_curvature(smoothness: float, strong_convexity: float) -> None:

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from sam_jax import checks
 from sam_jax.theory import finite_sums, problems, sampling
 
 EXACT = sampling.ExpectedResidual(0.0, 1.0, 0.0)  # full gradients
@@ -311,7 +312,7 @@ def decreasing(mu: float, rule: Rule) -> Schedules:
         >>> print([round(float(schedules.gamma(t)), 3) for t in (0, 1, 10)])
         [0.25, 0.25, 0.174]
     """
-    _check_positive("mu", mu)
+    checks.positive("mu", mu)
 
     def rho(count: jax.typing.ArrayLike) -> jax.Array:
         return jnp.minimum(1 / (2 * _float(count) + 1), rule.rho)
@@ -330,7 +331,7 @@ def switch(mu: float, rule: Rule) -> int:
         >>> switch(1.0, Rule(rho=0.5, gamma=0.25))
         7
     """
-    _check_positive("mu", mu)
+    checks.positive("mu", mu)
     by_radius = max(math.ceil((1 / rule.rho - 1) / 2), 0) if rule.rho > 0 else 0
     # (2t + 1) / (t + 1)^2 <= c falls with t: c s^2 - 2 s + 1 >= 0 for s = t + 1.
     c = rule.gamma * mu
@@ -462,8 +463,8 @@ def nonconvex(known: Constants, lam: float, gap: float, epsilon: float) -> Plan:
         8100
     """
     _check_residual(known, lam)
-    _check_positive("gap", gap)
-    _check_positive("epsilon", epsilon)
+    checks.positive("gap", gap)
+    checks.positive("epsilon", epsilon)
     a, b, c = known.residual
     L, square, unnormalized = known.L, epsilon**2, (1 - lam) ** 2
     per_target = (
@@ -496,7 +497,7 @@ def andriushchenko(smoothness: float) -> Rule:
 
     Attributed there to Andriushchenko and Flammarion 2022.
     """
-    _check_positive("smoothness", smoothness)
+    checks.positive("smoothness", smoothness)
     return Rule(1 / (2 * smoothness), 1 / (2 * smoothness))
 
 
@@ -642,15 +643,10 @@ def _float(count: jax.typing.ArrayLike) -> jax.Array:
     return jnp.asarray(count).astype(float)
 
 
-def _check_positive(name: str, value: float) -> None:
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name} must be a finite number > 0, got {value!r}")
-
-
 def _check_residual(known: Constants, lam: float) -> None:
     if not 0 <= lam <= 1:
         raise ValueError(f"lam must be in [0, 1], got {lam!r}")
-    _check_positive("L", known.L)
+    checks.positive("L", known.L)
     if not all(0 <= value < math.inf for value in known.residual):
         raise ValueError(f"A, B and C must be finite and >= 0, got {known.residual!r}")
 

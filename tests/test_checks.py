@@ -7,8 +7,7 @@ import optax
 import pytest
 
 import sam_jax
-from sam_jax import methods
-from sam_jax.methods import checks
+from sam_jax import checks, methods
 
 NAN, INF = float("nan"), float("inf")
 NO_NUMBERS = [None, "0.1", True, [0.1], np.ones(2), 1j, NAN, INF, -INF, 10**400]
@@ -23,6 +22,8 @@ def test_nonnegative_takes_any_real_scalar(value):
 def test_nonnegative_refuses_the_rest(value):
     message = r"^rho must be a finite number >= 0 or a schedule, got "
     with pytest.raises(ValueError, match=message):
+        checks.nonnegative("rho", value, schedule=True)
+    with pytest.raises(checks.BadValue, match=message.replace(" or a schedule", "")):
         checks.nonnegative("rho", value)
 
 
@@ -44,7 +45,7 @@ def test_between_takes_the_closed_interval(value):
 @pytest.mark.parametrize("value", [*NO_NUMBERS, -0.01, 1.01])
 def test_between_refuses_the_rest(value):
     with pytest.raises(ValueError, match=r"^lam must be a number in \[0, 1\] or a sch"):
-        checks.between("lam", value, 0, 1)
+        checks.between("lam", value, 0, 1, schedule=True)
 
 
 def test_the_message_has_the_value():
@@ -60,9 +61,17 @@ def test_values_that_are_not_known_yet_pass():
         return value
 
     assert jax.jit(traced)(-1.0) == -1
-    for check in (checks.nonnegative, checks.positive):
-        check("rho", optax.constant_schedule(-1.0))
-    checks.between("lam", optax.constant_schedule(-1.0), 0, 1)
+    schedule = optax.constant_schedule(-1.0)
+    for check, *bounds in (
+        [checks.nonnegative],
+        [checks.positive],
+        [checks.finite],
+        [checks.below_one],
+        [checks.between, 0, 1],
+    ):
+        check("rho", schedule, *bounds, schedule=True)
+        with pytest.raises(checks.BadValue, match=r"^rho must be a .*, not a schedule"):
+            check("rho", schedule, *bounds)
 
 
 @pytest.mark.parametrize("name", methods.names())

@@ -1,0 +1,97 @@
+"""How the update of a method is called: the functions it is given."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+
+GradFn = Callable[[optax.Params], optax.Updates]
+ValueAndGradFn = Callable[[optax.Params], tuple[jax.Array, optax.Updates]]
+# (params, rows of the batch) -> gradient of the mean loss of these examples.
+SubsetGradFn = Callable[[optax.Params, jax.Array], optax.Updates]
+
+
+def require_gradient(
+    params: optax.Params | None,
+    grad_fn: GradFn | None,
+    value_and_grad_fn: ValueAndGradFn | None,
+) -> None:
+    """Refuses an update without parameters or without both gradient functions.
+
+    Raises:
+        ValueError: naming what is missing, with the call.
+    """
+    if params is None or (grad_fn is None and value_and_grad_fn is None):
+        missing = "params" if params is None else "grad_fn"
+        raise ValueError(
+            f"{missing} is missing: a sharpness-aware method is called as "
+            "tx.update(grads, state, params, grad_fn=grad_fn), with "
+            "grad_fn(params) -> grads on the same batch (or bind it once with "
+            "sam_jax.with_grad_fn)"
+        )
+
+
+def require(call: str, **keywords: Any) -> None:
+    """Refuses an update without a keyword that the method needs.
+
+    Args:
+        call: how the keywords are passed, for the message.
+        keywords: their names and values; None is missing.
+
+    Raises:
+        ValueError: naming the first one that is missing, with the call.
+    """
+    for name, value in keywords.items():
+        if value is None:
+            raise ValueError(
+                f"{name} is missing: this method is called as "
+                f"tx.update(grads, state, params, {call})"
+            )
+
+
+def with_grad_fn(
+    tx: optax.GradientTransformation, grad_fn: Callable[..., optax.Updates]
+) -> optax.GradientTransformationExtraArgs:
+    """Binds a pure loss-gradient function once, instead of passing it to every update.
+
+    Args:
+        tx: a method, or a chain with one.
+        grad_fn: ``(params, **keywords) -> grads``. Of the update's keywords it is given
+            those that its signature names (all, if it takes ``**keywords``).
+
+    Returns:
+        A transformation whose ``update(grads, state, params, **keywords)`` calls
+        ``grad_fn(params, **keywords)`` where the method needs a gradient.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax, sam_jax
+        >>> grad_fn = jax.grad(lambda w, batch: jnp.mean((batch @ w) ** 2))
+        >>> ascent = optax.chain(sam_jax.normalize(), sam_jax.scale(0.1))
+        >>> tx = optax.chain(sam_jax.sharpness_aware(ascent), optax.sgd(0.1))
+        >>> tx = sam_jax.with_grad_fn(tx, grad_fn)
+        >>> w, batch = jnp.ones(2), jnp.eye(2)
+        >>> state = tx.init(w)
+        >>> updates, state = tx.update(grad_fn(w, batch=batch), state, w, batch=batch)
+    """
+    tx = optax.with_extra_args_support(tx)
+    parameters = inspect.signature(grad_fn).parameters.values()
+    takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+    # The first parameter is the weights'; they come by position.
+    named = {p.name for p in list(parameters)[1:]}
+
+    def update_fn(
+        updates: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, optax.OptState]:
+        keywords = {k: v for k, v in extra_args.items() if takes_all or k in named}
+
+        def bound(weights: optax.Params) -> optax.Updates:
+            return grad_fn(weights, **keywords)
+
+        return tx.update(updates, state, params, grad_fn=bound, **extra_args)
+
+    return optax.GradientTransformationExtraArgs(tx.init, update_fn)

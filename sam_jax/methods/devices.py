@@ -1,0 +1,147 @@
+"""Values on several devices, and in groups with a perturbation of their own."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import optax
+
+# Name of the axis of a jax.vmap over groups of examples that share a perturbation each.
+GROUP_AXIS = "sam_jax_groups"
+
+
+def agree(tree: Any) -> Any:
+    """Makes values the same for all groups that have a perturbation of their own.
+
+    What a method keeps of gradients (an average, a mask) must not differ between
+    groups; their mean is taken.
+
+    - Groups on devices of a ``jax.shard_map``: with ``check_vma=True`` a value computed
+      from a device's own gradient says so by its type; anything else is left as it is.
+      With ``check_vma=False`` nothing can be known: put `pmean` before a method that
+      keeps such values.
+    - Groups along an axis of a ``jax.vmap``, if it has the name `GROUP_AXIS`.
+
+    Args:
+        tree: arrays of inexact dtypes.
+
+    Returns:
+        The tree, the same for all groups.
+    """
+    mapped = _is_bound(GROUP_AXIS)
+
+    def mean(x: jax.Array) -> jax.Array:
+        x = _mean_over_mapped(x) if mapped else x
+        axes = tuple(_varying(x))
+        return jax.lax.pmean(x, axes) if axes else x
+
+    return jax.tree.map(mean, tree)
+
+
+def _is_bound(axis: str) -> bool:
+    try:
+        jax.lax.axis_size(axis)
+    except NameError:
+        return False
+    return True
+
+
+@jax.custom_batching.custom_vmap
+def _mean_over_mapped(x: jax.Array) -> jax.Array:
+    """The mean over the axis of a ``vmap``; a ``pmean`` that a ``shard_map`` allows."""
+    return x
+
+
+@_mean_over_mapped.def_vmap
+def _(size: int, batched: list[bool], x: jax.Array) -> tuple[jax.Array, bool]:
+    del size
+    return (x.mean(0) if batched[0] else x), False
+
+
+def cond(decision: Any, used: Callable[[], Any], skipped: Callable[[], Any]) -> Any:
+    """``jax.lax.cond`` for branches of which one alone differs between devices.
+
+    A shared gradient may be one branch's result, a second gradient of each device's
+    own examples the other's: under ``jax.shard_map(..., check_vma=True)`` they have
+    different types, and both are given that which varies.
+
+    Args:
+        decision: scalar boolean.
+        used: the branch for true; without arguments.
+        skipped: the branch for false; its result is like that of ``used``.
+
+    Returns:
+        The result of the branch taken.
+    """
+    if not jax.sharding.get_abstract_mesh().manual_axes:
+        return jax.lax.cond(decision, used, skipped)
+    shapes = jax.eval_shape(used), jax.eval_shape(skipped)
+    return jax.lax.cond(
+        decision,
+        lambda: vary_as(used(), *shapes),
+        lambda: vary_as(skipped(), *shapes),
+    )
+
+
+def vary_as(tree: Any, *others: Any) -> Any:
+    """Marks values as differing between devices wherever those of other trees do.
+
+    Under ``jax.shard_map(..., check_vma=True)`` what a loop carries must have one type
+    from its start; elsewhere this does nothing.
+
+    Args:
+        tree: arrays.
+        others: trees of the same structure, of arrays or their types.
+
+    Returns:
+        The tree.
+    """
+
+    def as_others(x: jax.Array, *like: Any) -> jax.Array:
+        return vary(x, frozenset().union(*map(_varying, like)))
+
+    return jax.tree.map(as_others, tree, *others)
+
+
+def vary(tree: Any, axes: Iterable[Any]) -> Any:
+    """Marks values as differing between the devices of a ``jax.shard_map``.
+
+    Args:
+        tree: arrays.
+        axes: names of mapped axes; those along which a value differs already count
+            as done.
+
+    Returns:
+        The tree.
+    """
+
+    def mark(x: jax.Array) -> jax.Array:
+        missing = tuple(frozenset(axes) - _varying(x))
+        return jax.lax.pcast(x, missing, to="varying") if missing else x
+
+    return jax.tree.map(mark, tree)
+
+
+def _varying(x: Any) -> frozenset[Any]:
+    """The axes along which an array, or one of a type, differs between devices."""
+    aval = x if hasattr(x, "manual_axis_type") else jax.typeof(x)
+    return getattr(aval.manual_axis_type, "varying", frozenset())
+
+
+def pmean(axis_name: str | tuple[str, ...]) -> optax.GradientTransformation:
+    """Averages the updates over the devices of a ``jax.shard_map`` axis.
+
+    Where it stands in a chain decides who shares a perturbation: in
+    ``chain(sam(rho), pmean("data"), sgd)`` each device perturbs with the gradient of
+    its own examples (m-sharpness, Foret et al. 2021); with a ``pmean`` before ``sam``
+    as well, all share one. With ``check_vma=True`` (JAX's default) mark the parameters
+    as varying, ``jax.lax.pcast(params, "data", to="varying")``, before differentiating,
+    or the gradients arrive summed over the devices already.
+
+    Args:
+        axis_name: name (or names) of the mapped axis.
+
+    Returns:
+        A stateless transformation.
+    """
+    return optax.stateless(lambda updates, _: jax.lax.pmean(updates, axis_name))

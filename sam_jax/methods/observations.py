@@ -1,0 +1,106 @@
+"""What a method tells of its last update."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sam_jax.methods import devices, numerics
+
+
+class Diagnostics(NamedTuple):
+    """What a method saw in its last update; float32 scalars, zero before the first.
+
+    A method without a second gradient has None where there is nothing to tell.
+
+    Attributes:
+        grad_norm: 2-norm of the gradient at the weights.
+        perturbation_norm: 2-norm of the displacement.
+        gradient_cosine: cosine of the angle between the gradients at the weights and
+            at the perturbed weights.
+        perturbed_loss: loss at the perturbed weights; NaN if only ``grad_fn`` is given.
+    """
+
+    grad_norm: jax.Array
+    perturbation_norm: jax.Array
+    gradient_cosine: jax.Array | None
+    perturbed_loss: jax.Array | None
+
+
+def no_diagnostics() -> Diagnostics:
+    """Those before the first update: zeros."""
+    # One array per field: a state that shares buffers could not be donated.
+    return Diagnostics(*[jnp.zeros([], jnp.float32) for _ in Diagnostics._fields])
+
+
+def observe(
+    grads: optax.Updates,
+    displacement: optax.Updates,
+    perturbed_loss: Any,
+    perturbed_grads: optax.Updates,
+) -> Diagnostics:
+    """The diagnostics of an update.
+
+    Args:
+        grads: gradient at the weights.
+        displacement: of the weights.
+        perturbed_loss: loss at the perturbed weights; scalar.
+        perturbed_grads: gradient at the perturbed weights.
+
+    Returns:
+        Float32 scalars, the same on all devices; see `agree`.
+    """
+    return _diagnostics(
+        numerics.norm(grads),
+        numerics.norm(displacement),
+        numerics.cosine(grads, perturbed_grads),
+        perturbed_loss,
+    )
+
+
+def observe_unperturbed(grads: optax.Updates, value: Any) -> Diagnostics:
+    """The diagnostics of an update that does without the perturbation.
+
+    Args:
+        grads: gradient at the weights.
+        value: loss at the weights, or None if the caller did not pass it.
+
+    Returns:
+        Displacement 0, cosine 1, and the loss at the weights (NaN for None).
+    """
+    loss = jnp.nan if value is None else value
+    return _diagnostics(numerics.norm(grads), 0.0, 1.0, loss)
+
+
+def _diagnostics(*scalars: Any) -> Diagnostics:
+    # Stacked, so that several devices need one reduction.
+    stacked = jnp.stack([jnp.asarray(x).astype(jnp.float32) for x in scalars])
+    return Diagnostics(*devices.agree(stacked))
+
+
+def diagnostics(state: optax.OptState) -> dict[str, jax.Array]:
+    """Finds the diagnostics of a method in the state of any chain that contains it.
+
+    Args:
+        state: state of an Optax transformation.
+
+    Returns:
+        Name -> float32 scalar, the fields of `Diagnostics` without those that are None;
+        empty if there is no method in the chain.
+
+    Example:
+        >>> import jax.numpy as jnp, optax, sam_jax
+        >>> tx = optax.chain(sam_jax.sam(0.1), optax.sgd(0.1))
+        >>> list(sam_jax.diagnostics(tx.init(jnp.zeros(2))))
+        ['grad_norm', 'perturbation_norm', 'gradient_cosine', 'perturbed_loss']
+    """
+    found = [
+        leaf
+        for leaf in jax.tree.leaves(
+            state, is_leaf=lambda node: isinstance(node, Diagnostics)
+        )
+        if isinstance(leaf, Diagnostics)
+    ]
+    seen = found[0]._asdict() if found else {}
+    return {name: value for name, value in seen.items() if value is not None}
