@@ -1,6 +1,6 @@
 """Writes the methods page and the README's table from the docstrings.
 
-    python docs/methods_page.py
+    python -m docs.methods_page
 
 ``docs/methods.md`` has everything that the docstring of each method says, with the
 values of its configuration fragment; the README's table has one row per method. A test
@@ -21,6 +21,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "methods.md"
 README = ROOT / "README.md"
 BEGIN, END = "<!-- methods: begin -->", "<!-- methods: end -->"
+NUMBERS = ("No", "One", "Two", "Three", "Four")
+COST = re.compile(rf"({'|'.join(NUMBERS)}) gradients? per update")
 SECTIONS = (
     "Args",
     "Returns",
@@ -34,11 +36,12 @@ INTRODUCTION = """\
 
 Every method is an Optax transformation from the gradient at the weights, g = ∇L(w), to
 the direction to descend; see the README for the call. Those with a `learning_rate` take
-the step by themselves. Every one also takes `eps`, the floor of its norms, and `mask`,
-which parameters to perturb. Costs are per update; the caller's gradient at the weights
-is counted.
+the step by themselves. Every one also takes `eps`, the floor of its norms (of no effect
+in the few that have none, so that one method can stand for another), and `mask`, which
+parameters to perturb. Costs are per update; the caller's gradient at the weights is
+counted.
 
-This page is made from the docstrings: `python docs/methods_page.py`.
+This page is made from the docstrings: `python -m docs.methods_page`.
 """
 
 OTHERS = """\
@@ -47,6 +50,10 @@ OTHERS = """\
 What else `sam_jax` exports: the core and the blocks that methods are chains of,
 wrappers for the updates in which a method is used, masks, and helpers. The recipes have
 a variant made of them; docstrings (`help(sam_jax.ema)`) have formulas and examples."""
+
+
+class Incomplete(ValueError):
+    """What a docstring or a fragment lacks, with the file."""
 
 
 class Method(NamedTuple):
@@ -82,10 +89,21 @@ class Method(NamedTuple):
 
 
 def read(name: str) -> Method:
-    """Reads the docstring of a method and its configuration fragment."""
+    """Reads the docstring of a method and its configuration fragment.
+
+    Raises:
+        Incomplete: if one of them lacks something.
+    """
     factory = methods.factory(name)
     doc = inspect.getdoc(factory) or ""
-    starts = [doc.index(f"\n{section}:\n") for section in SECTIONS]
+
+    def require(there: object, what: str) -> None:
+        if not there:
+            raise Incomplete(f"sam_jax/methods/{name}.py: its docstring has no {what}")
+
+    starts = [doc.find(f"\n{section}:\n") for section in SECTIONS]
+    for section, start, after in zip(SECTIONS, starts, [-1, *starts], strict=False):
+        require(start > after, f"section {section!r}, in its place among {SECTIONS}")
     body = {
         section: textwrap.dedent(doc[start + len(section) + 3 : end])
         for section, start, end in zip(
@@ -93,15 +111,21 @@ def read(name: str) -> Method:
         )
     }
     summary, *rest = paragraphs(doc[: starts[0]])
+    require(".. math::" in rest, "formula (`.. math::`)")
     math = rest.index(".. math::")
     # A displayed formula may have several paragraphs; text is not indented.
     after = [i for i in range(math + 1, len(rest)) if not rest[i].startswith(" ")]
     formulas = [display(textwrap.dedent(x)) for x in rest[math + 1 : after[0]]]
     lead = [markdown(x) for x in [*rest[:math], *rest[after[0] :]]]
-    cost = next(x for x in lead if "per update" in x)
+    cost = next((x for x in lead if COST.match(x)), "")
+    require(cost, "paragraph 'Two gradients per update; state: ...'")
     gradients, _, state = cost.partition(";")
     own = [p for p in arguments(body["Args"]) if p[0] not in ("eps", "mask")]
-    config = runpy.run_path(str(ROOT / "configs" / "methods" / f"{name}.py"))
+    fragment = ROOT / "configs" / "methods" / f"{name}.py"
+    if not fragment.exists():
+        raise Incomplete(f"configs/methods/{name}.py is missing")
+    config = runpy.run_path(str(fragment))
+    require("arxiv.org" in body["References"], "reference with a link to arXiv")
     values = ", ".join(f"{k}={v!r}" for k, v in config["get_config"]().items())
     return Method(
         name=name,
@@ -171,8 +195,7 @@ def markdown(text: str) -> str:
 def number(gradients: str) -> str:
     """The number of gradients, on average where the text says so."""
     average = re.search(r"so `([^`]+)` on average", gradients)
-    words = {"One": "1", "Two": "2", "Three": "3", "Four": "4"}
-    return average[1] if average else words[gradients.split()[0]]
+    return average[1] if average else str(NUMBERS.index(gradients.split()[0]))
 
 
 def section(method: Method) -> str:
@@ -238,20 +261,35 @@ def names() -> list[str]:
 
 def table() -> str:
     """The README's table of methods."""
-    rows = []
-    for method in map(read, names()):
-        reference = next(x for x in method.references if "arxiv.org" in x)
-        link = re.search(r"\[[^]]+\]\(https://arxiv[^)]+\)", reference)
-        authors, year = reference.split(",")[0], re.search(r"\b20\d\d\b", reference)
-        assert link and year, method.name
-        state = "–" if method.state.startswith("no state") else method.state
-        rows.append(
-            f"| [`{method.signature}`](docs/methods.md#{method.name}) "
-            f"| {method.summary.rstrip('.')} | {authors} et al. {year[0]}, {link[0]} "
-            f"| {method.gradients} | {state.removeprefix('state: ')} |"
-        )
     head = "| method | what it is | paper | gradients | state |\n|---|---|---|---|---|"
-    return "\n".join([head, *rows])
+    return "\n".join([head, *map(row, map(read, names()))])
+
+
+def row(method: Method) -> str:
+    """A method's row in it."""
+    reference = next(x for x in method.references if "arxiv.org" in x)
+    link = re.search(r"\[[^]]+\]\(https://arxiv[^)]+\)", reference)
+    year = re.search(r"\b20\d\d\b", reference)
+    assert link and year, method.name
+    state = "–" if method.state.startswith("no state") else method.state
+    return (
+        f"| [`{method.signature}`](docs/methods.md#{method.name}) "
+        f"| {method.summary.rstrip('.')} | {cited(reference)} {year[0]}, {link[0]} "
+        f"| {method.gradients} | {state.removeprefix('state: ')} |"
+    )
+
+
+def cited(reference: str) -> str:
+    """The authors of a reference, as it is cited.
+
+    Example:
+        >>> cited('Yun, "Title", 2025'), cited('Li, Giannakis, "Title", 2023')
+        ('Yun', 'Li and Giannakis')
+        >>> cited('Du, Yan, Feng, "Title", ICLR 2022')
+        'Du et al.'
+    """
+    authors = reference.partition(', "')[0].split(", ")
+    return " and ".join(authors) if len(authors) < 3 else f"{authors[0]} et al."
 
 
 def with_table(readme: str) -> str:

@@ -1,37 +1,126 @@
 """The pages made from docstrings are up to date, and say what they should."""
 
-import importlib.util
 import pathlib
 import re
+import shutil
+import subprocess
+import sys
 
+import pytest
+
+import sam_jax
+from docs import methods_page, new_method
 from sam_jax import methods
 
-DOCS = pathlib.Path(__file__).parents[1] / "docs"
+ROOT = pathlib.Path(__file__).parents[1]
+COMMANDS = re.findall(
+    r"`python -m (docs\.\w+)[^`]*`", (ROOT / "CONTRIBUTING.md").read_text()
+)
 
 
-def script():
-    spec = importlib.util.spec_from_file_location(
-        "methods_page", DOCS / "methods_page.py"
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """A copy of the repository, without its runs and results."""
+    folder = tmp_path_factory.mktemp("clone")
+    for name in ("sam_jax", "docs", "configs", "tests"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    for name in ("README.md", "CHANGELOG.md"):
+        shutil.copy(ROOT / name, folder)
+    return folder
+
+
+def run(folder, *command):
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    assert not done.stderr, done.stderr
+    return done.returncode, done.stdout.splitlines()
 
 
-MADE = script()
+def test_the_pages_are_up_to_date():
+    advice = "run python -m docs.methods_page"
+    assert methods_page.PAGE.read_text() == methods_page.page(), advice
+    readme = methods_page.README.read_text()
+    assert readme == methods_page.with_table(readme), advice
 
 
-def test_the_methods_page_is_up_to_date():
-    assert MADE.PAGE.read_text() == MADE.page(), "run python docs/methods_page.py"
+def test_the_documented_command_writes_them(clone):
+    assert "docs.methods_page" in COMMANDS
+    page, readme = clone / "docs" / "methods.md", clone / "README.md"
+    page.write_text("")
+    readme.write_text(readme.read_text().replace("| [`sam(", "| [`spam("))
+    assert run(clone, "docs.methods_page") == (0, [])
+    assert page.read_text() == methods_page.PAGE.read_text()
+    assert readme.read_text() == methods_page.README.read_text()
 
 
-def test_the_readme_table_is_up_to_date():
-    readme = MADE.README.read_text()
-    assert readme == MADE.with_table(readme), "run python docs/methods_page.py"
+@pytest.mark.parametrize("name", methods.names())
+def test_no_method_lacks_anything(name):
+    assert new_method.missing(name) == []
+
+
+def test_says_what_a_new_method_lacks(clone):
+    """A method comes into being, as CONTRIBUTING says."""
+    assert "docs.new_method" in COMMANDS
+    code, lines = run(clone, "docs.new_method", "zsharp")
+    files = [line.removeprefix("missing: ").split(":")[0] for line in lines]
+    assert code == 1
+    assert files == [
+        "sam_jax/methods/zsharp.py",
+        "sam_jax/__init__.pyi",
+        "configs/methods/zsharp.py",
+        "tests/methods/test_zsharp.py",
+        "tests/methods/transcriptions.py",
+        "tests/methods/test_transcriptions.py",
+        "sam_jax/theory/conditions/method_classes.py",
+        "CHANGELOG.md",
+    ]
+
+    def write(path, text, **replaced):
+        file = clone / path
+        old = file.read_text() if file.exists() else ""
+        file.write_text(old.replace(text, replaced["by"]) if replaced else old + text)
+
+    sam = (ROOT / "sam_jax/methods/sam.py").read_text()
+    write(files[0], sam.replace("def sam(", "def zsharp("))
+    write(files[1], "from sam_jax.methods.zsharp import zsharp as zsharp\n")
+    write(
+        files[2], '"""Of nobody."""\n\n\ndef get_config():\n    return {"rho": 0.1}\n'
+    )
+    write(files[3], "")
+    write(files[4], "\n\ndef zsharp():\n    pass\n")
+    write(files[5], "SETTINGS = {", by='SETTINGS = {\n    "zsharp": [{}],')
+    write(files[6], '"asam",\n', by='"asam",\n        "zsharp",\n')
+    write(files[7], "- `zsharp`.\n")
+    run(clone, "docs.methods_page")
+    code, lines = run(clone, "docs.new_method", "zsharp")
+    assert code == 0 and lines[0].startswith("zsharp has everything.")
+
+
+def test_says_what_a_docstring_lacks(monkeypatch):
+    def lacking(text, by=""):
+        doc = sam_jax.sam.__doc__
+        assert text in doc
+        monkeypatch.setattr(sam_jax.sam, "__doc__", doc.replace(text, by))
+        [line] = new_method.missing("sam")
+        monkeypatch.undo()
+        return line.removeprefix("sam_jax/methods/sam.py: its docstring has no ")
+
+    assert lacking("Raises:").startswith("section 'Raises'")
+    assert lacking("Returns:", "Notes:").startswith("section 'Returns'")
+    assert lacking(".. math::", "::") == "formula (`.. math::`)"
+    assert lacking("Two gradients", "Some").startswith("paragraph 'Two gradients per")
+    assert lacking("arxiv.org", "a.org") == "reference with a link to arXiv"
+    assert "python -m docs.methods_page" in lacking("the worst point", "a point")
 
 
 def test_every_method_has_a_section_without_loose_markup():
-    page = MADE.page()
+    page = methods_page.page()
     assert sorted(re.findall(r"^## `(\w+)`", page, re.M)) == sorted(methods.names())
     outside_code = re.sub(r"```.*?```", "", page, flags=re.S)
     for markup in (":math:", "``", "`_", ".. "):
@@ -39,11 +128,12 @@ def test_every_method_has_a_section_without_loose_markup():
 
 
 def test_reads_what_a_docstring_says():
-    method = MADE.read("unified_sam")
+    method = methods_page.read("unified_sam")
     assert method.signature == "unified_sam(rho=0.05, lam='1-1/t')"
     assert method.gradients == "2" and method.state.startswith("no state")
     assert [name for name, _ in method.arguments] == ["rho", "lam"]
     assert method.formulas[0].startswith("d = \\nabla L")
-    assert len(MADE.read("lookbehind").formulas) == 2
-    assert MADE.read("bsam").formulas[0].startswith(r"\begin{aligned}")
+    assert len(methods_page.read("lookbehind").formulas) == 2
+    assert methods_page.read("bsam").formulas[0].startswith(r"\begin{aligned}")
     assert "rho=0.3" in method.fragment[1]
+    assert "| Oikonomou and Loizou 2025, " in methods_page.row(method)

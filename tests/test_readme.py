@@ -6,8 +6,6 @@ import re
 import jax.numpy as jnp
 import numpy as np
 
-from sam_jax import methods
-
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
@@ -34,12 +32,6 @@ def test_code_blocks_run_and_train():
     )
     seen = namespace["sam_jax"].diagnostics(state)
     np.testing.assert_allclose(seen["perturbation_norm"], 0.001 * 3**0.5, rtol=1e-6)
-
-
-def test_every_method_has_a_row():
-    library, _, _ = README.partition("## The trainer")
-    rows = re.findall(r"^\| \[`(\w+)\(", library, re.MULTILINE)
-    assert sorted(rows) == sorted(methods.names())
 
 
 def test_every_card_and_file_named_exists():

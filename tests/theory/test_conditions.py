@@ -18,6 +18,7 @@ from sam_jax.theory import (
     problems,
     sampling,
 )
+from sam_jax.theory.conditions import method_classes
 from sam_jax.theory.step_sizes import unified
 from sam_jax.train import config as config_lib
 
@@ -506,6 +507,8 @@ def test_every_method_has_an_answer(name):
     applies = [v.applies for v in conditions.assess(setting)]
     if name not in conditions.methods():
         assert not any(applies)
+        assert name in {*method_classes.NO_THEOREM, "unheard_of"}, "state its class"
+    assert name not in conditions.methods() & method_classes.NO_THEOREM
 
 
 def covered_by_3_3():

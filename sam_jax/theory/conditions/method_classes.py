@@ -53,6 +53,18 @@ _ERRORS: Mapping[str, Callable[[Mapping[str, Any]], float]] = {
     "eigen_sam": lambda c: math.hypot(1.0, c["alpha"]),
     "esam": lambda c: 1.0 / c["beta"] if c["gamma"] == 1 else math.inf,
 }
+# Methods of which no theorem speaks; every other one is in a table above.
+NO_THEOREM = frozenset(
+    {
+        "asam",
+        "bsam",
+        "functional_sam",
+        "lookbehind",
+        "looksam",
+        "momentum_sam",
+        "sam_sps",
+    }
+)
 
 
 def methods() -> frozenset[str]:
