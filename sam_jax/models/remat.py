@@ -30,8 +30,8 @@ def lifted(block: type[nn.Module]) -> type[nn.Module]:
     would differ.
 
     Args:
-        block: a module called as ``block(x, train)`` with floats ``[batch, height,
-            width, channels]``, that returns such.
+        block: a module called as ``block(x, train)`` with floats ``[batch, ...]``, that
+            returns as many dimensions.
 
     Returns:
         A module class with the same fields.
@@ -72,7 +72,8 @@ def _recomputed(
         x, *others = inputs
         cotangent, _ = cotangents
         # One element of each example: nothing has to travel between devices.
-        zero = jnp.minimum(jnp.abs(cotangent[:, :1, :1, :1]), 0).astype(x.dtype)
+        element = cotangent[:, *[slice(1)] * (cotangent.ndim - 1)]
+        zero = jnp.minimum(jnp.abs(element), 0).astype(x.dtype)
         _, pullback, _ = jax.vjp(run, x + zero, *others, has_aux=True)
         return pullback(cotangent)
 

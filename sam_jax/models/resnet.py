@@ -160,19 +160,28 @@ def resnet50(num_classes: int, width: int | None, make: layers.Layers) -> nn.Mod
     return ResNet((3, 4, 6, 3), num_classes, width or 64, make, bottleneck)
 
 
-def resnet50_imagenet(
-    num_classes: int, width: int | None, make: layers.Layers
-) -> nn.Module:
-    """ResNet-50 for images of 224x224, as published (He et al., Table 1), v1.5."""
-    return ResNet(
-        (3, 4, 6, 3),
-        num_classes,
-        width or 64,
-        make,
-        plan=bottleneck,
-        stem=ImageNetStem,
-        last_scale=nn.initializers.zeros,
-    )
+def imagenet(*blocks: int) -> Callable[..., nn.Module]:
+    """Networks for images of 224x224, as published (He et al., Table 1), v1.5.
+
+    Args:
+        *blocks: number of bottleneck blocks of each stage.
+
+    Returns:
+        A factory; 64 channels wide.
+    """
+
+    def factory(num_classes: int, width: int | None, make: layers.Layers) -> nn.Module:
+        return ResNet(
+            blocks,
+            num_classes,
+            width or 64,
+            make,
+            plan=bottleneck,
+            stem=ImageNetStem,
+            last_scale=nn.initializers.zeros,
+        )
+
+    return factory
 
 
 def resnet_digits(
@@ -183,6 +192,11 @@ def resnet_digits(
 
 
 MODELS = {
-    factory.__name__: factory
-    for factory in (resnet18, resnet34, resnet50, resnet50_imagenet, resnet_digits)
+    "resnet18": resnet18,
+    "resnet34": resnet34,
+    "resnet50": resnet50,
+    "resnet50_imagenet": imagenet(3, 4, 6, 3),
+    "resnet101_imagenet": imagenet(3, 4, 23, 3),
+    "resnet152_imagenet": imagenet(3, 8, 36, 3),
+    "resnet_digits": resnet_digits,
 }

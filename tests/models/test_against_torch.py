@@ -11,7 +11,10 @@ pytestmark = [pytest.mark.peers, pytest.mark.slow("compiles large networks")]
 
 
 def to_torch(tree):
-    """Flax leaves as float64 tensors, the exact side; kernels from HWIO to OIHW."""
+    """Flax leaves as float64 tensors, the exact side; kernels from HWIO to OIHW.
+
+    No other leaf has four dimensions.
+    """
 
     def convert(leaf):
         leaf = np.asarray(leaf, np.float64)
@@ -46,8 +49,11 @@ class Torch:
         return x
 
     def head(self, x):
+        return self.linear(x.mean((2, 3)))
+
+    def linear(self, x):
         dense = self.params["Dense_0"]
-        return x.mean((2, 3)) @ dense["kernel"] + dense["bias"]
+        return x @ dense["kernel"] + dense["bias"]
 
     @staticmethod
     def at(tree, *path):
@@ -102,12 +108,47 @@ def wrn16_2(net, x):
     return net.head(torch.relu(net.norm(x, "BatchNorm_0")))
 
 
+def vit_s8(net, x):
+    def normed(x, *path):
+        params = net.at(net.params, *path)
+        scale, bias = params["scale"], params["bias"]
+        return torch.nn.functional.layer_norm(x, scale.shape, scale, bias, 1e-6)
+
+    def attention(x, params):
+        query, key, value = (
+            torch.einsum("btc,chd->bhtd", x, params[name]["kernel"])
+            + params[name]["bias"][:, None]
+            for name in ("query", "key", "value")
+        )
+        y = torch.nn.functional.scaled_dot_product_attention(query, key, value)
+        y = torch.einsum("bhtd,hdc->btc", y, params["out"]["kernel"])
+        return y + params["out"]["bias"]
+
+    patches = net.params["Conv_0"]
+    x = torch.nn.functional.conv2d(x, patches["kernel"], patches["bias"], stride=8)
+    x = x.flatten(2).transpose(1, 2)
+    x = torch.cat([net.params["token"].expand(len(x), 1, -1), x], 1)
+    x = x + net.params["positions"]
+    for block in range(2):
+        name = f"EncoderBlock_{block}"
+        params = net.params[name]
+        y = normed(x, name, "LayerNorm_0")
+        x = x + attention(y, params["MultiHeadDotProductAttention_0"])
+        y = normed(x, name, "LayerNorm_1") @ params["Dense_0"]["kernel"]
+        y = torch.nn.functional.gelu(y + params["Dense_0"]["bias"])
+        x = x + y @ params["Dense_1"]["kernel"] + params["Dense_1"]["bias"]
+    return net.linear(normed(x[:, 0], "LayerNorm_0"))
+
+
 @pytest.mark.parametrize("train", [False, True])
 @pytest.mark.parametrize(
-    ("peer", "side"), [(resnet18, 16), (wrn16_2, 12), (resnet50_imagenet, 64)]
+    ("peer", "side"),
+    [(resnet18, 16), (wrn16_2, 12), (resnet50_imagenet, 64), (vit_s8, 16)],
 )
 def test_logits_statistics_and_gradient_are_those_of_torch(peer, side, train):
-    model = models.build(peer.__name__, num_classes=3, width=4)
+    # 128: two heads of a ViT.
+    settings = {"width": 128, "depth": 2} if peer is vit_s8 else {"width": 4}
+    model = models.build(peer.__name__, num_classes=3, **settings)
     images = np.random.default_rng(0).normal(size=(4, side, side, 3)).astype(np.float32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), images)
     params, state = jax.tree.map(random_like(np.random.default_rng(1)), shapes)
@@ -118,7 +159,7 @@ def test_logits_statistics_and_gradient_are_those_of_torch(peer, side, train):
 
     grads, (logits, new_state) = jax.jit(jax.grad(loss, has_aux=True))(params)
 
-    net = Torch(to_torch(params), to_torch(state["batch_stats"]), train)
+    net = Torch(to_torch(params), to_torch(state.get("batch_stats", {})), train)
     expected = peer(
         net, torch.tensor(images.transpose(0, 3, 1, 2), dtype=torch.float64)
     )
@@ -126,7 +167,7 @@ def test_logits_statistics_and_gradient_are_those_of_torch(peer, side, train):
     expected_grads = jax.tree.map(lambda leaf: leaf.grad, net.params)
 
     close(logits, expected)
-    jax.tree.map(close, new_state["batch_stats"], net.stats)
+    jax.tree.map(close, new_state.get("batch_stats", {}), net.stats)
     jax.tree.map(close, grads, expected_grads)
 
 

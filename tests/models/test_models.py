@@ -14,9 +14,12 @@ from flax import linen as nn
 from sam_jax import errors, models
 from sam_jax.models import layers
 
-BATCH_NORM = tuple(name for name in models.names() if name != "mlp")
+BATCH_NORM = tuple(
+    name for name in models.names() if name != "mlp" and not name.startswith("vit")
+)
 # Of each kind of block one network that compiles in a second or two.
-QUICK = ("mlp", "resnet_digits", "wrn10_1")
+QUICK = ("mlp", "resnet_digits", "wrn10_1", "vit_ti4")
+SMALL = {"vit_ti4": {"depth": 2}}
 
 
 def images(batch: int = 4, seed: int = 7) -> jax.Array:
@@ -26,13 +29,14 @@ def images(batch: int = 4, seed: int = 7) -> jax.Array:
 @functools.cache
 def initial(name: str):
     """Parameters and state of a small network, the same for every dtype and dropout."""
-    model = models.build(name, num_classes=5, width=4)
+    model = models.build(name, num_classes=5, width=4, **SMALL.get(name, {}))
     return jax.jit(model.init)(jax.random.key(0), images())
 
 
 @functools.cache
 def quick(name: str, **settings):
     """A small network, compiled once, with its parameters and state."""
+    settings = SMALL.get(name, {}) | settings
     model = models.build(name, num_classes=5, width=4, **settings)
     apply = jax.jit(model.apply, static_argnames="train")
     return models.Model(model.init, apply), *initial(name)
@@ -46,8 +50,8 @@ def dtypes(tree) -> set[str]:
     return {str(leaf.dtype) for leaf in jax.tree.leaves(tree)}
 
 
-# Published counts. ResNet-50 and the ImageNet one are also those of torch code in wide
-# use; that of the PreAct ResNet is derived below.
+# Published counts. ResNet-50, the ImageNet ones and the ViTs are also those of torch
+# code in wide use; that of the PreAct ResNet is derived below.
 COUNTS = {
     ("resnet18", 10): 11_173_962,
     ("resnet18", 100): 11_220_132,
@@ -60,6 +64,10 @@ COUNTS = {
     ("wrn28_10", 100): 36_536_884,
     ("wrn28_10", 200): 36_600_984,
     ("resnet50_imagenet", 1000): 25_557_032,
+    ("resnet101_imagenet", 1000): 44_549_160,
+    ("resnet152_imagenet", 1000): 60_192_808,
+    ("vit_s16", 1000): 22_050_664,
+    ("vit_b16", 1000): 86_567_656,
 }
 
 
@@ -72,7 +80,9 @@ def count(name: str, num_classes: int, channels: int = 3, side: int = 32, **sett
 
 @pytest.mark.parametrize(("name", "num_classes"), COUNTS)
 def test_parameter_count_is_the_published_one(name, num_classes):
-    assert count(name, num_classes) == COUNTS[name, num_classes]
+    # A ViT has a parameter for each patch.
+    side = 224 if num_classes == 1000 else 32
+    assert count(name, num_classes, side=side) == COUNTS[name, num_classes]
 
 
 def preact_count(blocks, stem, width, num_classes):
@@ -218,8 +228,9 @@ def test_training_normalises_by_the_whole_batch():
     assert jnp.abs(logits_of_others[0] - logits[0]).max() > 1e-3
 
 
-def test_dropout_follows_its_key_in_training_only():
-    model, params, state = quick("wrn10_1", dropout=0.5)
+@pytest.mark.parametrize("name", ["wrn10_1", "vit_ti4"])
+def test_dropout_follows_its_key_in_training_only(name):
+    model, params, state = quick(name, dropout=0.5)
 
     def train(seed):
         key = jax.random.key(seed)
@@ -227,7 +238,7 @@ def test_dropout_follows_its_key_in_training_only():
 
     assert leaves_equal(train(0), train(0))
     assert not leaves_equal(train(0), train(1))
-    plain, _, _ = quick("wrn10_1")
+    plain, _, _ = quick(name)
     evaluated, _ = model.apply(params, state, images(), train=False)
     assert leaves_equal(evaluated, plain.apply(params, state, images(), train=False)[0])
 
@@ -301,6 +312,9 @@ def test_imagenet_blocks_start_with_a_last_scale_of_zero():
         ("wrn10_1", {"droput": 0.1}, "did you mean 'dropout'?"),
         ("wrn10_1", {"dropout": 1}, "dropout is 1: give a number in [0, 1)"),
         ("wrn10_1", {"dropout": "a"}, "dropout is 'a'"),
+        ("vit_s16", {"dropout": 1}, "dropout is 1: give a number in [0, 1)"),
+        ("vit_s16", {"depth": 0}, "depth is 0: give an integer of at least 1"),
+        ("vit_s16", {"width": 100}, "width of a ViT is 100: give a multiple of 64"),
         ("mlp", {"depth": -1}, "depth is -1: give an integer of at least 0"),
         ("mlp", {"width": 0}, "width is 0: give an integer of at least 1"),
         ("mlp", {"width": 1.5}, "width is 1.5"),
@@ -314,6 +328,26 @@ def test_mistakes_are_answered_in_one_line(name, settings, message):
         models.build(name, **{"num_classes": 10, **settings})
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_vit_refuses_images_that_do_not_divide_into_patches():
+    model = models.build("vit_ti5", num_classes=3, width=4)
+    with pytest.raises(errors.UserError, match="8x8 pixels do not divide into patches"):
+        model.init(jax.random.key(0), images())
+
+
+def test_vit_sees_where_a_patch_is():
+    model, params, state = quick("vit_ti4")
+    other = images().at[:, :4].set(images()[:, 4:]).at[:, 4:].set(images()[:, :4])
+    logits, swapped = (
+        model.apply(params, state, x, train=False)[0] for x in (images(), other)
+    )
+    assert jnp.abs(logits - swapped).max() > 1e-4
+    alike = {**params, "positions": jnp.zeros_like(params["positions"])}
+    logits, swapped = (
+        model.apply(alike, state, x, train=False)[0] for x in (images(), other)
+    )
+    np.testing.assert_allclose(swapped, logits, rtol=1e-5, atol=1e-6)
 
 
 def test_a_new_file_is_a_new_family(tmp_path, monkeypatch):

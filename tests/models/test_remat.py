@@ -10,7 +10,11 @@ import pytest
 from sam_jax import models
 from sam_jax.models import layers, preact
 
-QUICK = (("resnet_digits", {}), ("wrn10_1", {"dropout": 0.5}))
+QUICK = (
+    ("resnet_digits", {}),
+    ("wrn10_1", {"dropout": 0.5}),
+    ("vit_ti4", {"dropout": 0.5, "depth": 2}),
+)
 
 
 @functools.cache
@@ -35,11 +39,11 @@ def loss(model, params, state, images):
     return -jnp.mean(jax.nn.log_softmax(logits)[:, 0]), (logits, state)
 
 
-def assert_close(a, b, rtol=1e-5):
+def assert_close(a, b, rtol=1e-5, floor=1e-3):
     """Each leaf within rounding of its largest element."""
 
     def close(x, y):
-        scale = np.abs(y).max() + 1e-3
+        scale = np.abs(y).max() + floor
         np.testing.assert_allclose(x, y, rtol=0, atol=rtol * scale)
 
     jax.tree.map(close, a, b)
@@ -54,7 +58,11 @@ def test_parameters_are_the_same_so_that_a_checkpoint_fits(name, options):
 
 @pytest.mark.parametrize(
     ("name", "options", "wrap"),
-    [("wrn10_1", {"dropout": 0.5}, "alone"), ("resnet_digits", {}, "cond")],
+    [
+        ("wrn10_1", {"dropout": 0.5}, "alone"),
+        ("vit_ti4", {"dropout": 0.5, "depth": 2}, "alone"),
+        ("resnet_digits", {}, "cond"),
+    ],
 )
 def test_loss_statistics_and_gradient_are_the_same(name, options, wrap):
     # Dropout and the gradient of the convolutions are written by hand; both included.
@@ -76,7 +84,8 @@ def test_loss_statistics_and_gradient_are_the_same(name, options, wrap):
 
     plain, remat = map(results, both)
     assert max(float(jnp.abs(g).max()) for g in jax.tree.leaves(plain[1])) > 0.01
-    assert_close(remat, plain)
+    # The bias of attention's keys has no gradient in exact numbers, only rounding.
+    assert_close(remat, plain, floor=1e-2 if name.startswith("vit") else 1e-3)
 
 
 def test_hessian_vector_products_are_the_same():
