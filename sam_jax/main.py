@@ -18,10 +18,16 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from absl import app, flags
-
 from sam_jax import errors
-from sam_jax.train import cards
+
+try:
+    from absl import app, flags
+
+    from sam_jax.train import cards
+except ModuleNotFoundError as error:
+    raise SystemExit(
+        f'error: {error}; run cards need: pip install "sam_jax[train]"'
+    ) from error
 
 _CONFIG = cards.define_flag("config", "Run card, such as configs/digits_sam.py:method.")
 _WORKDIR = flags.DEFINE_string(

@@ -16,8 +16,6 @@ import runpy
 from collections.abc import Mapping
 from typing import Any
 
-from ml_collections import config_dict
-
 from sam_jax.train import coefficients, settings, typed
 
 # A ConfigDict; Any to type checkers, which cannot know its attributes.
@@ -38,7 +36,8 @@ def default_config() -> Config:
         >>> default_config().data.name
         'cifar10'
     """
-    return config_dict.ConfigDict(typed.defaults(settings.Settings)).lock()
+    defaults = typed.defaults(settings.Settings)
+    return typed.ml_collections().ConfigDict(defaults).lock()
 
 
 # Settings that do not change what is computed: a run may be continued with others.
@@ -86,14 +85,15 @@ def load_method(
         rho: 0.5
         <BLANKLINE>
     """
+    config_dict = typed.ml_collections().ConfigDict
     if name in coefficients.BASELINE_SUFFIXES:
-        return config_dict.ConfigDict({"name": BASELINE})
+        return config_dict({"name": BASELINE})
     found = default_coefficients(name)
     fragment = pathlib.Path(card).parent / "methods" / f"{name}.py"
     if fragment.exists():
         found |= dict(runpy.run_path(str(fragment))["get_config"]())
     found |= (overrides or {}).get(name, {})
-    return config_dict.ConfigDict(
+    return config_dict(
         {k: v if k == "name" else typed.untyped(v) for k, v in found.items()}
     )
 

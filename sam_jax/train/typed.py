@@ -11,8 +11,6 @@ import typing
 from collections.abc import Collection, Mapping
 from typing import Any, ClassVar, Literal, Protocol, Self
 
-from ml_collections import config_dict
-
 from sam_jax import errors
 
 
@@ -174,9 +172,16 @@ def defaults(kind: Any) -> dict[str, Any]:
     return {key: _default(hints[key], value) for key, value in values.items()}
 
 
-def untyped(value: Any) -> config_dict.FieldReference:
+def ml_collections() -> Any:
+    """Its ``config_dict``, which run cards need, and runs from settings do not."""
+    from ml_collections import config_dict
+
+    return config_dict
+
+
+def untyped(value: Any) -> Any:
     """A value of a ConfigDict that another of any type may replace."""
-    field = config_dict.placeholder(object)
+    field = ml_collections().placeholder(object)
     field.set(value)
     return field
 
@@ -194,7 +199,7 @@ def _default(hint: Any, value: Any) -> Any:
     kinds = [k for k in map(_base, _members(hint)) if k is not types.NoneType]
     if len(kinds) > 1:
         return untyped(value)
-    return config_dict.placeholder(*kinds) if value is None else value
+    return ml_collections().placeholder(*kinds) if value is None else value
 
 
 def _named(choice: Any, fields: dict[str, Any]) -> dict[str, Any]:
