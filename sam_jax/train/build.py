@@ -157,6 +157,7 @@ def steps(
     model: models.Model | None = None,
     optimizer: optimizer_lib.Optimizer | None = None,
     groups: groups_lib.Groups | None = None,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> Steps:
     """Builds the functions of a run; no data are needed.
 
@@ -168,6 +169,7 @@ def steps(
         model: another network than that of the configuration.
         optimizer: another one.
         groups: others, on the same devices.
+        mesh: other devices, which need not exist, with their ``groups``.
 
     Returns:
         The functions. ``train_step.lower(abstract_state(), abstract_batch())`` is the
@@ -186,7 +188,9 @@ def steps(
         >>> metrics["loss"]
         ShapeDtypeStruct(shape=(), dtype=float32)
     """
-    own_groups, mesh = layout(config)
+    if groups is None or mesh is None:
+        own_groups, mesh = layout(config)
+        groups = groups or own_groups
     if model is None:
         model = models.build(
             config.model.name,
@@ -194,12 +198,11 @@ def steps(
             width=config.model.width,
             dtype=config.model.dtype,
             remat=config.remat,
-            norm_axis=GROUP_AXIS if own_groups.lockstep else None,
+            norm_axis=GROUP_AXIS if groups.lockstep else None,
             **config.model.options,
         )
     if optimizer is None:
         optimizer = optimizer_lib.make_optimizer(config, spec.steps_per_epoch)
-    groups = groups or own_groups
 
     def init(seed: jax.Array) -> state.TrainState:
         images = jnp.zeros((1, *spec.image_shape))

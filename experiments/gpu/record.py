@@ -1,0 +1,140 @@
+"""Results of a family of jobs: one JSON file, written anew after every measurement.
+
+{"runs":  [what each process ran on],
+ "parts": {part: "complete", "begun" or "failed"},
+ "rows":  {"part/measurement": {"run": which process, ...}}}
+"""
+
+import datetime
+import hashlib
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any
+
+ROOT = pathlib.Path(__file__).parents[2]
+RESULTS = pathlib.Path(__file__).parent / "results"
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch", "jax-cuda13-plugin")
+CLOCKS = "clocks.sm,clocks.mem,temperature.gpu,power.draw,memory.used"
+PAUSE = 5.0  # seconds between two questions for the clocks
+
+
+class Record:
+    """The rows of a family.
+
+    Args:
+        path: of the file.
+        earlier: rows to begin with where that file does not exist yet.
+
+    Attributes:
+        rows: key -> what was measured.
+        parts: part -> how it ended last.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     record = Record(pathlib.Path(folder, "a.json"))
+        ...     record.add("x/time", {"seconds": 1.0})
+        ...     Record(pathlib.Path(folder, "a.json")).has("x/time")
+        True
+    """
+
+    def __init__(self, path: pathlib.Path, earlier: pathlib.Path | None = None) -> None:
+        self._path, self._asked = path, 0.0
+        found: dict[str, Any] = {}
+        for place in (path, earlier):
+            if place is not None and place.exists():
+                found = json.loads(place.read_text())
+                break
+        self._runs: list[Any] = found.get("runs", [])
+        self.parts: dict[str, str] = found.get("parts", {})
+        self.rows: dict[str, dict[str, Any]] = found.get("rows", {})
+
+    def begin(self, run: Mapping[str, Any]) -> None:
+        """Says what the next rows are measured on."""
+        self._runs.append(dict(run))
+        self._write()
+
+    def has(self, key: str) -> bool:
+        """Whether something was measured to its end, without an error."""
+        row = self.rows.get(key)
+        return row is not None and "error" not in row and "partial" not in row
+
+    def add(self, key: str, row: Mapping[str, Any]) -> None:
+        """Keeps a row, in place of an earlier one of this key."""
+        stamp: dict[str, Any] = {"run": len(self._runs) - 1}
+        # The question takes a while; rows come in quick succession.
+        if time.monotonic() - self._asked > PAUSE:
+            stamp["clocks"] = nvidia_smi(CLOCKS)
+            self._asked = time.monotonic()
+        self.rows[key] = {**row, **stamp}
+        self._write()
+
+    def mark(self, part: str, status: str) -> None:
+        """Says how a part ended."""
+        self.parts[part] = status
+        self._write()
+
+    def _write(self) -> None:
+        """All of it, into a new file that then takes the place of the old one."""
+        whole = {"runs": self._runs, "parts": self.parts, "rows": self.rows}
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        new = self._path.with_suffix(".new")
+        new.write_text(json.dumps(whole, indent=1) + "\n")
+        os.replace(new, self._path)
+
+
+def machine(tiny: bool) -> dict[str, Any]:
+    """What rows are measured on: card, driver, versions, code."""
+    installed = {}
+    for name in PACKAGES:
+        try:
+            installed[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            installed[name] = None
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "tiny": tiny,
+        "card": nvidia_smi("name,driver_version,memory.total,clocks.max.sm"),
+        "versions": installed,
+        "python": platform.python_version(),
+        "cores": len(os.sched_getaffinity(0)),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "commit": _output("git", "-C", str(ROOT), "rev-parse", "HEAD"),
+        "source": source(),
+        "command": sys.argv[1:],
+    }
+
+
+def nvidia_smi(query: str) -> dict[str, str]:
+    """What ``nvidia-smi`` says of the first GPU; nothing without one."""
+    options = (f"--query-gpu={query}", "--format=csv,noheader", "--id=0")
+    found = _output("nvidia-smi", *options)
+    if not found:
+        return {}
+    values = [value.strip() for value in found.split(",")]
+    return dict(zip(query.split(","), values, strict=False))
+
+
+def source() -> str:
+    """A hash of the code, for machines that have a copy without its history."""
+    digest = hashlib.sha256()
+    for folder in ("sam_jax", "experiments/gpu"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _output(*command: str) -> str | None:
+    """What a command prints; None if there is no such command or it fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,211 @@
+"""ResNet-18 on CIFAR-10 in the memory of the device: time, memory and peers of a step.
+
+Parts: ``peak`` (what matrix products and copies reach), ``batch<n>`` (this trainer,
+``optax.contrib.sam`` and PyTorch in turns), ``flag-<name>`` (SGD and SAM under a flag
+of XLA, which the process was started with).
+"""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+import optax.contrib
+
+from experiments.gpu import images, trainer
+from experiments.gpu.contest import Contender, Contest
+from experiments.gpu.tasks import Context, Row, Task, need
+from sam_jax import data, models
+from sam_jax.train import build, state
+
+METHODS = (trainer.SGD, "sam", "asam", "looksam")
+STEPS = 50  # in a time; a multiple of LookSAM's k
+ROUNDS = 5
+
+
+def tasks(context: Context) -> Iterator[Task]:
+    """Those of the part."""
+    if context.part == "peak":
+        yield Task(
+            "matmul", 10, functools.partial(matmul, 256 if context.tiny else 8192)
+        )
+        yield Task(
+            "copy", 10, functools.partial(copy, 2**20 if context.tiny else 2**28)
+        )
+        return
+    flag = context.part.startswith("flag-")
+    batch = 128 if flag else int(context.part.removeprefix("batch"))
+    dataset = images.load(context.data, tiny=context.tiny, needed=False)
+    made = functools.partial(parts, context, dataset, batch)
+    of_method = functools.partial(of_trainer, made)
+    methods = METHODS[:2] if flag else METHODS
+    stages: list[dict[str, Callable[[], Contender]]] = [
+        {method: functools.partial(of_method, method) for method in methods}
+    ]
+    if not flag:
+        of_peer = functools.partial(of_torch, context, dataset, batch)
+        stages += [
+            {
+                "torch sgd": functools.partial(of_peer, trainer.SGD, "default"),
+                "torch sam": functools.partial(of_peer, "sam", "default"),
+                "optax.contrib.sam": functools.partial(of_optax, made),
+            },
+            {
+                "torch sam, graphs": functools.partial(
+                    of_peer, "sam", "reduce-overhead"
+                ),
+                **{
+                    f"{method}, batches from the host": functools.partial(
+                        of_method, method, steps_per_dispatch=1
+                    )
+                    for method in METHODS[:2]
+                },
+            },
+        ]
+    yield from Contest(context, stages, 2 if context.tiny else ROUNDS).tasks()
+    if not flag:
+        for method in METHODS:
+            yield Task(
+                f"memory/{method}", 25, functools.partial(of_memory, made, method)
+            )
+
+
+# ── Peaks ────────────────────────────────────────────────────────────────────────────
+
+
+def matmul(side: int) -> Row:
+    """What a product of square matrices in bfloat16 reaches, of random numbers."""
+    a, b = jax.random.normal(jax.random.key(0), (2, side, side), jnp.bfloat16)
+    seconds = _timed(jax.jit(jnp.matmul), a, b)
+    return {"side": side, "flops_per_second": 2 * side**3 / seconds}
+
+
+def copy(elements: int) -> Row:
+    """What reading and writing an array reaches."""
+    x = jax.random.normal(jax.random.key(0), [elements])
+    seconds = _timed(jax.jit(lambda x: x + 1), x)
+    return {"bytes": 8 * elements, "bytes_per_second": 8 * elements / seconds}
+
+
+def _timed(call: Callable[..., jax.Array], *arguments: jax.Array) -> float:
+    """Median seconds of ten calls, after three."""
+    times = []
+    for _ in range(13):
+        start = time.perf_counter()
+        call(*arguments).block_until_ready()
+        times.append(time.perf_counter() - start)
+    return trainer.median(times[3:])
+
+
+# ── Contenders ───────────────────────────────────────────────────────────────────────
+
+
+def parts(
+    context: Context, dataset: data.Dataset, batch: int, method: str, **values: Any
+) -> build.Run:
+    """A run of a method; tiny, on a small network and batch."""
+    values = {"steps_per_dispatch": STEPS, "batch_size": batch, **values}
+    if context.tiny:
+        steps = min(values["steps_per_dispatch"], 2)
+        small = {"name": "resnet_digits", "width": 4, "dtype": "bfloat16"}
+        values |= {"batch_size": 8, "steps_per_dispatch": steps, "model": small}
+    return trainer.run(trainer.settings(method, **values), dataset)
+
+
+def of_trainer(made: Callable[..., build.Run], method: str, **values: Any) -> Contender:
+    """This trainer, fed as it feeds itself."""
+    return _fed(made(method, **values))
+
+
+def _fed(run: build.Run) -> Contender:
+    steps = STEPS if run.config.batch_size > 8 else 2
+    train_step: Any = run.train_step
+    lowered = train_step.lower(run.abstract_state(), run.abstract_batch())
+    feed = trainer.Feed(run, steps)
+    row = {"flops": trainer.flops(lowered), "images": run.dataset.name}
+    return Contender(feed, steps, run.config.batch_size, row)
+
+
+def of_memory(made: Callable[..., build.Run], method: str) -> Row:
+    """Bytes of a step on one batch."""
+    return trainer.Program(made(method, steps_per_dispatch=1), 1).row
+
+
+def of_optax(made: Callable[..., build.Run]) -> Contender:
+    """SAM of ``optax.contrib`` in the mode that hides the perturbation."""
+    run = made("sam")
+    chosen = run.config
+    tx = optax.contrib.sam(
+        optax.chain(
+            optax.add_decayed_weights(chosen.weight_decay.value),
+            optax.sgd(chosen.learning_rate, momentum=0.9),
+        ),
+        optax.chain(optax.contrib.normalize(), optax.sgd(0.05)),
+        opaque_mode=True,
+    )
+    model = models.build(
+        chosen.model.name,
+        num_classes=run.spec.num_classes,
+        width=chosen.model.width,
+        dtype=chosen.model.dtype,
+    )
+    augment = data.augment.make_augment(
+        crop=4, flip=True, mean=run.dataset.mean, std=run.dataset.std
+    )
+
+    def init(seed: jax.Array) -> state.TrainState:
+        first = run.init(seed)
+        return first._replace(opt_state=tx.init(first.params))
+
+    def train_step(before: state.TrainState, batch: Any) -> Any:
+        key = jax.random.fold_in(jax.random.key(before.seed), before.step)
+        seen = augment(key, batch["image"])
+
+        def loss(params: Any) -> Any:
+            logits, statistics = model.apply(
+                params, before.model_state, seen, train=True
+            )
+            losses = optax.softmax_cross_entropy_with_integer_labels
+            return jnp.mean(losses(logits, batch["label"])), statistics
+
+        gradient = jax.value_and_grad(loss, has_aux=True)
+        (value, statistics), grads = gradient(before.params)
+        updates, opt_state = tx.update(
+            *(grads, before.opt_state, before.params),
+            grad_fn=lambda params, _: gradient(params)[1],
+        )
+        after = before._replace(
+            step=before.step + 1,
+            params=optax.apply_updates(before.params, updates),
+            model_state=statistics,
+            opt_state=opt_state,
+        )
+        return after, {"loss": value}
+
+    return _fed(
+        dataclasses.replace(
+            run,
+            init=jax.jit(init),
+            train_step=jax.jit(train_step, donate_argnums=0),
+        )
+    )
+
+
+def of_torch(
+    context: Context, dataset: data.Dataset, batch: int, method: str, mode: str
+) -> Contender:
+    """PyTorch: compiled, channels last, bfloat16, the images on the device as well.
+
+    The mode is that of ``torch.compile``; ``reduce-overhead`` records CUDA graphs.
+    """
+    need("torch")
+    from experiments.gpu import torch_peer
+
+    width, steps = (4, 2) if context.tiny else (64, STEPS)
+    batch = 8 if context.tiny else batch
+    peer = torch_peer.Trainer(dataset, batch, width, method == "sam", mode, steps)
+    return Contender(peer, steps, batch, {"mode": mode})
