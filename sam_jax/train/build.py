@@ -185,8 +185,8 @@ def steps(
         >>> _, metrics = jax.eval_shape(
         ...     made.train_step, made.abstract_state(), made.abstract_batch()
         ... )
-        >>> metrics["loss"]
-        ShapeDtypeStruct(shape=(), dtype=float32)
+        >>> metrics["loss"].shape, metrics["loss"].dtype
+        ((), dtype('float32'))
     """
     if groups is None or mesh is None:
         own_groups, mesh = layout(config)
