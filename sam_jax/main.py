@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
     # Not before the flags are known to be good: this takes seconds.
     import jax
 
-    from sam_jax.train import agreement, hosts, loop, workdir
+    from sam_jax.train import agreement, hosts, loop, settings, workdir
 
     # JAX reports every kind of device that this machine lacks, and each connection.
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
@@ -78,7 +78,7 @@ def main(argv: Sequence[str]) -> int:
                 f"unexpected argument {argv[1]!r}: settings are written "
                 "--config.name=value"
             )
-        config = cards.loaded(_CONFIG.value)
+        card = cards.loaded(_CONFIG.value)
         if _COMPILATION_CACHE.value:
             cache = os.path.expanduser(_COMPILATION_CACHE.value)
             jax.config.update("jax_compilation_cache_dir", cache)
@@ -89,6 +89,8 @@ def main(argv: Sequence[str]) -> int:
             detect=_DISTRIBUTED.value,
             timeout=_COORDINATOR_TIMEOUT.value,
         )
+        with agreement.agreed():
+            config = settings.read(card)
         fresh = agreement.from_first(
             lambda: _WORKDIR.value or str(workdir.fresh(config, pathlib.Path("runs")))
         )

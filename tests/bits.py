@@ -21,7 +21,7 @@ import optax
 import orbax.checkpoint as ocp
 
 from sam_jax import methods
-from sam_jax.train import loop
+from sam_jax.train import loop, settings
 from tests.methods import problems, test_contract
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -62,7 +62,7 @@ def digits(name: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         stdout, sys.stdout = sys.stdout, sys.stderr
         try:
-            loop.train_and_evaluate(config, folder)
+            loop.train_and_evaluate(settings.read(config), folder)
         finally:
             sys.stdout = stdout
         [path] = pathlib.Path(folder).rglob("20/state")

@@ -15,7 +15,7 @@ from typing import Any
 
 from experiments.benchmarks import measure
 from sam_jax import errors
-from sam_jax.train import build
+from sam_jax.train import build, settings
 from sam_jax.train import config as config_lib
 
 CARD = pathlib.Path(__file__).parents[2] / "configs" / "cifar10_sam.py"
@@ -67,7 +67,7 @@ def counted(
     method: str,
     batch_size: int,
     side: int,
-    settings: Mapping[str, Any],
+    changes: Mapping[str, Any],
 ) -> dict[str, float]:
     """Compiles one step and reads the compiler's account of it.
 
@@ -76,7 +76,7 @@ def counted(
         method: its name.
         batch_size: examples in a step.
         side: of the images, in pixels.
-        settings: of the configuration, as its flattened keys.
+        changes: of the configuration, as its flattened keys.
 
     Returns:
         ``temporary`` and ``state`` in bytes, and ``flops``.
@@ -90,8 +90,9 @@ def counted(
     config.model.name, _, width = model_name.partition(":")
     config.model.width = int(width) if width else None
     config.batch_size, config.mesh.data = batch_size, 1
-    config.update_from_flattened_dict(dict(settings))
-    made = build.steps(config, build.DataSpec((side, side, 3), 10, 50_000, 100))
+    config.update_from_flattened_dict(dict(changes))
+    spec = build.DataSpec((side, side, 3), 10, 50_000, 100)
+    made = build.steps(settings.read(config), spec)
     train_step: Any = made.train_step
     compiled = train_step.lower(made.abstract_state(), made.abstract_batch()).compile()
     memory: Any = compiled.memory_analysis()

@@ -14,6 +14,7 @@ A method that does not take its second gradient in every step needs ``--steps=5`
 in one time; ``every_k/sam`` is SAM in every fifth.
 """
 
+import dataclasses
 import pathlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +27,7 @@ import optax.contrib
 
 from experiments.benchmarks import measure
 from sam_jax import errors, methods, models
-from sam_jax.train import build
+from sam_jax.train import build, settings
 from sam_jax.train import config as config_lib
 from sam_jax.train import optimizer as optimizer_lib
 from sam_jax.train.optimizer import Optimizer
@@ -95,7 +96,7 @@ def optimizers(names: Sequence[str]) -> dict[str, Optimizer]:
     }
 
 
-def configured(method: str) -> config_lib.Config:
+def configured(method: str) -> settings.Settings:
     """Settings of a method, with weight decay and SGD with momentum, on one device.
 
     Args:
@@ -109,7 +110,7 @@ def configured(method: str) -> config_lib.Config:
     config.weight_decay.value = WEIGHT_DECAY
     config.schedule.name = "constant"
     config.mesh.data = 1
-    return config
+    return settings.read(config)
 
 
 def around(tx: optax.GradientTransformationExtraArgs) -> Optimizer:
@@ -237,8 +238,7 @@ def trainer_steps(
         optimizer: the way to train.
         shape: of a batch of images.
     """
-    config = configured(BASE)
-    config.batch_size = shape[0]
+    config = dataclasses.replace(configured(BASE), batch_size=shape[0])
     spec = build.DataSpec(shape[1:], CLASSES, 50_000, STEPS_PER_EPOCH)
     return build.steps(config, spec, model=model, optimizer=optimizer)
 

@@ -13,6 +13,7 @@ Settings of the run follow as ``--config.key=value``.
 """
 
 import contextlib
+import dataclasses
 import io
 import itertools
 import pathlib
@@ -26,7 +27,7 @@ import jax
 
 from experiments.benchmarks import measure
 from sam_jax import errors
-from sam_jax.train import build, cards, loop, metrics, sharding
+from sam_jax.train import build, cards, loop, metrics, settings, sharding
 
 
 def main(argv: Sequence[str]) -> int:
@@ -45,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         try:
             config = cards.load(args.card, *overrides)
-            config.eval_every_epochs = config.epochs
+            config = dataclasses.replace(config, eval_every_epochs=config.epochs)
             results = compare(config, args.rounds, pathlib.Path(folder))
         except errors.UserError as error:
             print(f"error: {error}", file=sys.stderr)
@@ -55,7 +56,9 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def compare(config: Any, rounds: int, folder: pathlib.Path) -> dict[str, Any]:
+def compare(
+    config: settings.Settings, rounds: int, folder: pathlib.Path
+) -> dict[str, Any]:
     """Times trainer and bare step in turns.
 
     Args:
@@ -108,7 +111,7 @@ def timed_steps(path: pathlib.Path, first: int) -> tuple[int, float]:
     return rows[-1]["step"] - first, rows[-1]["wall_time"] - rows[0]["wall_time"]
 
 
-def bare_loop(config: Any) -> tuple[Callable[[int], float], int]:
+def bare_loop(config: settings.Settings) -> tuple[Callable[[int], float], int]:
     """The compiled step alone, fed with the batches of the run.
 
     Args:

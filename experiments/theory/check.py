@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 from experiments.theory import run_cards
 from sam_jax import errors
 from sam_jax.theory import conditions, families
-from sam_jax.train import cards
-from sam_jax.train import config as config_lib
+from sam_jax.train import cards, coefficients, settings, typed
 
 WIDTH = 88
 
@@ -108,12 +107,12 @@ def check(card: str | None, overrides: Sequence[str]) -> int:
                 f"unexpected argument {override!r}: a run card is written "
                 "--config=CARD.py, a setting --config.name=value"
             )
-    config = cards.load(card, *overrides) if card else cards.loaded(None)
+    config = settings.read(cards.loaded(card and cards.configuration(card, *overrides)))
     print("\n".join(explain(config, card or "")))
     return 0
 
 
-def explain(config: config_lib.Config, card: str) -> Iterator[str]:
+def explain(config: settings.Settings, card: str) -> Iterator[str]:
     """The answer, line by line, wrapped at `WIDTH` columns.
 
     Args:
@@ -233,7 +232,7 @@ _NOT_OF_NETWORKS = _special_conditions()
 # ── What to change ───────────────────────────────────────────────────────────────────
 
 
-def changes(config: config_lib.Config, card: str, recipe: Recipe) -> str:
+def changes(config: settings.Settings, card: str, recipe: Recipe) -> str:
     """What must be set for the theorem of a recipe to speak of a run.
 
     Args:
@@ -244,10 +243,10 @@ def changes(config: config_lib.Config, card: str, recipe: Recipe) -> str:
     Returns:
         The command line's part.
     """
-    method, settings = needed(config, recipe)
+    method, changed = needed(config, recipe)
     path = card.partition(":")[0]
     suffix = f":{method}" if method else card[len(path) :]
-    flags = (f"--config.{key}={_quoted(value)}" for key, value in settings.items())
+    flags = (f"--config.{key}={_quoted(value)}" for key, value in changed.items())
     return " ".join([f"--config={path}{suffix}", *flags])
 
 
@@ -257,24 +256,20 @@ def _quoted(value: Any) -> str:
     return shlex.quote(compact if isinstance(value, dict) else str(value))
 
 
-def needed(config: config_lib.Config, recipe: Recipe) -> tuple[str, dict[str, Any]]:
+def needed(config: settings.Settings, recipe: Recipe) -> tuple[str, dict[str, Any]]:
     """The method (empty: as it is) and the settings that a recipe changes."""
-    settings = dict(recipe.settings)
-    if settings.keys() >= _FULL.keys():
-        settings["batch_size"] = run_cards.training_examples(config) or "ALL"
-    different = {k: v for k, v in settings.items() if _read(config, k) != v}
+    wanted = dict(recipe.settings)
+    if wanted.keys() >= _FULL.keys():
+        wanted["batch_size"] = run_cards.training_examples(config) or "ALL"
+    default = settings.flat(typed.defaults(settings.Settings))
+    now = default | settings.flat(typed.plain(config))
+    different = {k: v for k, v in wanted.items() if now[k] != v}
     [theorem] = [t for t in conditions.THEOREMS if t.name.startswith(recipe.theorem)]
     # The first condition of a theorem is that of the method.
     fits = theorem.needs[0](run_cards.setting_of(config)).holds
     method = config.method.name if fits else recipe.method
-    if recipe.radius != "constant" and method != config_lib.BASELINE:
-        rho = config.method.rho if fits else 0.05
-        peak = rho if isinstance(rho, int | float) else rho["value"]
+    if recipe.radius != "constant" and method != coefficients.BASELINE:
+        rho = config.method.coefficients["rho"] if fits else 0.05
+        peak = rho.value if isinstance(rho, coefficients.Scheduled) else rho
         different["method.rho"] = {"name": recipe.radius, "value": peak}
     return ("" if fits else method), different
-
-
-def _read(config: config_lib.Config, key: str) -> Any:
-    for part in key.split("."):
-        config = config[part]
-    return config

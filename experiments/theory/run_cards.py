@@ -1,15 +1,12 @@
 """A run card as a setting of the theory: what is run, and on what."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
-
-from ml_collections import config_dict
 
 from sam_jax import data, errors
 from sam_jax.data import splits
 from sam_jax.theory import conditions, families
-from sam_jax.train import config as config_lib
-from sam_jax.train import optimizer, schedule, settings
+from sam_jax.train import coefficients, optimizer, schedule, settings, typed
 
 # What is known of the loss of a network.
 NETWORK: Mapping[str, Any] = {
@@ -20,7 +17,7 @@ NETWORK: Mapping[str, Any] = {
 }
 
 
-def setting_of(config: config_lib.Config) -> conditions.Setting:
+def setting_of(config: settings.Settings) -> conditions.Setting:
     """A run card as a setting of the theory.
 
     Args:
@@ -32,31 +29,30 @@ def setting_of(config: config_lib.Config) -> conditions.Setting:
     Raises:
         UserError: if a setting is outside its range.
     """
-    config_lib.check(config)
     unit = schedule.Unit(steps_per_epoch(config), 0)
     unit = unit._replace(total_steps=config.epochs * unit.steps_per_epoch)
     optimizer.make_optimizer(config, unit.steps_per_epoch)  # refuses what is wrong
-    coefficients = {k: v for k, v in dict(config.method).items() if k != "name"}
-    rho = coefficients.pop("rho", 0.0)
+    rho = config.method.coefficients.get("rho", 0.0)
+    others = typed.plain(config.method)
     step_size = _family(config.schedule, config.learning_rate, unit)
     decay = config.weight_decay
     name = config.method.name
     return conditions.Setting(
-        method="sgd" if name == config_lib.BASELINE else name,
+        method="sgd" if name == coefficients.BASELINE else name,
         step_size=step_size,
         radius=_radius(rho, step_size, unit),
-        coefficients=coefficients,
+        coefficients={k: others[k] for k in others.keys() - {"name", "rho"}},
         stochastic=bool(_sources_of_noise(config)),
         fresh_samples=_draws_anew(config) or not _draws_batches(config),
         others=_others(config),
         outside_decay=0.0 if decay.kind == "loss" else decay.value,
-        every_update=config.cadence.name == settings.Always.name,
+        every_update=isinstance(config.cadence, settings.Always),
         horizon=unit.total_steps,
         **NETWORK,
     )
 
 
-def training_examples(config: config_lib.Config) -> int | None:
+def training_examples(config: settings.Settings) -> int | None:
     """Number of examples that are trained on; None if the data set is not catalogued.
 
     Raises:
@@ -70,7 +66,7 @@ def training_examples(config: config_lib.Config) -> int | None:
     return left if wanted is None else min(wanted, left)
 
 
-def steps_per_epoch(config: config_lib.Config) -> int:
+def steps_per_epoch(config: settings.Settings) -> int:
     """Whole batches in an epoch; 1 if the size of the data set is not known.
 
     Raises:
@@ -88,94 +84,84 @@ def steps_per_epoch(config: config_lib.Config) -> int:
 
 
 def _family(
-    spec: Mapping[str, Any], peak: float, unit: schedule.Unit
+    kind: coefficients.Schedule, peak: float, unit: schedule.Unit
 ) -> families.Family:
     if peak == 0:
         return families.Constant(0.0)
-    settings = dict(config_lib.default_config().schedule) | dict(spec)
-    warmup = round(settings["warmup_epochs"] * unit.steps_per_epoch)
-    family = _FAMILIES[settings["name"]](peak, unit, warmup, settings)
+    warmup = round(kind.warmup_epochs * unit.steps_per_epoch)
+    family = _after_warmup(kind, peak, unit, unit.total_steps - warmup)
     return families.WarmUp(warmup, family) if warmup else family
 
 
-def _step_decay(
-    peak: float, unit: schedule.Unit, warmup: int, settings: Mapping[str, Any]
+def _after_warmup(
+    kind: coefficients.Schedule, peak: float, unit: schedule.Unit, steps: int
 ) -> families.Family:
-    ends = (round(epoch * unit.steps_per_epoch) for epoch in settings["boundaries"])
-    return families.StepDecay(peak, tuple(ends), settings["factor"])
-
-
-# The schedules of sam_jax.train.schedule, by name.
-_FAMILIES: Mapping[str, Callable[..., families.Family]] = {
-    "constant": lambda peak, unit, warmup, settings: families.Constant(peak),
-    "cosine": lambda peak, unit, warmup, settings: families.Cosine(
-        peak, unit.total_steps - warmup, peak * settings["final_fraction"]
-    ),
-    "linear": lambda peak, unit, warmup, settings: families.Linear(
-        peak, unit.total_steps - warmup, peak * settings["final_fraction"]
-    ),
-    "step": _step_decay,
-    "diminish1": lambda peak, unit, warmup, settings: families.Power(
-        peak, 1.0, unit.steps_per_epoch
-    ),
-    "diminish2": lambda peak, unit, warmup, settings: families.Power(
-        peak, 0.5001, unit.steps_per_epoch
-    ),
-    "diminish3": lambda peak, unit, warmup, settings: families.PowerLog(
-        peak, steps=unit.steps_per_epoch
-    ),
-}
+    match kind:
+        case coefficients.Constant():
+            return families.Constant(peak)
+        case coefficients.Cosine(_, fraction):
+            return families.Cosine(peak, steps, peak * fraction)
+        case coefficients.Linear(_, fraction):
+            return families.Linear(peak, steps, peak * fraction)
+        case coefficients.Step(_, epochs, factor):
+            ends = tuple(round(epoch * unit.steps_per_epoch) for epoch in epochs)
+            return families.StepDecay(peak, ends, factor)
+        case coefficients.Diminish1():
+            return families.Power(peak, 1.0, unit.steps_per_epoch)
+        case coefficients.Diminish2():
+            return families.Power(peak, 0.5001, unit.steps_per_epoch)
+        case coefficients.Diminish3():
+            return families.PowerLog(peak, steps=unit.steps_per_epoch)
 
 
 def _radius(
     rho: Any, step_size: families.Family, unit: schedule.Unit
 ) -> families.Family:
-    if not isinstance(rho, Mapping | config_dict.ConfigDict):
+    if not isinstance(rho, coefficients.Scheduled):
         return families.Constant(float(rho))
-    spec: dict[str, Any] = dict(rho)
-    peak = spec.pop("value")
-    if spec["name"] != "learning_rate":
-        return _family(spec, peak, unit)
-    low = spec.get("low", 0.0)
-    return families.Following(step_size, peak, unit.total_steps, low)
+    kind, peak = rho.schedule, rho.value
+    if isinstance(kind, coefficients.Tied):
+        return families.Following(step_size, peak, unit.total_steps, kind.low)
+    return _family(kind, peak, unit)
 
 
-def _sources_of_noise(config: config_lib.Config) -> list[str]:
+def _sources_of_noise(config: settings.Settings) -> list[str]:
     """Why a step does not see all of f."""
     examples = training_examples(config)
     found = []
     if _draws_batches(config):
         of_all = f" of {examples:,}" if examples else ""
         how = "shuffled: each is seen once per epoch"
-        if _draws_anew(config):
-            score = config.data.sampling.scores or "the images' squared norms"
+        sampling = config.data.sampling
+        if isinstance(sampling, settings.Importance):
+            score = sampling.scores or "the images' squared norms"
             how = f"drawn with replacement, in proportion to {score}"
-            if config.data.sampling.uniform == 1:
+            if sampling.uniform == 1:
                 how = "drawn with replacement, all alike"
         found.append(f"batches of {config.batch_size}{of_all} examples ({how})")
-    random = [name for name in ("crop", "flip", "cutout") if config.data[name]]
+    random = [name for name in ("crop", "flip", "cutout") if getattr(config.data, name)]
     if random:
         found.append(f"augmentation ({', '.join(random)})")
-    if dict(config.model.options).get("dropout"):
+    if config.model.options.get("dropout"):
         found.append("dropout")
     return found
 
 
-def _draws_anew(config: config_lib.Config) -> bool:
+def _draws_anew(config: settings.Settings) -> bool:
     """Whether examples are drawn with replacement."""
-    return config.data.sampling.name == "importance"
+    return isinstance(config.data.sampling, settings.Importance)
 
 
-def _draws_batches(config: config_lib.Config) -> bool:
+def _draws_batches(config: settings.Settings) -> bool:
     """Whether a batch is not simply all examples."""
     return _draws_anew(config) or training_examples(config) != config.batch_size
 
 
-def _others(config: config_lib.Config) -> tuple[str, ...]:
+def _others(config: settings.Settings) -> tuple[str, ...]:
     """What happens to a direction before it becomes a step."""
     found = []
     name = config.optimizer.name
-    momentum = dict(config.optimizer.get(name, {})).get("momentum") or 0.0
+    momentum = config.optimizer.options.get("momentum") or 0.0
     if name != "sgd":
         found.append(f"the optimizer {name}")
     elif momentum:
@@ -185,7 +171,7 @@ def _others(config: config_lib.Config) -> tuple[str, ...]:
     return tuple(found)
 
 
-def describe(config: config_lib.Config, setting: conditions.Setting) -> dict[str, str]:
+def describe(config: settings.Settings, setting: conditions.Setting) -> dict[str, str]:
     """What is run, in words."""
     unit = ""
     if training_examples(config) is None:

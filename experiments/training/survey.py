@@ -179,8 +179,10 @@ def of_method(
         except loop.Diverged:
             return {split: {"accuracy": 0.0} for split in ("validation", "test")}
 
-    first = settings.method.get("rho")
-    radii = [None] if first is None else [round(f * first, 6) for f in factors]
+    first = settings.method.coefficients.get("rho")
+    radii = [None]
+    if isinstance(first, int | float):
+        radii = [round(f * first, 6) for f in factors]
     tried = {
         rho: _error(trained(rho, settings.epochs, 0), "validation") for rho in radii
     }

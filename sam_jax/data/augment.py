@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sam_jax import errors
+from sam_jax import checks, errors
 
 
 def random_crop(key: jax.Array, images: jax.Array, padding: int) -> jax.Array:
@@ -29,7 +29,7 @@ def random_crop(key: jax.Array, images: jax.Array, padding: int) -> jax.Array:
         [B, H, W, C], same dtype.
 
     Raises:
-        UserError: the padding is out of range.
+        BadValue: the padding is out of range.
 
     Example:
         >>> images = jnp.ones((4, 8, 8, 3), jnp.uint8)
@@ -37,7 +37,7 @@ def random_crop(key: jax.Array, images: jax.Array, padding: int) -> jax.Array:
         (4, 8, 8, 3)
     """
     batch, height, width, channels = images.shape
-    _check_pixels("crop", padding, limit=min(height, width))
+    _check_pixels("crop", padding, images)
     padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     offsets = jax.random.randint(key, (batch, 2), 0, 2 * padding + 1)
 
@@ -81,15 +81,15 @@ def random_cutout(
         [B, H, W, C], same dtype.
 
     Raises:
-        UserError: size or probability out of range.
+        BadValue: size or probability out of range.
 
     References:
         DeVries, Taylor, "Improved Regularization of Convolutional Neural Networks with
         Cutout", 2017, arXiv:1708.04552.
     """
     batch, height, width, _ = images.shape
-    _check_pixels("cutout", size, limit=min(height, width))
-    _check_probability(probability)
+    _check_pixels("cutout", size, images)
+    checks.between("cutout_probability", probability, 0, 1)
     row_key, column_key, use_key = jax.random.split(key, 3)
 
     def covered(key: jax.Array, length: int) -> jax.Array:
@@ -160,7 +160,7 @@ def make_augment(
         one of its parts off leaves the draws of the others as they are.
 
     Raises:
-        UserError: a setting out of range; what depends on the size of the images is
+        BadValue: a setting out of range; what depends on the size of the images is
             checked when the function is traced.
 
     Example:
@@ -169,9 +169,9 @@ def make_augment(
         >>> augment(jax.random.key(0), images).dtype
         dtype('float32')
     """
-    _check_pixels("crop", crop)
-    _check_pixels("cutout", cutout)
-    _check_probability(cutout_probability)
+    checks.integer("crop", crop, 0)
+    checks.integer("cutout", cutout, 0)
+    checks.between("cutout_probability", cutout_probability, 0, 1)
 
     def augment(key: jax.Array, images: jax.Array) -> jax.Array:
         crop_key, flip_key, cutout_key = jax.random.split(key, 3)
@@ -202,18 +202,10 @@ def make_normalize(
     return lambda images: normalize(images, mean, std)
 
 
-def _check_pixels(what: str, pixels: int, limit: int | None = None) -> None:
-    whole = isinstance(pixels, int) and not isinstance(pixels, bool)
-    if not whole or pixels < 0 or (limit is not None and pixels > limit):
-        allowed = "0 or more" if limit is None else f"0 to {limit}, the image's side"
-        raise errors.UserError(
-            f"{what}={pixels} is out of range: pass a whole number of pixels, "
-            f"{allowed}; 0 for none"
-        )
-
-
-def _check_probability(probability: float) -> None:
-    if not 0 <= probability <= 1:
-        raise errors.UserError(
-            f"cutout_probability={probability} is out of range: pass a number in [0, 1]"
+def _check_pixels(what: str, pixels: int, images: jax.Array) -> None:
+    checks.integer(what, pixels, 0)
+    side = min(images.shape[1:3])
+    if pixels > side:
+        raise checks.BadValue(
+            f"{what} must be in [0, {side}], the image's side in pixels, got {pixels}"
         )

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
-from sam_jax import errors
+from sam_jax import checks
 from sam_jax.data import randomness, splits
 
 Batch: TypeAlias = dict[str, np.ndarray]
@@ -29,9 +29,7 @@ class Source(Protocol):
     """Examples in batches, in memory or streamed.
 
     A batch is a dict of ``image`` uint8 [B, H, W, C], ``label`` int32 [B] and
-    ``true_label`` int32 [B]. Those to train on also have ``weight`` float32 [B], the
-    factor of each example's loss, ones where all are drawn alike; those of
-    ``eval_batches`` have ``mask`` bool [B].
+    ``true_label`` int32 [B].
     """
 
     @property
@@ -40,7 +38,11 @@ class Source(Protocol):
         ...
 
     def steps_per_epoch(self, batch_size: int) -> int:
-        """Number of whole batches in one pass; the rest of an epoch is dropped."""
+        """Number of whole batches in one pass; the rest of an epoch is dropped.
+
+        Raises:
+            BadValue: the batch size is not between 1 and the number of examples.
+        """
         ...
 
     def batches(
@@ -51,18 +53,43 @@ class Source(Protocol):
         start_step: int = 0,
         rows: np.ndarray | None = None,
     ) -> Iterator[Batch]:
-        """Endless shuffled batches from number ``start_step`` on.
+        """Endless shuffled batches.
 
         Batch n is a function of ``seed`` and n alone, so that a run that was stopped
-        continues with the batches it would have seen, on any number of processes. Of
-        each only ``rows`` are read, all for None.
+        continues with the batches it would have seen, on any number of processes.
+
+        Args:
+            batch_size: number of examples in a batch.
+            seed: of the order, not negative.
+            start_step: number of the first batch, counted from 0 over all epochs.
+            rows: which examples of each batch to read, by their places in it; None for
+                all. A process asks for those of its own devices.
+
+        Returns:
+            Iterator of batches with ``weight`` float32 [B], the factor of each
+            example's loss: ones where all are drawn alike.
+
+        Raises:
+            BadValue: the batch size is not between 1 and the number of examples.
         """
         ...
 
     def eval_batches(
         self, batch_size: int, rows: np.ndarray | None = None
     ) -> Iterator[Batch]:
-        """Every example once, in order; the last batch is padded, mask False there."""
+        """Every example once, in order.
+
+        Args:
+            batch_size: number of examples in a batch; may exceed the source's.
+            rows: which examples of each batch to read; see `batches`.
+
+        Returns:
+            Iterator of batches of one size, with ``mask`` bool [B]: False marks the
+            padding of the last batch, whose images and labels are zero.
+
+        Raises:
+            BadValue: the batch size is below 1.
+        """
         ...
 
 
@@ -83,13 +110,13 @@ class IndexedSource(Source, Protocol):
         start_step: int = 0,
         rows: np.ndarray | None = None,
     ) -> Iterator[Draw]:
-        """Which examples `batches` of the same arguments gathers."""
+        """Which examples are in each of the `batches` of the same arguments."""
         ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ArraySource:
-    """Source whose examples lie in memory.
+    """`IndexedSource` that draws a permutation of ``(seed, epoch)`` in each epoch.
 
     Attributes:
         split: the examples.
@@ -103,6 +130,9 @@ class ArraySource:
         ((2, 2, 2, 1), (2,))
         >>> [int(b["mask"].sum()) for b in source.eval_batches(2)]
         [2, 2, 1]
+        >>> draw = next(source.draws(batch_size=3, seed=1))
+        >>> print(draw.indices, draw.weights)
+        [3 0 2] [1. 1. 1.]
     """
 
     split: splits.Split
@@ -113,21 +143,12 @@ class ArraySource:
         return self.split.num_examples
 
     def steps_per_epoch(self, batch_size: int) -> int:
-        """Number of whole batches in one pass; the rest of an epoch is dropped.
-
-        Args:
-            batch_size: number of examples in a batch.
-
-        Returns:
-            At least 1.
-
-        Raises:
-            UserError: the batch size is not between 1 and the number of examples.
-        """
-        if not 1 <= batch_size <= self.num_examples:
-            raise errors.UserError(
-                f"batch_size={batch_size} is out of range: the split has "
-                f"{self.num_examples} examples; pass 1 to {self.num_examples}"
+        """See `Source`."""
+        checks.integer("batch_size", batch_size, 1)
+        if batch_size > self.num_examples:
+            raise checks.BadValue(
+                f"batch_size must be in [1, {self.num_examples}], the number of "
+                f"examples, got {batch_size}"
             )
         return self.num_examples // batch_size
 
@@ -139,23 +160,7 @@ class ArraySource:
         start_step: int = 0,
         rows: np.ndarray | None = None,
     ) -> Iterator[Batch]:
-        """Endless shuffled batches from number ``start_step`` on.
-
-        Each epoch has its own permutation, drawn from ``(seed, epoch)``.
-
-        Args:
-            batch_size: number of examples in a batch.
-            seed: of the permutations, not negative.
-            start_step: number of the first batch, counted from 0 over all epochs.
-            rows: which examples of each batch to gather, by their places in it; None
-                for all. A process asks for those of its own devices.
-
-        Returns:
-            Iterator of batches without ``mask``.
-
-        Raises:
-            UserError: the batch size is not between 1 and the number of examples.
-        """
+        """See `Source`."""
         draws = self.draws(
             batch_size=batch_size, seed=seed, start_step=start_step, rows=rows
         )
@@ -169,30 +174,7 @@ class ArraySource:
         start_step: int = 0,
         rows: np.ndarray | None = None,
     ) -> Iterator[Draw]:
-        """Which examples are in each of `batches`, and their weights.
-
-        For those who have the examples of `split` elsewhere, such as on a device.
-
-        Args:
-            batch_size: number of examples in a batch.
-            seed: of the permutations, not negative.
-            start_step: number of the first batch, counted from 0 over all epochs.
-            rows: which examples of each batch, by their places in it; None for all.
-
-        Returns:
-            Endless iterator.
-
-        Raises:
-            UserError: the batch size is not between 1 and the number of examples.
-
-        Example:
-            >>> labels = np.arange(5, dtype=np.int32)
-            >>> images = np.zeros((5, 2, 2, 1), np.uint8)
-            >>> source = ArraySource(splits.Split(images, labels, labels))
-            >>> draw = next(source.draws(batch_size=3, seed=1))
-            >>> print(draw.indices, draw.weights)
-            [3 0 2] [1. 1. 1.]
-        """
+        """See `IndexedSource`."""
         # Not itself a generator, so that a wrong batch size is reported at once.
         steps = self.steps_per_epoch(batch_size)
         draws = self._draws(batch_size, steps, seed, start_step)
@@ -214,23 +196,8 @@ class ArraySource:
     def eval_batches(
         self, batch_size: int, rows: np.ndarray | None = None
     ) -> Iterator[Batch]:
-        """Every example once, in order.
-
-        Args:
-            batch_size: number of examples in a batch; may exceed the split's.
-            rows: which examples of each batch to gather; see `batches`.
-
-        Returns:
-            Iterator of batches of one size, with ``mask`` bool [B]: False marks the
-            padding of the last batch, whose images and labels are zero.
-
-        Raises:
-            UserError: the batch size is below 1.
-        """
-        if batch_size < 1:
-            raise errors.UserError(
-                f"batch_size={batch_size} is out of range: pass at least 1"
-            )
+        """See `Source`."""
+        checks.integer("batch_size", batch_size, 1)
         rows = np.arange(batch_size) if rows is None else rows
         return self._eval_batches(batch_size, rows)
 

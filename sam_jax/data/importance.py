@@ -11,7 +11,7 @@ import pathlib
 
 import numpy as np
 
-from sam_jax import errors
+from sam_jax import checks, errors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,18 +55,17 @@ def scores(
         found = np.load(pathlib.Path(path), allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:  # the last of an empty file
         raise errors.UserError(
-            f"config.data.sampling.scores={path}: {error}; give a file that numpy.save "
+            f"scores={path}: {error}; give a file that numpy.save "
             f"wrote, with a positive number for each of {len(images)} examples"
         ) from error
     if not isinstance(found, np.ndarray):
         raise errors.UserError(
-            f"config.data.sampling.scores={path} is an archive of arrays: give a file "
-            "that numpy.save wrote"
+            f"scores={path} is an archive of arrays: give a file that numpy.save wrote"
         )
     fits = found.shape == (len(images),) and found.dtype.kind in "iuf"
     if not fits or not (np.isfinite(found).all() and (found > 0).all()):
         raise errors.UserError(
-            f"config.data.sampling.scores={path} must hold a positive number for each "
+            f"scores={path} must hold a positive number for each "
             f"of the {len(images)} examples of the original training set, got shape "
             f"{found.shape} of {found.dtype}"
             + (f", smallest {found.min()}" if fits else "")
@@ -111,15 +110,12 @@ def probabilities(scores: np.ndarray, uniform: float) -> np.ndarray:
         Float64 [N]; they sum to 1.
 
     Raises:
-        UserError: if the share is out of range.
+        BadValue: if the share is out of range.
 
     Example:
         >>> print(probabilities(np.array([1.0, 3.0]), 0.5))
         [0.375 0.625]
     """
-    if not 0 <= uniform <= 1:
-        raise errors.UserError(
-            f"config.data.sampling.uniform must be in [0, 1], got {uniform!r}"
-        )
+    checks.between("uniform", uniform, 0, 1)
     mixed = (1 - uniform) * scores / scores.sum() + uniform / len(scores)
     return mixed / mixed.sum()

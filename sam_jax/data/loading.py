@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from sam_jax import errors
+from sam_jax import checks
 from sam_jax.data import batches, catalog, digits, importance, noise, splits, tfds
 
 # How the data sets that TFDS does not have are read.
@@ -89,7 +89,8 @@ def load(
 
     Raises:
         UserError: an unknown name, archives that are missing or damaged, folders that
-            cannot be used, or settings that are out of range.
+            cannot be used, or splits that leave no examples.
+        BadValue: a number out of range.
 
     Example:
         >>> digits = load("digits", validation=97, label_noise=0.25)
@@ -100,9 +101,8 @@ def load(
     """
     # What needs no data is checked first: reading takes seconds, fetching minutes.
     splits.check_validation(validation)
-    noise.check_rate(label_noise)
-    if seed < 0:
-        raise errors.UserError(f"seed={seed} is negative: pass 0 or more")
+    checks.below_one("label_noise", label_noise)
+    checks.integer("seed", seed, 0)
 
     read = _READERS.get(name, tfds.read)
     raw = read(name, data_dir=data_dir, manual_dir=manual_dir, download=download)

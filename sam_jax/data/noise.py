@@ -2,24 +2,8 @@
 
 import numpy as np
 
-from sam_jax import errors
+from sam_jax import checks
 from sam_jax.data import randomness
-
-
-def check_rate(label_noise: float) -> None:
-    """Refuses a share of wrong labels outside [0, 1).
-
-    Args:
-        label_noise: the share.
-
-    Raises:
-        UserError: with what is allowed.
-    """
-    if not 0 <= label_noise < 1:
-        raise errors.UserError(
-            f"label_noise={label_noise} is out of range: it is the share of training "
-            "labels to replace; pass a number in [0, 1), 0 for none"
-        )
 
 
 def symmetric_noise(
@@ -42,7 +26,7 @@ def symmetric_noise(
         int32 [N], a new array.
 
     Raises:
-        UserError: the rate is out of range.
+        BadValue: the rate is out of range.
 
     Example:
         >>> labels = np.zeros(10, np.int32)
@@ -50,7 +34,7 @@ def symmetric_noise(
         >>> int((noisy != labels).sum())
         4
     """
-    check_rate(rate)
+    checks.below_one("rate", rate)
     generator = randomness.generator(seed, randomness.Stream.NOISE)
     replaced = generator.permutation(len(labels))[: round(rate * len(labels))]
     # A step of 1 to num_classes - 1 around the circle of classes is never the same one.

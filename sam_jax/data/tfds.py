@@ -155,14 +155,13 @@ def _prepare(builder: Any, name: str, manual_dir: str | None, download: bool) ->
     }
     wanted = (
         f"wanted are {', '.join(sorted(missing.values())) or 'its archives'}: put "
-        "them into a folder DIR and pass config.data.manual_dir=DIR, or pass "
-        "config.data.data_dir=DIR where the data set is prepared already"
+        "them into a folder DIR and pass manual_dir=DIR, or pass data_dir=DIR "
+        "where the data set is prepared already"
     )
     unprepared = f"data set {name!r} is not prepared in {builder.data_dir}"
     if folder is not None and not folder.is_dir():
         raise errors.UserError(
-            f"config.data.manual_dir={manual_dir} is not a folder, and {unprepared}; "
-            f"{wanted}"
+            f"manual_dir={manual_dir} is not a folder, and {unprepared}; {wanted}"
         )
     if not download and (missing or not archives):
         raise errors.UserError(f"{unprepared} and downloading is off; {wanted}")
@@ -208,7 +207,7 @@ def _prepare(builder: Any, name: str, manual_dir: str | None, download: bool) ->
                 f"cannot fetch data set {name!r}: {_one_line(error)}; {wanted}"
             ) from error
         raise errors.UserError(
-            f"cannot prepare data set {name!r} in config.data.data_dir={root}: "
+            f"cannot prepare data set {name!r} in data_dir={root}: "
             f"{_one_line(error)}; pass a folder that can be written"
         ) from error
 
@@ -249,7 +248,7 @@ def _check_prepared(builder: Any, name: str) -> None:
     if file_format != _FORMAT:
         raise errors.UserError(
             f"data set {name!r} in {builder.data_dir} was prepared as {file_format}, "
-            f"and {_FORMAT} is needed: pass another config.data.data_dir=DIR"
+            f"and {_FORMAT} is needed: pass another data_dir=DIR"
         )
     if not {"train", "test"} <= set(builder.info.splits):
         raise errors.UserError(

@@ -19,8 +19,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from sam_jax import data, errors
-from sam_jax.train import config as config_lib
-from sam_jax.train import hosts
+from sam_jax.train import hosts, settings
 
 _T = TypeVar("_T")
 
@@ -138,7 +137,7 @@ def on_first(
         yield value
 
 
-def check_same(config: config_lib.Config, workdir: str | os.PathLike[str]) -> None:
+def check_same(config: settings.Settings, workdir: str | os.PathLike[str]) -> None:
     """Refuses processes that were started with different settings.
 
     Only where data lie and what Weights & Biases is told may differ.
@@ -151,12 +150,12 @@ def check_same(config: config_lib.Config, workdir: str | os.PathLike[str]) -> No
         UserError: with what differs.
     """
     if hosts.several():
-        settings = {
-            "config": json.loads(config_lib.to_json(config)),
+        own = {
+            "config": json.loads(settings.to_json(config)),
             "workdir": os.fspath(workdir),
         }
         _check_equal(
-            _flat(settings),
+            _flat(own),
             "were started with different settings",
             "start all with the same",
         )
@@ -224,9 +223,9 @@ def _check_equal(own: dict[str, Any], what: str, advice: str) -> None:
             )
 
 
-def _flat(settings: Any) -> dict[str, Any]:
+def _flat(tree: Any) -> dict[str, Any]:
     leaves = jax.tree_util.tree_leaves_with_path(
-        settings, is_leaf=lambda x: not isinstance(x, dict)
+        tree, is_leaf=lambda x: not isinstance(x, dict)
     )
     named = {
         jax.tree_util.keystr(path, simple=True, separator="."): x for path, x in leaves

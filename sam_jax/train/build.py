@@ -1,7 +1,7 @@
 """From a configuration to a step, and with its data to a run."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -10,10 +10,9 @@ import numpy as np
 
 from sam_jax import data, errors, models
 from sam_jax.methods.devices import GROUP_AXIS
-from sam_jax.train import config as config_lib
 from sam_jax.train import groups as groups_lib
+from sam_jax.train import mistakes, settings, sharding, state, step
 from sam_jax.train import optimizer as optimizer_lib
-from sam_jax.train import sharding, state, step
 
 
 class DataSpec(NamedTuple):
@@ -57,7 +56,7 @@ class Steps:
         eval_step: ``(params, model_state, batch) -> sums``.
     """
 
-    config: config_lib.Config
+    config: settings.Settings
     spec: DataSpec
     mesh: jax.sharding.Mesh
     groups: groups_lib.Groups
@@ -118,7 +117,7 @@ class Run(Steps):
     dataset: data.Dataset
 
 
-def layout(config: config_lib.Config) -> tuple[groups_lib.Groups, jax.sharding.Mesh]:
+def layout(config: settings.Settings) -> tuple[groups_lib.Groups, jax.sharding.Mesh]:
     """Who shares a perturbation, and the devices.
 
     Args:
@@ -149,7 +148,7 @@ def scaled(images: jax.Array) -> jax.Array:
 
 
 def steps(
-    config: config_lib.Config,
+    config: settings.Settings,
     spec: DataSpec,
     *,
     augment: Callable[[jax.Array, jax.Array], jax.Array] = lambda _, x: scaled(x),
@@ -179,8 +178,7 @@ def steps(
         UserError: if a setting will not do.
 
     Example:
-        >>> config = config_lib.default_config()
-        >>> config.model.name = "mlp"
+        >>> config = settings.Settings(model=settings.Model("mlp"))
         >>> made = steps(config, DataSpec((8, 8, 1), 10, 1000, 7))
         >>> _, metrics = jax.eval_shape(
         ...     made.train_step, made.abstract_state(), made.abstract_batch()
@@ -227,13 +225,7 @@ def steps(
     )
 
 
-_SAMPLING: Mapping[str, Callable[[Any], data.Importance | None]] = {
-    "shuffle": lambda settings: None,
-    "importance": lambda settings: data.Importance(settings.scores, settings.uniform),
-}
-
-
-def build(config: config_lib.Config) -> Run:
+def build(config: settings.Settings) -> Run:
     """Builds everything that a run needs.
 
     Args:
@@ -245,40 +237,56 @@ def build(config: config_lib.Config) -> Run:
     Raises:
         UserError: if a setting or the data will not do.
     """
-    config_lib.check(config)
     layout(config)  # its mistakes show before the data are read
-    dataset = data.load(
-        config.data.name,
-        data_dir=config.data.data_dir,
-        manual_dir=config.data.manual_dir,
-        download=config.data.download,
-        validation=config.data.validation,
-        train_examples=config.data.train_examples,
-        label_noise=config.data.label_noise,
-        seed=config.data.seed,
-        sampling=_SAMPLING[config.data.sampling.name](config.data.sampling),
-    )
+    with mistakes.in_settings("config.data", _DATA):
+        dataset, augment = _data(config.data)
+        spec = DataSpec.of(dataset, config.batch_size)
     several = config.steps_per_dispatch
     if several > 1 and not isinstance(dataset.train, data.IndexedSource):
         raise errors.UserError(
             f"config.steps_per_dispatch={several} needs a training set in memory, and "
             f"that of {dataset.name!r} is streamed: take --config.steps_per_dispatch=1"
         )
+    normalize = data.augment.make_normalize(mean=dataset.mean, std=dataset.std)
+    made = steps(config, spec, augment=augment, normalize=normalize)
+    return Run(**vars(made), dataset=dataset)
+
+
+# What arguments of `sam_jax.data` are called in a configuration.
+_DATA = (
+    {f.name: f"config.data.{f.name}" for f in dataclasses.fields(settings.Data)}
+    | {name: f"config.data.sampling.{name}" for name in ("scores", "uniform")}
+    | {"batch_size": "config.batch_size"}
+)
+
+
+def _data(
+    config: settings.Data,
+) -> tuple[data.Dataset, Callable[[jax.Array, jax.Array], jax.Array]]:
+    """A data set, and what happens to its images in training."""
+    sampling = config.sampling
+    dataset = data.load(
+        config.name,
+        data_dir=config.data_dir,
+        manual_dir=config.manual_dir,
+        download=config.download,
+        validation=config.validation,
+        train_examples=config.train_examples,
+        label_noise=config.label_noise,
+        seed=config.seed,
+        sampling=data.Importance(sampling.scores, sampling.uniform)
+        if isinstance(sampling, settings.Importance)
+        else None,
+    )
     augment = data.augment.make_augment(
-        crop=config.data.crop,
-        flip=config.data.flip,
-        cutout=config.data.cutout,
-        cutout_probability=config.data.cutout_probability,
+        crop=config.crop,
+        flip=config.flip,
+        cutout=config.cutout,
+        cutout_probability=config.cutout_probability,
         mean=dataset.mean,
         std=dataset.std,
     )
     # Settings that do not fit the size of the images show here.
     example = jax.ShapeDtypeStruct((1, *dataset.image_shape), jnp.uint8)
     jax.eval_shape(augment, jax.random.key(0), example)
-    made = steps(
-        config,
-        DataSpec.of(dataset, config.batch_size),
-        augment=augment,
-        normalize=data.augment.make_normalize(mean=dataset.mean, std=dataset.std),
-    )
-    return Run(**vars(made), dataset=dataset)
+    return dataset, augment

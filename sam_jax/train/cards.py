@@ -9,7 +9,7 @@ from absl import flags
 from ml_collections import config_dict, config_flags
 
 from sam_jax import errors
-from sam_jax.train import config as config_lib
+from sam_jax.train import config, settings
 
 
 def define_flag(name: str, help_string: str) -> flags.FlagHolder:
@@ -53,23 +53,28 @@ def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[s
         raise errors.UserError(_unknown_key(argv) or _failure(error)) from error
 
 
-def load(card: str, *overrides: str) -> config_lib.Config:
-    """Loads a run card as the command line would.
+def load(card: str, *overrides: str) -> settings.Settings:
+    """The settings of a run card, as on the command line.
 
     Args:
         card: path of the card, with ``:method`` if it should be another one.
         *overrides: such as ``"--config.batch_size=32"``.
 
     Returns:
-        The configuration.
+        The settings.
 
     Raises:
-        UserError: as `parse` and `loaded`.
+        UserError: as `parse`, `loaded` and `sam_jax.train.settings.read`.
 
     Example:
         >>> load("configs/digits_sam.py:sgd", "--config.epochs=2").epochs
         2
     """
+    return settings.read(configuration(card, *overrides))
+
+
+def configuration(card: str, *overrides: str) -> config.Config:
+    """As `load`, before the settings are read."""
     argv = ["", f"--config={card}", *overrides]
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
@@ -77,7 +82,7 @@ def load(card: str, *overrides: str) -> config_lib.Config:
     return loaded(values["config"].value)
 
 
-def loaded(card: config_lib.Config | None) -> config_lib.Config:
+def loaded(card: config.Config | None) -> config.Config:
     """The configuration that a parsed flag holds.
 
     Raises:
@@ -136,9 +141,9 @@ def _unknown_key(argv: Sequence[str]) -> str | None:
     overrides = [override.group(1) for override in overrides if override]
     if not (cards and overrides):
         return None
-    card = load(cards[-1])
+    card = configuration(cards[-1])
     for override in overrides:
-        node: config_lib.Config = card
+        node: config.Config = card
         path = "config"
         for key in override.split("."):
             keys = node.keys() if isinstance(node, config_dict.ConfigDict) else ()

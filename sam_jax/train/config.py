@@ -10,7 +10,6 @@ experiment needs and takes the method from the fragments beside it::
         return config
 """
 
-import json
 import pathlib
 import runpy
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from typing import Any
 
 from sam_jax.train import coefficients, settings, typed
 
-# A ConfigDict; Any to type checkers, which cannot know its attributes.
+# A ConfigDict; Any to type checkers, which cannot know the attributes that a card sets.
 Config = Any
 
 BASELINE = coefficients.BASELINE
@@ -38,21 +37,6 @@ def default_config() -> Config:
     """
     defaults = typed.defaults(settings.Settings)
     return typed.ml_collections().ConfigDict(defaults).lock()
-
-
-# Settings that do not change what is computed: a run may be continued with others.
-FREE_SETTINGS = (
-    "wandb",
-    "mesh",
-    "remat",
-    "steps_per_dispatch",
-    "log_every_steps",
-    "checkpoint_every_epochs",
-    "eval_batch_size",
-    "data.data_dir",
-    "data.manual_dir",
-    "data.download",
-)
 
 
 def load_method(
@@ -112,52 +96,3 @@ def default_coefficients(name: str) -> dict[str, Any]:
     """
     known = coefficients.parameters(name)
     return {"name": name} | {key: known[key].default for key in known}
-
-
-def check(config: Config) -> None:
-    """Refuses settings outside their range that no builder checks.
-
-    Raises:
-        UserError: naming the setting, its value and what is allowed.
-    """
-    settings.read(config)
-
-
-def to_json(config: Config) -> str:
-    """The resolved configuration as readable JSON, keys sorted."""
-    return json.dumps(
-        json.loads(config.to_json_best_effort()), indent=2, sort_keys=True
-    )
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Where two configurations compute something else; see `FREE_SETTINGS`.
-
-    Args:
-        old: nested settings, as read from JSON.
-        new: nested settings, as read from JSON.
-
-    Returns:
-        One ``key: old -> new`` per difference.
-
-    Example:
-        >>> differences({"seed": 0, "wandb": {"mode": "offline"}}, {"seed": 1})
-        ['seed: 0 -> 1']
-    """
-    a, b = _flat(old), _flat(new)
-    return [
-        f"{key}: {a.get(key)} -> {b.get(key)}"
-        for key in sorted(a.keys() | b.keys())
-        if a.get(key) != b.get(key)
-        and not any(key == free or key.startswith(free + ".") for free in FREE_SETTINGS)
-    ]
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat

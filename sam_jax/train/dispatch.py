@@ -55,11 +55,10 @@ def from_step(run: Run, start: int) -> Dispatch:
         most so many, and donates the state.
 
     Example:
-        >>> from sam_jax.train import build, config
-        >>> settings = config.default_config()
-        >>> settings.data.name, settings.model.name = "digits", "mlp"
-        >>> settings.steps_per_dispatch = 4
-        >>> run = build.build(settings)
+        >>> from sam_jax.train import build, settings
+        >>> chosen = {"data": {"name": "digits"}, "model": {"name": "mlp"}}
+        >>> chosen["steps_per_dispatch"] = 4
+        >>> run = build.build(settings.read(chosen))
         >>> dispatch = from_step(run, 0)
         >>> updates = dispatch(run.init(run.seed), 3)
         >>> updates.steps, int(updates.state.step)

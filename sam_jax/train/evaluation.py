@@ -20,10 +20,9 @@ def evaluate(run: Run, train_state: state.TrainState) -> Scores:
         Mean cross-entropy and accuracy (a fraction), on the true labels.
 
     Example:
-        >>> from sam_jax.train import build, config
-        >>> settings = config.default_config()
-        >>> settings.data.name, settings.model.name = "digits", "mlp"
-        >>> run = build.build(settings)
+        >>> from sam_jax.train import build, settings
+        >>> chosen = {"data": {"name": "digits"}, "model": {"name": "mlp"}}
+        >>> run = build.build(settings.read(chosen))
         >>> sorted(evaluate(run, run.init(run.seed)))
         ['test', 'validation']
     """

@@ -32,8 +32,7 @@ import jax.numpy as jnp
 
 from sam_jax import errors
 from sam_jax.methods.devices import GROUP_AXIS, agree, vary, vary_as
-from sam_jax.train import config as config_lib
-from sam_jax.train import sharding
+from sam_jax.train import coefficients, settings, sharding
 
 
 class Parts(NamedTuple):
@@ -351,7 +350,7 @@ def layout(
     return Groups(count, max(1, share // size), members, chunks, lockstep)
 
 
-def describe(config: config_lib.Config, groups: Groups) -> str:
+def describe(config: settings.Settings, groups: Groups) -> str:
     """The batch, its groups and chunks in words, for the head of a run's log.
 
     Args:
@@ -365,7 +364,7 @@ def describe(config: config_lib.Config, groups: Groups) -> str:
     words = str(config.batch_size)
     if size is not None:
         words += f", in groups of {size}"
-    if config.method.name != config_lib.BASELINE:
+    if config.method.name != coefficients.BASELINE:
         words += f", {'sharing' if size is None else 'each with'} one perturbation"
     if groups.chunks > 1:
         words += f", in {groups.chunks} chunks"

@@ -19,12 +19,12 @@ from sam_jax.train import (
     metrics,
     optimizer,
     report,
+    settings,
     sharding,
     state,
     window,
 )
 from sam_jax.train import build as build_lib
-from sam_jax.train import config as config_lib
 from sam_jax.train import results as results_lib
 from sam_jax.train import workdir as workdir_lib
 from sam_jax.train.evaluation import Scores, evaluate
@@ -49,7 +49,7 @@ class Diverged(RuntimeError):
 
 
 def train_and_evaluate(
-    config: config_lib.Config,
+    config: settings.Settings,
     workdir: str | os.PathLike[str],
     command: str | None = None,
 ) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def train_and_evaluate(
     with the same arguments, and the folder is one that all of them see.
 
     Args:
-        config: with the keys of `default_config`.
+        config: the settings, as `sam_jax.train.settings.read` makes them of a run card.
         workdir: folder of the run; created if missing.
         command: how to continue the run, for the header.
 
@@ -99,7 +99,7 @@ def train_and_evaluate(
                 agreement.on_first(
                     lambda: metrics.open_writers(
                         folder,
-                        json.loads(config_lib.to_json(config)),
+                        json.loads(settings.to_json(config)),
                         resume_step=start if restored else None,
                         wandb_mode=config.wandb.mode,
                         wandb_project=config.wandb.project,

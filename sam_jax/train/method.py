@@ -3,15 +3,16 @@
 import functools
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
 import optax
 import optax.contrib
 
-from sam_jax import errors, methods
+from sam_jax import methods
 from sam_jax.methods import masks
-from sam_jax.train import coefficients, schedule, settings
+from sam_jax.train import coefficients, mistakes, schedule, settings
 
 
 def make_method(
@@ -49,12 +50,16 @@ def make_method(
 
     @functools.wraps(factory)
     def make(**others: Any) -> optax.GradientTransformation:
-        try:
+        with mistakes_of(method):
             return factory(**given, **others)
-        except ValueError as error:
-            raise errors.UserError(f"config.method ({method.name}): {error}") from error
 
     return make
+
+
+def mistakes_of(method: coefficients.Method) -> AbstractContextManager[None]:
+    """Turns what a method refuses into one sentence about its settings."""
+    names = {key: f"config.method.{key}" for key in method.coefficients}
+    return mistakes.in_settings(f"config.method ({method.name})", names)
 
 
 def takes_step(name: str) -> bool:

@@ -61,7 +61,6 @@ def make_optimizer(config: settings.Settings, steps_per_epoch: int) -> Optimizer
     Raises:
         UserError: if settings do not fit together, or the value of one is not allowed.
     """
-    config = settings.read(config)
     _check_averages(config)
     unit = schedule.Unit(steps_per_epoch, config.epochs * steps_per_epoch)
     learning_rate = schedule.make_schedule(config.schedule, config.learning_rate, unit)
@@ -84,10 +83,10 @@ def make_optimizer(config: settings.Settings, steps_per_epoch: int) -> Optimizer
     else:
         in_some_updates = cadence.make_cadence(config.cadence, unit)
         parts = in_some_updates(make_method()), make_base(learning_rate)
-    of_method, of_base = (_with_user_errors(part, config.method.name) for part in parts)
+    of_method, of_base = parts
     return Optimizer(
-        of_method,
-        of_base,
+        _with_user_errors(of_method, config),
+        optax.with_extra_args_support(of_base),
         learning_rate,
         decay.make_decay(config.weight_decay, learning_rate).of_loss,
         method.eval_params(config.method, config.optimizer),
@@ -103,7 +102,6 @@ def describe(config: settings.Settings) -> dict[str, str]:
     Returns:
         ``method`` and ``optimizer``.
     """
-    config = settings.read(config)
     words = _in_words(config.method.name, typed.plain(config.method))
     if not isinstance(config.cadence, settings.Always):
         of_cadence = dataclasses.asdict(config.cadence)
@@ -177,15 +175,13 @@ def _full_optimizer(
 
 
 def _with_user_errors(
-    tx: optax.GradientTransformation, name: str
+    tx: optax.GradientTransformation, config: settings.Settings
 ) -> optax.GradientTransformationExtraArgs:
     """What a method refuses only when it sees the parameters, in one line."""
     tx = optax.with_extra_args_support(tx)
 
     def init(params: optax.Params) -> optax.OptState:
-        try:
+        with method.mistakes_of(config.method):
             return tx.init(params)
-        except ValueError as error:
-            raise errors.UserError(f"config.method ({name}): {error}") from error
 
     return optax.GradientTransformationExtraArgs(init, tx.update)

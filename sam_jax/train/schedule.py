@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from sam_jax import errors, schedules
-from sam_jax.train import coefficients
+from sam_jax.train import coefficients, mistakes
 
 
 class Unit(NamedTuple):
@@ -84,14 +84,11 @@ def tied(
     """
     counts = jnp.arange(unit.total_steps + 1)
     rates = np.asarray(jax.vmap(learning_rate)(counts)).tolist()
-    try:
+    names = {"high": f"{setting}.value", "low": f"{setting}.low"}
+    with mistakes.in_settings(f"{setting} follows the learning rate", names):
         return schedules.tied_to(
             learning_rate, low, high, lr_min=rates[-1], lr_max=max(rates)
         )
-    except ValueError as error:
-        raise errors.UserError(
-            f"{setting} follows the learning rate: {error}"
-        ) from error
 
 
 def _after_warmup(

@@ -6,6 +6,7 @@ the settings of what was chosen exist.
 """
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -255,6 +256,64 @@ def read(config: Any) -> Settings:
         >>> read({"schedule": {"name": "step", "boundaries": (3, 5)}}).schedule
         Step(warmup_epochs=0.0, boundaries=(3, 5), factor=0.2)
     """
-    if isinstance(config, Settings):
-        return config
     return typed.read(Settings, getattr(config, "to_dict", lambda: config)(), "config")
+
+
+# Settings that do not change what is computed: a run may be continued with others.
+FREE_SETTINGS = (
+    "wandb",
+    "mesh",
+    "remat",
+    "steps_per_dispatch",
+    "log_every_steps",
+    "checkpoint_every_epochs",
+    "eval_batch_size",
+    "data.data_dir",
+    "data.manual_dir",
+    "data.download",
+)
+
+
+def to_json(config: Settings) -> str:
+    """The settings as readable JSON, keys sorted; `read` gives them back."""
+    return json.dumps(
+        typed.plain(config),
+        indent=2,
+        sort_keys=True,
+        default=lambda value: f"a {type(value).__name__}",  # a schedule of a card
+    )
+
+
+def differences(old: Settings, new: Settings) -> list[str]:
+    """Where two runs compute something else; see `FREE_SETTINGS`.
+
+    Returns:
+        One ``key: old -> new`` per difference.
+
+    Example:
+        >>> differences(read({}), read({"seed": 1, "wandb": {"mode": "offline"}}))
+        ['seed: 0 -> 1']
+    """
+    a, b = (flat(json.loads(to_json(config))) for config in (old, new))
+    return [
+        f"{key}: {a.get(key)} -> {b.get(key)}"
+        for key in sorted(a.keys() | b.keys())
+        if a.get(key) != b.get(key)
+        and not any(key == free or key.startswith(free + ".") for free in FREE_SETTINGS)
+    ]
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their whole names.
+
+    Example:
+        >>> flat({"seed": 0, "data": {"name": "digits"}})
+        {'seed': 0, 'data.name': 'digits'}
+    """
+    found = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value
+    return found

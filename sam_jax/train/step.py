@@ -14,9 +14,9 @@ import optax
 
 from sam_jax import models
 from sam_jax.methods import functional_sam, numerics, observations
-from sam_jax.train import config as config_lib
 from sam_jax.train import groups as groups_lib
 from sam_jax.train import optimizer as optimizer_lib
+from sam_jax.train import settings
 from sam_jax.train.groups import Parts
 from sam_jax.train.state import TrainState
 
@@ -92,7 +92,7 @@ class Passes(NamedTuple):
 
 
 def make_train_step(
-    config: config_lib.Config,
+    config: settings.Settings,
     model: models.Model,
     optimizer: optimizer_lib.Optimizer,
     augment: Callable[[jax.Array, jax.Array], jax.Array],
@@ -200,7 +200,7 @@ def make_train_step(
 
 
 def make_passes(
-    config: config_lib.Config,
+    config: settings.Settings,
     model: models.Model,
     loss_decay: Callable[[optax.Params], jax.Array],
     groups: groups_lib.Groups = groups_lib.WHOLE,

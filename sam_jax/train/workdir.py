@@ -10,15 +10,14 @@ import re
 from collections.abc import Iterator
 
 from sam_jax import errors
-from sam_jax.train import agreement
-from sam_jax.train import config as config_lib
+from sam_jax.train import agreement, settings
 
 CONFIG_FILE = "config.json"
 _LOCK_FILE = ".lock"
 _TEMPORARY_FILE = "config.tmp"  # what a kill while the configuration is written leaves
 
 
-def fresh(config: config_lib.Config, root: pathlib.Path) -> pathlib.Path:
+def fresh(config: settings.Settings, root: pathlib.Path) -> pathlib.Path:
     """A dated folder name under ``root`` that does not exist yet.
 
     Args:
@@ -37,7 +36,7 @@ def fresh(config: config_lib.Config, root: pathlib.Path) -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def claimed(workdir: pathlib.Path, config: config_lib.Config) -> Iterator[None]:
+def claimed(workdir: pathlib.Path, config: settings.Settings) -> Iterator[None]:
     """Makes the folder this run's, or checks that it is, and locks it meanwhile.
 
     If the run has several processes, process 0 does that, and the others check that
@@ -66,7 +65,7 @@ def claimed(workdir: pathlib.Path, config: config_lib.Config) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _locked(workdir: pathlib.Path, config: config_lib.Config) -> Iterator[None]:
+def _locked(workdir: pathlib.Path, config: settings.Settings) -> Iterator[None]:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         files = {path.name for path in workdir.iterdir()}
@@ -93,21 +92,24 @@ def _locked(workdir: pathlib.Path, config: config_lib.Config) -> Iterator[None]:
         yield
 
 
-def _write_or_compare(path: pathlib.Path, config: config_lib.Config) -> None:
-    resolved = config_lib.to_json(config)
+def _write_or_compare(path: pathlib.Path, config: settings.Settings) -> None:
     if path.exists():
         try:
-            stored = json.loads(path.read_text())
-        except ValueError as error:
+            stored = settings.read(json.loads(path.read_text()))
+        except json.JSONDecodeError as error:
             raise errors.UserError(
                 f"{path} is damaged: give another --workdir"
             ) from error
-        changed = config_lib.differences(stored, json.loads(resolved))
+        except errors.UserError as error:
+            raise errors.UserError(
+                f"{path} is of another version ({error}): give another --workdir"
+            ) from error
+        changed = settings.differences(stored, config)
         if changed:
             raise errors.UserError(
                 f"{path.parent} belongs to a run with another configuration "
                 f"({'; '.join(changed)}): give another --workdir, or the same settings"
             )
     temporary = path.with_name(_TEMPORARY_FILE)
-    temporary.write_text(resolved + "\n")
+    temporary.write_text(settings.to_json(config) + "\n")
     os.replace(temporary, path)

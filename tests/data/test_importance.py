@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from sam_jax import data, errors
+from sam_jax import checks, data, errors
 from sam_jax.data import importance
 
 
@@ -63,9 +63,10 @@ def test_probabilities():
     np.testing.assert_allclose(importance.probabilities(scores, 0.0), scores / 8)
     np.testing.assert_allclose(importance.probabilities(scores, 1.0), 1 / 3)
     mixed = importance.probabilities(scores, 0.1)
+    np.testing.assert_allclose(mixed, 0.9 * scores / 8 + 0.1 / 3)
     assert (1 / (3 * mixed)).max() <= 10  # the weights are bounded by 1 / share
     for share in (-0.1, 1.1, float("nan")):
-        with pytest.raises(errors.UserError, match=r"uniform must be in \[0, 1\]"):
+        with pytest.raises(checks.BadValue, match=r"uniform must be .*\[0, 1\]"):
             importance.probabilities(scores, share)
 
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sam_jax import data, errors
+from sam_jax import checks, data
 
 rates = st.floats(0, 1, exclude_max=True)
 
@@ -42,5 +42,5 @@ def test_the_seed_decides():
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0, 2, float("nan")])
 def test_a_rate_out_of_range_is_refused(rate):
-    with pytest.raises(errors.UserError, match=r"label_noise=.* \[0, 1\)"):
+    with pytest.raises(checks.BadValue, match=r"rate must be .* \[0, 1\)"):
         data.symmetric_noise(np.zeros(3, np.int32), rate, num_classes=2, seed=0)

@@ -157,8 +157,8 @@ def test_missing_archives_are_named(settings, reason, tmp_path):
     assert "\n" not in message
     assert reason in message
     assert "wanted are cifar-10-binary.tar.gz" in message
-    assert "config.data.manual_dir=DIR" in message
-    assert "config.data.data_dir=DIR" in message
+    assert "manual_dir=DIR" in message
+    assert "data_dir=DIR" in message
 
 
 def test_archives_missing_in_part_are_named(published, tmp_path):

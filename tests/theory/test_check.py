@@ -79,7 +79,8 @@ def test_it_keeps_a_method_that_will_do(method):
         verdicts = conditions.assess(run_cards.setting_of(changed))
         [found] = [v for v in verdicts if v.theorem.name.startswith(recipe.theorem)]
         assert found.failures == []
-        kept = cards.load(card, *overrides) if "rho" in config.method else config
+        has_radius = "rho" in config.method.coefficients
+        kept = cards.load(card, *overrides) if has_radius else config
         verdicts = conditions.assess(run_cards.setting_of(kept))
         [found] = [v for v in verdicts if v.theorem.name.startswith(recipe.theorem)]
         replaced = changed.method.name != config.method.name
@@ -249,7 +250,11 @@ def test_a_cadence_keeps_what_needs_no_regular_use():
             "did you mean 'importance'",
         ),
         (
-            ["--config=configs/digits_sam.py", "--config.data.sampling.uniform=2.0"],
+            [
+                "--config=configs/digits_sam.py",
+                "--config.data.sampling.name=importance",
+                "--config.data.sampling.uniform=2.0",
+            ],
             r"uniform must be a number in \[0, 1\], got 2.0",
         ),
         ([], "--config is missing"),

@@ -11,19 +11,18 @@ import jax.numpy as jnp
 import pytest
 
 from sam_jax import models
-from sam_jax.train import build, optimizer
-from sam_jax.train import config as config_lib
+from sam_jax.train import build, config, optimizer, settings
 from tests.train import runs
 
 
 @pytest.fixture(scope="session")
-def tiny() -> Callable[..., config_lib.Config]:
+def tiny() -> Callable[..., settings.Settings]:
     """``tiny("sam", **{"data.crop": 1})``: 4 steps in each of 3 epochs of an MLP."""
 
-    def make(method: str = "sam", **settings) -> config_lib.Config:
-        config = config_lib.default_config()
-        config.method = config_lib.load_method(method, card="card.py")
-        config.update_from_flattened_dict(
+    def make(method: str = "sam", **changes) -> settings.Settings:
+        made = config.default_config()
+        made.method = config.load_method(method, card="card.py")
+        made.update_from_flattened_dict(
             {
                 "data.name": "digits",
                 "data.validation": 100,
@@ -36,9 +35,9 @@ def tiny() -> Callable[..., config_lib.Config]:
                 "batch_size": 32,
                 "log_every_steps": 2,
             }
-            | settings
+            | changes
         )
-        return config
+        return settings.read(made)
 
     return make
 
@@ -144,9 +143,9 @@ def trainer(tmp_path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 @pytest.fixture
 def chain(tiny):
-    """``chain("sam", **settings)``: an optimizer without decay, clipping, momentum."""
+    """``chain("sam", **changes)``: an optimizer without decay, clipping, momentum."""
 
-    def make(method="none", **settings):
+    def make(method="none", **changes):
         plain = {
             "weight_decay.value": 0.0,
             "learning_rate": runs.LEARNING_RATE,
@@ -154,7 +153,7 @@ def chain(tiny):
             "optimizer.sgd.momentum": 0.0,
         }
         return optimizer.make_optimizer(
-            tiny(method, **(plain | settings)), runs.STEPS_PER_EPOCH
+            tiny(method, **(plain | changes)), runs.STEPS_PER_EPOCH
         )
 
     return make

@@ -54,11 +54,11 @@ def card(tmp_path):
     ],
 )
 def test_suffix_chooses_the_method_with_all_its_coefficients(card, suffix, expected):
-    assert cards.load(f"{card}{suffix}").method.to_dict() == expected
+    assert cards.configuration(f"{card}{suffix}").method.to_dict() == expected
 
 
 def test_overrides_keep_the_types_of_the_card(card):
-    config = cards.load(
+    config = cards.configuration(
         str(card),
         "--config.learning_rate=1",
         "--config.data.flip",
@@ -85,13 +85,13 @@ def test_overrides_keep_the_types_of_the_card(card):
     ],
 )
 def test_a_coefficient_may_be_a_number_a_name_or_a_schedule(card, value, expected):
-    config = cards.load(f"{card}:unified_sam", f"--config.method.lam={value}")
+    config = cards.configuration(f"{card}:unified_sam", f"--config.method.lam={value}")
     assert config.method.lam == expected
 
 
 def test_options_of_a_model_are_given_as_a_whole(card):
     config = cards.load(str(card), '--config.model.options={"depth": 1}')
-    assert config.model.options.to_dict() == {"depth": 1}
+    assert config.model.options == {"depth": 1}
 
 
 def test_loading_leaves_no_trace(card):

@@ -54,16 +54,16 @@ IN_A_SETTING = {
     ("method.eps=-1",): ["eps must be"],
     ("learning_rate=-1.0",): ["config.learning_rate", "-1.0"],
     ("batch_size=0",): ["config.batch_size", "0"],
-    ("batch_size=100000",): ["batch_size=100000", "1167"],
+    ("batch_size=100000",): ["config.batch_size must be in [1, 1167]", "100000"],
     ("epochs=0",): ["config.epochs", "integer >= 1"],
     ("label_smoothing=1.0",): ["config.label_smoothing", "[0, 1)"],
     ("clip_norm=0.0",): ["config.clip_norm", "> 0"],
     ("ema_decay=1.0",): ["config.ema_decay", "[0, 1)"],
     ("weight_decay.value=-1.0",): ["config.weight_decay.value", ">= 0"],
     ("model.width=0",): ["width", "0"],
-    ("data.label_noise=1.0",): ["label_noise", "1.0"],
-    ("data.crop=-1",): ["crop", "-1"],
-    ("data.cutout=100",): ["cutout", "100"],
+    ("data.label_noise=1.0",): ["config.data.label_noise must be", "1.0"],
+    ("data.crop=-1",): ["config.data.crop must be", "-1"],
+    ("data.cutout=100",): ["config.data.cutout must be in [0, 8]", "100"],
     # Splits, sampling, devices, archives.
     ("data.sampling.name=importanc",): ["data.sampling", "importance", "shuffle"],
     (
@@ -74,8 +74,8 @@ IN_A_SETTING = {
         "data.sampling.name=importance",
         "data.sampling.scores=nothing.npy",
     ): ["config.data.sampling.scores=nothing.npy", "numpy.save"],
-    ("data.validation=5000",): ["validation", "5000", "1297"],
-    ("data.train_examples=0",): ["train_examples"],
+    ("data.validation=5000",): ["config.data.validation=5000", "1297"],
+    ("data.train_examples=0",): ["config.data.train_examples=0"],
     ("batch_size=30", "mesh.data=8"): ["config.batch_size=30", "8 devices", "24 or 32"],
     ("mesh.data=9",): ["config.mesh.data", "[1, 8]"],
     (
@@ -97,8 +97,8 @@ def test_mistake_on_the_command_line(flag):
 @pytest.mark.parametrize("settings", IN_A_SETTING, ids=" ".join)
 def test_mistake_in_a_setting_leaves_no_folder(settings, tmp_path):
     flags = [f"--config.{setting}" for setting in settings]
-    config = cards.load(runs.DIGITS, "--config.mesh.data=1", *flags)
     with pytest.raises(errors.UserError) as caught:
+        config = cards.load(runs.DIGITS, "--config.mesh.data=1", *flags)
         loop.train_and_evaluate(config, tmp_path / "run")
     check_message(caught.value, IN_A_SETTING[settings])
     assert not (tmp_path / "run").exists()

@@ -1,5 +1,6 @@
 """The chain does what its parts do by hand, in the documented order."""
 
+import dataclasses
 import math
 
 import jax
@@ -8,8 +9,8 @@ import numpy as np
 import optax
 import pytest
 
-from sam_jax import errors
-from sam_jax.train import base, optimizer
+from sam_jax import errors, methods
+from sam_jax.train import base, optimizer, settings
 from tests.train import runs
 
 LEARNING_RATE = runs.LEARNING_RATE
@@ -217,7 +218,7 @@ def test_settings_of_an_optimizer_arrive(chain):
         ("none", {"optimizer.name": "adamww"}, "optimizer 'adamww': .*'adamw'?"),
         ("none", {"optimizer.name": "lbfgs"}, "unknown optimizer 'lbfgs'"),
         ("none", {"weight_decay.kind": "los"}, "'los': did you mean 'loss'?"),
-        ("sam", {"method.rho": -0.1}, r"config.method \(sam\): rho must be .* -0.1"),
+        ("sam", {"method.rho": -0.1}, r"config.method.rho must be .* -0.1"),
         ("sam", {"method.rho": math.nan}, "rho must be .* got nan"),
         ("unified_sam", {"method.lam": 1.5}, r"lam must be .*\[0, 1\].* got 1.5"),
         ("unified_sam", {"method.lam": -0.5}, r"lam must be .*\[0, 1\].* got -0.5"),
@@ -233,8 +234,49 @@ def test_refuses(chain, method, settings, message):
 
 
 def test_refuses_an_unknown_setting_of_an_optimizer(tiny):
-    config = tiny("none")
-    with config.unlocked():
-        config.optimizer.sgd.momentun = 0.9
+    momentum = settings.Optimizer("sgd", {"momentun": 0.9})
+    config = dataclasses.replace(tiny("none"), optimizer=momentum)
     with pytest.raises(errors.UserError, match=r"'momentun': did you mean 'momentum'"):
         optimizer.make_optimizer(config, STEPS_PER_EPOCH)
+
+
+@pytest.mark.parametrize("kind", [TypeError, ValueError])
+def test_a_mistake_in_the_code_of_a_method_keeps_its_traceback(tiny, monkeypatch, kind):
+    config = tiny("sam")
+
+    def factory(rho, *, eps, mask):
+        raise kind("a mistake")
+
+    monkeypatch.setattr(methods, "factory", lambda name: factory)
+    with pytest.raises(kind, match="a mistake") as raised:
+        optimizer.make_optimizer(config, STEPS_PER_EPOCH)
+    assert not isinstance(raised.value, errors.UserError)
+    assert raised.traceback[-1].name == "factory"
+
+
+def test_a_mistake_in_the_code_of_a_methods_state_keeps_its_traceback(
+    tiny, monkeypatch
+):
+    def init(params):
+        raise ValueError("a mistake")
+
+    broken = optax.GradientTransformation(init, optax.identity().update)
+    config = tiny("sam")
+    monkeypatch.setattr(methods, "factory", lambda name: lambda **_: broken)
+    made = optimizer.make_optimizer(config, STEPS_PER_EPOCH)
+    with pytest.raises(ValueError, match="a mistake") as raised:
+        made.init(parameters())
+    assert not isinstance(raised.value, errors.UserError)
+
+
+def test_what_optax_refuses_is_a_line_and_its_mistakes_are_not(tiny, monkeypatch):
+    def refuses(learning_rate, momentum, nesterov):
+        raise error
+
+    monkeypatch.setattr(base, "optimizers", lambda: {"sgd": refuses})
+    error = ValueError("momentum is odd")
+    with pytest.raises(errors.UserError, match=r"optimizer\.sgd: momentum is odd"):
+        optimizer.make_optimizer(tiny("none"), STEPS_PER_EPOCH)
+    error = TypeError("a mistake")
+    with pytest.raises(TypeError, match="a mistake"):
+        optimizer.make_optimizer(tiny("none"), STEPS_PER_EPOCH)

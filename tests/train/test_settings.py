@@ -6,13 +6,13 @@ import json
 import pytest
 
 from sam_jax import errors
-from sam_jax.train import coefficients, config, settings, typed
+from sam_jax.train import coefficients, config, settings
 
 
 @pytest.fixture
 def read(tiny):
-    """``read("sam", **{"epochs": 3})``: the settings of the tiny configuration."""
-    return lambda method="sam", **changes: settings.read(tiny(method, **changes))
+    """``read("sam", **{"epochs": 3})``: those of the tiny configuration."""
+    return lambda method="sam", **changes: tiny(method, **changes)
 
 
 def test_the_defaults_are_those_of_the_configuration():
@@ -28,23 +28,6 @@ def test_what_is_not_chosen_does_not_exist(read):
     assert not hasattr(found.data.sampling, "uniform")
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"cadence.name": "every_k", "cadence.every_k.k": 3},
-        {"schedule.name": "step", "schedule.boundaries": (1, 2.5)},
-        {"data.sampling.name": "importance", "data.sampling.uniform": 0.5},
-        {"optimizer.name": "lars", "method_group_size": 8, "data.validation": 97},
-        {"method.rho": {"name": "learning_rate", "value": 0.4, "low": 0.1}},
-        {"method.rho": {"name": "cosine", "value": 0.4, "warmup_epochs": 1}},
-    ],
-)
-def test_json_gives_the_same_settings(read, changes):
-    found = read(**changes)
-    assert found != read()
-    assert settings.read(json.loads(json.dumps(typed.plain(found)))) == found
-
-
 def test_a_number_of_examples_stays_whole(read):
     assert isinstance(read(**{"data.validation": 97}).data.validation, int)
     assert isinstance(read(**{"data.validation": 0.5}).data.validation, float)
@@ -53,6 +36,42 @@ def test_a_number_of_examples_stays_whole(read):
 def test_a_run_cannot_change_its_settings(read):
     with pytest.raises(dataclasses.FrozenInstanceError):
         read().epochs = 3
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("epochs", 0, "must be an integer >= 1, got 0"),
+        ("seed", 2**32, r"must be an integer in \[0, 2\*\*32\), got"),
+        ("learning_rate", -1.0, "must be a finite number >= 0, got -1.0"),
+        ("learning_rate", float("nan"), "must be a finite number >= 0, got nan"),
+        ("learning_rate", float("inf"), "must be a finite number >= 0, got inf"),
+        ("clip_norm", 0.0, "must be a finite number > 0 or None, got 0.0"),
+        ("clip_norm", float("nan"), "must be a finite number > 0 or None, got nan"),
+        ("weight_decay.value", -0.1, "must be a finite number >= 0, got -0.1"),
+        ("weight_decay.value", float("nan"), "must be a finite number >= 0, got nan"),
+        ("label_smoothing", -0.1, r"must be a number in \[0, 1\), got -0.1"),
+        ("ema_decay", float("nan"), r"must be a number in \[0, 1\), got nan"),
+        ("data.validation", "x", r"a whole number .* share in \[0, 1\), got 'x'"),
+        ("data.validation", None, r"a whole number .* share in \[0, 1\), got None"),
+        ("schedule.boundaries", (1, "x"), "must be a tuple of numbers, got"),
+        ("weight_decay.kind", "los", "'los': did you mean 'loss'"),
+        ("cadence.name", "everyk", "'everyk': did you mean 'every_k'"),
+    ],
+)
+def test_refuses_with_setting_value_and_what_is_allowed(read, key, value, message):
+    with pytest.raises(errors.UserError, match=message) as raised:
+        read(**({"schedule.name": "step"} | {key: value}))
+    assert f"config.{key}" in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_refuses_a_key_that_does_not_exist():
+    message = "'config.data.nme': did you mean 'config.data.name'"
+    with pytest.raises(errors.UserError, match=message):
+        settings.read({"data": {"nme": "digits"}})
+    with pytest.raises(errors.UserError, match=r"config\.data must be a mapping"):
+        settings.read({"data": "digits"})
 
 
 @pytest.mark.parametrize(
@@ -101,3 +120,54 @@ def test_a_coefficient_of_a_card_may_be_a_schedule_of_optax(read):
 
 def test_coefficients_that_are_missing_have_their_defaults():
     assert coefficients.Method.read({"name": "sam"}, "x").coefficients["rho"] == 0.05
+
+
+# ── Written and compared ─────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"cadence.name": "every_k", "cadence.every_k.k": 3},
+        {"schedule.name": "step", "schedule.boundaries": (1, 2.5)},
+        {"data.sampling.name": "importance", "data.sampling.uniform": 0.5},
+        {"optimizer.name": "lars", "method_group_size": 8, "data.validation": 97},
+        {"method.rho": {"name": "learning_rate", "value": 0.4, "low": 0.1}},
+        {"method.rho": {"name": "cosine", "value": 0.4, "warmup_epochs": 1}},
+    ],
+)
+def test_json_gives_the_same_settings(read, changes):
+    found = read(**changes)
+    assert found != read()
+    text = settings.to_json(found)
+    assert settings.read(json.loads(text)) == found
+    assert settings.differences(found, settings.read(json.loads(text))) == []
+    assert list(json.loads(text)) == sorted(json.loads(text))
+
+
+def test_a_whole_configuration_gives_the_same_settings(tmp_path):
+    """What earlier run folders hold: the settings of what was not chosen as well."""
+    made = config.default_config()
+    made.method = config.load_method("unified_sam", card=tmp_path / "card.py")
+    stored = json.loads(made.to_json_best_effort())
+    assert {"adamw", "lars"} <= stored["optimizer"].keys()
+    assert settings.differences(settings.read(stored), settings.read(made)) == []
+
+
+def test_differences_name_nested_new_and_lost_keys(read):
+    old = read(**{"schedule.name": "step", "wandb.mode": "offline"})
+    new = read(**{"data.crop": 2, "data.data_dir": "y", "mesh.data": -1})
+    assert settings.differences(old, new) == [
+        "data.crop: 0 -> 2",
+        "schedule.boundaries: [60, 120, 160] -> None",
+        "schedule.factor: 0.2 -> None",
+        "schedule.final_fraction: None -> 0.0",
+        "schedule.name: step -> cosine",
+    ]
+
+
+def test_free_settings_exist(read):
+    """A setting that was renamed must not stay free under its old name."""
+    flat = settings.flat(json.loads(settings.to_json(read())))
+    for free in settings.FREE_SETTINGS:
+        assert any(key == free or key.startswith(f"{free}.") for key in flat), free

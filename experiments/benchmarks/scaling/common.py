@@ -12,7 +12,7 @@ import numpy as np
 from sam_jax import data
 from sam_jax.train import build as build_lib
 from sam_jax.train import config as config_lib
-from sam_jax.train import groups, sharding
+from sam_jax.train import groups, settings, sharding
 
 CARD = pathlib.Path(__file__).parents[3] / "configs" / "digits_sam.py"
 BASELINE, DEVICE_GROUPS = "SGD", "SAM, m of a device"
@@ -53,16 +53,16 @@ def device_counts() -> list[int]:
     return [n for n in (1, 2, 4, 8) if n <= jax.device_count()]
 
 
-def make_config(model: str, method: str, **settings: Any) -> Any:
+def make_config(model: str, method: str, **changes: Any) -> settings.Settings:
     """Settings of a run on the digits, on one device.
 
     Args:
         model: ``name`` or ``name:width``.
         method: its name.
-        **settings: other values by key.
+        **changes: other values by key.
 
     Returns:
-        The configuration.
+        The settings.
     """
     config = config_lib.default_config()
     config.method = config_lib.load_method(method, CARD)
@@ -70,8 +70,8 @@ def make_config(model: str, method: str, **settings: Any) -> Any:
     config.mesh.data = 1
     config.model.name, _, width = model.partition(":")
     config.model.width = int(width) if width else None
-    config.update_from_flattened_dict(settings)
-    return config
+    config.update_from_flattened_dict(changes)
+    return settings.read(config)
 
 
 def random_images(examples: int, side: int = 32) -> data.Dataset:
@@ -85,7 +85,9 @@ def random_images(examples: int, side: int = 32) -> data.Dataset:
 
 
 def on_one_device(
-    config: Any, dataset: data.Dataset, of_groups: groups.Groups | None = None
+    config: settings.Settings,
+    dataset: data.Dataset,
+    of_groups: groups.Groups | None = None,
 ) -> build_lib.Run:
     """The parts of a run with other data and groups than `sam_jax.train.build` gives.
 

@@ -66,9 +66,8 @@ def throughput(
     flops, feeds = {}, {}
     for method in (config_lib.BASELINE, "sam"):
         for several in DISPATCHES:
-            config = common.make_config(model, method, batch_size=batch)
-            config.model.dtype = "bfloat16"
-            config.steps_per_dispatch = several
+            changes = {"model.dtype": "bfloat16", "steps_per_dispatch": several}
+            config = common.make_config(model, method, batch_size=batch, **changes)
             run = common.on_one_device(config, dataset)
             flops[method] = step_flops(run)
             feeds[f"{method}/{several}"] = Feed(run, steps)
