@@ -1,6 +1,7 @@
 """From a configuration to a step, and with its data to a run."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,6 +14,8 @@ from sam_jax.methods.devices import GROUP_AXIS
 from sam_jax.train import groups as groups_lib
 from sam_jax.train import mistakes, settings, sharding, state, step
 from sam_jax.train import optimizer as optimizer_lib
+from sam_jax.train.layout import lay_out
+from sam_jax.train.passes import Examples, Passes, cross_entropy
 
 
 class DataSpec(NamedTuple):
@@ -131,7 +134,7 @@ def layout(config: settings.Settings) -> tuple[groups_lib.Groups, jax.sharding.M
     """
     rows, fsdp = sharding.grid(config.mesh.data, config.mesh.fsdp)
     sharding.check_batch_size(config.batch_size, rows * fsdp)
-    groups = groups_lib.layout(
+    groups = lay_out(
         config.batch_size,
         config.method_group_size,
         config.accumulation_steps,
@@ -190,13 +193,14 @@ def steps(
         own_groups, mesh = layout(config)
         groups = groups or own_groups
     if model is None:
+        over_all_groups = groups.lockstep and config.batch_norm == "batch"
         model = models.build(
             config.model.name,
             num_classes=spec.num_classes,
             width=config.model.width,
             dtype=config.model.dtype,
             remat=config.remat,
-            norm_axis=GROUP_AXIS if groups.lockstep else None,
+            norm_axis=GROUP_AXIS if over_all_groups else None,
             **config.model.options,
         )
     if optimizer is None:
@@ -206,8 +210,17 @@ def steps(
         images = jnp.zeros((1, *spec.image_shape))
         return state.init_state(seed, images, model, optimizer, config.ema_decay)
 
-    train_step = step.make_train_step(
-        config, model, optimizer, augment, spec.num_examples, groups, mesh
+    def losses(logits: jax.Array, examples: Examples) -> jax.Array:
+        return cross_entropy(logits, examples.labels, config.label_smoothing)
+
+    recipe = step.Recipe(
+        Passes(model, losses, optimizer.loss_decay, groups),
+        optimizer,
+        augment,
+        spec.num_examples,
+        ema_decay=config.ema_decay,
+        skip_nonfinite=config.on_nonfinite == "skip",
+        mesh=mesh,
     )
     # The batch says how it is split.
     whole = sharding.replicated(mesh)
@@ -220,7 +233,11 @@ def steps(
         groups=groups,
         optimizer=optimizer,
         init=jax.jit(init, out_shardings=places),
-        train_step=jax.jit(train_step, donate_argnums=0, out_shardings=(places, whole)),
+        train_step=jax.jit(
+            functools.partial(step.train_step, recipe),
+            donate_argnums=0,
+            out_shardings=(places, whole),
+        ),
         eval_step=jax.jit(step.make_eval_step(model, normalize), out_shardings=whole),
     )
 

@@ -23,30 +23,24 @@ each device.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 
-from sam_jax import errors
 from sam_jax.methods.devices import GROUP_AXIS, agree, vary, vary_as
-from sam_jax.train import coefficients, settings, sharding
+from sam_jax.train import sharding
+
+_T = TypeVar("_T")
 
 
-class Parts(NamedTuple):
-    """What is computed from a part of a batch, by how parts make a whole.
-
-    Attributes:
-        mean: a tree of arrays that are averaged over the parts.
-        rows: a tree of arrays with a row for each example.
-        same: a tree of arrays that are the same for all parts.
-    """
-
-    mean: Any = ()
-    rows: Any = ()
-    same: Any = ()
+# How the results of parts of a batch make that of the whole. A tree of these says it of
+# the results of a function, as ``out_axes`` does for ``jax.vmap``.
+MEAN = "mean"  # averaged over the parts
+ROWS = "rows"  # a row for each example
+SAME = "same"  # alike for all parts
+How = Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,28 +64,30 @@ class Groups:
     chunks: int = 1
     lockstep: bool = False
 
-    def gradient(self, fn: Callable[..., Parts]) -> Callable[..., Parts]:
+    def network_pass(self, fn: Callable[..., _T], how: How) -> Callable[..., _T]:
         """Prepares a pass through the network for chunks, and for groups in turn.
 
         Args:
-            fn: ``(params, *others, examples, key) -> Parts`` with ``mean`` and
-                ``rows``; the examples are a tree of arrays with a row for each.
+            fn: ``(params, *others, rows, key) -> result``; the rows are a tree of
+                arrays with a row for each example.
+            how: the result is put together; `MEAN` and `ROWS`.
 
         Returns:
             The same function of a whole group.
         """
-        own = accumulate(_of_own(fn), self.chunks)
+        own = accumulate(_of_own(fn), how, self.chunks)
         in_turn = self.per_device > 1 and not self.lockstep
         return one_by_one(own) if in_turn else own
 
     def average(
-        self, fn: Callable[..., Parts], mesh: jax.sharding.Mesh | None
-    ) -> Callable[..., Parts]:
+        self, fn: Callable[..., _T], how: How, mesh: jax.sharding.Mesh | None
+    ) -> Callable[..., _T]:
         """Computes something of every group and makes it one of the whole batch.
 
         Args:
-            fn: ``(params, state, examples, key) -> Parts`` of one group; the state is
-                any tree, the same for all groups.
+            fn: ``(params, kept, examples, key) -> result`` of one group; what is kept
+                is any tree, the same for all groups.
+            how: the result is put together.
             mesh: of the run; None is a single device.
 
         Returns:
@@ -101,137 +97,148 @@ class Groups:
         if self.count == 1:
             return fn
 
-        def averaged(params: Any, state: Any, examples: Any, key: jax.Array) -> Parts:
+        def averaged(params: Any, kept: Any, examples: Any, key: jax.Array) -> _T:
             keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(self.count))
             compute = self._together if self.lockstep else self._apart
-            return compute(fn, mesh)(params, state, examples, keys)
+            return compute(fn, how, mesh)(params, kept, examples, keys)
 
         return averaged
 
     def _apart(
-        self, fn: Callable[..., Parts], mesh: jax.sharding.Mesh | None
-    ) -> Callable[..., Parts]:
+        self, fn: Callable[..., _T], how: How, mesh: jax.sharding.Mesh | None
+    ) -> Callable[..., _T]:
         """Each device its own groups."""
         if mesh is None or mesh.size == 1:
-            return functools.partial(_of_each, fn, self.per_device)
-        axes, groups = sharding.GROUP_AXES, jax.P(sharding.GROUP_AXES)
+            return _of_each(fn, how, self.per_device)
+        of_device = _of_each(fn, how, self.per_device)
+        groups = jax.P(sharding.GROUP_AXES)
+        places = jax.tree.map(lambda kind: groups if kind == ROWS else jax.P(), how)
 
-        def on_device(params: Any, state: Any, examples: Any, keys: Any) -> Parts:
-            result = _of_each(fn, self.per_device, params, state, examples, keys)
+        def on_device(params: Any, kept: Any, examples: Any, keys: jax.Array) -> _T:
+            result = of_device(params, kept, examples, keys)
             # Some methods agree upon their direction: that is not reduced again.
-            return result._replace(mean=agree(result.mean))
+            return _put(how, result, MEAN, agree(_take(how, result, MEAN)))
 
         return jax.shard_map(
             on_device,
             mesh=mesh,
-            axis_names=set(axes),
+            axis_names=set(sharding.GROUP_AXES),
             in_specs=(jax.P(), jax.P(), groups, groups),
-            out_specs=Parts(mean=jax.P(), rows=groups, same=jax.P()),  # pyright: ignore[reportArgumentType]
+            out_specs=places,
         )
 
     def _together(
-        self, fn: Callable[..., Parts], mesh: jax.sharding.Mesh | None
-    ) -> Callable[..., Parts]:
+        self, fn: Callable[..., _T], how: How, mesh: jax.sharding.Mesh | None
+    ) -> Callable[..., _T]:
         """All groups at once, the axis of groups split over the devices."""
         axes = None if mesh is None else sharding.GROUP_AXES
-        return functools.partial(_of_each, fn, self.count, spmd_axis_name=axes)
+        return _of_each(fn, how, self.count, spmd_axis_name=axes)
 
 
 WHOLE = Groups()  # the batch shares one perturbation and passes the network at once
 
 
 def _of_each(
-    fn: Callable[..., Parts],
-    count: int,
-    params: Any,
-    state: Any,
-    examples: Any,
-    keys: jax.Array,
-    **options: Any,
-) -> Parts:
-    """The mean over groups, the rows of all, and what they agree upon."""
-    if count == 1:
-        return fn(params, state, examples, keys[0])
-    mapped = jax.vmap(
-        fn,
-        in_axes=(None, None, 0, 0),
-        out_axes=Parts(mean=0, rows=0, same=None),  # pyright: ignore[reportArgumentType]
-        axis_name=GROUP_AXIS,
-        **options,
-    )
-    cut = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), examples)
-    result = mapped(params, state, cut, keys)
-    return Parts(
-        mean=jax.tree.map(lambda x: x.mean(0), result.mean),
-        rows=jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), result.rows),
-        same=result.same,
-    )
+    fn: Callable[..., _T], how: How, count: int, **options: Any
+) -> Callable[..., _T]:
+    """Of the groups of a device: the mean, the rows of all, what they agree upon."""
+
+    def of_each(params: Any, kept: Any, examples: Any, keys: jax.Array) -> _T:
+        if count == 1:
+            return fn(params, kept, examples, keys[0])
+        mapped = jax.vmap(
+            fn,
+            in_axes=(None, None, 0, 0),
+            out_axes=jax.tree.map(lambda kind: None if kind == SAME else 0, how),
+            axis_name=GROUP_AXIS,
+            **options,
+        )
+        cut = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), examples)
+        result = mapped(params, kept, cut, keys)
+        mean = jax.tree.map(lambda x: x.mean(0), _take(how, result, MEAN))
+        rows = jax.tree.map(
+            lambda x: x.reshape(-1, *x.shape[2:]), _take(how, result, ROWS)
+        )
+        return _put(how, _put(how, result, MEAN, mean), ROWS, rows)
+
+    return of_each
 
 
-def _of_own(fn: Callable[..., Parts]) -> Callable[..., Parts]:
+def _of_own(fn: Callable[..., _T]) -> Callable[..., _T]:
     """The function of weights that belong to a device's own group.
 
     In a ``shard_map`` a gradient with respect to weights that are the same on all
     devices would be the sum over them.
     """
 
-    def of_own(params: Any, *others: Any) -> Parts:
+    def of_own(params: Any, *others: Any) -> _T:
         devices = jax.sharding.get_abstract_mesh().manual_axes
         return fn(vary(params, devices), *others)
 
     return of_own
 
 
-def accumulate(fn: Callable[..., Parts], chunks: int) -> Callable[..., Parts]:
+def accumulate(fn: Callable[..., _T], how: How, chunks: int) -> Callable[..., _T]:
     """Computes something of many examples in chunks, one after another.
 
     Args:
-        fn: ``(*others, examples, key) -> Parts`` with ``mean`` and ``rows``.
-        chunks: their number; the examples divide by it. Chunk j has the examples
-            j, j + chunks, ...
+        fn: ``(*others, rows, key) -> result``.
+        how: the result is put together; `MEAN` and `ROWS`.
+        chunks: their number; the rows divide by it. Chunk j has the rows j,
+            j + chunks, ...
 
     Returns:
         The same function of all examples, with the memory of a chunk. Each chunk has a
         key of its own.
 
     Example:
-        >>> fn = lambda w, x, key: Parts(mean=w * x.mean(), rows=w * x)
-        >>> whole = accumulate(fn, chunks=2)(2.0, jnp.arange(4.0), jax.random.key(0))
-        >>> print(whole.mean, whole.rows)
+        >>> fn = lambda w, x, key: (w * x.mean(), w * x)
+        >>> whole = accumulate(fn, (MEAN, ROWS), chunks=2)
+        >>> mean, rows = whole(2.0, jnp.arange(4.0), jax.random.key(0))
+        >>> print(mean, rows)
         3.0 [0. 2. 4. 6.]
     """
     if chunks == 1:
         return fn
 
-    def accumulated(*args: Any) -> Parts:
-        *others, examples, key = args
+    def accumulated(*args: Any) -> _T:
+        *others, rows, key = args
         parts = jax.tree.map(
-            lambda x: jnp.moveaxis(x.reshape(-1, chunks, *x.shape[1:]), 1, 0), examples
+            lambda x: jnp.moveaxis(x.reshape(-1, chunks, *x.shape[1:]), 1, 0), rows
         )
         keys = jax.random.split(key, chunks)
 
-        def of_chunk(chunk: Any) -> Parts:
-            return fn(*others, *chunk)
-
         def add(total: Any, chunk: Any) -> tuple[Any, Any]:
-            result = of_chunk(chunk)
-            return jax.tree.map(jnp.add, total, result.mean), result.rows
+            result = fn(*others, *chunk)
+            total = jax.tree.map(jnp.add, total, _take(how, result, MEAN))
+            return total, _take(how, result, ROWS)
 
         first = jax.tree.map(lambda x: x[0], (parts, keys))
-        shapes = jax.eval_shape(of_chunk, first).mean
+        shapes = _take(how, jax.eval_shape(fn, *others, *first), MEAN)
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        total, rows = jax.lax.scan(add, vary_as(zeros, shapes), (parts, keys))
-        return Parts(
-            mean=jax.tree.map(lambda x: x / chunks, total),
-            rows=jax.tree.map(
-                lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:]), rows
-            ),
+        total, found = jax.lax.scan(add, vary_as(zeros, shapes), (parts, keys))
+        mean = jax.tree.map(lambda x: x / chunks, total)
+        found = jax.tree.map(
+            lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:]), found
         )
+        return _put(how, mean, ROWS, found)
 
     return accumulated
 
 
-def one_by_one(fn: Callable[..., Any], *, unroll: int | bool = 1) -> Callable[..., Any]:
+def _take(how: How, result: Any, kind: str) -> Any:
+    """The parts of a result that are put together in one way; None for the others."""
+    return jax.tree.map(lambda of, x: x if of == kind else None, how, result)
+
+
+def _put(how: How, result: Any, kind: str, parts: Any) -> Any:
+    """A result with other such parts."""
+    return jax.tree.map(
+        lambda of, x, part: part if of == kind else x, how, result, parts
+    )
+
+
+def one_by_one(fn: Callable[..., _T], *, unroll: int | bool = 1) -> Callable[..., _T]:
     """Under ``jax.vmap`` a loop, instead of all at once.
 
     Args:
@@ -270,111 +277,3 @@ def one_by_one(fn: Callable[..., Any], *, unroll: int | bool = 1) -> Callable[..
         return results, jax.tree.map(lambda _: True, results)
 
     return mapped
-
-
-def layout(
-    batch_size: int,
-    group_size: int | None,
-    accumulation_steps: int,
-    batch_norm: str,
-    devices: int,
-    fsdp: int = 1,
-) -> Groups:
-    """Lays a batch out on devices.
-
-    Args:
-        batch_size: examples in a batch, a multiple of the devices.
-        group_size: m, or None for the batch.
-        accumulation_steps: at most the ``accumulation_steps``-th part of the batch
-            passes through the network at once.
-        batch_norm: ``"group"`` or ``"batch"``: statistics of what passes through the
-            network together, or of all groups.
-        devices: their number.
-        fsdp: of them in a row; groups of several devices fit into rows, or are rows.
-
-    Returns:
-        Groups and chunks.
-
-    Raises:
-        UserError: if something does not divide, with the nearest values that do.
-
-    Example:
-        >>> layout(128, 16, 1, "group", devices=4)
-        Groups(count=8, per_device=2, members=1, chunks=1, lockstep=False)
-    """
-    size = batch_size if group_size is None else group_size
-    share = batch_size // devices
-
-    def fits(m: int) -> bool:
-        if batch_size % m or (m % share and share % m):
-            return False
-        members = max(1, m // share)
-        return not (members % fsdp and fsdp % members)
-
-    if not fits(size):
-        allowed = _nearest(size, [m for m in range(1, batch_size + 1) if fits(m)])
-        raise errors.UserError(
-            f"config.method_group_size={size} does not divide the batch of {batch_size}"
-            f" on {devices} devices, {share} examples each, into groups on whole "
-            "devices or whole groups on a device"
-            + (f", and into rows of {fsdp}" if fsdp > 1 else "")
-            + f": take {allowed}, or None for the whole batch"
-        )
-    members = max(1, size // share)
-
-    def chunks_of(steps: int) -> int | None:
-        """Chunks of a group, or None if they come out uneven."""
-        if batch_size % steps:
-            return None
-        chunk = batch_size // steps
-        if chunk % size == 0:
-            return 1
-        chunks, rest = divmod(size, chunk)
-        return None if rest or (size // members) % chunks else chunks
-
-    chunks = chunks_of(accumulation_steps)
-    if chunks is None:
-        steps = [k for k in range(1, batch_size + 1) if chunks_of(k)]
-        raise errors.UserError(
-            f"config.accumulation_steps={accumulation_steps} does not cut groups of "
-            f"{size} in a batch of {batch_size} on {devices} devices into even parts: "
-            f"take {_nearest(accumulation_steps, steps)}"
-        )
-    count = batch_size // size
-    lockstep = batch_norm == "batch" and count > 1
-    if batch_norm == "batch" and accumulation_steps > 1:
-        raise errors.UserError(
-            "config.batch_norm=batch needs the whole batch in the network at once: set "
-            "config.accumulation_steps=1, or config.batch_norm=group"
-        )
-    return Groups(count, max(1, share // size), members, chunks, lockstep)
-
-
-def describe(config: settings.Settings, groups: Groups) -> str:
-    """The batch, its groups and chunks in words, for the head of a run's log.
-
-    Args:
-        config: of the run.
-        groups: its layout.
-
-    Returns:
-        Such as ``1024, in groups of 128, each with one perturbation``.
-    """
-    size = config.method_group_size
-    words = str(config.batch_size)
-    if size is not None:
-        words += f", in groups of {size}"
-    if config.method.name != coefficients.BASELINE:
-        words += f", {'sharing' if size is None else 'each with'} one perturbation"
-    if groups.chunks > 1:
-        words += f", in {groups.chunks} chunks"
-    elif config.accumulation_steps > 1:
-        words += f", whole: accumulation_steps={config.accumulation_steps} cuts none"
-    return words
-
-
-def _nearest(value: int, allowed: list[int]) -> str:
-    """The nearest allowed value below, and the one above."""
-    below = [x for x in allowed if x < value][-1:]
-    above = [x for x in allowed if x > value][:1]
-    return " or ".join(map(str, below + above))

@@ -13,9 +13,9 @@ from sam_jax.train import (
     agreement,
     checkpoint,
     dispatch,
-    groups,
     hosts,
     interrupt,
+    layout,
     metrics,
     optimizer,
     report,
@@ -256,7 +256,7 @@ def _header(
         "model": f"{config.model.name}, {parameters:,} parameters, "
         f"{config.model.dtype}",
         **optimizer.describe(config),
-        "batch size": groups.describe(config, run.groups),
+        "batch size": layout.describe(config, run.groups),
         "steps": f"{run.total_steps} ({config.epochs} epochs of {run.steps_per_epoch})",
         "workdir": str(folder),
     }

@@ -11,7 +11,7 @@ import pytest
 import sam_jax
 from sam_jax import errors, methods, models
 from sam_jax.methods.devices import GROUP_AXIS
-from sam_jax.train import build, sharding, step
+from sam_jax.train import build, layout, sharding, step
 from sam_jax.train import groups as groups_lib
 
 SHAPE, BATCH = (4, 4, 1), 64
@@ -160,14 +160,15 @@ def test_dropout_is_of_the_group_and_not_of_the_device(run):
 
 @pytest.mark.parametrize("devices", [1, 2, 8])
 def test_every_group_has_a_key_of_its_own(devices):
-    layout = groups_lib.layout(BATCH, 8, 1, "group", devices)
+    groups = layout.lay_out(BATCH, 8, 1, "group", devices)
 
     def draws(params, kept, examples, key):
-        return groups_lib.Parts(rows=jax.random.normal(key, examples.shape))
+        return jax.random.normal(key, examples.shape)
 
-    draw = layout.average(draws, sharding.make_mesh(devices, 1, layout.members))
+    mesh = sharding.make_mesh(devices, 1, groups.members)
+    draw = groups.average(draws, groups_lib.ROWS, mesh)
     examples = jnp.zeros((BATCH, 2))
-    rows = jax.jit(draw)({}, {}, examples, jax.random.key(0)).rows
+    rows = jax.jit(draw)({}, {}, examples, jax.random.key(0))
     assert rows.shape == examples.shape
     assert len(np.unique(rows)) == rows.size
 
@@ -395,9 +396,10 @@ def test_accumulated_dropout_differs_between_parts():
     """One mask for all parts would be no dropout of the whole."""
 
     def draws(x, key):
-        return groups_lib.Parts(rows=jax.random.normal(key, x.shape))
+        return jax.random.normal(key, x.shape)
 
-    rows = groups_lib.accumulate(draws, 4)(jnp.zeros(8), jax.random.key(0)).rows
+    accumulated = groups_lib.accumulate(draws, groups_lib.ROWS, 4)
+    rows = accumulated(jnp.zeros(8), jax.random.key(0))
     assert len(np.unique(rows)) == 8
 
 
@@ -451,8 +453,14 @@ def test_statistics_of_the_whole_batch(run):
     ],
 )
 def test_layout(m, steps, devices, expected):
-    found = groups_lib.layout(128, m, steps, "group", devices)
+    found = layout.lay_out(128, m, steps, "group", devices)
     assert found == groups_lib.Groups(**expected)
+
+
+@pytest.mark.parametrize(("m", "together"), [(None, False), (64, True), (16, True)])
+def test_all_groups_pass_together_for_statistics_of_the_batch(m, together):
+    assert layout.lay_out(128, m, 1, "batch", 1).lockstep == together
+    assert not layout.lay_out(128, m, 1, "group", 1).lockstep
 
 
 @pytest.mark.parametrize(
@@ -468,12 +476,12 @@ def test_layout(m, steps, devices, expected):
 )
 def test_refuses_what_does_not_divide(m, steps, devices, said):
     with pytest.raises(errors.UserError, match=said):
-        groups_lib.layout(128, m, steps, "group", devices)
+        layout.lay_out(128, m, steps, "group", devices)
 
 
 def test_advice_fits_the_rows_of_the_grid():
     with pytest.raises(errors.UserError, match=r"rows of 2: take 4 or 12,"):
-        groups_lib.layout(12, 5, 1, "group", 6, 2)
+        layout.lay_out(12, 5, 1, "group", 6, 2)
 
 
 def test_head_of_the_log_says_what_is_done(tiny):
@@ -481,8 +489,8 @@ def test_head_of_the_log_says_what_is_done(tiny):
         config = tiny(
             method, batch_size=64, method_group_size=m, accumulation_steps=steps
         )
-        layout = groups_lib.layout(64, m, steps, "group", devices)
-        return groups_lib.describe(config, layout)
+        found = layout.lay_out(64, m, steps, "group", devices)
+        return layout.describe(config, found)
 
     assert said(None, 1, 1, "sgd") == "64"
     assert said(None, 4, 2) == "64, sharing one perturbation, in 4 chunks"
@@ -495,4 +503,4 @@ def test_head_of_the_log_says_what_is_done(tiny):
 
 def test_refuses_statistics_of_the_batch_in_parts():
     with pytest.raises(errors.UserError, match="accumulation_steps=1, or"):
-        groups_lib.layout(128, None, 2, "batch", 1)
+        layout.lay_out(128, None, 2, "batch", 1)

@@ -105,7 +105,7 @@ def forms(config: Any, dataset: data.Dataset) -> dict[str, build_lib.Run]:
 class Unrolled(groups.Groups):
     """Groups one after another written out in the program."""
 
-    def gradient(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+    def network_pass(self, fn: Callable[..., Any], how: Any) -> Callable[..., Any]:
         """As that of all groups."""
-        own = groups.Groups(chunks=self.chunks).gradient(fn)
+        own = groups.Groups(chunks=self.chunks).network_pass(fn, how)
         return groups.one_by_one(own, unroll=True)

@@ -1,0 +1,236 @@
+"""Passes through the network in training mode, and what a method may ask of them."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sam_jax import models
+from sam_jax.methods import functional_sam
+from sam_jax.train import groups as groups_lib
+from sam_jax.train.groups import MEAN, ROWS
+
+
+class Examples(NamedTuple):
+    """Examples of a batch, of a group or of a chunk.
+
+    Attributes:
+        images: augmented, float [B, H, W, C].
+        labels: int32 [B].
+        weights: factor of each example's loss, float32 [B]; ones unless some examples
+            are drawn more often than others.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    weights: jax.Array
+
+
+class Pass(NamedTuple):
+    """A pass through the network and back.
+
+    Attributes:
+        loss: what is minimized, with the decay; a mean over the examples.
+        grads: its gradient.
+        model_state: the new running statistics.
+        losses: of each example, not weighted, [B].
+        logits: of each example, [B, classes].
+    """
+
+    loss: Any
+    grads: Any
+    model_state: Any
+    losses: Any
+    logits: Any
+
+
+class Answered(NamedTuple):
+    """Examples, and the logits of an earlier pass for each of them."""
+
+    examples: Examples
+    logits: jax.Array
+
+
+class Passes:
+    """Passes through the network in training mode, of the examples of a group.
+
+    A perturbed pass normalizes with its own batch statistics; the running ones that it
+    computes are dropped.
+
+    Args:
+        model: the network.
+        losses: ``(logits, examples) -> losses [B]``.
+        loss_decay: ``params -> scalar`` to add to the loss.
+        groups: who shares a perturbation, and how they pass through the network.
+
+    Attributes:
+        groups: those.
+        value_and_grad: ``(params, model_state, examples, dropout_key) -> Pass``.
+        losses: ``(params, model_state, examples, dropout_key) -> losses [B]``; forward
+            only.
+        functional: ``(params, model_state, answered, dropout_key) -> (loss, grads)``,
+            the gradient with the loss's derivative at the earlier logits; see
+            `sam_jax.functional_value_and_grad`.
+    """
+
+    def __init__(
+        self,
+        model: models.Model,
+        losses: Callable[[jax.Array, Examples], jax.Array],
+        loss_decay: Callable[[optax.Params], jax.Array],
+        groups: groups_lib.Groups = groups_lib.WHOLE,
+    ) -> None:
+        self._model, self._losses, self._loss_decay = model, losses, loss_decay
+        self.groups = groups
+        # Each goes through the network in chunks, and for one group after another.
+        self.value_and_grad = groups.network_pass(
+            self._value_and_grad, Pass(MEAN, MEAN, MEAN, ROWS, ROWS)
+        )
+        self.losses = groups.network_pass(self._forward_losses, ROWS)
+        self.functional = groups.network_pass(self._functional, (MEAN, MEAN))
+
+    def _value_and_grad(
+        self, params: optax.Params, model_state: Any, examples: Examples, key: jax.Array
+    ) -> Pass:
+        def loss_fn(params: optax.Params) -> tuple[jax.Array, Any]:
+            outputs, state = self._forward(params, model_state, examples, key)
+            loss, losses = self._loss(outputs, examples)
+            return loss, (state, losses, outputs[0])
+
+        (loss, (model_state, losses, logits)), grads = jax.value_and_grad(
+            loss_fn, has_aux=True
+        )(params)
+        return Pass(loss, grads, model_state, losses, logits)
+
+    def _forward_losses(
+        self, params: optax.Params, model_state: Any, examples: Examples, key: jax.Array
+    ) -> jax.Array:
+        outputs, _ = self._forward(params, model_state, examples, key)
+        return self._loss(outputs, examples)[1]
+
+    def _functional(
+        self, params: optax.Params, model_state: Any, answered: Answered, key: jax.Array
+    ) -> tuple[jax.Array, optax.Updates]:
+        examples, logits = answered
+        # The loss's derivative with respect to the decay is one, whatever that was.
+        no_decay = jnp.zeros_like(self._loss_decay(params))
+        return functional_sam.functional_value_and_grad(
+            lambda params: self._forward(params, model_state, examples, key)[0],
+            lambda outputs: self._loss(outputs, examples)[0],
+            (logits, no_decay),
+        )(params)
+
+    def _forward(
+        self, params: optax.Params, model_state: Any, examples: Examples, key: jax.Array
+    ) -> tuple[tuple[jax.Array, jax.Array], Any]:
+        """``((logits, decay), model_state)``."""
+        logits, model_state = self._model.apply(
+            params, model_state, examples.images, train=True, key=key
+        )
+        return (logits, self._loss_decay(params)), model_state
+
+    def _loss(
+        self, outputs: tuple[jax.Array, jax.Array], examples: Examples
+    ) -> tuple[jax.Array, jax.Array]:
+        """The loss, and the losses of the examples."""
+        logits, decay = outputs
+        losses = self._losses(logits, examples)
+        return jnp.mean(examples.weights * losses) + decay, losses
+
+
+def method_keywords(
+    passes: Passes,
+    model_state: Any,
+    examples: Examples,
+    dropout_key: jax.Array,
+    clean: Pass,
+) -> dict[str, Any]:
+    """What a method may ask for, offered to every one; what it leaves is not computed.
+
+    Args:
+        passes: through the network.
+        model_state: running statistics before the update.
+        examples: of the group that shares a perturbation.
+        dropout_key: of all passes.
+        clean: the pass at the weights.
+
+    Returns:
+        Keywords of an update.
+    """
+
+    def value_and_grad(
+        examples: Examples, params: optax.Params
+    ) -> tuple[jax.Array, optax.Updates]:
+        found = passes.value_and_grad(params, model_state, examples, dropout_key)
+        return found.loss, found.grads
+
+    def subset_grad_fn(params: optax.Params, rows: jax.Array) -> optax.Updates:
+        some = subset(examples, rows, passes.groups.chunks)
+        return value_and_grad(some, params)[1]
+
+    answered = Answered(examples, clean.logits)
+    return {
+        "value": clean.loss,
+        "grad_fn": lambda params: value_and_grad(examples, params)[1],
+        "value_and_grad_fn": functools.partial(value_and_grad, examples),
+        "example_losses": clean.losses,
+        "example_losses_fn": lambda params: passes.losses(
+            params, model_state, examples, dropout_key
+        ),
+        "subset_grad_fn": subset_grad_fn,
+        "functional_value_and_grad_fn": lambda params: passes.functional(
+            params, model_state, answered, dropout_key
+        ),
+    }
+
+
+def subset(examples: Examples, rows: jax.Array, chunks: int) -> Examples:
+    """Some of the examples, filled up to a multiple of the chunks.
+
+    Args:
+        examples: of a group.
+        rows: which; int [R].
+        chunks: that their number must divide by.
+
+    Returns:
+        At least R examples. Those that fill up have the weight zero, and the others are
+        scaled so that the mean over all is the mean over R. BatchNorm sees them all.
+
+    Example:
+        >>> three = Examples(*[jnp.arange(3.0)] * 2, jnp.ones(3))
+        >>> found = subset(three, jnp.array([2]), chunks=2)
+        >>> print(found.images, found.weights)
+        [2. 2.] [2. 0.]
+    """
+    missing = -len(rows) % chunks
+    filled = jnp.concatenate([rows, jnp.broadcast_to(rows[:1], (missing,))])
+    taken = jax.tree.map(lambda x: x[filled], examples)
+    scale = len(filled) / len(rows)
+    counts = jnp.arange(len(filled)) < len(rows)
+    return taken._replace(weights=jnp.where(counts, scale * taken.weights, 0))
+
+
+def cross_entropy(
+    logits: jax.Array, labels: jax.Array, smoothing: float = 0.0
+) -> jax.Array:
+    """Cross-entropy with smoothed labels, per example.
+
+    Args:
+        logits: [B, classes].
+        labels: int [B].
+        smoothing: share of the label that is spread over all classes.
+
+    Returns:
+        Float [B].
+
+    Example:
+        >>> print(cross_entropy(jnp.zeros((1, 4)), jnp.array([2])))  # log 4
+        [1.3862944]
+    """
+    targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+    if smoothing:
+        targets = optax.smooth_labels(targets, smoothing)
+    return optax.softmax_cross_entropy(logits, targets)
