@@ -151,8 +151,8 @@ def _train(
         train_state, step_metrics, steps = advance(train_state, most)
         if done == start:
             jax.block_until_ready(step_metrics)
-            took = report.duration(time.monotonic() - clock)
             first = "step" if steps == 1 else f"{steps} steps"
+            took = report.duration(time.monotonic() - clock)
             out.message(f"compiled and ran the first {first} in {took}")
             recent.restart_clock()
         done += steps
@@ -168,17 +168,7 @@ def _train(
         # Nothing is saved before every update so far is known to be finite.
         _log(recent.flush(), run, checkpoints, writers, out)
 
-        # ── Evaluate. Validation selects; the test is only reported.
-        is_best = False
-        if evaluates:
-            scores = evaluate(run, train_state)
-            epoch = done / run.steps_per_epoch
-            for split, values in scores.items():
-                writers.write(done, split, {**values, "epoch": epoch})
-            is_best = _improves(progress, scores, done)
-            out.evaluation(epoch, config.epochs, done, scores)
-
-        # ── Save.
+        is_best = evaluates and _evaluate(run, train_state, progress, writers, out)
         if saves or is_best:
             now = time.monotonic()
             progress["seconds"] += now - clock
@@ -226,6 +216,22 @@ def _log_row(
     epoch = row.step / run.steps_per_epoch
     writers.write(row.step, "train", {**values, "epoch": epoch})
     out.step(row.step, values)
+
+
+def _evaluate(
+    run: build_lib.Run,
+    train_state: state.TrainState,
+    progress: dict[str, Any],
+    writers: metrics.Writers,
+    out: report.Report,
+) -> bool:
+    """Whether this is the best; validation selects, the test is only reported."""
+    scores, step = evaluate(run, train_state), int(train_state.step)
+    epoch = step / run.steps_per_epoch
+    for split, values in scores.items():
+        writers.write(step, split, {**values, "epoch": epoch})
+    out.evaluation(epoch, run.config.epochs, step, scores)
+    return _improves(progress, scores, step)
 
 
 def _improves(progress: dict[str, Any], scores: Scores, step: int) -> bool:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import signal
+import types
 
 import jax
 import numpy as np
@@ -64,6 +65,19 @@ def test_results_are_those_of_the_log(finished):
     assert found["seconds"] > 0
     written = json.loads((finished.folder / results.RESULTS_FILE).read_text())
     assert written == found
+
+
+def test_seconds_are_counted_once(config, tmp_path, monkeypatch):
+    times = []
+
+    def monotonic():
+        times.append(float(len(times) ** 2))
+        return times[-1]
+
+    monkeypatch.setattr(loop, "time", types.SimpleNamespace(monotonic=monotonic))
+    found = loop.train_and_evaluate(config, tmp_path)
+    assert len(times) == 5, "begin, compiled, and a save in each of three epochs"
+    assert found["seconds"] == times[-1] - times[0]
 
 
 def test_folder_has_all_that_is_promised(finished):
