@@ -17,7 +17,8 @@ from jax.experimental import topologies
 from experiments.benchmarks import hlo
 from experiments.gpu import trainer
 from experiments.gpu.tasks import Context, Missing, Row, Task
-from sam_jax.train import build, groups, sharding
+from sam_jax.train import build, sharding
+from sam_jax.train.layout import lay_out
 
 DEVICES, PER_DEVICE = 8, 64
 
@@ -69,16 +70,14 @@ def program(context: Context) -> Row:
         model={**model, "dtype": "bfloat16"},
         method_group_size=batch if whole else per_device,
     )
-    layout = groups.layout(
-        batch, chosen.method_group_size, 1, chosen.batch_norm, DEVICES, 1
-    )
+    groups = lay_out(batch, chosen.method_group_size, 1, chosen.batch_norm, DEVICES, 1)
     mesh = jax.sharding.Mesh(
-        np.array(devices()).reshape(-1, layout.members, 1, 1),
+        np.array(devices()).reshape(-1, groups.members, 1, 1),
         sharding.AXES,
         axis_types=(jax.sharding.AxisType.Auto,) * 4,
     )
     spec = build.DataSpec((side, side, 3), 1000, 1_281_167, 1_281_167 // batch)
-    made: Any = build.steps(chosen, spec, groups=layout, mesh=mesh)
+    made: Any = build.steps(chosen, spec, groups=groups, mesh=mesh)
     before = made.abstract_state()
     parameters = sum(leaf.size for leaf in jax.tree.leaves(before.params))
     start = time.perf_counter()

@@ -192,19 +192,8 @@ def steps(
     if groups is None or mesh is None:
         own_groups, mesh = layout(config)
         groups = groups or own_groups
-    if model is None:
-        over_all_groups = groups.lockstep and config.batch_norm == "batch"
-        model = models.build(
-            config.model.name,
-            num_classes=spec.num_classes,
-            width=config.model.width,
-            dtype=config.model.dtype,
-            remat=config.remat,
-            norm_axis=GROUP_AXIS if over_all_groups else None,
-            **config.model.options,
-        )
-    if optimizer is None:
-        optimizer = optimizer_lib.make_optimizer(config, spec.steps_per_epoch)
+    model = model or _network(config, spec, groups)
+    optimizer = optimizer or optimizer_lib.make_optimizer(config, spec.steps_per_epoch)
 
     def init(seed: jax.Array) -> state.TrainState:
         images = jnp.zeros((1, *spec.image_shape))
@@ -239,6 +228,22 @@ def steps(
             out_shardings=(places, whole),
         ),
         eval_step=jax.jit(step.make_eval_step(model, normalize), out_shardings=whole),
+    )
+
+
+def _network(
+    config: settings.Settings, spec: DataSpec, groups: groups_lib.Groups
+) -> models.Model:
+    # Statistics over all groups are for groups that pass through the network together.
+    over_all = config.batch_norm == "batch" and groups.lockstep
+    return models.build(
+        config.model.name,
+        num_classes=spec.num_classes,
+        width=config.model.width,
+        dtype=config.model.dtype,
+        remat=config.remat,
+        norm_axis=GROUP_AXIS if over_all else None,
+        **config.model.options,
     )
 
 
