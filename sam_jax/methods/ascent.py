@@ -51,6 +51,11 @@ def normalize(eps: float = 1e-12) -> optax.GradientTransformation:
     return partially_normalize(1.0, eps)
 
 
+def on_sphere(rho: optax.ScalarOrSchedule, eps: float) -> optax.GradientTransformation:
+    """SAM's own ascent: `normalize`, then `scale`."""
+    return optax.chain(normalize(eps), scale(rho))
+
+
 def partially_normalize(
     lam: optax.ScalarOrSchedule, eps: float = 1e-12
 ) -> optax.GradientTransformation:
@@ -211,6 +216,22 @@ def with_coefficient(
     """
     if not callable(coefficient):
         return optax.stateless(lambda updates, _: apply(updates, coefficient))
+    return counted(
+        lambda updates, count, params, **_: apply(updates, coefficient(count))
+    )
+
+
+def counted(
+    apply: Callable[..., optax.Updates],
+) -> optax.GradientTransformationExtraArgs:
+    """A transformation that remembers nothing but how often it was used.
+
+    Args:
+        apply: ``(updates, count, params, **keywords of the update) -> updates``.
+
+    Returns:
+        A transformation with a `ScheduledState`.
+    """
 
     def init_fn(params: optax.Params) -> ScheduledState:
         del params
@@ -222,8 +243,7 @@ def with_coefficient(
         params: optax.Params | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, ScheduledState]:
-        del params, extra_args
-        updates = apply(updates, coefficient(state.count))
+        updates = apply(updates, state.count, params, **extra_args)
         return updates, ScheduledState(count=core.next_count(state.count))
 
     return core.transformation(init_fn, update_fn)

@@ -96,7 +96,7 @@ def async_sam(
         the whole batch, which the caller passes, and what runs where is up to XLA.
     """
     checks.integer("delay", delay, 0)
-    climb = optax.chain(ascent.normalize(eps), ascent.scale(rho))
+    climb = ascent.on_sphere(rho, eps)
     if delay == 0:
         return core.sharpness_aware(climb, mask=mask)
     climb = masks.kept_only(climb, mask)
@@ -120,22 +120,16 @@ def async_sam(
         **extra_args: Any,
     ) -> tuple[optax.Updates, AsyncSAMState]:
         del extra_args
-        calls.require_gradient(params, grad_fn, value_and_grad_fn)
-
-        def second(displacement: optax.Updates) -> tuple[jax.Array, optax.Updates]:
-            return core.second_gradient(
-                params, displacement, grad_fn, value_and_grad_fn
-            )
-
+        gradient_at = core.second_gradient(params, grad_fn, value_and_grad_fn)
         oldest, *others = state.gradients
         stale, ascent_state = climb.update(oldest, state.ascent, params)
         fresh, _ = climb.update(updates, state.ascent, params)
         started = state.stored >= delay
         # Not one gradient along whichever is right: the choice, which takes both, would
         # make it wait for the current one.
-        outcome = second(stale)
+        outcome = gradient_at(stale)
         loss, perturbed_grads = devices.cond(
-            started, lambda: outcome, lambda: second(fresh)
+            started, lambda: outcome, lambda: gradient_at(fresh)
         )
         seen = observations.observe(updates, stale, loss, perturbed_grads)
         length = devices.agree(numerics.norm(fresh)).astype(jnp.float32)

@@ -1,5 +1,6 @@
 """bSAM, Bayesian SAM (Möllenhoff and Khan, 2023)."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -113,25 +114,18 @@ def bsam(
         precision (40 by default) instead of the weight decay, which is that precision
         divided by N.
     """
-    checks.nonnegative("learning_rate", learning_rate, schedule=True)
-    checks.nonnegative("rho", rho, schedule=True)
-    checks.seed("seed", seed)
-    checks.nonnegative("weight_decay", weight_decay, schedule=True)
+    sizes = dict(
+        learning_rate=learning_rate, rho=rho, weight_decay=weight_decay, damping=damping
+    )
+    for name, size in sizes.items():
+        checks.nonnegative(name, size, schedule=True)
     checks.between("b1", b1, 0, 1, schedule=True)
     checks.between("b2", b2, 0, 1, schedule=True)
-    checks.nonnegative("damping", damping, schedule=True)
+    checks.seed("seed", seed)
     checks.nonnegative("eps", eps)
     if num_examples is not None:
         checks.integer("num_examples", num_examples, 1)
     given_examples = num_examples
-
-    def init_fn(params: optax.Params) -> BsamState:
-        return BsamState(
-            count=jnp.zeros([], jnp.int32),
-            momentum=jax.tree.map(lambda w: jnp.zeros_like(numerics.wide(w)), params),
-            precision=jax.tree.map(lambda w: jnp.ones_like(numerics.wide(w)), params),
-            diagnostics=observations.no_diagnostics(),
-        )
 
     def update_fn(
         updates: optax.Updates,
@@ -146,67 +140,36 @@ def bsam(
         **extra_args: Any,
     ) -> tuple[optax.Updates, BsamState]:
         del updates, extra_args
-        calls.require_gradient(params, grad_fn, value_and_grad_fn)
+        gradient_at = core.second_gradient(params, grad_fn, value_and_grad_fn)
         examples = num_examples if given_examples is None else given_examples
         calls.require("grad_fn=grad_fn, num_examples=N", num_examples=examples)
         keep = masks.kept(params, mask)
-        step, radius, decay, old_m, old_s, floor = (
+        step, radius, *rest = (
             core.value_at(coefficient, state.count)
             for coefficient in (learning_rate, rho, weight_decay, b1, b2, damping)
         )
-
-        def displacement(of: Any, *trees: Any) -> Any:
-            """Computed wide, in the dtypes of the parameters, zero outside the mask."""
-            return jax.tree.map(
-                lambda w, flag, *leaves: (
-                    of(*map(numerics.wide, leaves)).astype(w.dtype)
-                    if flag
-                    else jnp.zeros_like(w)
-                ),
-                *(params, keep, *trees),
-            )
 
         # ── Gradient at a draw of the weights.
         draws = noise.normal_like(
             noise.update_key(seed, state.count, group_key, key), params
         )
-        noisy = displacement(
+        noisy = _displacement(
             lambda n, s: n / jnp.sqrt(jnp.asarray(examples, s.dtype) * s),
-            *(draws, state.precision),
+            *(params, keep, draws, state.precision),
         )
-        _, grads = core.second_gradient(params, noisy, grad_fn, value_and_grad_fn)
+        _, grads = gradient_at(noisy)
 
         # ── Gradient at the perturbed mean.
-        ascent = displacement(
-            lambda g, s: radius.astype(g.dtype) * g / s, grads, state.precision
+        ascent = _displacement(
+            lambda g, s: radius.astype(g.dtype) * g / s,
+            *(params, keep, grads, state.precision),
         )
-        perturbed_loss, perturbed_grads = core.second_gradient(
-            params, ascent, grad_fn, value_and_grad_fn
-        )
+        perturbed_loss, perturbed_grads = gradient_at(ascent)
 
-        # ── Moments and step; what is kept is the devices' mean.
-        momentum = jax.tree.map(
-            lambda m, g, w: _mix(
-                old_m, m, numerics.wide(g) + _times(decay, numerics.wide(w))
-            ),
-            *(state.momentum, devices.agree(perturbed_grads), params),
-        )
+        momentum, precision = _moments(state, params, grads, perturbed_grads, *rest)
         steps = jax.tree.map(
             lambda w, m, s: _times(-step, m / s).astype(w.dtype),
             *(params, momentum, state.precision),
-        )
-        curvature = devices.agree(
-            jax.tree.map(
-                lambda s, g: jnp.sqrt(s) * jnp.abs(numerics.wide(g)),
-                state.precision,
-                grads,
-            )
-        )
-        precision = jax.tree.map(
-            lambda s, c: _mix(
-                old_s, s, c + floor.astype(c.dtype) + decay.astype(c.dtype)
-            ),
-            *(state.precision, curvature),
         )
         return steps, BsamState(
             count=core.next_count(state.count),
@@ -217,7 +180,55 @@ def bsam(
             ),
         )
 
-    return core.full_optimizer(init_fn, update_fn)
+    return core.full_optimizer(_init, update_fn)
+
+
+def _init(params: optax.Params) -> BsamState:
+    return BsamState(
+        count=jnp.zeros([], jnp.int32),
+        momentum=jax.tree.map(lambda w: jnp.zeros_like(numerics.wide(w)), params),
+        precision=jax.tree.map(lambda w: jnp.ones_like(numerics.wide(w)), params),
+        diagnostics=observations.no_diagnostics(),
+    )
+
+
+def _displacement(
+    of: Callable[..., jax.Array], params: Any, keep: Any, *trees: Any
+) -> Any:
+    """Computed wide, in the dtypes of the parameters, zero outside the mask."""
+    return jax.tree.map(
+        lambda w, flag, *leaves: (
+            of(*map(numerics.wide, leaves)).astype(w.dtype)
+            if flag
+            else jnp.zeros_like(w)
+        ),
+        *(params, keep, *trees),
+    )
+
+
+def _moments(
+    state: BsamState,
+    params: Any,
+    grads: optax.Updates,
+    perturbed_grads: optax.Updates,
+    *coefficients: jax.Array,
+) -> tuple[Any, Any]:
+    """Momentum and precision after the update; what is kept is the devices' mean."""
+    decay, old_m, old_s, floor = coefficients
+    momentum = jax.tree.map(
+        lambda m, g, w: _mix(
+            old_m, m, numerics.wide(g) + _times(decay, numerics.wide(w))
+        ),
+        *(state.momentum, devices.agree(perturbed_grads), params),
+    )
+    curvature = jax.tree.map(
+        lambda s, g: jnp.sqrt(s) * jnp.abs(numerics.wide(g)), state.precision, grads
+    )
+    precision = jax.tree.map(
+        lambda s, c: _mix(old_s, s, c + floor.astype(c.dtype) + decay.astype(c.dtype)),
+        *(state.precision, devices.agree(curvature)),
+    )
+    return momentum, precision
 
 
 def _times(factor: jax.Array, x: jax.Array) -> jax.Array:

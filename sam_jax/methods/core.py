@@ -119,7 +119,7 @@ def sharpness_aware(
         **extra_args: Any,
     ) -> tuple[optax.Updates, SharpnessAwareState]:
         # Before the ascent, which may need the parameters or a gradient itself.
-        calls.require_gradient(params, grad_fn, value_and_grad_fn)
+        gradient_at = second_gradient(params, grad_fn, value_and_grad_fn)
         grads = updates
         displacement, ascent_state = ascent.update(
             grads,
@@ -129,9 +129,7 @@ def sharpness_aware(
             value_and_grad_fn=value_and_grad_fn,
             **extra_args,
         )
-        perturbed_loss, perturbed_grads = second_gradient(
-            params, displacement, grad_fn, value_and_grad_fn
-        )
+        perturbed_loss, perturbed_grads = gradient_at(displacement)
         direction = (
             perturbed_grads
             if combine is None
@@ -195,35 +193,40 @@ def init_with_base(
 
 def second_gradient(
     params: optax.Params | None,
-    displacement: optax.Updates,
     grad_fn: calls.GradFn | None,
     value_and_grad_fn: calls.ValueAndGradFn | None,
-) -> tuple[jax.Array, optax.Updates]:
-    """The loss and its gradient at ``params + displacement``.
+) -> Callable[[optax.Updates], tuple[jax.Array, optax.Updates]]:
+    """Makes the function that gives loss and gradient at displaced weights.
 
     Args:
         params: the weights; their dtypes are kept.
-        displacement: a tree like ``params``.
         grad_fn: ``params -> grads``, or None.
         value_and_grad_fn: ``params -> (loss, grads)``, or None; preferred.
 
     Returns:
-        The loss, NaN if there is only ``grad_fn``, and the gradient.
+        ``displacement -> (loss, grads)`` at ``params + displacement``. The loss is NaN
+        if there is only ``grad_fn``. It refuses a gradient of another structure than
+        ``params``.
 
     Raises:
-        ValueError: if ``params`` or both functions are None, or the gradient has
-            another structure than ``params``.
+        ValueError: if ``params`` or both functions are None.
     """
     calls.require_gradient(params, grad_fn, value_and_grad_fn)
     assert params is not None
-    perturbed = jax.tree.map(lambda w, e: (w + e).astype(w.dtype), params, displacement)
-    if value_and_grad_fn is not None:
-        loss, grads = value_and_grad_fn(perturbed)
-    else:
-        assert grad_fn is not None
-        loss, grads = jnp.full([], jnp.nan), grad_fn(perturbed)
-    _check_structure(params, grads)
-    return loss, grads
+
+    def gradient_at(displacement: optax.Updates) -> tuple[jax.Array, optax.Updates]:
+        weights = jax.tree.map(
+            lambda w, e: (w + e).astype(w.dtype), params, displacement
+        )
+        if value_and_grad_fn is not None:
+            loss, grads = value_and_grad_fn(weights)
+        else:
+            assert grad_fn is not None
+            loss, grads = jnp.full([], jnp.nan), grad_fn(weights)
+        _check_structure(params, grads)
+        return loss, grads
+
+    return gradient_at
 
 
 def value_at(coefficient: optax.ScalarOrSchedule, count: jax.Array) -> jax.Array:

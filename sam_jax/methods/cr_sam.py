@@ -69,9 +69,7 @@ def cr_sam(
     """
     checks.nonnegative("gamma", gamma, schedule=True)
     checks.nonnegative("beta", beta, schedule=True)
-    ascent = masks.kept_only(
-        optax.chain(blocks.normalize(eps), blocks.scale(rho)), mask
-    )
+    ascent = masks.kept_only(blocks.on_sphere(rho, eps), mask)
 
     def update_fn(
         updates: optax.Updates,
@@ -83,15 +81,11 @@ def cr_sam(
         **extra_args: Any,
     ) -> tuple[optax.Updates, core.SharpnessAwareState]:
         del extra_args
-        calls.require_gradient(params, grad_fn, value_and_grad_fn)
+        gradient_at = core.second_gradient(params, grad_fn, value_and_grad_fn)
         grads = updates
         displacement, ascent_state = ascent.update(grads, state.ascent, params)
-        loss_up, grads_up = core.second_gradient(
-            params, displacement, grad_fn, value_and_grad_fn
-        )
-        _, grads_down = core.second_gradient(
-            params, jax.tree.map(jnp.negative, displacement), grad_fn, value_and_grad_fn
-        )
+        loss_up, grads_up = gradient_at(displacement)
+        _, grads_down = gradient_at(jax.tree.map(jnp.negative, displacement))
         second = core.value_at(gamma, state.count)
         first = core.value_at(beta, state.count)
         direction = numerics.combine(

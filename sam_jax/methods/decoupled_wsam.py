@@ -82,9 +82,7 @@ def decoupled_wsam(
     """
     checks.nonnegative("learning_rate", learning_rate, schedule=True)
     checks.below_one("gamma", gamma, schedule=True)
-    ascent = masks.kept_only(
-        optax.chain(blocks.normalize(eps), blocks.scale(rho)), mask
-    )
+    ascent = masks.kept_only(blocks.on_sphere(rho, eps), mask)
     optimizer = optax.with_extra_args_support(base(learning_rate))
 
     def update_fn(
@@ -96,12 +94,10 @@ def decoupled_wsam(
         value_and_grad_fn: calls.ValueAndGradFn | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, core.WithBaseState]:
-        calls.require_gradient(params, grad_fn, value_and_grad_fn)
+        gradient_at = core.second_gradient(params, grad_fn, value_and_grad_fn)
         grads = updates
         displacement, ascent_state = ascent.update(grads, state.ascent, params)
-        perturbed_loss, perturbed_grads = core.second_gradient(
-            params, displacement, grad_fn, value_and_grad_fn
-        )
+        perturbed_loss, perturbed_grads = gradient_at(displacement)
         step, base_state = optimizer.update(
             devices.agree(grads),
             state.base,

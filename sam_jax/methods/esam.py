@@ -110,35 +110,30 @@ def _drop_coordinates(
 ) -> optax.GradientTransformationExtraArgs:
     """Keeps each coordinate with probability beta, and keeps the mean."""
 
-    def init_fn(params: optax.Params) -> ascent.ScheduledState:
-        del params
-        return ascent.ScheduledState(count=jnp.zeros([], jnp.int32))
-
-    def update_fn(
+    def drop(
         updates: optax.Updates,
-        state: ascent.ScheduledState,
-        params: optax.Params | None = None,
+        count: jax.Array,
+        params: Any,
         *,
         key: jax.Array | None = None,
         group_key: jax.Array | None = None,
         **extra_args: Any,
-    ) -> tuple[optax.Updates, ascent.ScheduledState]:
+    ) -> optax.Updates:
         del params, extra_args
-        probability = core.value_at(beta, state.count)
+        probability = core.value_at(beta, count)
         draws = noise.uniform_like(
-            noise.update_key(seed, state.count, group_key, key), updates
+            noise.update_key(seed, count, group_key, key), updates
+        )
+        return jax.tree.map(
+            lambda x, draw: jnp.where(
+                draw < probability.astype(draw.dtype),
+                x / probability.astype(x.dtype),
+                jnp.zeros_like(x),
+            ),
+            *(updates, draws),
         )
 
-        def drop(x: jax.Array, draw: jax.Array) -> jax.Array:
-            kept = x / probability.astype(x.dtype)
-            keep = draw < probability.astype(draw.dtype)
-            return jnp.where(keep, kept, jnp.zeros_like(x))
-
-        return jax.tree.map(drop, updates, draws), ascent.ScheduledState(
-            count=core.next_count(state.count)
-        )
-
-    return core.transformation(init_fn, update_fn)
+    return ascent.counted(drop)
 
 
 def _on_sensitive_examples(

@@ -67,9 +67,7 @@ def functional_sam(
         There is no public code that we know of. The paper's preconditioned perturbation
         is not part of this method.
     """
-    method = core.sharpness_aware(
-        optax.chain(blocks.normalize(eps), blocks.scale(rho)), mask=mask
-    )
+    method = core.sharpness_aware(blocks.on_sphere(rho, eps), mask=mask)
 
     def update_fn(
         updates: optax.Updates,

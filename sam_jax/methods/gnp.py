@@ -79,6 +79,4 @@ def gnp(
             grads = numerics.multiply(grads, inverse)
         return numerics.combine((1 - share, grads), (share, perturbed_grads))
 
-    return core.sharpness_aware(
-        optax.chain(ascent.normalize(eps), ascent.scale(rho)), combine, mask=mask
-    )
+    return core.sharpness_aware(ascent.on_sphere(rho, eps), combine, mask=mask)

@@ -77,6 +77,4 @@ def gsam(
             (1.0, perturbed_grads), (-core.value_at(alpha, count), orthogonal)
         )
 
-    return core.sharpness_aware(
-        optax.chain(ascent.normalize(eps), ascent.scale(rho)), combine, mask=mask
-    )
+    return core.sharpness_aware(ascent.on_sphere(rho, eps), combine, mask=mask)

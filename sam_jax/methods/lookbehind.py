@@ -82,9 +82,7 @@ def lookbehind(
     checks.nonnegative("learning_rate", learning_rate, schedule=True)
     checks.integer("k", k, 1)
     checks.between("alpha", alpha, 0, 1, schedule=True)
-    ascent = masks.kept_only(
-        optax.chain(blocks.normalize(eps), blocks.scale(rho)), mask
-    )
+    ascent = masks.kept_only(blocks.on_sphere(rho, eps), mask)
     optimizer = optax.with_extra_args_support(base(_per_update(learning_rate, k)))
 
     def update_fn(
@@ -96,35 +94,27 @@ def lookbehind(
         value_and_grad_fn: calls.ValueAndGradFn | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, core.WithBaseState]:
-        calls.require_gradient(params, grad_fn, value_and_grad_fn)
+        gradient_at = core.second_gradient(params, grad_fn, value_and_grad_fn)
         assert params is not None
         # The radius of all ascents of this update is that of the state before it.
         displacement, ascent_state = ascent.update(updates, state.ascent, params)
+
+        extra_args.update(grad_fn=grad_fn, value_and_grad_fn=value_and_grad_fn)
 
         def descend(
             travelled: optax.Updates, base_state: optax.OptState, grads: optax.Updates
         ) -> tuple[optax.Updates, optax.OptState]:
             fast = optax.apply_updates(params, travelled)
             step, base_state = optimizer.update(
-                devices.agree(grads),
-                base_state,
-                fast,
-                grad_fn=grad_fn,
-                value_and_grad_fn=value_and_grad_fn,
-                **extra_args,
+                devices.agree(grads), base_state, fast, **extra_args
             )
             # In the dtypes of the parameters, also where the base returns wider ones.
             return numerics.combine((1.0, travelled), (1.0, step)), base_state
 
-        def gradient(displacement: optax.Updates) -> tuple[jax.Array, optax.Updates]:
-            return core.second_gradient(
-                params, displacement, grad_fn, value_and_grad_fn
-            )
-
         def inner(carry: tuple[Any, Any, Any], unused: None) -> tuple[Any, None]:
             del unused
             displacement, travelled, base_state = carry
-            _, grads = gradient(displacement)
+            _, grads = gradient_at(displacement)
             travelled, base_state = descend(travelled, base_state, grads)
             further, _ = ascent.update(grads, state.ascent, params)
             return (optax.tree.add(displacement, further), travelled, base_state), None
@@ -139,7 +129,7 @@ def lookbehind(
             unroll=core.unroll(),
         )
         # The last descent needs no ascent after it.
-        loss, grads = gradient(displacement)
+        loss, grads = gradient_at(displacement)
         travelled, base_state = descend(travelled, base_state, grads)
         share = core.value_at(alpha, state.count)
         return numerics.multiply(travelled, share), core.WithBaseState(

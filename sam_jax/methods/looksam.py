@@ -124,32 +124,21 @@ def looksam(
         **extra_args: Any,
     ) -> tuple[optax.Updates, LookSamState]:
         del extra_args
-        calls.require_gradient(params, grad_fn, value_and_grad_fn)
+        gradient_at = core.second_gradient(params, grad_fn, value_and_grad_fn)
         grads = updates
         displacement, ascent_state = ascent.update(grads, state.ascent, params)
         length = core.value_at(alpha, state.count)
 
         def look() -> tuple[optax.Updates, optax.Updates, observations.Diagnostics]:
-            loss, perturbed_grads = core.second_gradient(
-                params, displacement, grad_fn, value_and_grad_fn
-            )
+            loss, perturbed_grads = gradient_at(displacement)
             sharpness = devices.agree(_sharpness(perturbed_grads, grads))
             sharpness = optax.tree.cast_like(sharpness, state.sharpness)
             seen = observations.observe(grads, displacement, loss, perturbed_grads)
             return perturbed_grads, sharpness, seen
 
         def reuse() -> tuple[optax.Updates, optax.Updates, observations.Diagnostics]:
-            ratio = numerics.norm(grads) * numerics.safe_inverse(
-                numerics.norm(state.sharpness)
-            )
-            reused = numerics.combine(
-                (1.0, grads), (length.astype(ratio.dtype) * ratio, state.sharpness)
-            )
-            return (
-                reused,
-                state.sharpness,
-                observations.observe_unperturbed(grads, value),
-            )
+            seen = observations.observe_unperturbed(grads, value)
+            return _reused(grads, state.sharpness, length), state.sharpness, seen
 
         renew = state.count >= state.due
         combined, sharpness, seen = devices.cond(renew, look, reuse)
@@ -171,6 +160,16 @@ def _sharpness(perturbed_grads: optax.Updates, grads: optax.Updates) -> optax.Up
     rounding = 100 * jnp.finfo(whole.dtype).eps * whole
     felt = numerics.norm(component) > rounding
     return numerics.multiply(component, felt)
+
+
+def _reused(
+    grads: optax.Updates, sharpness: optax.Updates, length: jax.Array
+) -> optax.Updates:
+    """The gradient, and the old component in ``length`` times the gradient's size."""
+    ratio = numerics.norm(grads) * numerics.safe_inverse(numerics.norm(sharpness))
+    return numerics.combine(
+        (1.0, grads), (length.astype(ratio.dtype) * ratio, sharpness)
+    )
 
 
 def _trust_ratio(eps: float) -> optax.GradientTransformation:

@@ -129,6 +129,8 @@ def momentum_sam(
         factor = radius * numerics.safe_inverse(norm, eps)
         # Not their product, which is no number where the momentum overflows.
         length = radius * jnp.minimum(norm / jnp.maximum(eps, 1e-30), 1)
+        seen = observations.observe_unperturbed(grads, None)
+        seen = seen._replace(perturbation_norm=length.astype(jnp.float32))
         new_state = MomentumSamState(
             count=core.next_count(state.count),
             base=base_state,
@@ -136,17 +138,13 @@ def momentum_sam(
                 lambda w, flag: (factor if flag else 0 * factor).astype(_wide_dtype(w)),
                 *(params, keep),
             ),
-            diagnostics=_without_pair(
-                observations.observe_unperturbed(grads, None)
-            )._replace(perturbation_norm=length.astype(jnp.float32)),
+            diagnostics=_without_pair(seen),
         )
-        updates = jax.tree.map(
+        moved = jax.tree.map(
             lambda step, e, e_old: step + e - e_old,
-            steps,
-            _displacement(new_state),
-            old,
+            *(steps, _displacement(new_state), old),
         )
-        return updates, new_state
+        return moved, new_state
 
     return core.full_optimizer(init_fn, update_fn)
 

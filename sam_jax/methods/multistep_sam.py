@@ -86,30 +86,25 @@ def _climb(
     checks.nonnegative("rho", rho, schedule=True)
     checks.nonnegative("eps", eps)
 
-    def init_fn(params: optax.Params) -> ascent.ScheduledState:
-        del params
-        return ascent.ScheduledState(count=jnp.zeros([], jnp.int32))
-
-    def update_fn(
+    def farthest(
         updates: optax.Updates,
-        state: ascent.ScheduledState,
-        params: optax.Params | None = None,
+        count: jax.Array,
+        params: Any,
         *,
         grad_fn: calls.GradFn | None = None,
         value_and_grad_fn: calls.ValueAndGradFn | None = None,
         **extra_args: Any,
-    ) -> tuple[optax.Updates, ascent.ScheduledState]:
+    ) -> optax.Updates:
         del extra_args
-        radius = core.value_at(rho, state.count)
+        gradient_at = core.second_gradient(params, grad_fn, value_and_grad_fn)
+        radius = core.value_at(rho, count)
 
         def along(grads: optax.Updates) -> optax.Updates:
             inverse = numerics.safe_inverse(numerics.norm(grads), eps)
             return numerics.multiply(numerics.multiply(grads, inverse), radius)
 
         def climb(displacement: Any, nothing: None) -> tuple[Any, None]:
-            _, grads = core.second_gradient(
-                params, displacement, grad_fn, value_and_grad_fn
-            )
+            _, grads = gradient_at(displacement)
             displacement = numerics.combine((1.0, displacement), (1.0, along(grads)))
             if project:
                 inverse = numerics.safe_inverse(numerics.norm(displacement))
@@ -121,6 +116,6 @@ def _climb(
         displacement, _ = jax.lax.scan(
             climb, first, length=steps - 1, unroll=core.unroll()
         )
-        return displacement, ascent.ScheduledState(count=core.next_count(state.count))
+        return displacement
 
-    return core.transformation(init_fn, update_fn)
+    return ascent.counted(farthest)

@@ -86,7 +86,7 @@ def random_sam(
     checks.nonnegative("lam", lam, schedule=True)
     checks.one_of("noise", noise, _SHAPES)
     shape = _SHAPES[noise]
-    climb = masks.kept_only(optax.chain(ascent.normalize(eps), ascent.scale(rho)), mask)
+    climb = masks.kept_only(ascent.on_sphere(rho, eps), mask)
 
     def update_fn(
         updates: optax.Updates,
@@ -100,7 +100,7 @@ def random_sam(
         **extra_args: Any,
     ) -> tuple[optax.Updates, core.SharpnessAwareState]:
         del updates, extra_args
-        calls.require_gradient(params, grad_fn, value_and_grad_fn)
+        gradient_at = core.second_gradient(params, grad_fn, value_and_grad_fn)
         draws = randomness.normal_like(
             randomness.update_key(seed, state.count, group_key, key), params
         )
@@ -111,16 +111,12 @@ def random_sam(
             delta,
             masks.kept(params, mask),
         )
-        _, smooth_grads = core.second_gradient(
-            params, delta, grad_fn, value_and_grad_fn
-        )
+        _, smooth_grads = gradient_at(delta)
         weight = core.value_at(lam, state.count)
         displacement, ascent_state = climb.update(
             numerics.combine((1.0, delta), (weight, smooth_grads)), state.ascent, params
         )
-        loss, perturbed_grads = core.second_gradient(
-            params, displacement, grad_fn, value_and_grad_fn
-        )
+        loss, perturbed_grads = gradient_at(displacement)
         return perturbed_grads, core.SharpnessAwareState(
             count=core.next_count(state.count),
             ascent=ascent_state,

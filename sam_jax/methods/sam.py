@@ -64,6 +64,4 @@ def sam(
         perturbation per device. Here decay belongs to the chain and the group that
         shares a perturbation is the caller's choice; see `pmean`.
     """
-    return core.sharpness_aware(
-        optax.chain(ascent.normalize(eps), ascent.scale(rho)), mask=mask
-    )
+    return core.sharpness_aware(ascent.on_sphere(rho, eps), mask=mask)

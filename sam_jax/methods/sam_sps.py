@@ -105,14 +105,13 @@ def sam_sps(
             params=params,
             value_and_grad_fn=value_and_grad_fn,
         )
+        gradient_at = core.second_gradient(params, None, value_and_grad_fn)
         cap, lowest, decay = (
             core.value_at(coefficient, state.count)
             for coefficient in (learning_rate, f_min, weight_decay)
         )
         displacement, ascent_state = perturb.update(updates, state.ascent, params)
-        loss, grads = core.second_gradient(
-            params, displacement, None, value_and_grad_fn
-        )
+        loss, grads = gradient_at(displacement)
         seen = observations.observe(updates, displacement, loss, grads)
 
         # The same step on all devices.

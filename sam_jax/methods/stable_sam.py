@@ -65,6 +65,4 @@ def stable_sam(
         inverse = numerics.safe_inverse(numerics.norm(perturbed_grads), eps)
         return numerics.multiply(perturbed_grads, numerics.norm(grads) * inverse)
 
-    return core.sharpness_aware(
-        optax.chain(ascent.normalize(eps), ascent.scale(rho)), combine, mask=mask
-    )
+    return core.sharpness_aware(ascent.on_sphere(rho, eps), combine, mask=mask)

@@ -72,9 +72,7 @@ def wsam(
         weight = sharpness_weight(gamma, count)
         return numerics.combine((1 - weight, grads), (weight, perturbed_grads))
 
-    return core.sharpness_aware(
-        optax.chain(ascent.normalize(eps), ascent.scale(rho)), combine, mask=mask
-    )
+    return core.sharpness_aware(ascent.on_sphere(rho, eps), combine, mask=mask)
 
 
 def sharpness_weight(gamma: optax.ScalarOrSchedule, count: jax.Array) -> jax.Array:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from sam_jax.theory import finite_sums, problems, sampling, streaming
+from sam_jax.theory import finite_sums, problems, sampling
 
 # (key of the trajectory, number of updates done) -> the loss whose gradient the method
 # is given, and the loss of which it takes further gradients. They are the same unless
@@ -76,18 +76,6 @@ def reshuffled(problem: finite_sums.FiniteSum) -> Oracle:
         order = jax.random.permutation(jax.random.fold_in(key, epoch), problem.size)
         row = jax.lax.dynamic_slice(order, (place,), (1,))
         loss = _sampled(problem, sampling.Sample(row, jnp.ones(1)))
-        return loss, loss
-
-    return oracle
-
-
-def streamed(problem: streaming.Stream) -> Oracle:
-    """A new example in every step, for both gradients."""
-
-    def oracle(
-        key: jax.Array, count: jax.Array
-    ) -> tuple[problems.Value, problems.Value]:
-        loss = problem.draw(jax.random.fold_in(key, count))
         return loss, loss
 
     return oracle

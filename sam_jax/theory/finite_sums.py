@@ -37,11 +37,6 @@ class FiniteSum(problems.Problem):
         return len(self.component_smoothness)
 
     @property
-    def mean_smoothness(self) -> float:
-        """Mean of L_i."""
-        return float(self.component_smoothness.mean())
-
-    @property
     def largest_smoothness(self) -> float:
         """Largest L_i, L_max."""
         return float(self.component_smoothness.max())

@@ -228,29 +228,6 @@ def sinusoid(smoothness: float, rho: float, start: float) -> Problem:
     )
 
 
-def rosenbrock(start: Sequence[float] = (-1.2, 1.0), radius: float = 2.5) -> Problem:
-    """Rosenbrock's valley f(x, y) = (1 - x)^2 + 100 (y - x^2)^2.
-
-    Args:
-        start: a point to start from.
-        radius: of the ball in which the smoothness holds.
-
-    Returns:
-        The problem; its minimum 0 is at (1, 1). Not convex.
-    """
-    # Row sums of the absolute Hessian
-    # [[2 - 400 y + 1200 x^2, -400 x], [-400 x, 200]] bound its norm.
-    first = 2 + 400 * radius + 1200 * radius**2 + 400 * radius
-    return Problem(
-        value=lambda x: (1 - x[0]) ** 2 + 100 * (x[1] - x[0] ** 2) ** 2,
-        start=np.asarray(start, np.float64),
-        smoothness=max(first, 400 * radius + 200),
-        minimum=0.0,
-        minimizer=np.ones(2),
-        radius=radius,
-    )
-
-
 def perceptron(
     features: np.ndarray, labels: np.ndarray, hidden: int, seed: int = 0
 ) -> Problem:

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import sam_jax
-from sam_jax.theory import descent, finite_sums, problems, sampling, streaming
+from sam_jax.theory import descent, finite_sums, problems, sampling
 
 
 def sam_sgd(rho, step_size):
@@ -130,25 +130,6 @@ def test_reshuffling_sees_each_component_once_per_epoch():
     epochs = seen[:, 0].reshape(10, 4)
     np.testing.assert_allclose(np.sort(epochs, 1), [[-7.0, -4.0, 0.0, 1.0]] * 10)
     assert len({tuple(epoch) for epoch in epochs}) > 3
-
-
-def test_streamed_examples():
-    problem = streaming.least_squares(3, 10.0, 0.0, seed=0)
-
-    @jax.jit
-    def run(key):
-        return descent.descend(
-            optax.sgd(0.2),
-            descent.streamed(problem),
-            problem.start,
-            [0, 2000],
-            record=problem.gap,
-            key=key,
-        ).recorded
-
-    gaps = run(jax.random.key(0))
-    assert gaps[1] < 1e-12 * gaps[0]
-    assert (run(jax.random.key(1)) != gaps).any()
 
 
 def test_methods_get_what_the_trainer_offers():

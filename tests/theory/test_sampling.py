@@ -127,7 +127,7 @@ def test_noise_at_the_minimizer():
 def test_importance_makes_a_smallest():
     problem = ridge()
     best = sampling.expected_residual(SCHEMES["importance"], problem).A
-    assert best == pytest.approx(problem.mean_smoothness)
+    assert best == pytest.approx(problem.component_smoothness.mean())
     generator = np.random.default_rng(2)
     for p in generator.dirichlet(np.ones(N), 50):
         other = sampling.expected_residual(sampling.Single(p), problem).A
@@ -154,9 +154,9 @@ def test_sampled_smoothness():
         for name, scheme in SCHEMES.items()
     }
     assert found["uniform"] == pytest.approx(problem.largest_smoothness)
-    assert found["importance"] == pytest.approx(problem.mean_smoothness)
+    assert found["importance"] == pytest.approx(problem.component_smoothness.mean())
     assert found["nice3"] <= problem.largest_smoothness
-    assert found[f"nice{N}"] == pytest.approx(problem.mean_smoothness)
+    assert found[f"nice{N}"] == pytest.approx(problem.component_smoothness.mean())
     # The weights of rare components count.
     assert found["single"] == pytest.approx((L_I / (N * SKEWED)).max())
     for name, scheme in SCHEMES.items():

@@ -46,10 +46,6 @@ class Family(abc.ABC):
         """Whether the sum of its squares is finite."""
         return (self.order * self.order).summable
 
-    def summable_with(self, other: "Family") -> bool:
-        """Whether the sum of the products with another family is finite."""
-        return (self.order * other.order).summable
-
     @property
     def depends_on_horizon(self) -> bool:
         """Whether the sequence is laid out for a given number of steps."""

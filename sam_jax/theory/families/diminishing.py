@@ -35,7 +35,7 @@ class Power(_Vanishing):
     Example:
         >>> Power(0.1, 1).square_summable, Power(0.1, 0.5).square_summable
         (True, False)
-        >>> Power(0.1, 0.5001).summable_with(Power(1.0, 0.001))
+        >>> (Power(0.1, 0.5001).order * Power(1.0, 0.001).order).summable
         False
     """
 
@@ -135,9 +135,9 @@ class PerfectSquares(Family):
 
     Example:
         >>> radius = PerfectSquares(0.1, 0.5)
-        >>> radius.vanishes, radius.summable_with(Power(1.0, 1))
+        >>> radius.vanishes, (radius.order * Power(1.0, 1).order).summable
         (False, True)
-        >>> radius.summable_with(Power(1.0, 0.5))  # on the squares it is 1/j
+        >>> (radius.order * Power(1.0, 0.5).order).summable  # on the squares it is 1/j
         False
     """
 
