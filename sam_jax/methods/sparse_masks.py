@@ -24,23 +24,48 @@ class SparseState(NamedTuple):
     mask: Any
 
 
-def renewed(state: SparseState, every: int, renewal: Callable[[], Any]) -> SparseState:
-    """The state after an update, with a new mask where one is due.
+def moving(
+    renewal: Callable[..., Any], every: int, *, start: bool
+) -> optax.GradientTransformationExtraArgs:
+    """Keeps the coordinates of a mask that is renewed now and then.
 
     Args:
-        state: before the update.
-        every: updates between two renewals.
-        renewal: makes a mask; it is called only where one is due.
+        renewal: ``(updates, state, params, **keywords of the update) -> mask``; it is
+            called only where one is due.
+        every: updates between two renewals, the first included.
+        start: the mask before the first renewal: all coordinates, or none.
 
     Returns:
-        The state; its mask is the one to use in this update.
+        A transformation with a `SparseState`.
     """
-    due = state.count >= state.due
-    return SparseState(
-        count=core.next_count(state.count),
-        due=jnp.where(due, core.next_due(state.count, every), state.due),
-        mask=jax.lax.cond(due, renewal, lambda: state.mask),
-    )
+
+    def init_fn(params: optax.Params) -> SparseState:
+        return SparseState(
+            count=jnp.zeros([], jnp.int32),
+            due=jnp.zeros([], jnp.int32),
+            mask=jax.tree.map(lambda w: jnp.full_like(w, start, bool), params),
+        )
+
+    def update_fn(
+        updates: optax.Updates,
+        state: SparseState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, SparseState]:
+        due = state.count >= state.due
+        mask = jax.lax.cond(
+            due,
+            lambda: renewal(updates, state, params, **extra_args),
+            lambda: state.mask,
+        )
+        kept = jax.tree.map(lambda x, keep: jnp.where(keep, x, 0), updates, mask)
+        return kept, SparseState(
+            count=core.next_count(state.count),
+            due=jnp.where(due, core.next_due(state.count, every), state.due),
+            mask=mask,
+        )
+
+    return core.transformation(init_fn, update_fn)
 
 
 def size_of(tree: Any, sparsity: float) -> int:
@@ -79,8 +104,3 @@ def top(scores: Any, size: int | jax.Array) -> Any:
         for start, leaf in zip(offsets, leaves, strict=False)
     ]
     return structure.unflatten(parts)
-
-
-def keep(updates: optax.Updates, mask: Any) -> optax.Updates:
-    """The coordinates of a mask, zero elsewhere."""
-    return jax.tree.map(lambda x, kept: jnp.where(kept, x, 0), updates, mask)

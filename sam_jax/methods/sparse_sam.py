@@ -101,23 +101,16 @@ def _keep_informative(
 ) -> optax.GradientTransformationExtraArgs:
     """Keeps the coordinates of the largest diagonal Fisher information."""
 
-    def init_fn(params: optax.Params) -> sparse_masks.SparseState:
-        return sparse_masks.SparseState(
-            count=jnp.zeros([], jnp.int32),
-            due=jnp.zeros([], jnp.int32),
-            mask=jax.tree.map(lambda w: jnp.ones_like(w, bool), params),
-        )
-
-    def update_fn(
+    def informative(
         updates: optax.Updates,
         state: sparse_masks.SparseState,
-        params: optax.Params | None = None,
+        params: Any,
         *,
         subset_grad_fn: calls.SubsetGradFn | None = None,
         example_losses: jax.Array | None = None,
         **extra_args: Any,
-    ) -> tuple[optax.Updates, sparse_masks.SparseState]:
-        del extra_args
+    ) -> Any:
+        del updates, state, extra_args
         calls.require(
             "grad_fn=grad_fn, subset_grad_fn=subset_grad_fn",
             subset_grad_fn=subset_grad_fn,
@@ -129,15 +122,10 @@ def _keep_informative(
             if example_losses is None
             else min(num_samples, example_losses.shape[0])
         )
+        fisher = _fisher(subset_grad_fn, params, rows)
+        return sparse_masks.top(fisher, sparse_masks.size_of(fisher, sparsity))
 
-        def informative() -> Any:
-            fisher = _fisher(subset_grad_fn, params, rows)
-            return sparse_masks.top(fisher, sparse_masks.size_of(fisher, sparsity))
-
-        state = sparse_masks.renewed(state, every, informative)
-        return sparse_masks.keep(updates, state.mask), state
-
-    return core.transformation(init_fn, update_fn)
+    return sparse_masks.moving(informative, every, start=True)
 
 
 def _fisher(subset_grad_fn: calls.SubsetGradFn, params: Any, rows: int) -> Any:
