@@ -114,9 +114,8 @@ def test_slices_beyond_a_pod_add_the_shares_that_cross_the_data_centre():
     assert four.latency - pod.latency == pytest.approx(2 * 3 * 5e-5)
 
 
-@pytest.mark.parametrize(("chip", "model", "count"), EVERY)
-def test_efficiency_is_a_share_and_overlap_helps(chip, model, count):
-    for method in scaling.METHODS:
+def test_efficiency_is_a_share_and_overlap_helps():
+    for (chip, model, count), method in itertools.product(EVERY, scaling.METHODS):
         step = scaling.step(chip, model, method, count, model.batch)
         low, high = step.efficiency
         assert 0 < low <= high <= 1
@@ -124,14 +123,14 @@ def test_efficiency_is_a_share_and_overlap_helps(chip, model, count):
         assert 0 <= step.exposed <= step.network
 
 
-@pytest.mark.parametrize(("chip", "model", "count"), EVERY)
-def test_sam_doubles_both_times_and_m_of_one_chip_only_the_compute(chip, model, count):
-    sgd, sam, per_chip = (
-        scaling.step(chip, model, method, count, 8) for method in scaling.METHODS
-    )
-    assert sam == pytest.approx([2 * seconds for seconds in sgd])
-    assert per_chip.compute == sam.compute
-    assert (per_chip.network, per_chip.exposed) == (sgd.network, sgd.exposed)
+def test_sam_doubles_both_times_and_m_of_one_chip_only_the_compute():
+    for chip, model, count in EVERY:
+        sgd, sam, per_chip = (
+            scaling.step(chip, model, method, count, 8) for method in scaling.METHODS
+        )
+        assert sam == pytest.approx([2 * seconds for seconds in sgd])
+        assert per_chip.compute == sam.compute
+        assert (per_chip.network, per_chip.exposed) == (sgd.network, sgd.exposed)
 
 
 def test_efficiency_grows_with_the_work_of_a_chip():

@@ -17,20 +17,16 @@ import pytest
 from experiments.theory import __main__ as laboratory
 from experiments.theory import catalog, claims, pictures, report, runner
 from sam_jax import errors
+from tests import tiers
 
 # ── The claims ───────────────────────────────────────────────────────────────────────
 
 
 QUICK = ("khanh/two_cycle", "si_yun/valley", "oikonomou/lambda_schedules")
-SLOW = pytest.mark.slow("47 experiments: the laboratory, not the library")
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        name if name in QUICK else pytest.param(name, marks=SLOW)
-        for name in catalog.names()
-    ],
+    "name", tiers.cases(QUICK, catalog.names(), "47 experiments of the laboratory")
 )
 def test_claim(name, tmp_path):
     record, error = runner.run_one(name, quick=True, out=tmp_path)

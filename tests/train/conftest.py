@@ -157,3 +157,8 @@ def chain(tiny):
         )
 
     return make
+
+
+@pytest.fixture(scope="module", autouse=True)
+def of_the_trainer(quick_to_compile):
+    """A step is compiled for a few calls."""

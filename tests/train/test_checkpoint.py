@@ -2,15 +2,9 @@
 
 import json
 import logging
-import os
-import pathlib
-import resource
 import shutil
-import signal
 import subprocess
-import sys
 import time
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,70 +17,7 @@ from jax.sharding import PartitionSpec as P
 
 from sam_jax import errors
 from sam_jax.train import agreement, build, checkpoint, optimizer, sharding
-
-
-class State(NamedTuple):
-    step: jax.Array
-    params: dict
-    opt_state: optax.OptState
-    key: jax.Array
-    extra: dict
-
-
-def make_state(fill: float = 1.0, width: int = 5) -> State:
-    noise = jax.random.normal(jax.random.key(3), (16, width))
-    params = {"dense/0": {"kernel": noise * fill, "bias": jnp.full([8], float(fill))}}
-    tx = optax.chain(
-        optax.masked(optax.trace(0.9), lambda p: jax.tree.map(lambda x: x.ndim > 1, p)),
-        optax.add_decayed_weights(0.1),
-        optax.scale_by_learning_rate(optax.constant_schedule(0.1)),
-    )
-    return State(
-        step=jnp.int32(fill),
-        params=params,
-        opt_state=tx.init(params),
-        key=jax.random.key(int(fill)),
-        extra={
-            "none": None,
-            "nothing": {},
-            "keys": jax.random.split(jax.random.key(1, impl="rbg"), 8),
-            "half": jnp.asarray([float(fill), jnp.nan, -0.0], jnp.bfloat16),
-            "flags": jnp.asarray([True, False]),
-            "bytes": [jnp.asarray([255, 0], jnp.uint8), jnp.int8(-128)],
-            "subnormal": jnp.asarray(np.float32(1e-42) * np.arange(8, dtype="f4")),
-            "empty": jnp.zeros([0, 3], jnp.float16),
-        },
-    )
-
-
-def bits(tree) -> list:
-    """Paths, dtypes, shapes and bytes of all leaves."""
-
-    def raw(x):
-        is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-        return np.asarray(jax.random.key_data(x) if is_key else x).tobytes()
-
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return [
-        (jax.tree_util.keystr(path), str(x.dtype), x.shape, raw(x))
-        for path, x in leaves
-    ]
-
-
-def abstract(tree, sharding_of=lambda x: x.sharding):
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding_of(x)), tree
-    )
-
-
-def steps_on_disk(workdir: pathlib.Path) -> set[str]:
-    return {path.name for path in (workdir / "checkpoints").iterdir()}
-
-
-def save_steps(workdir: pathlib.Path, *steps: int, best: tuple[int, ...] = ()) -> None:
-    with checkpoint.Checkpoints(workdir) as checkpoints:
-        for step in steps:
-            checkpoints.save(step, make_state(step), {"at": step}, is_best=step in best)
+from tests.train.states import abstract, bits, make_state, save_steps, steps_on_disk
 
 
 def test_round_trip_keeps_every_bit_and_the_structure(tmp_path):
@@ -290,119 +221,6 @@ def test_half_written_checkpoint_is_ignored_and_cleaned_up(tmp_path):
         assert checkpoints.restore(make_state())[1] == {"at": 6}
 
 
-KILLED = """if True:
-    import itertools, pathlib, sys
-    import jax, jax.numpy as jnp
-    from sam_jax.train import build, checkpoint, sharding
-    noise = jax.random.normal(jax.random.key(0), (500, 1000))
-    with checkpoint.Checkpoints(pathlib.Path(sys.argv[1])) as checkpoints:
-        first = (checkpoints.latest_step() or 0) + 1
-        for step in itertools.count(first):
-            state = {"step": jnp.int32(step), "w": [noise + step for _ in range(6)]}
-            checkpoints.save(step, state, {"at": step}, is_best=step % 3 == 0)
-"""
-
-
-def test_killed_while_saving_leaves_a_complete_checkpoint(tmp_path):
-    noise = jax.random.normal(jax.random.key(0), (500, 1000))
-    # Written by a process with one device, read by this one with eight.
-    replicated = NamedSharding(jax.make_mesh((8,), ("data",)), P())
-    expected = abstract({"step": jnp.int32(0), "w": [noise] * 6}, lambda x: replicated)
-    env = {
-        **os.environ,
-        "XLA_FLAGS": "",
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }
-    reached = 0
-    # The delays let the signal hit the start and the middle of a save.
-    for delay in [0.0, 0.03]:
-        process = subprocess.Popen([sys.executable, "-c", KILLED, tmp_path], env=env)
-        folder = tmp_path / "checkpoints"
-        deadline = time.monotonic() + 60
-        while process.poll() is None and time.monotonic() < deadline:
-            done = [int(path.name) for path in folder.glob("*") if path.name.isdigit()]
-            halves = list(folder.glob("*-tmp"))
-            if halves and max(done, default=0) >= reached + 3:
-                break
-            time.sleep(0.001)
-        time.sleep(delay)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL, "it died by itself"
-        with checkpoint.Checkpoints(tmp_path) as checkpoints:
-            step, best = checkpoints.latest_step(), checkpoints.best_step()
-            for each in {step, best}:
-                state, progress = checkpoints.restore(expected, each)
-                assert progress == {"at": each} and state["step"] == each
-                for leaf in state["w"]:
-                    np.testing.assert_array_equal(leaf, noise + each)
-        assert step >= reached + 3 and best >= step - 3
-        reached = step
-
-
-def damaged_files(folder: pathlib.Path) -> list[str]:
-    """Every file of a checkpoint without which a state could be wrong or missing."""
-    files = [p.relative_to(folder) for p in folder.rglob("*") if p.is_file()]
-    harmless = {"_CHECKPOINT_METADATA", "commit_success.txt"}
-    return sorted(str(path) for path in files if str(path) not in harmless)
-
-
-def flip_a_bit(path: pathlib.Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 4
-    path.write_bytes(content)
-
-
-DAMAGES = {
-    "deleted": pathlib.Path.unlink,
-    "emptied": lambda path: path.write_bytes(b""),
-    "halved": lambda path: os.truncate(path, path.stat().st_size // 2),
-    "flipped": flip_a_bit,
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_newest_checkpoint(tmp_path, damage, capfd):
-    whole = tmp_path / "whole"
-    save_steps(whole, 5, 6, best=(5,))
-    names = damaged_files(whole / "checkpoints" / "6")
-    assert len(names) >= 10
-    for i, name in enumerate(names):
-        workdir = tmp_path / str(i)
-        shutil.copytree(whole, workdir)
-        folder = workdir / "checkpoints" / "6"
-        DAMAGES[damage](folder / name)
-        before = sorted(workdir.rglob("*"))
-        with (
-            pytest.raises(errors.UserError) as caught,
-            checkpoint.Checkpoints(workdir) as checkpoints,
-        ):
-            checkpoints.restore(make_state())
-        message = str(caught.value)
-        assert str(folder) in message
-        assert name in message or name == "SHA256SUMS"
-        assert f"move {folder} away to go on" in message and "\n" not in message
-        assert sorted(workdir.rglob("*")) == before
-        shutil.rmtree(folder)
-        with checkpoint.Checkpoints(workdir) as checkpoints:
-            state, progress = checkpoints.restore(make_state())
-        assert bits(state) == bits(make_state(5)) and progress == {"at": 5}
-    assert capfd.readouterr().err == ""
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_notes_of_orbax_never_give_a_wrong_state(tmp_path, damage):
-    save_steps(tmp_path, 6)
-    DAMAGES[damage](tmp_path / "checkpoints" / "6" / "_CHECKPOINT_METADATA")
-    try:
-        with checkpoint.Checkpoints(tmp_path) as checkpoints:
-            state, progress = checkpoints.restore(make_state())
-    except errors.UserError as error:
-        assert str(tmp_path / "checkpoints") in str(error)
-    else:
-        assert bits(state) == bits(make_state(6)) and progress == {"at": 6}
-    assert steps_on_disk(tmp_path) == {"6"}
-
-
 def test_foreign_folder(tmp_path):
     save_steps(tmp_path, 5)
     foreign = tmp_path / "checkpoints" / "900"
@@ -468,51 +286,6 @@ def test_unwritable_workdir(tmp_path, folder):
     (tmp_path / "file").write_text("")
     with pytest.raises(errors.UserError, match=r"cannot write to .*checkpoints \("):
         checkpoint.Checkpoints(tmp_path / folder)
-
-
-@pytest.fixture
-def small_files_only():
-    """No file can grow beyond 64 KiB, as if the disk were full."""
-    old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, old[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, old)
-
-
-def test_full_disk(tmp_path, small_files_only, capfd):
-    state = {"w": jax.random.normal(jax.random.key(0), (300, 300))}
-    more = {"w": state["w"] + 1}
-    with checkpoint.Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(1, state, {"at": 1}, is_best=True)
-        checkpoints.wait()
-        small_files_only()
-        checkpoints.save(2, more, {"at": 2}, is_best=True)
-        with pytest.raises(errors.UserError) as caught:
-            checkpoints.save(3, more, {"at": 3}, is_best=True)
-        message = str(caught.value)
-        assert "could not save step 2" in message and "File too large" in message
-        assert str(tmp_path / "checkpoints") in message and "\n" not in message
-        assert (checkpoints.latest_step(), checkpoints.best_step()) == (1, 1)
-        restored, progress = checkpoints.restore(state)
-        assert bits(restored) == bits(state) and progress == {"at": 1}
-        checkpoints.save(3, more, {"at": 3}, is_best=True)
-        with pytest.raises(errors.UserError, match="could not save step 3"):
-            checkpoints.wait()
-        resource.setrlimit(
-            resource.RLIMIT_FSIZE, resource.getrlimit(resource.RLIMIT_FSIZE)[1:] * 2
-        )
-        checkpoints.save(4, more, {"at": 4}, is_best=True)
-    assert steps_on_disk(tmp_path) == {"4"}
-    assert capfd.readouterr().err == ""
-
-
-def test_failed_save_shows_when_closing(tmp_path, small_files_only):
-    state = {"w": jax.random.normal(jax.random.key(0), (300, 300))}
-    with (
-        pytest.raises(errors.UserError, match="could not save step 1"),
-        checkpoint.Checkpoints(tmp_path) as checkpoints,
-    ):
-        small_files_only()
-        checkpoints.save(1, state, {}, is_best=True)
 
 
 def test_only_orbax_is_silenced(tmp_path, caplog):

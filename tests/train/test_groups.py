@@ -13,6 +13,7 @@ from sam_jax import errors, methods, models
 from sam_jax.methods.devices import GROUP_AXIS
 from sam_jax.train import build, layout, sharding, step
 from sam_jax.train import groups as groups_lib
+from tests import tiers
 
 SHAPE, BATCH = (4, 4, 1), 64
 SPEC = build.DataSpec(SHAPE, num_classes=10, num_examples=1000, steps_per_epoch=4)
@@ -23,14 +24,6 @@ PLACES = {"replicated": (8, 1), "fsdp 2": (4, 2), "fsdp 8": (1, 8)}
 def float64():
     with jax.enable_x64(True):
         yield
-
-
-@pytest.fixture(autouse=True)
-def compiled_quickly():
-    """What is compared is arithmetic, of some hundred programs."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(autouse=True)
@@ -126,22 +119,38 @@ def assert_close(a, b, tolerance=1e-10):
 # ── One device and eight ─────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("m", [None, BATCH // 8, 16], ids=["batch", "batch/8", "16"])
-@pytest.mark.parametrize("method", ["sam", "vasso", "friendly_sam", "gsam", "looksam"])
-def test_the_numbers_do_not_depend_on_the_devices(run, method, m):
-    params, statistics, metrics = run(method, m).after(10)
-    for data, fsdp in PLACES.values():
-        placed = run(method, m, data, fsdp)
-        cut = not placed.state.params["first"].sharding.is_fully_replicated
-        assert cut == (fsdp > 1)
-        assert len(placed.state.params["first"].sharding.device_set) == 8
-        params8, statistics8, metrics8 = placed.after(10)
-        assert_close(params8, params)
-        assert_close(statistics8, statistics)
-        assert_close(metrics8, metrics, 1e-5)  # float32
+EVERY_PLACE = list(
+    itertools.product(
+        ("sam", "vasso", "friendly_sam", "gsam", "looksam"), (None, 8, 16), PLACES
+    )
+)
+SOME_PLACES = [
+    ("sam", None, "fsdp 2"),
+    ("sam", 16, "replicated"),
+    ("vasso", 8, "replicated"),
+    ("looksam", 16, "fsdp 8"),
+]
+# Of what methods keep and ask for: an average, a decision, noise, the whole optimizer,
+# the loss in parts.
+KINDS = ("vasso", "looksam", "random_sam", "lookbehind", "functional_sam")
 
 
-@pytest.mark.parametrize("name", methods.names())
+@pytest.mark.parametrize(
+    ("method", "m", "place"), tiers.cases(SOME_PLACES, EVERY_PLACE, "the whole grid")
+)
+def test_the_numbers_do_not_depend_on_the_devices(run, method, m, place):
+    data, fsdp = PLACES[place]
+    placed = run(method, m, data, fsdp)
+    first = placed.state.params["first"].sharding
+    assert first.is_fully_replicated == (fsdp == 1)
+    assert len(first.device_set) == 8
+    *found, metrics8 = placed.after(10)
+    *expected, metrics = run(method, m).after(10)
+    assert_close(found, expected)
+    assert_close(metrics8, metrics, 1e-5)  # float32
+
+
+@pytest.mark.parametrize("name", tiers.cases(KINDS, methods.names(), "every method"))
 def test_every_method_in_groups_of_one_and_of_several_devices(run, name):
     """Two groups on each of two, or one for each two of eight, cut over four."""
     several, shared = run(name, 16, 2, 1).after(3), run(name, 16, 2, 4).after(3)
@@ -359,7 +368,7 @@ def test_smaller_groups_train_otherwise(run):
 # ── Accumulation ─────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("name", methods.names())
+@pytest.mark.parametrize("name", tiers.cases(KINDS, methods.names(), "every method"))
 def test_accumulation_is_the_large_batch(run, name):
     network = smooth(norm=False)
     at_once = run(name, model=network).after(3)

@@ -12,6 +12,7 @@ import pytest
 
 from sam_jax import errors
 from sam_jax.train import cards, loop, metrics, workdir
+from tests import tiers
 from tests.train import runs
 
 
@@ -88,13 +89,16 @@ def test_seconds_add_up_over_all_starts(config, tmp_path, disturb):
     assert loop.train_and_evaluate(config, tmp_path)["seconds"] > before > 0
 
 
+WITH_STATE = [
+    *[(name, "always") for name in ("looksam", "ae_sam", "dynamic_sparse_sam")],
+    *[(name, "always") for name in ("momentum_sam", "bsam")],
+    ("vasso", "stochastic"),
+]
+
+
 @pytest.mark.parametrize(
-    "method, cadence",
-    [
-        *[(name, "always") for name in ("looksam", "ae_sam", "dynamic_sparse_sam")],
-        *[(name, "always") for name in ("momentum_sam", "bsam")],
-        ("vasso", "stochastic"),
-    ],
+    ("method", "cadence"),
+    tiers.cases([WITH_STATE[0], *WITH_STATE[-2:]], WITH_STATE, "more kinds of state"),
 )
 def test_methods_with_a_state_of_their_own_continue(
     tiny, tmp_path, disturb, method, cadence
