@@ -13,38 +13,30 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=${NIGHTLY:-$(mktemp -d)}
 
-# Requirements of pyproject, one a line; `lowest` turns each range into its lower end.
-requirements() {
-    python3 - "$1" <<'PYTHON'
-import re, sys, tomllib
-
-project = tomllib.load(open("pyproject.toml", "rb"))["project"]
-ranges = sum(project["optional-dependencies"].values(), project["dependencies"])
-for range_ in ranges:
-    print(re.sub(r">=([^,;]+)[^;]*", r"==\1 ", range_) if sys.argv[1] == "lowest" else range_)
-PYTHON
-}
-
-# environment NAME PYTHON FILE...: enters a new environment with these requirements.
+# environment NAME PYTHON RESOLUTION REQUIREMENT...: enters a new environment that has
+# all extras of pyproject, their highest or their lowest versions, and more.
 environment() {
     "$2" -m venv --clear "$folder/$1"
     source "$folder/$1/bin/activate"
-    requirements "$1" > "$folder/$1.txt"
-    pip install --quiet -r "$folder/$1.txt" "${@:3}"
-    pip list | grep -i -E "^(jax|jaxlib|flax|optax|orbax-checkpoint|numpy) "
+    pip install --quiet uv
+    uv pip compile --quiet --all-extras --resolution "$3" pyproject.toml \
+        --output-file "$folder/$1.txt"
+    uv pip install --quiet -r "$folder/$1.txt" "${@:4}"
+    grep -E "^(jax|flax|optax|orbax-checkpoint|numpy)==" "$folder/$1.txt"
 }
 
 newest() {
-    environment newest "${NEWEST_PYTHON:-python3.13}" -r requirements-dev.txt
+    environment newest "${NEWEST_PYTHON:-python3.13}" highest -r requirements-dev.txt
     python -m pytest -n auto
     python -m pytest -m slow -n auto
 }
 
 lowest() {
-    environment lowest "${LOWEST_PYTHON:-python3.11}" hypothesis pytest pytest-xdist
+    environment lowest "${LOWEST_PYTHON:-python3.11}" lowest-direct \
+        hypothesis pytest pytest-xdist
     # What old versions of other packages deprecate says nothing about ours.
     python -m pytest -n auto -W "ignore::DeprecationWarning" \
-        tests/methods/test_contract.py tests/train/test_{step,checkpoint}.py
+        tests/methods/*contract* tests/train/test_{step,checkpoint}*.py
     bash .ci/quick_start
 }
 

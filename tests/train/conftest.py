@@ -78,7 +78,7 @@ def net() -> Callable[[float], models.Model]:
     return make
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def finished(tiny, tmp_path_factory) -> runs.Finished:
     """A run with label noise, augmentation and averages that nothing disturbed."""
     noisy = {"data.label_noise": 0.25, "data.crop": 1, "ema_decay": 0.9}
