@@ -8,6 +8,7 @@ from experiments.theory import check, run_cards
 from sam_jax import errors, methods
 from sam_jax.theory import conditions, families
 from sam_jax.train import cards
+from tests import tiers
 
 CARDS = sorted(str(path) for path in pathlib.Path("configs").glob("*.py"))
 METHODS = [*methods.names(), "sgd"]
@@ -18,7 +19,9 @@ def told(capsys, *argv):
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize("card", CARDS)
+@pytest.mark.parametrize(
+    "card", tiers.cases(("configs/digits_sam.py",), CARDS, "all methods, all cards")
+)
 def test_every_card_and_method_has_an_answer(card):
     for method in METHODS:
         config = cards.load(f"{card}:{method}")
@@ -69,7 +72,9 @@ def test_what_it_says_to_change_suffices(recipe, card):
         assert of_theorem(partly).applies is False, left_out
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method", tiers.cases(("sam", "usam", "vasso", "sgd"), METHODS, "every method")
+)
 def test_it_keeps_a_method_that_will_do(method):
     card = f"configs/digits_sam.py:{method}"
     config = cards.load(card)
