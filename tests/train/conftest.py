@@ -4,6 +4,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+import types
 from collections.abc import Callable, Iterator
 
 import jax
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import pytest
 
 from sam_jax import models
-from sam_jax.train import build, config, optimizer, settings
+from sam_jax.train import build, config, optimizer, results, settings
 from tests.train import runs
 
 
@@ -162,3 +163,10 @@ def chain(tiny):
 @pytest.fixture(scope="module", autouse=True)
 def of_the_trainer(quick_to_compile):
     """A step is compiled for a few calls."""
+
+
+@pytest.fixture(autouse=True)
+def without_pictures(monkeypatch):
+    """Half of the time of a small run is its picture; that of `finished` has one."""
+    stub = types.SimpleNamespace(draw_curves=lambda history, path, title: path.touch())
+    monkeypatch.setattr(results, "curves", stub)

@@ -10,8 +10,7 @@ import jax
 import pytest
 
 from sam_jax import data, errors
-from sam_jax.train import agreement, build, hosts
-from sam_jax.train import config as config_lib
+from sam_jax.train import agreement, build, hosts, settings
 
 
 @pytest.mark.parametrize(
@@ -106,8 +105,8 @@ def test_different_settings_are_refused(tiny, other_says):
     own = tiny()
 
     def said(config, workdir):
-        settings = {"config": json.loads(config_lib.to_json(config))}
-        return json.dumps(agreement._flat(settings | {"workdir": workdir}))
+        own = {"config": json.loads(settings.to_json(config)), "workdir": workdir}
+        return json.dumps(agreement._flat(own))
 
     other_says(said(tiny(**{"data.data_dir": "elsewhere"}), "run"))
     assert agreement.check_same(own, "run") is None

@@ -253,7 +253,7 @@ def test_skip_leaves_such_updates_out_and_goes_on(tiny, tmp_path, monkeypatch, c
             bad = len(count) == 3
             return state, {**seen, "finite": seen["finite"] * (0 if bad else 1)}
 
-        return run._replace(train_step=train_step)
+        return dataclasses.replace(run, train_step=train_step)
 
     monkeypatch.setattr(build, "build", built)
     assert loop.train_and_evaluate(config, tmp_path)["last"]["step"] == 12
