@@ -11,6 +11,7 @@ import jax
 
 from sam_jax.train import (
     agreement,
+    build,
     checkpoint,
     dispatch,
     hosts,
@@ -24,7 +25,6 @@ from sam_jax.train import (
     state,
     window,
 )
-from sam_jax.train import build as build_lib
 from sam_jax.train import results as results_lib
 from sam_jax.train import workdir as workdir_lib
 from sam_jax.train.evaluation import Scores, evaluate
@@ -77,7 +77,7 @@ def train_and_evaluate(
     # ── Build. Mistakes of the configuration show before the folder is touched.
     agreement.check_same(config, folder)
     with agreement.agreed():
-        run = build_lib.build(config)
+        run = build.build(config)
     agreement.check_same_data(run.dataset)
     with (
         workdir_lib.claimed(folder, config),
@@ -119,7 +119,7 @@ def train_and_evaluate(
 
 
 def _train(
-    run: build_lib.Run,
+    run: build.Run,
     train_state: state.TrainState,
     progress: dict[str, Any],
     checkpoints: checkpoint.Checkpoints,
@@ -182,7 +182,7 @@ def _train(
 
 def _log(
     rows: Iterator[window.Row],
-    run: build_lib.Run,
+    run: build.Run,
     checkpoints: checkpoint.Checkpoints,
     writers: metrics.Writers,
     out: report.Report,
@@ -205,7 +205,7 @@ def _log(
 
 
 def _log_row(
-    row: window.Row, run: build_lib.Run, writers: metrics.Writers, out: report.Report
+    row: window.Row, run: build.Run, writers: metrics.Writers, out: report.Report
 ) -> None:
     values = dict(row.metrics)
     left_out = round((1 - values.pop("finite")) * row.steps)
@@ -219,7 +219,7 @@ def _log_row(
 
 
 def _evaluate(
-    run: build_lib.Run,
+    run: build.Run,
     train_state: state.TrainState,
     progress: dict[str, Any],
     writers: metrics.Writers,
@@ -247,7 +247,7 @@ def _improves(progress: dict[str, Any], scores: Scores, step: int) -> bool:
 
 
 def _header(
-    run: build_lib.Run,
+    run: build.Run,
     train_state: state.TrainState,
     folder: pathlib.Path,
     command: str | None,
