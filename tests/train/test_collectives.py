@@ -8,6 +8,7 @@ import pytest
 from experiments.benchmarks import hlo
 from sam_jax.methods import observations
 from sam_jax.train import build, sharding
+from tests import tiers
 
 BATCH = 64  # on eight devices, eight examples each
 
@@ -40,23 +41,26 @@ def large(program, parameters):
     )
 
 
+REDUCED = [
+    ("none", None, 1),
+    ("sam", None, 2),  # at w, and at the weights that all share
+    ("sam", 8, 1),  # the direction; each device perturbs on its own
+    ("sam", 4, 1),  # two groups on a device
+    ("vasso", None, 2),
+    ("vasso", 8, 2),  # the direction, and the average that all keep
+    ("friendly_sam", 8, 2),
+    ("gsam", 8, 1),
+    ("looksam", None, 2),
+    ("looksam", 8, 2),  # the direction, and the component in its own updates
+    ("momentum_sam", 8, 1),  # the gradient that its step is made of
+    ("bsam", 8, 2),  # that, and the curvature
+    ("lookbehind", 8, 2),  # each of its descents
+]
+FAST = [row for row in REDUCED if row[0] in ("none", "sam") or row[:2] == ("vasso", 8)]
+
+
 @pytest.mark.parametrize(
-    ("method", "m", "gradients"),
-    [
-        ("none", None, 1),
-        ("sam", None, 2),  # at w, and at the weights that all share
-        ("sam", 8, 1),  # the direction; each device perturbs on its own
-        ("sam", 4, 1),  # two groups on a device
-        ("vasso", None, 2),
-        ("vasso", 8, 2),  # the direction, and the average that all keep
-        ("friendly_sam", 8, 2),
-        ("gsam", 8, 1),
-        ("looksam", None, 2),
-        ("looksam", 8, 2),  # the direction, and the component in its own updates
-        ("momentum_sam", 8, 1),  # the gradient that its step is made of
-        ("bsam", 8, 2),  # that, and the curvature
-        ("lookbehind", 8, 2),  # each of its descents
-    ],
+    ("method", "m", "gradients"), tiers.cases(FAST, REDUCED, "more methods")
 )
 def test_gradients_that_are_reduced(compiled, method, m, gradients):
     program, state = compiled(method, method_group_size=m)
@@ -94,6 +98,7 @@ def test_cut_parameters_are_gathered_once_and_reduced_once(compiled):
     assert hlo.copies(program, parameters) == pytest.approx(1, abs=0.02)
 
 
+@pytest.mark.slow("compiles residual networks on eight devices")
 def test_batch_norm_of_a_device_adds_no_collective_of_its_own(compiled):
     network = {"model.name": "resnet_digits", "model.width": 8, "model.options": {}}
     own, state = compiled("sam", method_group_size=8, **network)

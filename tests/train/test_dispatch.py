@@ -152,7 +152,11 @@ def after(run, steps):
 
 
 @pytest.mark.parametrize(
-    "mesh", [{"mesh.data": 8}, {"mesh.data": 4, "mesh.fsdp": 2, "model.width": 128}]
+    "mesh",
+    [
+        pytest.param({"mesh.data": 8}, marks=pytest.mark.slow("another grid")),
+        {"mesh.data": 4, "mesh.fsdp": 2, "model.width": 128},
+    ],
 )
 def test_devices_gather_their_own_rows(settings, mesh):
     several = build.build(settings(SEVERAL, **mesh))
