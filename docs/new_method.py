@@ -104,7 +104,7 @@ def main() -> int:
     for step in lacking:
         print(f"missing: {step}")
     if not lacking:
-        print(f"{name} has everything. Now: python -m pytest tests/methods -k {name}")
+        print(f"{name} has everything. Now: pytest tests/methods --method={name}")
     return bool(lacking)
 
 

@@ -22,7 +22,8 @@ import orbax.checkpoint as ocp
 
 from sam_jax import methods
 from sam_jax.train import loop, settings
-from tests.methods import problems, test_contract
+from tests.methods import problems
+from tests.methods.contract import cases
 
 ROOT = pathlib.Path(__file__).parents[1]
 SETTINGS = {
@@ -46,7 +47,7 @@ def main() -> None:
 
 def small_tree(name: str) -> str:
     """20 updates of a matrix and a scalar."""
-    tx = optax.sgd(0.1) if name == "none" else test_contract.optimizer(name)
+    tx = optax.sgd(0.1) if name == "none" else cases.optimizer(name)
     batch = (problems.batch(),)
     params, _ = problems.train(
         tx, problems.network_loss, problems.network(), batch, steps=20

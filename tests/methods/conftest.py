@@ -1,7 +1,34 @@
-"""Strict settings for every test of the methods: no silent promotion."""
+"""Strict settings for every test of the methods; ``--method`` selects one of them."""
 
 import jax
 import pytest
+
+from sam_jax import methods
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--method",
+        metavar="NAME",
+        help="of tests/methods, only the contract and the tests of this method",
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    name = config.getoption("method", default=None)
+    if name is None:
+        return
+    if name not in methods.names():
+        raise pytest.UsageError(
+            f"--method must be one of {', '.join(methods.names())}, got {name!r}"
+        )
+    chosen, others = [], []
+    for item in items:
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        own = parameters.get("name") == name or item.path.stem == f"test_{name}"
+        (chosen if own else others).append(item)
+    items[:] = chosen
+    config.hook.pytest_deselected(items=others)
 
 
 @pytest.fixture(autouse=True)

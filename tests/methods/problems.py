@@ -158,14 +158,33 @@ def trajectory(tx, loss, params, args=(), steps=20):
     return seen
 
 
+def evaluations(tx, updates):
+    """How often each of some updates of the network evaluates its loss."""
+    calls = []
+
+    def outputs(params, batch):
+        jax.debug.callback(lambda: calls.append(1))  # runs where the loss does
+        return network_outputs(params, batch)
+
+    step = jax.jit(make_step(tx, network_loss._replace(outputs=outputs)))
+    params, taken = network(), []
+    state = tx.init(params)
+    for _ in range(updates):
+        params, state = step(params, state, batch())
+        jax.effects_barrier()
+        taken.append(len(calls))
+        calls.clear()
+    return taken
+
+
 def quadratic(matrix):
     """``w -> w.matrix.w / 2``, a symmetric matrix given; the gradient is matrix.w."""
     matrix = jnp.asarray(matrix)
     return lambda w: w @ matrix @ w / 2
 
 
-def perturbed_params(tx, grads, state, params, **keywords):
-    """Where an update takes the last gradient, from the call of its function."""
+def points(tx, grads, state, params, **keywords):
+    """Where an update takes gradients by itself, from the calls of its functions."""
     seen = []
 
     def grad_fn(weights, rows=None):
@@ -186,4 +205,9 @@ def perturbed_params(tx, grads, state, params, **keywords):
     }
     with jax.disable_jit():  # a branch of a cond would see tracers
         tx.update(grads, state, params, **(functions | keywords))
-    return seen[-1]
+    return seen
+
+
+def perturbed_params(tx, grads, state, params, **keywords):
+    """Where an update takes the last gradient."""
+    return points(tx, grads, state, params, **keywords)[-1]

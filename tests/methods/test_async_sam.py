@@ -2,7 +2,6 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 import sam_jax
@@ -11,37 +10,6 @@ from tests.methods.traits import Traits
 
 # The first update takes a third gradient, in a branch that XLA counts.
 TRAITS = Traits(calls=11, flops=3.0)
-
-MATRIX = np.array([[3.0, 1.0, 0.0], [1.0, 2.0, -0.5], [0.0, -0.5, 1.0]])
-START = np.array([1.0, -2.0, 0.5])
-
-
-@pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("delay", [1, 3])
-def test_closed_form_on_a_quadratic(delay):
-    # A (w + rho g / |g|) with the gradient g = A w of `delay` updates ago, and the
-    # current one as long as there is none.
-    w, rho, t, past = START, 0.3, 0.1, []
-    tx = optax.chain(sam_jax.async_sam(rho, delay=delay), optax.sgd(t))
-    loss = problems.quadratic(MATRIX)
-    for count, seen in enumerate(
-        problems.trajectory(tx, loss, jnp.asarray(START), steps=10)
-    ):
-        past.append(MATRIX @ w)
-        g = past[count - delay] if count >= delay else past[count]
-        w = w - t * MATRIX @ (w + rho * g / np.linalg.norm(g))
-        np.testing.assert_allclose(seen, w, rtol=1e-11)
-
-
-def test_delay_zero_is_sam():
-    def run(direction):
-        tx = optax.chain(direction, optax.sgd(0.1, momentum=0.9))
-        args = (problems.network_loss, problems.network(), (problems.batch(),), 5)
-        return jax.tree.leaves(problems.trajectory(tx, *args))
-
-    ours = run(sam_jax.async_sam(0.3, delay=0))
-    for x, y in zip(ours, run(sam_jax.sam(0.3)), strict=True):
-        np.testing.assert_array_equal(x, y)
 
 
 @pytest.mark.parametrize("delay, independent", [(0, False), (1, True), (2, True)])
@@ -67,19 +35,8 @@ def test_the_second_gradient_does_not_wait_for_the_first(delay, independent):
 
 @pytest.mark.parametrize("delay", [1, 3])
 def test_a_third_gradient_is_taken_until_the_delayed_one_is_there(delay):
-    tx, params = sam_jax.async_sam(delay=delay), problems.network()
-    calls = []
-
-    def loss(params, batch):
-        jax.debug.callback(lambda: calls.append(1))
-        return problems.network_loss(params, batch)
-
-    step, state = jax.jit(problems.make_step(tx, loss)), tx.init(params)
-    for count in range(5):
-        params, state = step(params, state, problems.batch())
-        jax.effects_barrier()
-        assert len(calls) == (3 if count < delay else 2)
-        calls.clear()
+    taken = problems.evaluations(sam_jax.async_sam(delay=delay), 5)
+    assert taken == [3] * delay + [2] * (5 - delay)
 
 
 def test_skipped_updates_are_not_stored():
@@ -105,9 +62,3 @@ def test_state_has_one_copy_per_update_of_delay(delay):
     state = sam_jax.async_sam(delay=delay).init(params)
     size = sum(leaf.size for leaf in jax.tree.leaves(state) if leaf.ndim)
     assert size == delay * 1007
-
-
-@pytest.mark.parametrize("delay", [-1, 0.5, True, lambda count: 1])
-def test_delay_must_be_an_integer(delay):
-    with pytest.raises(ValueError, match=r"^delay must be an integer >= 0, got"):
-        sam_jax.async_sam(delay=delay)

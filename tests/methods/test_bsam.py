@@ -1,7 +1,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 import sam_jax
@@ -30,30 +29,6 @@ def recorder(grad):
         return grad(w)
 
     return grad_fn, points
-
-
-@pytest.mark.usefixtures("float64")
-def test_recursion_on_a_quadratic():
-    curvature, w = np.array([1.0, 4.0]), np.array([1.0, -2.0])
-    lr, rho, b1, b2, damping, decay = 0.1, 0.05, 0.9, 0.99, 0.1, 0.01
-    tx = sam_jax.bsam(
-        lr,
-        rho,
-        num_examples=MANY,
-        weight_decay=decay,
-        b1=b1,
-        b2=b2,
-        damping=damping,
-    )
-    loss = problems.quadratic(np.diag(curvature))
-    m, s = np.zeros(2), np.ones(2)
-    for seen in problems.trajectory(tx, loss, jnp.asarray(w), steps=6):
-        g = curvature * w
-        g_p = curvature * (w + rho * g / s)
-        m = b1 * m + (1 - b1) * (g_p + decay * w)
-        w = w - lr * m / s
-        s = b2 * s + (1 - b2) * (np.sqrt(s) * np.abs(g) + damping + decay)
-        np.testing.assert_allclose(seen, w, rtol=1e-10)
 
 
 def test_the_noise_has_the_variance_of_the_posterior():
@@ -143,31 +118,3 @@ def test_moments_of_half_precision_are_kept_in_float32():
     assert updates.dtype == jnp.bfloat16
     assert state.momentum.dtype == state.precision.dtype == jnp.float32
     np.testing.assert_allclose(state.precision, 0.999 + 0.001 * 0.1, rtol=1e-6)
-
-
-def test_every_coefficient_may_follow_a_schedule():
-    values = {"weight_decay": 0.01, "b1": 0.8, "b2": 0.9, "damping": 0.2}
-    constants = {name: optax.constant_schedule(value) for name, value in values.items()}
-    runs = [
-        problems.trajectory(
-            sam_jax.bsam(rate, num_examples=100, **coefficients),
-            problems.network_loss,
-            problems.network(),
-            (problems.batch(),),
-            3,
-        )
-        for rate, coefficients in (
-            (0.1, values),
-            (optax.constant_schedule(0.1), constants),
-        )
-    ]
-    for x, y in zip(*map(jax.tree.leaves, runs), strict=True):
-        np.testing.assert_allclose(x, y, rtol=1e-6)
-
-
-@pytest.mark.parametrize("value", [0, 2.5, "many"])
-def test_number_of_examples_is_an_integer(value):
-    with pytest.raises(
-        ValueError, match=r"^num_examples must be an integer >= 1, got "
-    ):
-        sam_jax.bsam(0.1, num_examples=value)

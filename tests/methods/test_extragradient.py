@@ -6,22 +6,6 @@ import pytest
 import sam_jax
 from tests.methods import problems
 
-MATRIX = np.array([[3.0, 1.0, 0.0], [1.0, 2.0, -0.5], [0.0, -0.5, 1.0]])
-
-
-@pytest.mark.usefixtures("float64")
-def test_closed_form_on_a_quadratic():
-    # With g = A w the direction is A (w - rho A w), linear in w: after k steps
-    # w_k = (1 - t (A - rho A^2))^k w_0.
-    start, rho, t = np.array([1.0, -2.0, 0.5]), 0.3, 0.1
-    step = np.eye(3) - t * (MATRIX - rho * MATRIX @ MATRIX)
-    tx = optax.chain(sam_jax.extragradient(rho), optax.sgd(t))
-    loss = problems.quadratic(MATRIX)
-    seen = problems.trajectory(tx, loss, jnp.asarray(start), steps=25)
-    for k, w in enumerate(seen, start=1):
-        expected = np.linalg.matrix_power(step, k) @ start
-        np.testing.assert_allclose(w, expected, rtol=1e-11)
-
 
 @pytest.mark.usefixtures("float64")
 def test_converges_on_a_saddle_where_gradient_descent_diverges():

@@ -1,7 +1,5 @@
-import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 import sam_jax
@@ -10,30 +8,6 @@ from tests.methods.traits import Traits
 
 # With sigma 1 the same batch twice leaves no displacement, see below.
 TRAITS = Traits(settings={"sigma": 0.5})
-
-MATRIX = np.array([[3.0, 1.0, 0.0], [1.0, 2.0, -0.5], [0.0, -0.5, 1.0]])
-START = np.array([1.0, -2.0, 0.5])
-
-
-@pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("include_current", [False, True])
-def test_closed_form_on_a_quadratic(include_current):
-    # g = A w; the direction is A (w + rho u / |u|) with u = g - sigma m, where m is
-    # the average before (the code) or after (the paper) g has entered it.
-    w, m, rho, sigma, lam, t = START, None, 0.3, 0.7, 0.6, 0.1
-    tx = optax.chain(
-        sam_jax.friendly_sam(
-            rho, sigma=sigma, lam=lam, include_current=include_current
-        ),
-        optax.sgd(t),
-    )
-    loss = problems.quadratic(MATRIX)
-    for seen in problems.trajectory(tx, loss, jnp.asarray(START), steps=10):
-        g = MATRIX @ w
-        before, m = m, g if m is None else lam * m + (1 - lam) * g
-        u = g if before is None else g - sigma * (m if include_current else before)
-        w = w - t * MATRIX @ (w + rho * u / np.linalg.norm(u))
-        np.testing.assert_allclose(seen, w, rtol=1e-11)
 
 
 def directions(dtype=jnp.float32, **coefficients):
@@ -46,17 +20,6 @@ def directions(dtype=jnp.float32, **coefficients):
         d, state = tx.update(call["grad_fn"](params), state, params, **call)
         seen.append(d)
     return seen
-
-
-def test_sigma_zero_is_sam():
-    tx, params = sam_jax.sam(0.3), problems.network()
-    for seed, d in enumerate(directions(sigma=0.0)):
-        call = problems.gradients(problems.network_loss, problems.batch(seed=seed))
-        expected, _ = tx.update(
-            call["grad_fn"](params), tx.init(params), params, **call
-        )
-        for x, y in zip(jax.tree.leaves(d), jax.tree.leaves(expected), strict=True):
-            np.testing.assert_array_equal(x, y)
 
 
 @pytest.mark.usefixtures("float64")

@@ -1,4 +1,3 @@
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -11,64 +10,12 @@ from tests.methods.traits import Traits
 # One update in five takes the second gradient.
 TRAITS = Traits(calls=6)
 
-MATRIX = np.array([[3.0, 1.0, 0.0], [1.0, 2.0, -0.5], [0.0, -0.5, 1.0]])
-START = np.array([1.0, -2.0, 0.5])
-
-
-def counted_gradients(tx, updates):
-    calls, params = [], problems.network()
-
-    def loss(params, batch):
-        jax.debug.callback(lambda: calls.append(1))
-        return problems.network_outputs(params, batch)
-
-    step = jax.jit(problems.make_step(tx, problems.network_loss._replace(outputs=loss)))
-    state = tx.init(params)
-    for _ in range(updates):
-        params, state = step(params, state, problems.batch())
-    jax.effects_barrier()
-    return len(calls)
-
-
-@pytest.mark.usefixtures("float64")
-def test_recursion_on_a_quadratic():
-    # Every third update is SAM's and stores g_v, the part of g_p orthogonal to g; the
-    # others add it to g in the length alpha |g|.
-    w, rho, alpha, t, k = START, 0.3, 0.7, 0.05, 3
-    tx = optax.chain(sam_jax.looksam(rho, k=k, alpha=alpha), optax.sgd(t))
-    loss = problems.quadratic(MATRIX)
-    g_v = None
-    seen = problems.trajectory(tx, loss, jnp.asarray(START), steps=8)
-    for count, actual in enumerate(seen):
-        g = MATRIX @ w
-        if count % k == 0:
-            d = MATRIX @ (w + rho * g / np.linalg.norm(g))
-            g_v = d - (d @ g) / (g @ g) * g
-        else:
-            d = g + alpha * np.linalg.norm(g) / np.linalg.norm(g_v) * g_v
-        w = w - t * d
-        np.testing.assert_allclose(actual, w, rtol=1e-11)
-
-
-@pytest.mark.usefixtures("float64")
-def test_an_interval_of_one_is_sam():
-    args = (problems.network(jnp.float64), (problems.batch(jnp.float64),), 5)
-    ours, theirs = (
-        problems.trajectory(
-            optax.chain(method, optax.sgd(0.1)), problems.network_loss, *args
-        )
-        for method in (sam_jax.looksam(0.3, k=1), sam_jax.sam(0.3))
-    )
-    for x, y in zip(ours, theirs, strict=True):
-        for key in x:
-            np.testing.assert_allclose(x[key], y[key], rtol=1e-11)
-
 
 @pytest.mark.parametrize("k, calls", [(1, 14), (2, 11), (3, 10), (7, 8)])
 def test_takes_the_second_gradient_in_every_kth_update(k, calls):
     # Seven updates: 7 + ceil(7 / k) gradients.
     tx = optax.chain(sam_jax.looksam(0.1, k=k), optax.sgd(0.1))
-    assert counted_gradients(tx, 7) == calls
+    assert sum(problems.evaluations(tx, 7)) == calls
 
 
 def test_rounding_is_not_stretched_to_the_length_of_the_gradient():

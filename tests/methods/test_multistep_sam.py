@@ -12,38 +12,15 @@ MATRIX = np.array([[3.0, 1.0, 0.0], [1.0, 2.0, -0.5], [0.0, -0.5, 1.0]])
 START = np.array([1.0, -2.0, 0.5])
 
 
-@pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("project", [True, False])
-@pytest.mark.parametrize("unroll", [True, False])
-def test_closed_form_on_a_quadratic(project, unroll, monkeypatch):
-    # e <- e + rho A (w + e) / |A (w + e)|, shortened to rho if it is longer.
-    monkeypatch.setattr(core, "unroll", lambda: unroll)
-    w, rho, steps, t = START, 0.4, 4, 0.1
-    tx = optax.chain(
-        sam_jax.multistep_sam(rho, steps=steps, project=project), optax.sgd(t)
-    )
-    loss = problems.quadratic(MATRIX)
-    for seen in problems.trajectory(tx, loss, jnp.asarray(START), steps=10):
-        e = np.zeros(3)
-        for _ in range(steps):
-            g = MATRIX @ (w + e)
-            e = e + rho * g / np.linalg.norm(g)
-            if project:
-                e = e * min(1, rho / np.linalg.norm(e))
-        w = w - t * MATRIX @ (w + e)
-        np.testing.assert_allclose(seen, w, rtol=1e-11)
-
-
-@pytest.mark.parametrize("project", [True, False])
-def test_one_step_is_sam(project):
-    def run(direction):
-        tx = optax.chain(direction, optax.sgd(0.1, momentum=0.9))
-        args = (problems.network_loss, problems.network(), (problems.batch(),), 5)
-        return jax.tree.leaves(problems.trajectory(tx, *args))
-
-    ours = run(sam_jax.multistep_sam(0.3, steps=1, project=project))
-    for x, y in zip(ours, run(sam_jax.sam(0.3)), strict=True):
-        np.testing.assert_array_equal(x, y)
+def test_a_loop_gives_what_the_unrolled_one_does(monkeypatch):
+    # Other backends than the CPU run a real loop.
+    args = (problems.network_loss, problems.network(), (problems.batch(),), 3)
+    tx = optax.chain(sam_jax.multistep_sam(0.4, steps=4), optax.sgd(0.1))
+    unrolled = problems.trajectory(tx, *args)
+    monkeypatch.setattr(core, "unroll", lambda: False)
+    for x, y in zip(problems.trajectory(tx, *args), unrolled, strict=True):
+        for key in x:
+            np.testing.assert_allclose(x[key], y[key], rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.usefixtures("float64")
@@ -95,17 +72,7 @@ def test_the_projection_does_not_lengthen_what_is_within_the_ball():
 
 @pytest.mark.parametrize("steps", [1, 2, 4])
 def test_takes_one_gradient_per_step_and_one_at_the_end(steps):
-    tx, params = sam_jax.multistep_sam(steps=steps), problems.network()
-    calls = []
-
-    def loss(params, batch):
-        jax.debug.callback(lambda: calls.append(1))
-        return problems.network_loss(params, batch)
-
-    step = jax.jit(problems.make_step(tx, loss))
-    step(params, tx.init(params), problems.batch())
-    jax.effects_barrier()
-    assert len(calls) == steps + 1
+    assert problems.evaluations(sam_jax.multistep_sam(steps=steps), 1) == [steps + 1]
 
 
 def test_a_mask_holds_in_every_step():
@@ -121,9 +88,3 @@ def test_a_mask_holds_in_every_step():
     jax.effects_barrier()
     assert seen == [1.0, 1.0, 1.0]
     np.testing.assert_allclose(d["kernel"], 1 + 0.5 / 2**0.5, rtol=1e-6)
-
-
-@pytest.mark.parametrize("steps", [0, 1.5, True, lambda count: 1])
-def test_steps_must_be_an_integer(steps):
-    with pytest.raises(ValueError, match=r"^steps must be an integer >= 1, got"):
-        sam_jax.multistep_sam(steps=steps)

@@ -24,6 +24,11 @@ FLOAT32 = 1e-6
 pytestmark = pytest.mark.usefixtures("float64")
 
 
+def peers(test):
+    """Marks a test that needs other packages, among them torch: the second tier."""
+    return pytest.mark.slow("imports torch")(pytest.mark.peers(test))
+
+
 def peer(module):
     """Imports a peer, or skips the test."""
     try:
@@ -133,7 +138,7 @@ def test_optax_contrib_sam_with_several_ascent_steps(steps):
     assert_same(ours(sgd(method)), theirs)
 
 
-@pytest.mark.peers
+@peers
 @pytest.mark.parametrize("lam", [0.0, 0.4, 1.0, "1/t", "1-1/t"])
 def test_unifiedsam(lam):
     torch, unifiedsam = peer("torch"), peer("unifiedsam")
@@ -145,7 +150,7 @@ def test_unifiedsam(lam):
     assert_same(ours(sgd(sam_jax.unified_sam(0.1, lam=lam))), theirs)
 
 
-@pytest.mark.peers
+@peers
 @pytest.mark.parametrize(
     "settings",
     [
@@ -166,7 +171,7 @@ def test_sam_sps(settings):
     assert_same(ours(method), theirs, rtol=FLOAT32)
 
 
-@pytest.mark.peers
+@peers
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_pytorch_optimizer_sam(momentum):
     torch, pytorch_optimizer = peer("torch"), peer("pytorch_optimizer")
@@ -178,7 +183,7 @@ def test_pytorch_optimizer_sam(momentum):
     assert_same(ours(sgd(sam_jax.sam(0.1), momentum)), theirs, rtol=FLOAT32)
 
 
-@pytest.mark.peers
+@peers
 def test_pytorch_optimizer_adaptive_sam():
     """Its ASAM has no eta and adapts to biases as to weights."""
     torch, pytorch_optimizer = peer("torch"), peer("pytorch_optimizer")
@@ -191,7 +196,7 @@ def test_pytorch_optimizer_adaptive_sam():
     assert_same(ours(sgd(method)), theirs, rtol=FLOAT32)
 
 
-@pytest.mark.peers
+@peers
 @pytest.mark.parametrize("sigma, lam", [(1.0, 0.9), (0.5, 0.6)])
 def test_pytorch_optimizer_friendly_sam(sigma, lam):
     torch, pytorch_optimizer = peer("torch"), peer("pytorch_optimizer")
@@ -210,7 +215,7 @@ def test_pytorch_optimizer_friendly_sam(sigma, lam):
     assert_same(ours(sgd(method)), theirs, rtol=FLOAT32)
 
 
-@pytest.mark.peers
+@peers
 @pytest.mark.parametrize("alpha", [0.0, 0.4])
 def test_pytorch_optimizer_gsam(alpha):
     """Also the radius that follows the learning rate."""
@@ -244,7 +249,7 @@ def test_pytorch_optimizer_gsam(alpha):
     assert_same(ours(tx), theirs, rtol=FLOAT32)
 
 
-@pytest.mark.peers
+@peers
 @pytest.mark.parametrize("gamma", [0.4, 0.9])
 @pytest.mark.parametrize("decouple", [False, True])
 def test_pytorch_optimizer_wsam(gamma, decouple):
@@ -269,7 +274,7 @@ def test_pytorch_optimizer_wsam(gamma, decouple):
     assert_same(ours(tx), theirs, rtol=FLOAT32)
 
 
-@pytest.mark.peers
+@peers
 @pytest.mark.parametrize(
     "k, keys", [(1, ("kernel", "bias")), (2, ("kernel",)), (5, ("kernel",))]
 )

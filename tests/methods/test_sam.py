@@ -12,20 +12,6 @@ START = np.array([1.0, -2.0, 0.5])
 
 
 @pytest.mark.usefixtures("float64")
-def test_closed_form_on_a_quadratic():
-    # The loss w.A.w / 2 has the gradient g = A w, so SAM's direction is
-    #     d = A (w + rho g / |g|) = (A + rho A^2 / |A w|) w,
-    # and descent with step t gives w - t d.
-    w, rho, t = START, 0.3, 0.1
-    tx = optax.chain(sam_jax.sam(rho), optax.sgd(t))
-    loss = problems.quadratic(MATRIX)
-    for seen in problems.trajectory(tx, loss, jnp.asarray(START), steps=10):
-        g = MATRIX @ w
-        w = w - t * (MATRIX + rho * MATRIX @ MATRIX / np.linalg.norm(g)) @ w
-        np.testing.assert_allclose(seen, w, rtol=1e-12)
-
-
-@pytest.mark.usefixtures("float64")
 def test_the_norm_is_global_over_the_leaves():
     # The same quadratic, its coordinates spread over a vector and a scalar.
     def split(w):

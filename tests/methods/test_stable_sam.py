@@ -10,21 +10,6 @@ from tests.methods.traits import Traits
 
 TRAITS = Traits(exact=False)  # at rho = 0 the ratio of the norms rounds
 
-MATRIX = np.array([[3.0, 1.0, 0.0], [1.0, 2.0, -0.5], [0.0, -0.5, 1.0]])
-START = np.array([1.0, -2.0, 0.5])
-
-
-@pytest.mark.usefixtures("float64")
-def test_closed_form_on_a_quadratic():
-    w, rho, t = START, 0.3, 0.1
-    tx = optax.chain(sam_jax.stable_sam(rho), optax.sgd(t))
-    loss = problems.quadratic(MATRIX)
-    for seen in problems.trajectory(tx, loss, jnp.asarray(START), steps=10):
-        g = MATRIX @ w
-        g_p = MATRIX @ (w + rho * g / np.linalg.norm(g))
-        w = w - t * np.linalg.norm(g) / np.linalg.norm(g_p) * g_p
-        np.testing.assert_allclose(seen, w, rtol=1e-11)
-
 
 @pytest.mark.usefixtures("float64")
 def test_converges_where_sam_ends_in_a_cycle():

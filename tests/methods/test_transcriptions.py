@@ -1,5 +1,7 @@
 """Trajectories in float64 against `transcriptions`, on batches that change."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,8 @@ import pytest
 import sam_jax
 from sam_jax import methods
 from sam_jax.methods import noise
-from tests.methods import problems, transcriptions
+from tests.methods import plain, problems, transcriptions
+from tests.methods.contract import cases
 
 STEPS = 20
 EXAMPLES = 16
@@ -18,12 +21,12 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 
 def falling(value):
-    """A schedule for both sides; the library's counts are int32 arrays."""
-    return lambda count: value / (1.0 + 0.1 * jnp.asarray(count, jnp.float64))
+    """A schedule, for both sides."""
+    return lambda count: value / (1.0 + 0.1 * count)
 
 
 def rising(value):
-    return lambda count: value * (1.0 - 0.7 ** (1.0 + jnp.asarray(count, jnp.float64)))
+    return lambda count: value * (1.0 - 0.7 ** (1.0 + count))
 
 
 # Coefficients by method; () are the defaults of the library, spelled out in the
@@ -58,6 +61,7 @@ SETTINGS = {
         {"rho": 0.2, "layerwise": True},
         {"rho": 0.2, "layerwise": True, "biases": True, "eta": 0.3},
         {"rho": 0.01, "layerwise": True, "p": np.inf},
+        {"rho": 0.01, "layerwise": True, "p": np.inf, "biases": True, "eta": 0.2},
         {"rho": falling(0.5), "eta": 0.1},
     ],
     "fisher_sam": [{}, {"rho": 0.3, "eta": 5.0}, {"rho": falling(0.2), "eta": 0.2}],
@@ -154,17 +158,11 @@ SETTINGS = {
     ],
 }
 
-CASES = [
-    pytest.param(name, settings, id=f"{name}-{number}")
-    for name in methods.names()
-    for number, settings in enumerate(SETTINGS.get(name, [{}]))
-]
-
 
 def network(step):
     """The NumPy network on the batch of an update."""
     inputs, targets = problems.batch(jnp.float64, seed=step + 1, examples=EXAMPLES)
-    return transcriptions.Network(np.array(inputs), np.array(targets))
+    return plain.Network(np.array(inputs), np.array(targets))
 
 
 def flat(params):
@@ -172,8 +170,8 @@ def flat(params):
 
 
 BASES = {
-    "momentum": (lambda lr: optax.sgd(lr, momentum=0.9), transcriptions.MomentumSGD),
-    "adam": (optax.adam, transcriptions.Adam),
+    "momentum": (lambda lr: optax.sgd(lr, momentum=0.9), plain.MomentumSGD),
+    "adam": (optax.adam, plain.Adam),
 }
 # Methods that bring all of their optimizer; the others follow a base.
 WHOLE = ("bsam", "sam_sps")
@@ -190,37 +188,79 @@ def method(name, learning_rate=0.05, base="momentum", **coefficients):
     return optax.chain(build(**coefficients), BASES[base][0](learning_rate))
 
 
-def run(name, settings, seen=lambda params, state, points: params):
+def parameters_seen(params, state, points):
+    return params
+
+
+@functools.cache
+def program(name, fixed, seen):
+    """One compiled run for all settings that differ in numbers and schedules only.
+
+    Returns:
+        coefficients -> what is seen after each update. Each coefficient that may follow
+        a schedule is given by its values at all counts.
+    """
+    batches = [problems.batch(jnp.float64, t + 1, EXAMPLES) for t in range(STEPS)]
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *batches)
+    loss = problems.network_loss
+
+    @jax.jit
+    def trajectory(coefficients):
+        schedules = {
+            key: lambda count, values=values: values[count]
+            for key, values in coefficients.items()
+        }
+        tx = method(name, **schedules, **dict(fixed))
+
+        def step(carry, batch):
+            params, state = carry
+            points = []
+
+            def value_and_grad_fn(params):
+                points.append(params)
+                return jax.value_and_grad(loss)(params, batch)
+
+            call = problems.keywords(loss, params, batch)
+            call |= {"value_and_grad_fn": value_and_grad_fn, "key": None}
+            grads = jax.grad(loss)(params, batch)
+            updates, state = tx.update(grads, state, params, **call)
+            params = optax.apply_updates(params, updates)
+            return (params, state), seen(params, state, points)
+
+        params = problems.network(jnp.float64)
+        return jax.lax.scan(step, (params, tx.init(params)), stacked)[1]
+
+    return trajectory
+
+
+def split(name, settings):
+    """Values at all counts of what may follow a schedule, and the other settings."""
+    schedulable = cases.schedulable(name).keys() | {"learning_rate"}
+    defaults = {key: p.default for key, p in cases.parameters(name).items()}
+    settings = {**defaults, "learning_rate": 0.05, **settings}
+    coefficients = {
+        key: np.array([value(t) if callable(value) else value for t in range(STEPS)])
+        for key, value in settings.items()
+        if key in schedulable and (callable(value) or isinstance(value, (int, float)))
+    }
+    fixed = {
+        key: value
+        for key, value in settings.items()
+        if key not in coefficients and value is not defaults.get(key)
+    }
+    return coefficients, tuple(sorted(fixed.items()))
+
+
+def run(name, settings, seen=parameters_seen):
     """Parameters after each update of the library's method, or something else seen.
 
     ``points`` are those at which the update took gradients.
     """
-    tx = method(name, **settings)
-    batches = [problems.batch(jnp.float64, t + 1, EXAMPLES) for t in range(STEPS)]
-    loss = problems.network_loss
-
-    def step(carry, batch):
-        params, state = carry
-        points = []
-
-        def value_and_grad_fn(params):
-            points.append(params)
-            return jax.value_and_grad(loss)(params, batch)
-
-        call = problems.keywords(loss, params, batch)
-        call |= {"value_and_grad_fn": value_and_grad_fn, "key": None}
-        updates, state = tx.update(jax.grad(loss)(params, batch), state, params, **call)
-        params = optax.apply_updates(params, updates)
-        return (params, state), seen(params, state, points)
-
-    params = problems.network(jnp.float64)
-    stacked = jax.tree.map(lambda *x: jnp.stack(x), *batches)
+    coefficients, fixed = split(name, settings)
     # optax.adam is not written for strict promotion.
-    promotion = "standard" if settings.get("base") == "adam" else "strict"
+    promotion = "standard" if dict(fixed).get("base") == "adam" else "strict"
     with jax.numpy_dtype_promotion(promotion):
-        _, trajectory = jax.jit(lambda *args: jax.lax.scan(step, *args))(
-            (params, tx.init(params)), stacked
-        )
+        trajectory = program(name, fixed, seen)(coefficients)
     return [jax.tree.map(lambda x, t=t: x[t], trajectory) for t in range(STEPS)]
 
 
@@ -278,13 +318,13 @@ def with_observed_masks(settings, kept=6):
     return ours, {"rho": settings["rho"], "masks": observed_masks(ours)[1]}
 
 
+def parameters_and_last_point(params, state, points):
+    return params, points[-1]
+
+
 def observed_masks(settings):
     """The weights before each update of dynamic_sparse_sam, and its masks."""
-    seen = run(
-        "dynamic_sparse_sam",
-        settings,
-        lambda params, state, points: (params, points[-1]),
-    )
+    seen = run("dynamic_sparse_sam", settings, parameters_and_last_point)
     after, points = zip(*seen, strict=True)
     before = [flat(w) for w in (problems.network(jnp.float64), *after[:-1])]
     masks = [flat(p) != w for p, w in zip(points, before, strict=True)]
@@ -315,7 +355,34 @@ def test_every_method_has_a_transcription():
     assert set(methods.names()) <= set(SETTINGS)
 
 
-@pytest.mark.parametrize("name, settings", CASES)
+def every_case():
+    """All settings; a program that differs from another by a number is second tier.
+
+    Each takes a compilation, except for coefficients that may follow a schedule.
+    """
+    forms, programs, result = set(), set(), []
+    for name in methods.names():
+        for number, settings in enumerate(SETTINGS.get(name, [{}])):
+            _, fixed = split(name, settings)
+            form = (
+                name,
+                *(
+                    (key, "number" if type(value) in (int, float) else value)
+                    for key, value in fixed
+                ),
+            )
+            slow = form in forms and (name, fixed) not in programs
+            if not slow:
+                forms.add(form)
+                programs.add((name, fixed))
+            marks = pytest.mark.slow("the program of another number") if slow else []
+            result.append(
+                pytest.param(name, settings, id=f"{name}-{number}", marks=marks)
+            )
+    return result
+
+
+@pytest.mark.parametrize("name, settings", every_case())
 def test_trajectory(name, settings):
     prepare = PREPARE.get(name, lambda settings: (settings, settings))
     ours, theirs = prepare(settings)

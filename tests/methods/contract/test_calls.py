@@ -1,0 +1,93 @@
+"""How a method is called: its keywords, and how many gradients an update takes."""
+
+import inspect
+import re
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from sam_jax import methods
+from tests.methods import problems
+from tests.methods.contract import cases
+from tests.methods.contract.cases import every_method
+from tests.methods.traits import sgd, traits
+
+NUMBERS = {"No": 0, "One": 1, "Two": 2, "Three": 3, "Four": 4}
+
+
+@every_method()
+def test_unknown_keywords_change_nothing_and_nothing_of_the_callers_is_kept(name):
+    tx, params = cases.optimizer(name), problems.network()
+    state = tx.init(params)
+    call = problems.keywords(problems.network_loss, params, problems.batch())
+
+    def program(**extra):
+        def update(grads, params, state):
+            return tx.update(grads, state, params, **call, **extra)[::-1]
+
+        return jax.make_jaxpr(update, return_shape=True)(params, params, state)
+
+    plain, (kept, _) = program()
+    with_extra, _ = program(anything=object())
+    assert str(with_extra) == str(plain)
+    # A state that held the caller's arrays would forbid to donate them.
+    theirs = plain.jaxpr.invars[: 2 * len(jax.tree.leaves(params))]
+    held = plain.jaxpr.outvars[: len(jax.tree.leaves(kept))]
+    assert not {id(v) for v in theirs} & {id(v) for v in held}
+
+
+@every_method()
+def test_missing_arguments_show_the_call(name):
+    tx, params = cases.optimizer(name), problems.network()
+    call = problems.keywords(problems.network_loss, params, problems.batch())
+    for missing in traits(name).needs:
+        arguments = {"params": params, **call}
+        del arguments[missing]
+        if missing == "grad_fn":  # either of the two will do
+            del arguments["value_and_grad_fn"]
+        example = r"tx\.update\(grads, state, params, \w+=\w+"
+        with pytest.raises(ValueError, match=rf"^{missing} is missing.*{example}"):
+            tx.update(params, tx.init(params), **arguments)
+
+
+def documented_gradients(name):
+    doc = inspect.getdoc(methods.factory(name))
+    found = re.search(rf"\b({'|'.join(NUMBERS)}) gradients? per update", doc)
+    assert found, "the docstring says 'Two gradients per update', or how many it takes"
+    return NUMBERS[found[1]]
+
+
+@every_method()
+def test_number_of_gradients_is_the_documented_one(name):
+    cases.run(name, 5)
+    taken = len(cases.shared_step(name).seen["loss"])
+    documented = documented_gradients(name)
+    assert taken == (traits(name).calls or 5 * documented), (
+        f"five updates evaluated the loss {taken} times, the caller's own included; "
+        f"the docstring says {documented} gradients per update. Where an update skips "
+        f"some or adds some, TRAITS in test_{name}.py says Traits(calls={taken})"
+    )
+
+
+@every_method()
+def test_flops_are_those_of_the_documented_gradients(name):
+    shapes = {"a": (256, 256), "b": (256, 256), "c": (256, 256)}
+    params = {k: jax.ShapeDtypeStruct(v, jnp.float32) for k, v in shapes.items()}
+    inputs = jax.ShapeDtypeStruct((2048, 256), jnp.float32)
+    loss = problems.Supervised(  # nearly all of its work is in matrix products
+        lambda params, inputs: inputs @ params["a"] @ params["b"] @ params["c"],
+        lambda outputs, inputs: jnp.sum(jnp.square(outputs), axis=1),
+    )
+
+    def flops(tx):
+        step = jax.jit(problems.make_step(tx, loss))
+        state = jax.eval_shape(tx.init, params)
+        return step.lower(params, state, inputs).cost_analysis()["flops"]
+
+    ratio = flops(cases.optimizer(name)) / flops(sgd(0.1))
+    documented = documented_gradients(name)
+    assert ratio == pytest.approx(traits(name).flops or documented, rel=0.01), (
+        f"an update costs {ratio:.2f} gradients, the docstring says {documented}. "
+        f"Where that is meant, TRAITS in test_{name}.py says Traits(flops={ratio:.2f})"
+    )

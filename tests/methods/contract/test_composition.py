@@ -1,0 +1,95 @@
+"""A method among other transformations: schedules, chains, wrappers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import sam_jax
+from sam_jax import methods
+from tests.methods import problems
+from tests.methods.contract import cases
+from tests.methods.contract.cases import every_method
+from tests.methods.traits import sgd, traits
+
+# What Optax does around a method does not depend on the method's formula.
+FEW = ("sam", "looksam", "sparse_sam", "bsam")
+
+
+def unjitted(tx, steps):
+    """Parameters after each of some updates, without a compilation."""
+    with jax.disable_jit():
+        args = (problems.network_loss, problems.network(), (problems.batch(),), steps)
+        return problems.trajectory(tx, *args)
+
+
+@every_method()
+def test_schedules_are_read_at_every_count(name):
+    cases.run(name, 3)
+    seen = cases.shared_step(name).seen
+    for key in cases.schedulable(name):
+        assert set(seen[key]) == {0, 1, 2}, key
+
+
+@every_method(*FEW)
+def test_in_a_chain_with_clipping_decay_and_schedule(name):
+    cases.skip_optimizer(name)
+    params, batch = problems.network(), problems.batch()
+    direction = cases.method(name)
+    tx = optax.chain(
+        direction,
+        optax.clip_by_global_norm(0.1),
+        optax.add_decayed_weights(0.01),
+        optax.scale_by_learning_rate(lambda count: 0.5 ** jnp.float32(count)),
+    )
+    with jax.disable_jit():
+        step = problems.make_step(tx, problems.network_loss)
+        after, state = step(params, tx.init(params), batch)
+        call = problems.keywords(problems.network_loss, params, batch)
+        grads = call["grad_fn"](params)
+        d, _ = direction.update(grads, direction.init(params), params, **call)
+    clip = min(1.0, 0.1 / float(optax.tree.norm(d)))
+    expected = jax.tree.map(lambda w, d: w - (clip * d + 0.01 * w), params, d)
+    cases.assert_close(after, expected, rtol=1e-5)
+    assert len(sam_jax.diagnostics(state)) == 4
+
+
+@every_method()
+def test_injected_numbers_do_what_schedules_do(name):
+    static = tuple(
+        set(cases.parameters(name)) - set(cases.schedulable(name)) - {"learning_rate"}
+    )
+    required = {"learning_rate": 0.1} if cases.is_optimizer(name) else {}
+    coefficients = required | dict(traits(name).settings) | cases.schedulable(name)
+    coefficients["rho"] = lambda count: 0.1 * (1 + jnp.float32(count))
+    tx = optax.inject_hyperparams(methods.factory(name), static)(**coefficients)
+    if not cases.is_optimizer(name):
+        tx = optax.chain(tx, sgd(0.1))
+    carry = cases.start(name)
+    for count, params in enumerate(unjitted(tx, 2)):
+        carry = cases.run(name, 1, carry, rho=0.1 * (1 + count))
+        cases.assert_close(params, carry[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("wrapper", ["masked", "partition"])
+@every_method(*FEW)
+def test_around_a_base_for_some_parameters(name, wrapper):
+    cases.skip_optimizer(name)
+    params = problems.network()
+    trained = {"kernel": True, "bias": False}
+
+    def base(learning_rate):
+        if wrapper == "masked":
+            return optax.chain(
+                optax.masked(sgd(learning_rate), trained),
+                optax.masked(optax.set_to_zero(), {"kernel": False, "bias": True}),
+            )
+        parts = {True: sgd(learning_rate), False: optax.set_to_zero()}
+        return optax.partition(parts, trained)
+
+    [some] = unjitted(cases.optimizer(name, base=base), 1)
+    [every] = unjitted(cases.optimizer(name), 1)
+    cases.assert_equal(some["bias"], params["bias"])
+    cases.assert_close(some["kernel"], every["kernel"], rtol=1e-6)
+    assert not np.array_equal(some["kernel"], params["kernel"])

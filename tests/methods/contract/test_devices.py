@@ -1,0 +1,195 @@
+"""A method on several devices, in groups of examples: one weight vector, one state."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import sam_jax
+from sam_jax.methods.devices import vary
+from tests.methods import problems
+from tests.methods.contract import cases
+from tests.methods.contract.cases import every_method, on_devices
+from tests.methods.traits import sgd, traits
+
+SPECS = {"in_specs": (P(), P(), P("data")), "out_specs": (P(), P())}
+
+
+def mesh_of(devices):
+    return jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,))
+
+
+def global_gradients(name, devices, check_vma=True):
+    """Three updates in a shard_map that averages every gradient, and their start."""
+    if traits(name).examples:
+        pytest.skip("chooses among the examples of each device")
+    tx, params = cases.optimizer(name), problems.network(jnp.float64)
+
+    def mean(tree):
+        return jax.lax.pmean(tree, "data")
+
+    def local(params):
+        """So that a gradient of replicated parameters is this device's own."""
+        return jax.lax.pcast(params, "data", to="varying") if check_vma else params
+
+    def keywords(weights, batch):
+        call = problems.keywords(problems.network_loss, local(weights), batch)
+        functions = {
+            key: lambda weights, *args, f=f: mean(f(local(weights), *args))
+            for key, f in call.items()
+            if key.endswith("_fn")
+        }
+        losses = call["example_losses"], call["value"]
+        call["example_losses"], call["value"] = mean(losses)
+        return call | functions
+
+    def steps(params, state, batch):
+        def step(carry, _):
+            params, state = carry
+            call = keywords(params, batch)
+            grads = call["grad_fn"](params)
+            updates, state = tx.update(grads, state, params, **call)
+            return (optax.apply_updates(params, updates), state), None
+
+        return jax.lax.scan(step, (params, state), length=3)[0]
+
+    mesh = mesh_of(devices)
+    sharded = jax.shard_map(steps, mesh=mesh, check_vma=check_vma, **SPECS)
+    return sharded, (params, tx.init(params), problems.batch(jnp.float64))
+
+
+@pytest.mark.usefixtures("float64")
+@every_method()
+def test_global_gradients_keep_the_state_in_agreement(name):
+    sharded, arguments = global_gradients(name, devices=2)
+    after = jax.eval_shape(sharded, *arguments)  # it is the types that tell
+    assert cases.signature_of(after) == cases.signature_of(arguments[:2])
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("check_vma", [True, False])
+@on_devices(["vasso", "looksam"])
+def test_a_shard_map_with_global_gradients_is_one_device(name, devices, check_vma):
+    sharded, arguments = global_gradients(name, devices, check_vma)
+    carry = jax.jit(sharded)(*arguments)
+    for leaf in jax.tree.leaves(carry):
+        shards = [cases.to_numpy(shard.data) for shard in leaf.addressable_shards]
+        assert len(shards) == devices
+        assert all(np.array_equal(shard, shards[0]) for shard in shards)
+    params, _, batch = arguments
+    with jax.disable_jit():
+        tx = cases.optimizer(name)
+        one = problems.trajectory(tx, problems.network_loss, params, (batch,), 3)
+    cases.assert_close(carry[0], one[-1], rtol=1e-9)
+
+
+def per_device(name, perturbation, devices):
+    """Steps whose gradients are each device's own, and their first arguments."""
+    cases.skip_optimizer(name)  # takes its step itself; give it global gradients
+    tx = optax.chain(
+        sam_jax.pmean("data") if perturbation == "shared" else optax.identity(),
+        cases.method(name),
+        sam_jax.pmean("data"),
+        sgd(0.1),
+    )
+    params = problems.network()
+
+    def steps(params, state, batch):
+        def step(carry, _):
+            params, state = carry
+            own = jax.lax.pcast(params, "data", to="varying")
+            call = problems.keywords(problems.network_loss, own, batch)
+            updates, state = tx.update(call["grad_fn"](own), state, own, **call)
+            return (optax.apply_updates(params, updates), state), None
+
+        return jax.lax.scan(step, (params, state), length=2)[0]
+
+    # A state that differed between devices would be refused as replicated output.
+    sharded = jax.shard_map(steps, mesh=mesh_of(devices), **SPECS)
+    return sharded, (params, tx.init(params), problems.batch())
+
+
+@pytest.mark.parametrize("perturbation", ["per device", "shared"])
+@every_method()
+def test_per_device_gradients_keep_the_state_in_agreement(name, perturbation):
+    sharded, arguments = per_device(name, perturbation, devices=2)
+    after = jax.eval_shape(sharded, *arguments)  # it is the types that tell
+    assert cases.signature_of(after) == cases.signature_of(arguments[:2])
+
+
+@pytest.mark.parametrize("perturbation", ["per device", "shared"])
+@on_devices(["vasso"])
+def test_per_device_gradients_give_finite_weights(name, devices, perturbation):
+    sharded, arguments = per_device(name, perturbation, devices)
+    cases.assert_finite(jax.jit(sharded)(*arguments))
+
+
+@pytest.mark.usefixtures("float64")
+@on_devices(["vasso", "looksam", "sparse_sam"], many=4)
+def test_groups_of_a_vmap_agree_as_devices_do(name, devices):
+    """Groups along a mapped axis, against a group on each device of a shard_map."""
+    method = cases.method(name)
+    scale = 1.0 if cases.is_optimizer(name) else -0.1
+    params, batch = problems.network(jnp.float64), problems.batch(jnp.float64)
+
+    def local(params):
+        """So that a gradient is this device's own, also at unperturbed weights."""
+        return vary(params, jax.sharding.get_abstract_mesh().manual_axes)
+
+    def of_group(params, state, batch):
+        call = problems.keywords(problems.network_loss, local(params), batch)
+        functions = {
+            key: lambda weights, *args, f=f: f(local(weights), *args)
+            for key, f in call.items()
+            if key.endswith("_fn")
+        }
+        grads = call["grad_fn"](local(params))
+        return method.update(grads, state, params, **(call | functions))
+
+    def mapped(params, state, batch):
+        groups = jax.tree.map(lambda a: a.reshape(devices, -1, *a.shape[1:]), batch)
+        directions, state = jax.vmap(
+            of_group,
+            in_axes=(None, None, 0),
+            out_axes=(0, None),
+            axis_name=sam_jax.GROUP_AXIS,
+        )(params, state, groups)
+        return jax.tree.map(lambda d: d.mean(0), directions), state
+
+    def on_device(params, state, batch):
+        direction, state = of_group(params, state, batch)
+        return jax.lax.pmean(direction, "data"), state
+
+    results = []
+    for step in (mapped, jax.shard_map(on_device, mesh=mesh_of(devices), **SPECS)):
+        weights, state, update = params, method.init(params), jax.jit(step)
+        for _ in range(3):
+            direction, state = update(weights, state, batch)
+            weights = jax.tree.map(lambda w, d: w + scale * d, weights, direction)
+        results.append((weights, state))
+    (ours, our_state), (theirs, their_state) = results
+    cases.assert_close(ours, theirs, rtol=1e-12)
+    cases.assert_close(our_state, their_state, rtol=1e-5)  # diagnostics are float32
+
+
+@pytest.mark.usefixtures("float64")
+@on_devices(["sam", "sparse_sam"])
+def test_one_and_several_devices_agree(name, devices):
+    def after(devices):
+        mesh = mesh_of(devices)
+        whole, split = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
+        tx, params = cases.optimizer(name), problems.network(jnp.float64)
+        carry = jax.device_put((params, tx.init(params)), whole)
+        args = jax.device_put(problems.batch(jnp.float64), split)
+        step = jax.jit(problems.make_step(tx, problems.network_loss))
+        for _ in range(3):
+            carry = step(*carry, args)
+        assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(carry))
+        return carry
+
+    (one, _), (several, _) = after(1), after(devices)
+    assert len(jax.tree.leaves(several)[0].devices()) == devices
+    cases.assert_close(several, one, rtol=1e-12)
