@@ -69,6 +69,9 @@ class Trainer:
         sam: SAM, else SGD.
         mode: of ``torch.compile`` on a GPU; elsewhere nothing is compiled.
         steps: in a call.
+
+    Attributes:
+        model: the network, as it is without compilation.
     """
 
     def __init__(
@@ -91,6 +94,7 @@ class Trainer:
         model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         backend = {"mode": mode} if cuda else {"backend": "eager"}
         self._model = torch.compile(model, **backend)  # pyright: ignore[reportCallIssue, reportArgumentType]
+        self.model = model
         self._parameters = list(model.parameters())
         self._optimizer = torch.optim.SGD(
             self._parameters, RATE, MOMENTUM, weight_decay=DECAY, fused=cuda
@@ -113,7 +117,8 @@ class Trainer:
             self._keep_statistics(False)
             self._gradient(images, labels)
             self._keep_statistics(True)
-            torch._foreach_sub_(self._parameters, climbed)
+            with torch.no_grad():
+                torch._foreach_sub_(self._parameters, climbed)
         self._optimizer.step()
 
     def _gradient(self, images: torch.Tensor, labels: torch.Tensor) -> None:

@@ -324,6 +324,34 @@ def test_the_fast_network_starts_as_the_identity_where_it_has_channels():
     assert jnp.abs(seen[..., 32:]).max() > 0.1
 
 
+@pytest.mark.peers
+def test_sam_of_torch_climbs_and_comes_back():
+    """A first step of SAM leaves the statistics of the clean pass, other weights."""
+    torch = pytest.importorskip("torch")
+    from experiments.gpu import torch_peer
+
+    sgd, sam, none = (
+        torch_peer.Trainer(images.noise(16), 8, 2, method, "default", steps)
+        for method, steps in ((False, 1), (True, 1), (True, 0))
+    )
+    states = []
+    for peer in (sgd, sam, none):
+        torch.manual_seed(1)
+        peer()
+        states.append(peer.model.state_dict())
+    for name, of_sgd in states[0].items():
+        of_sam = states[1][name]
+        if "running" in name:
+            torch.testing.assert_close(of_sam, of_sgd, rtol=1e-3, atol=1e-4)
+    change = [
+        torch.cat([(x[k] - states[2][k]).flatten() for k in x if k.endswith("weight")])
+        for x in states[:2]
+    ]
+    cosine = torch.nn.functional.cosine_similarity(*change, dim=0)
+    # The gradients at two points near each other, not the same ones.
+    assert 0.5 < cosine < 0.99999
+
+
 def test_every_network_has_a_tiny_one():
     parts = {job.part for job in queue.QUEUE if job.family == "networks"}
     assert parts == set(networks.SIZES) == set(networks.TINY)
