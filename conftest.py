@@ -21,7 +21,23 @@ GIB = 2**30
 DEVICES = "--xla_force_host_platform_device_count"
 STORED = 2 * GIB  # more compiled programs than this on disk are thrown away
 
+
+def instructions() -> str:
+    """Names the CPU's instruction set, which JAX's keys of programs leave out."""
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return "any"
+    flags = [line for line in lines if line.startswith(("flags", "Features"))]
+    return hashlib.sha256("".join(flags[:1]).encode()).hexdigest()[:8]
+
+
+PROGRAMS = pathlib.Path(__file__).parent / ".pytest_cache" / f"jax-{instructions()}"
+
+# JAX reads these when it is imported, which conftests of folders do before any hook.
 os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(PROGRAMS))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
 os.environ["MPLBACKEND"] = "Agg"
 if DEVICES not in (flags := os.environ.get("XLA_FLAGS", "")):
     os.environ["XLA_FLAGS"] = f"{flags} {DEVICES}=8".strip()
@@ -32,24 +48,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_configure(config):
-    """Registers ``Memory`` and names the folder of compiled programs."""
+    """Registers ``Memory``; throws compiled programs away where they are too many."""
     config.pluginmanager.register(Memory(config), "memory")
-    folder = config.rootpath / ".pytest_cache" / f"jax-{instructions()}"
     is_worker = hasattr(config, "workerinput")
-    if not is_worker and sum(path.stat().st_size for path in folder.glob("*")) > STORED:
-        shutil.rmtree(folder)
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
-
-
-def instructions() -> str:
-    """Names the CPU's instruction set, which JAX's keys of programs leave out."""
-    try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return "any"
-    flags = [line for line in lines if line.startswith(("flags", "Features"))]
-    return hashlib.sha256("".join(flags[:1]).encode()).hexdigest()[:8]
+    if not is_worker and sum(p.stat().st_size for p in PROGRAMS.glob("*")) > STORED:
+        shutil.rmtree(PROGRAMS)
 
 
 class Memory:

@@ -33,4 +33,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *exports.MODULES})
+    return sorted({*exports.MODULES, "__version__"})

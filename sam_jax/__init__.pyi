@@ -2,6 +2,7 @@
 # so that a module is imported when one of its names is used. A method has a file of its
 # own name; by that rule `sam_jax.methods` finds it.
 
+from sam_jax import checks as checks
 from sam_jax import methods as methods
 from sam_jax import schedules as schedules
 from sam_jax.methods.ae_sam import ae_sam as ae_sam

@@ -25,6 +25,8 @@ try:
 
     from sam_jax.train import cards
 except ModuleNotFoundError as error:
+    if (error.name or "").startswith("sam_jax"):
+        raise
     raise SystemExit(
         f'error: {error}; run cards need: pip install "sam_jax[train]"'
     ) from error

@@ -26,7 +26,8 @@ environment() {
 }
 
 newest() {
-    environment newest "${NEWEST_PYTHON:-python3.13}" highest -r requirements-dev.txt
+    environment newest "${NEWEST_PYTHON:-python3.13}" highest \
+        dm-haiku equinox hypothesis pytest pytest-xdist
     python -m pytest -n auto
     python -m pytest -m slow -n auto
 }

@@ -18,10 +18,10 @@ COMMANDS = re.findall(
 )
 
 
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory):
+@pytest.fixture
+def clone(tmp_path):
     """A copy of the repository, without its runs and results."""
-    folder = tmp_path_factory.mktemp("clone")
+    folder = tmp_path
     for name in ("sam_jax", "docs", "configs", "tests"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)

@@ -110,30 +110,36 @@ def _keep_moving(
     ) -> Any:
         del params, extra_args
         rate = core.value_at(drop_rate, state.count).astype(jnp.float32)
-        size = sparse_masks.size_of(updates, sparsity)
-        zeros = sparse_masks.size_of(updates, 0) - size
-        ones = optax.tree.sum(
-            jax.tree.map(lambda m: jnp.sum(m, dtype=jnp.int32), state.mask)
-        )
-        ones = jnp.asarray(ones, jnp.int32)  # an empty tree has the sum 0
-        dropped = jnp.minimum(
-            jnp.round(rate * ones.astype(jnp.float32)).astype(ones.dtype), zeros
-        )
-        draws = noise.uniform_like(noise.update_key(seed, state.count, key), updates)
-        # Not in the running: below every score.
-        old = jax.tree.map(
-            lambda g, m: jnp.where(m, jnp.abs(g).astype(jnp.float32), -1),
-            *(devices.agree(updates), state.mask),
-        )
-        new = jax.tree.map(
-            lambda u, m: jnp.where(m, -1, u), devices.agree(draws), state.mask
-        )
-        kept = ones - dropped
-        return jax.tree.map(
-            jnp.logical_or,
-            sparse_masks.top(old, kept),
-            sparse_masks.top(new, size - kept),
-        )
+
+        def mask() -> Any:
+            size = sparse_masks.size_of(updates, sparsity)
+            zeros = sparse_masks.size_of(updates, 0) - size
+            ones = optax.tree.sum(
+                jax.tree.map(lambda m: jnp.sum(m, dtype=jnp.int32), state.mask)
+            )
+            ones = jnp.asarray(ones, jnp.int32)  # an empty tree has the sum 0
+            dropped = jnp.minimum(
+                jnp.round(rate * ones.astype(jnp.float32)).astype(ones.dtype), zeros
+            )
+            draws = noise.uniform_like(
+                noise.update_key(seed, state.count, key), updates
+            )
+            # Not in the running: below every score.
+            old = jax.tree.map(
+                lambda g, m: jnp.where(m, jnp.abs(g).astype(jnp.float32), -1),
+                *(devices.agree(updates), state.mask),
+            )
+            new = jax.tree.map(
+                lambda u, m: jnp.where(m, -1, u), devices.agree(draws), state.mask
+            )
+            kept = ones - dropped
+            return jax.tree.map(
+                jnp.logical_or,
+                sparse_masks.top(old, kept),
+                sparse_masks.top(new, size - kept),
+            )
+
+        return mask
 
     # Nothing to drop at first: the first renewal grows the whole mask at random.
     return sparse_masks.moving(exchanged, every, start=False)

@@ -30,8 +30,8 @@ def moving(
     """Keeps the coordinates of a mask that is renewed now and then.
 
     Args:
-        renewal: ``(updates, state, params, **keywords of the update) -> mask``; it is
-            called only where one is due.
+        renewal: ``(updates, state, params, **keywords of the update) -> (() -> mask)``;
+            what it returns is called only where a renewal is due.
         every: updates between two renewals, the first included.
         start: the mask before the first renewal: all coordinates, or none.
 
@@ -55,7 +55,7 @@ def moving(
         due = state.count >= state.due
         mask = jax.lax.cond(
             due,
-            lambda: renewal(updates, state, params, **extra_args),
+            renewal(updates, state, params, **extra_args),
             lambda: state.mask,
         )
         kept = jax.tree.map(lambda x, keep: jnp.where(keep, x, 0), updates, mask)

@@ -122,8 +122,12 @@ def _keep_informative(
             if example_losses is None
             else min(num_samples, example_losses.shape[0])
         )
-        fisher = _fisher(subset_grad_fn, params, rows)
-        return sparse_masks.top(fisher, sparse_masks.size_of(fisher, sparsity))
+
+        def mask() -> Any:
+            fisher = _fisher(subset_grad_fn, params, rows)
+            return sparse_masks.top(fisher, sparse_masks.size_of(fisher, sparsity))
+
+        return mask
 
     return sparse_masks.moving(informative, every, start=True)
 

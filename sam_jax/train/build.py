@@ -189,7 +189,9 @@ def steps(
         >>> metrics["loss"].shape, metrics["loss"].dtype
         ((), dtype('float32'))
     """
-    if groups is None or mesh is None:
+    if mesh is not None and groups is None:
+        raise ValueError("a mesh needs the groups that lie on it: pass groups as well")
+    if mesh is None:
         own_groups, mesh = layout(config)
         groups = groups or own_groups
     model = model or _network(config, spec, groups)
@@ -251,7 +253,7 @@ def build(config: settings.Settings) -> Run:
     """Builds everything that a run needs.
 
     Args:
-        config: of the run.
+        config: the settings; the configuration of a run card is read.
 
     Returns:
         The data, and functions that are jitted but not compiled.
@@ -259,6 +261,7 @@ def build(config: settings.Settings) -> Run:
     Raises:
         UserError: if a setting or the data will not do.
     """
+    config = settings.read(config)
     layout(config)  # its mistakes show before the data are read
     with mistakes.in_settings("config.data", _DATA):
         dataset, augment = _data(config.data)

@@ -92,6 +92,9 @@ class Tied(typed.Choice):
     low: float = 0.0  # at the end of the run
 
 
+AnySchedule: TypeAlias = Schedule | Tied
+
+
 @dataclasses.dataclass(frozen=True)
 class Scheduled:
     """A coefficient that changes over the run.
@@ -100,7 +103,7 @@ class Scheduled:
     """
 
     value: float  # the highest
-    schedule: Schedule | Tied
+    schedule: AnySchedule
 
     @classmethod
     def read(cls, value: Any, path: str) -> Self:
@@ -112,7 +115,11 @@ class Scheduled:
                 f"highest value), got {spec!r}"
             )
         peak = typed.read(Nonnegative, spec.pop("value"), f"{path}.value")
-        return cls(peak, typed.read(Schedule | Tied, spec, path))
+        if spec["name"] == Tied.name:
+            typed.refuse_unknown(spec, ("name", "low"), path)
+        # `low` belongs to that one alone: the others refuse it.
+        kind = Schedule if "low" in spec and spec["name"] != Tied.name else AnySchedule
+        return cls(peak, typed.read(kind, spec, path))
 
     def plain(self) -> dict[str, Any]:
         """The mapping again."""
@@ -134,6 +141,7 @@ class Method:
     @classmethod
     def read(cls, value: Any, path: str) -> Self:
         """From a name and coefficients; those missing are the factory's defaults."""
+        typed.refuse_no_mapping(value, path)
         given = dict(value)
         name = given.pop("name", BASELINE)
         known = parameters(name)
@@ -199,6 +207,7 @@ Mask: TypeAlias = Literal["norm_layers", "weights"]
 
 def _read(parameter: inspect.Parameter, value: Any, path: str) -> Coefficient:
     """A value of the type that the factory has written for it."""
+    value = typed.from_numpy(value)
     if parameter.name == "mask":
         return typed.read(Mask | None, value, path)
     hints = typing.get_args(parameter.annotation) or (parameter.annotation,)

@@ -59,7 +59,8 @@ def train_and_evaluate(
     with the same arguments, and the folder is one that all of them see.
 
     Args:
-        config: the settings, as `sam_jax.train.settings.read` makes them of a run card.
+        config: the settings; the configuration of a run card is read, see
+            `sam_jax.train.settings.read`.
         workdir: folder of the run; created if missing.
         command: how to continue the run, for the header.
 
@@ -73,6 +74,7 @@ def train_and_evaluate(
             ``config.on_nonfinite`` is ``"skip"``.
         Stopped: after SIGTERM or Ctrl-C, with the state saved.
     """
+    config = settings.read(config)
     folder = pathlib.Path(workdir)
     # ── Build. Mistakes of the configuration show before the folder is touched.
     agreement.check_same(config, folder)

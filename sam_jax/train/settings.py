@@ -122,7 +122,7 @@ class Optimizer:
 
     name: str = "sgd"
     options: Mapping[str, Any] = dataclasses.field(
-        default_factory=lambda: Optimizer.OPTIONS["sgd"]
+        default_factory=lambda: dict(Optimizer.OPTIONS["sgd"])
     )
 
     OPTIONS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -135,7 +135,11 @@ class Optimizer:
     @classmethod
     def read(cls, value: Any, path: str) -> Self:
         """From a name, and mappings of options under the names of optimizers."""
-        name = typed.read(str, value["name"], f"{path}.name")
+        typed.refuse_no_mapping(value, path)
+        name = typed.read(str, value.get("name", "sgd"), f"{path}.name")
+        for key, options in value.items():
+            if key != "name":
+                typed.refuse_no_mapping(options, f"{path}.{key}")
         default = cls.OPTIONS.get(name, {})
         return cls(name, {**default, **value.get(name, {})})
 
@@ -202,11 +206,11 @@ class Settings:
     on_nonfinite: Literal["stop", "skip"] = "stop"  # skip: leave the update out, go on
 
     data: Data = Data()
-    model: Model = Model()
+    model: Model = dataclasses.field(default_factory=Model)
     method: coefficients.Method = dataclasses.field(default_factory=coefficients.Method)
     # In which updates the method is used; the others are the base optimizer's.
     cadence: Cadence = Always()
-    optimizer: Optimizer = Optimizer()
+    optimizer: Optimizer = dataclasses.field(default_factory=Optimizer)
     weight_decay: WeightDecay = WeightDecay()
     schedule: coefficients.Schedule = dataclasses.field(
         default_factory=coefficients.Cosine
@@ -243,7 +247,8 @@ def read(config: Any) -> Settings:
 
     Args:
         config: a ConfigDict or nested mappings, with the keys of
-            `sam_jax.train.config.default_config`; what is missing has its default.
+            `sam_jax.train.config.default_config`; what is missing has its default, but
+            the name of a choice must be there. Settings are returned as they are.
 
     Returns:
         The settings, all of the right type and in their range. What depends on several
@@ -256,6 +261,8 @@ def read(config: Any) -> Settings:
         >>> read({"schedule": {"name": "step", "boundaries": (3, 5)}}).schedule
         Step(warmup_epochs=0.0, boundaries=(3, 5), factor=0.2)
     """
+    if isinstance(config, Settings):
+        return config
     return typed.read(Settings, getattr(config, "to_dict", lambda: config)(), "config")
 
 

@@ -11,6 +11,8 @@ import typing
 from collections.abc import Collection, Mapping
 from typing import Any, ClassVar, Literal, Protocol, Self
 
+import numpy as np
+
 from sam_jax import errors
 
 
@@ -69,6 +71,7 @@ def read(kind: Any, value: Any, path: str) -> Any:
         ...
         sam_jax.errors.UserError: size must be an integer >= 1 or None, got 0
     """
+    value = from_numpy(value)
     if hasattr(kind, "read"):
         return kind.read(value, path)
     if dataclasses.is_dataclass(kind):
@@ -106,14 +109,28 @@ def check(kind: Any, value: Any, path: str, *others: str) -> Any:
     raise errors.UserError(f"{path} must be {allowed}, got {value!r}")
 
 
+def from_numpy(value: Any) -> Any:
+    """A number of NumPy as one of Python, anything else as it is."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def refuse_no_mapping(value: Any, path: str) -> None:
+    """Refuses what is no mapping.
+
+    Raises:
+        UserError: naming the setting.
+    """
+    if not isinstance(value, Mapping):
+        raise errors.UserError(f"{path} must be a mapping of settings, got {value!r}")
+
+
 def refuse_unknown(value: Any, valid: Collection[str], path: str) -> None:
     """Refuses what is no mapping, or has a key that is not valid.
 
     Raises:
         UserError: with the nearest key that is.
     """
-    if not isinstance(value, Mapping):
-        raise errors.UserError(f"{path} must be a mapping of settings, got {value!r}")
+    refuse_no_mapping(value, path)
     for key in value:
         if key not in valid:
             names = [f"{path}.{other}" for other in valid]
@@ -136,7 +153,7 @@ def _read_choice(choices: Mapping[str, Any], value: Any, path: str) -> Any:
         valid |= {kind.name: None} if kind.nested else _hints(kind)
     refuse_unknown(value, valid, path)
     name = value.get("name")
-    if name not in choices:
+    if not isinstance(name, str) or name not in choices:
         raise errors.UserError(errors.unknown(f"{path}.name", name, choices))
     kind = choices[name]
     if kind.nested:

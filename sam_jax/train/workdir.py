@@ -93,16 +93,18 @@ def _locked(workdir: pathlib.Path, config: settings.Settings) -> Iterator[None]:
 
 
 def _write_or_compare(path: pathlib.Path, config: settings.Settings) -> None:
-    if path.exists():
+    text = settings.to_json(config) + "\n"
+    # A schedule that a card has made is no text that could be read.
+    if path.exists() and path.read_bytes() != text.encode():
         try:
             stored = settings.read(json.loads(path.read_text()))
-        except json.JSONDecodeError as error:
-            raise errors.UserError(
-                f"{path} is damaged: give another --workdir"
-            ) from error
         except errors.UserError as error:
             raise errors.UserError(
                 f"{path} is of another version ({error}): give another --workdir"
+            ) from error
+        except ValueError as error:  # neither JSON nor text
+            raise errors.UserError(
+                f"{path} is damaged: give another --workdir"
             ) from error
         changed = settings.differences(stored, config)
         if changed:
@@ -111,5 +113,5 @@ def _write_or_compare(path: pathlib.Path, config: settings.Settings) -> None:
                 f"({'; '.join(changed)}): give another --workdir, or the same settings"
             )
     temporary = path.with_name(_TEMPORARY_FILE)
-    temporary.write_text(settings.to_json(config) + "\n")
+    temporary.write_text(text)
     os.replace(temporary, path)

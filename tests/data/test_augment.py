@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sam_jax import checks, errors
 from sam_jax.data import augment
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
@@ -163,7 +164,7 @@ def test_strict_promotion_is_kept():
     ],
 )
 def test_settings_out_of_range_are_refused_at_construction(settings, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((errors.UserError, checks.BadValue), match=message):
         augment.make_augment(**settings, mean=MEAN, std=STD)
 
 
@@ -179,5 +180,5 @@ def test_settings_out_of_range_are_refused_at_construction(settings, message):
 )
 def test_settings_that_do_not_fit_the_images_are_refused(settings, message):
     composed = augment.make_augment(**{"mean": MEAN, "std": STD, **settings})
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((errors.UserError, checks.BadValue), match=message):
         composed(jax.random.key(0), random_images())

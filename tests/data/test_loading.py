@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from sklearn import datasets
 
-from sam_jax import data
+from sam_jax import checks, data, errors
 
 
 def test_digits_are_those_of_scikit_learn_scaled_to_bytes():
@@ -78,7 +78,7 @@ def test_the_catalog_agrees_with_what_is_read():
     ],
 )
 def test_settings_are_checked_before_anything_is_read(settings, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((errors.UserError, checks.BadValue), match=message):
         data.load("there is no such data set", **settings)
 
 

@@ -206,6 +206,7 @@ def test_theory_speed_writes_a_table_and_a_record(tmp_path, capsys):
     assert "NumPy, seed by seed" in capsys.readouterr().out
 
 
+@pytest.mark.slow("compiles five steps; test_remat.py counts the memory of a gradient")
 def test_memory_of_a_step_falls(tmp_path, capsys):
     """With less kept, and with fewer examples in the network at once."""
     argv = [

@@ -1,6 +1,7 @@
 """What every network promises, and what each one is known for."""
 
 import functools
+import itertools
 import math
 import re
 import sys
@@ -13,6 +14,7 @@ from flax import linen as nn
 
 from sam_jax import errors, models
 from sam_jax.models import layers
+from tests import tiers
 
 BATCH_NORM = tuple(
     name for name in models.names() if name != "mlp" and not name.startswith("vit")
@@ -20,6 +22,7 @@ BATCH_NORM = tuple(
 # Of each kind of block one network that compiles in a second or two.
 QUICK = ("mlp", "resnet_digits", "wrn10_1", "vit_ti4")
 SMALL = {"vit_ti4": {"depth": 2}}
+DEEPEST = ("resnet101_imagenet", "resnet152_imagenet")
 
 
 def images(batch: int = 4, seed: int = 7) -> jax.Array:
@@ -118,8 +121,19 @@ def test_parameter_count_of_the_mlp_by_arithmetic():
     assert count("mlp", 10, channels=1, side=8, depth=0) == (64 + 1) * 10
 
 
-@pytest.mark.parametrize("dtype", models.DTYPES)
-@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    tiers.cases(
+        [
+            (name, dtype)
+            for name in models.names()
+            for dtype in (models.DTYPES if name in QUICK else ["float32"])
+            if name not in DEEPEST
+        ],
+        itertools.product(models.names(), models.DTYPES),
+        "traces up to 152 layers, five times",
+    ),
+)
 def test_shapes_and_dtypes(name, dtype):
     model = models.build(name, num_classes=5, width=2, dtype=dtype)
     image = jax.ShapeDtypeStruct((3, 16, 16, 1), jnp.float32)

@@ -3,6 +3,7 @@
 import re
 
 import jax
+import numpy as np
 import pytest
 
 from experiments.benchmarks import hlo
@@ -96,6 +97,29 @@ def test_cut_parameters_are_gathered_once_and_reduced_once(compiled):
     gathered = hlo.copies(program, parameters, "all-gather")
     assert gathered == pytest.approx(1, abs=0.1)  # small arrays are not cut
     assert hlo.copies(program, parameters) == pytest.approx(1, abs=0.02)
+
+
+def test_statistics_of_a_device_add_no_collective_of_their_own(tiny, net):
+    spec = build.DataSpec(
+        (4, 4, 1), num_classes=10, num_examples=640, steps_per_epoch=10
+    )
+
+    def number(m):
+        settings = {"mesh.data": 8, "batch_size": BATCH, "method_group_size": m}
+        made = build.steps(tiny("sam", **settings), spec, model=net())
+        state = made.init(made.seed)
+        batch = {
+            "image": np.zeros((BATCH, 4, 4, 1), np.uint8),
+            "label": np.zeros(BATCH, np.int32),
+            "true_label": np.zeros(BATCH, np.int32),
+            "weight": np.ones(BATCH, np.float32),
+        }
+        placed = sharding.put_batch(batch, made.mesh)
+        program = made.train_step.lower(state, placed).compile()
+        return len(hlo.collectives(program))
+
+    # Those of the whole batch are reduced, forwards and back.
+    assert number(8) <= 4 < number(None)
 
 
 @pytest.mark.slow("compiles residual networks on eight devices")

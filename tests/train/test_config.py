@@ -16,10 +16,11 @@ def test_configurations_are_independent_and_locked():
         first.epochs = "many"
 
 
-def test_a_method_brings_its_coefficients(tmp_path):
-    found = config.load_method("bsam", card=tmp_path / "card.py")
-    assert found.to_dict() == config.default_coefficients("bsam")
-    assert found.name == "bsam"
+@pytest.mark.parametrize("name", ["bsam", "momentum_sam"])
+def test_a_method_brings_its_coefficients(name, tmp_path):
+    found = config.load_method(name, card=tmp_path / "card.py")
+    assert found.to_dict() == config.default_coefficients(name)
+    assert found.name == name
     assert found.mask is None
     # What other parts of the configuration decide.
     assert not {"learning_rate", "base", "weight_decay"} & set(found)

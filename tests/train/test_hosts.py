@@ -127,6 +127,24 @@ def test_a_mistake_of_another_process_is_told(other_says):
 
 
 @pytest.mark.parametrize(
+    ("is_first", "message"),
+    [(True, "process 1 stops the run: not here"), (False, "is not seen here: give a")],
+)
+def test_a_folder_that_is_not_shared_is_refused(
+    is_first, message, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(hosts, "several", lambda: True)
+    monkeypatch.setattr(hosts, "is_first", lambda: is_first)
+    monkeypatch.setattr(hosts, "SEEN_SECONDS", 0)
+    # Process 0 names a file and makes it; then process 1 says whether it sees it.
+    last = "not here" if is_first else ""
+    said = iter([["", ""], ['".shared-0"', ""], ["", ""], ["", last]])
+    monkeypatch.setattr(agreement, "exchange", lambda own: next(said))
+    with pytest.raises(agreement.Refused, match=message):
+        agreement.check_shared(tmp_path)
+
+
+@pytest.mark.parametrize(
     ("error", "message"),
     [
         (RuntimeError("403 Forbidden\nmore"), r"connect \(403 Forbidden\): mend"),

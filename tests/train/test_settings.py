@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from sam_jax import errors
@@ -171,3 +172,56 @@ def test_free_settings_exist(read):
     flat = settings.flat(json.loads(settings.to_json(read())))
     for free in settings.FREE_SETTINGS:
         assert any(key == free or key.startswith(f"{free}.") for key in flat), free
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"optimizer": "sgd"}, "config.optimizer must be a mapping of settings"),
+        ({"optimizer": {"name": "sgd", "sgd": 0.3}}, "config.optimizer.sgd must be a"),
+        ({"optimizer": {"name": "sgd", "momentum": 0.8}}, "optimizer.momentum must be"),
+        ({"method": "sam"}, "config.method must be a mapping of settings, got 'sam'"),
+        ({"schedule": {"name": ["a"]}}, "config.schedule.name"),
+        (
+            {
+                "method": {
+                    "name": "sam",
+                    "rho": {"name": "cosine", "value": 1, "low": 0},
+                }
+            },
+            "unknown setting 'config.method.rho.low'",
+        ),
+        (
+            {
+                "method": {
+                    "name": "sam",
+                    "rho": {"name": "learning_rate", "value": 1, "factor": 0.5},
+                }
+            },
+            "unknown setting 'config.method.rho.factor'",
+        ),
+    ],
+)
+def test_settings_of_the_wrong_shape_are_refused(changes, message):
+    with pytest.raises(errors.UserError, match=message):
+        settings.read(changes)
+
+
+def test_numbers_of_numpy_are_numbers():
+    method = {"name": "looksam", "rho": np.float32(0.5), "k": np.int64(3)}
+    found = settings.read({"seed": np.int64(5), "method": method})
+    assert found.seed == 5 and type(found.seed) is int
+    assert found.method.coefficients["rho"] == 0.5
+    json.loads(settings.to_json(found))
+
+
+def test_runs_share_no_options():
+    settings.Settings().optimizer.options["momentum"] = 0.0
+    settings.Settings().model.options["depth"] = 1
+    assert settings.read({}).optimizer.options["momentum"] == 0.9
+    assert settings.Settings().model.options == {}
+
+
+def test_settings_are_read_once():
+    found = settings.read({"epochs": 3})
+    assert settings.read(found) is found

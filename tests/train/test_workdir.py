@@ -4,6 +4,7 @@ import fcntl
 import json
 import pathlib
 
+import optax
 import pytest
 
 from sam_jax import errors
@@ -93,8 +94,15 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path, tiny):
 
 def test_a_damaged_record_is_refused(tmp_path, tiny):
     claim(tmp_path, tiny())
-    (tmp_path / workdir.CONFIG_FILE).write_text('{"seed": ')
-    assert "config.json is damaged" in refused(tmp_path, tiny())
+    for damaged in (b'{"seed": ', b"\xff\xfe{}"):
+        (tmp_path / workdir.CONFIG_FILE).write_bytes(damaged)
+        assert "config.json is damaged" in refused(tmp_path, tiny())
+
+
+def test_a_schedule_that_a_card_has_made_continues(tmp_path, tiny):
+    config = tiny(**{"method.rho": optax.constant_schedule(0.1)})
+    claim(tmp_path, config)
+    claim(tmp_path, config)
 
 
 @pytest.mark.parametrize("left", [".lock", "config.tmp"])

@@ -32,6 +32,15 @@ def test_schedules_are_read_at_every_count(name):
         assert set(seen[key]) == {0, 1, 2}, key
 
 
+@every_method()
+def test_a_number_does_what_a_constant_schedule_does(name):
+    numbers = cases.schedulable(name)
+    carry = cases.start(name)
+    for params in unjitted(cases.optimizer(name, **numbers), 2):
+        carry = cases.run(name, 1, carry, rho=numbers["rho"])
+        cases.assert_close(params, carry[0], rtol=1e-6)
+
+
 @every_method(*FEW)
 def test_in_a_chain_with_clipping_decay_and_schedule(name):
     cases.skip_optimizer(name)

@@ -127,12 +127,9 @@ def test_per_device_gradients_give_finite_weights(name, devices, perturbation):
     cases.assert_finite(jax.jit(sharded)(*arguments))
 
 
-@pytest.mark.usefixtures("float64")
-@on_devices(["vasso", "looksam", "sparse_sam"], many=4)
-def test_groups_of_a_vmap_agree_as_devices_do(name, devices):
-    """Groups along a mapped axis, against a group on each device of a shard_map."""
+def groups(name, devices):
+    """An update in groups of a mapped axis, one with a group a device, arguments."""
     method = cases.method(name)
-    scale = 1.0 if cases.is_optimizer(name) else -0.1
     params, batch = problems.network(jnp.float64), problems.batch(jnp.float64)
 
     def local(params):
@@ -163,9 +160,28 @@ def test_groups_of_a_vmap_agree_as_devices_do(name, devices):
         direction, state = of_group(params, state, batch)
         return jax.lax.pmean(direction, "data"), state
 
+    sharded = jax.shard_map(on_device, mesh=mesh_of(devices), **SPECS)
+    return mapped, sharded, (params, method.init(params), batch)
+
+
+@pytest.mark.usefixtures("float64")
+@every_method()
+def test_groups_of_a_vmap_keep_the_state_in_agreement(name):
+    mapped, _, arguments = groups(name, devices=2)
+    # A state that differs between groups is refused as an output without their axis.
+    _, state = jax.eval_shape(mapped, *arguments)
+    assert cases.signature_of(state) == cases.signature_of(arguments[1])
+
+
+@pytest.mark.usefixtures("float64")
+@on_devices(["vasso", "looksam", "sparse_sam"], many=4)
+def test_groups_of_a_vmap_agree_as_devices_do(name, devices):
+    """Groups along a mapped axis, against a group on each device of a shard_map."""
+    *steps, (params, start, batch) = groups(name, devices)
+    scale = 1.0 if cases.is_optimizer(name) else -0.1
     results = []
-    for step in (mapped, jax.shard_map(on_device, mesh=mesh_of(devices), **SPECS)):
-        weights, state, update = params, method.init(params), jax.jit(step)
+    for step in steps:
+        weights, state, update = params, start, jax.jit(step)
         for _ in range(3):
             direction, state = update(weights, state, batch)
             weights = jax.tree.map(lambda w, d: w + scale * d, weights, direction)
