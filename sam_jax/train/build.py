@@ -189,11 +189,12 @@ def steps(
         >>> metrics["loss"].shape, metrics["loss"].dtype
         ((), dtype('float32'))
     """
-    if mesh is not None and groups is None:
-        raise ValueError("a mesh needs the groups that lie on it: pass groups as well")
-    if mesh is None:
-        own_groups, mesh = layout(config)
-        groups = groups or own_groups
+    if groups is None:
+        if mesh is not None:
+            raise ValueError("a mesh needs the groups that lie on it: pass groups too")
+        groups, mesh = layout(config)
+    elif mesh is None:
+        _, mesh = layout(config)
     model = model or _network(config, spec, groups)
     optimizer = optimizer or optimizer_lib.make_optimizer(config, spec.steps_per_epoch)
 
