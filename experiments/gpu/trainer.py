@@ -75,20 +75,23 @@ class Feed:
     Args:
         parts: of the run.
         steps: in a call.
+
+    Attributes:
+        state: after the steps so far.
     """
 
     def __init__(self, parts: build.Run, steps: int) -> None:
         self._advance = dispatch.from_step(parts, 0)
-        self._state = parts.init(parts.seed)
+        self.state = parts.init(parts.seed)
         self._steps = steps
 
     def __call__(self) -> None:
         """Does the steps and waits for them."""
         done = 0
         while done < self._steps:
-            self._state, _, several = self._advance(self._state, self._steps - done)
+            self.state, _, several = self._advance(self.state, self._steps - done)
             done += several
-        jax.block_until_ready(self._state)
+        jax.block_until_ready(self.state)
 
 
 class Program:

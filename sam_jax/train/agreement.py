@@ -205,8 +205,10 @@ def check_shared(folder: pathlib.Path) -> None:
 @contextlib.contextmanager
 def _file(path: pathlib.Path) -> Iterator[None]:
     path.touch()
-    yield
-    path.unlink()
+    try:
+        yield
+    finally:
+        path.unlink()
 
 
 def _check_equal(own: dict[str, Any], what: str, advice: str) -> None:

@@ -23,6 +23,7 @@ from experiments.benchmarks.scaling import (
     memory,
     processes,
 )
+from experiments.gpu import trainer
 from sam_jax import models
 from sam_jax.train import build, metrics, sharding
 
@@ -324,7 +325,7 @@ def test_throughput_counts_operations_and_the_share_of_the_peak(small):
 
 def test_feeds_do_all_steps(small):
     config = common.make_config("mlp:16", "sam", batch_size=4, steps_per_dispatch=10)
-    feed = gpu.Feed(common.on_one_device(config, common.random_images(8)), 12)
+    feed = trainer.Feed(common.on_one_device(config, common.random_images(8)), 12)
     feed()
     assert int(feed.state.step) == 12
 

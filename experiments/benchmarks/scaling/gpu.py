@@ -7,9 +7,9 @@ import jax
 
 from experiments.benchmarks import measure
 from experiments.benchmarks.scaling import common
+from experiments.gpu import trainer
 from sam_jax.train import build as build_lib
 from sam_jax.train import config as config_lib
-from sam_jax.train import dispatch
 
 DISPATCHES = (1, 10)
 
@@ -70,7 +70,7 @@ def throughput(
             config = common.make_config(model, method, batch_size=batch, **changes)
             run = common.on_one_device(config, dataset)
             flops[method] = step_flops(run)
-            feeds[f"{method}/{several}"] = Feed(run, steps)
+            feeds[f"{method}/{several}"] = trainer.Feed(run, steps)
     for feed in feeds.values():
         feed()  # compiles
     times = measure.in_turns(feeds, rounds)
@@ -100,29 +100,4 @@ def step_flops(run: build_lib.Run) -> float:
     batch_size = run.config.batch_size
     batch = next(run.dataset.train.batches(batch_size=batch_size, seed=0))
     train_step: Any = run.train_step
-    return train_step.lower(run.abstract_state(), batch).cost_analysis()["flops"]
-
-
-class Feed:
-    """Trains as the trainer does, without logs; a call does the next steps.
-
-    Args:
-        run: the parts of the run.
-        steps: in a call.
-
-    Attributes:
-        state: after the steps so far.
-    """
-
-    def __init__(self, run: build_lib.Run, steps: int) -> None:
-        self._advance = dispatch.from_step(run, 0)
-        self.state = run.init(run.seed)
-        self._steps = steps
-
-    def __call__(self) -> None:
-        """Does the steps and waits for them."""
-        done = 0
-        while done < self._steps:
-            self.state, _, several = self._advance(self.state, self._steps - done)
-            done += several
-        jax.block_until_ready(self.state)
+    return trainer.flops(train_step.lower(run.abstract_state(), batch))
