@@ -1,7 +1,12 @@
 """Errors that speak to the user: what was wrong, what is allowed, what to do."""
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+import sysconfig
+import traceback
+from collections.abc import Iterable, Iterator
+
+_LIBRARIES = ("site-packages", "dist-packages", sysconfig.get_path("stdlib"), "<")
 
 
 class UserError(ValueError):
@@ -31,3 +36,60 @@ def unknown(kind: str, name: object, valid: Iterable[str]) -> str:
     nearest = difflib.get_close_matches(str(name), valid, n=1, cutoff=0.5)
     hint = f" did you mean {nearest[0]!r}?" if nearest else ""
     return f"unknown {kind} {name!r}:{hint} There are: {', '.join(valid) or 'none'}"
+
+
+@contextlib.contextmanager
+def translated(what: str, remedy: str) -> Iterator[None]:
+    """Turns whatever a library raises, such as a reader of files, into one sentence.
+
+    Which classes these are depends on the damage and on the library that meets it: all
+    are meant but a package that is missing. An error that a line of this package or of
+    the user's own program raises is a mistake in a program, and keeps its traceback.
+
+    Args:
+        what: could not be done.
+        remedy: what to do.
+
+    Raises:
+        UserError: from the library's error.
+
+    Example:
+        >>> import json
+        >>> with translated("costs.json is damaged", "delete it"):
+        ...     json.loads("{")
+        Traceback (most recent call last):
+        ...
+        sam_jax.errors.UserError: costs.json is damaged: Expecting property name \
+enclosed in double quotes: line 1 column 2 (char 1); delete it
+    """
+    try:
+        yield
+    except (UserError, ImportError):
+        raise
+    except Exception as error:
+        if not _of_a_library(error):
+            raise
+        said = one_line(error) or type(error).__name__
+        raise UserError(f"{what}: {said}; {remedy}") from error
+
+
+def _of_a_library(error: BaseException) -> bool:
+    """Whether the innermost line, where it began, is of an installed library."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    ours = frame.f_globals.get("__name__", "").partition(".")[0] == "sam_jax"
+    return not ours and any(part in frame.f_code.co_filename for part in _LIBRARIES)
+
+
+def one_line(value: object, limit: int = 300) -> str:
+    r"""Text of ``value`` on one line; of a long one the beginning and the end.
+
+    Example:
+        >>> one_line("a   b\nc"), one_line("x" * 99, limit=9)
+        ('a b c', 'xxx ... xxxxxx')
+    """
+    text = " ".join(str(value).split())
+    if len(text) <= limit:
+        return text
+    return f"{text[: limit // 3]} ... {text[-(limit - limit // 3) :]}"

@@ -51,26 +51,25 @@ def scores(
     """
     if path is None:
         return squared_norms(images, mean, std)
-    try:
-        found = np.load(pathlib.Path(path), allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:  # the last of an empty file
-        raise errors.UserError(
-            f"scores={path}: {error}; give a file that numpy.save "
-            f"wrote, with a positive number for each of {len(images)} examples"
-        ) from error
+    wanted = f"a positive number for each of the {len(images)} examples"
+    give = f"give a file that numpy.save wrote, with {wanted}"
+    with errors.translated(f"scores={path}", give):
+        # Mapped: what the header promises may be more than the file or the memory has.
+        found = np.load(pathlib.Path(path), mmap_mode="r", allow_pickle=False)
     if not isinstance(found, np.ndarray):
         raise errors.UserError(
             f"scores={path} is an archive of arrays: give a file that numpy.save wrote"
         )
     fits = found.shape == (len(images),) and found.dtype.kind in "iuf"
-    if not fits or not (np.isfinite(found).all() and (found > 0).all()):
+    with np.errstate(over="ignore"):
+        scores = found.astype(np.float64) if fits else found
+    if not fits or not (np.isfinite(scores).all() and (scores > 0).all()):
         raise errors.UserError(
-            f"scores={path} must hold a positive number for each "
-            f"of the {len(images)} examples of the original training set, got shape "
+            f"scores={path} must hold {wanted} of the original training set, got shape "
             f"{found.shape} of {found.dtype}"
             + (f", smallest {found.min()}" if fits else "")
         )
-    return found.astype(np.float64)
+    return scores
 
 
 def squared_norms(
@@ -117,5 +116,7 @@ def probabilities(scores: np.ndarray, uniform: float) -> np.ndarray:
         [0.375 0.625]
     """
     checks.between("uniform", uniform, 0, 1)
+    # By a power of two, which rounds nothing: the sum must not overflow.
+    scores = np.ldexp(scores, -np.frexp(scores.max())[1])
     mixed = (1 - uniform) * scores / scores.sum() + uniform / len(scores)
     return mixed / mixed.sum()

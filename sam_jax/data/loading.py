@@ -70,8 +70,12 @@ def load(
     (uint8, of one shape) and ``label``; its mean and standard deviation are computed
     from the original training set, the latter with a floor of 1/255.
 
+    A class without an example to train on is logged as a warning.
+
     Args:
-        name: of the data set, as TFDS writes it: ``"emnist/letters"`` has a variant.
+        name: of the data set, as TFDS writes it: ``"emnist/letters"`` has a variant,
+            ``"mnist:3.0.1"`` a version. Names with a namespace are refused: TFDS would
+            fetch and run their code.
         data_dir: where prepared data lie; None is the default folder of TFDS.
         manual_dir: where archives lie that were fetched by hand.
         download: whether archives may be fetched from the network.
@@ -88,8 +92,9 @@ def load(
         The data set.
 
     Raises:
-        UserError: an unknown name, archives that are missing or damaged, folders that
-            cannot be used, or splits that leave no examples.
+        UserError: an unknown name, archives that are missing or damaged, prepared data
+            that are damaged, folders that cannot be used, or splits that leave no
+            examples.
         BadValue: a number out of range.
 
     Example:
@@ -114,6 +119,7 @@ def load(
         seed=seed,
     )
     train = raw.train.take(kept)
+    splits.warn_of_missing(train, raw.num_classes, name)
     labels = noise.symmetric_noise(
         train.true_labels, label_noise, num_classes=raw.num_classes, seed=seed
     )

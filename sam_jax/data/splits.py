@@ -1,11 +1,14 @@
 """Training, validation and test examples as arrays, and how they are divided."""
 
 import dataclasses
+import logging
 
 import numpy as np
 
 from sam_jax import errors
 from sam_jax.data import randomness
+
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -77,6 +80,25 @@ def check_labels(raw: RawDataset, name: str) -> None:
                 f"with {raw.num_classes} classes, 0 to {raw.num_classes - 1} are "
                 "allowed; unlabelled examples must be left out"
             )
+
+
+def warn_of_missing(train: Split, num_classes: int, name: str) -> None:
+    """Logs a warning if there are classes without an example to train on.
+
+    No error: some published sets have a class that nothing belongs to.
+
+    Args:
+        train: the examples to train on.
+        num_classes: of the data set.
+        name: of the data set, for the message.
+    """
+    missing = np.setdiff1d(np.arange(num_classes), train.true_labels)
+    if missing.size:
+        listed = ", ".join(map(str, missing[:10])) + ", ..." * (missing.size > 10)
+        _log.warning(
+            f"data set {name!r} has no training example of {missing.size} of its "
+            f"{num_classes} classes ({listed}): they cannot be learned"
+        )
 
 
 def check_validation(validation: float) -> None:

@@ -9,10 +9,11 @@ import io
 import logging
 import os
 import pathlib
+import re
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,10 +49,17 @@ def read(
         The examples, in the order that TFDS fixes.
 
     Raises:
-        UserError: an unknown name, a data set that is no image classification with
-            images of one shape, archives that are missing or damaged, folders that
-            cannot be used, or a package that is not installed.
+        UserError: an unknown name, variant or version, a data set that is no image
+            classification with images of one shape, archives that are missing or
+            damaged, prepared data that are damaged or incomplete, folders that cannot
+            be used, or a package that is not installed.
     """
+    # What TFDS knows besides are namespaces: it fetches and runs their code.
+    if not re.fullmatch(r"\w+(/[\w+.-]+)?(:(\d+|\*)(\.(\d+|\*)){2})?", name):
+        raise errors.UserError(
+            f"{_unknown(name)}, as NAME, NAME/VARIANT or NAME:VERSION, without a "
+            "NAMESPACE: in front"
+        )
     try:
         with _quiet():
             builder = _builder(name, data_dir)
@@ -59,12 +67,7 @@ def read(
             if not builder.data_path.exists():
                 _prepare(builder, name, manual_dir, download)
                 builder = _builder(name, data_dir)  # Another process may have prepared.
-            _check_prepared(builder, name)
-            return splits.RawDataset(
-                train=_read_split(builder, "train"),
-                test=_read_split(builder, "test"),
-                num_classes=builder.info.features["label"].num_classes,
-            )
+            return _read_prepared(builder, name)
     except ImportError as error:
         raise errors.UserError(
             f"data set {name!r} needs a package that is missing ({error}): "
@@ -97,21 +100,23 @@ def _quiet() -> Iterator[None]:
 
 def _builder(name: str, data_dir: str | None) -> Any:
     import tensorflow_datasets as tfds
+    from tensorflow_datasets.core import constants
 
-    try:
-        return tfds.builder(name, data_dir=data_dir)
-    except tfds.core.DatasetNotFoundError as error:
-        # Without the community's sets, whose names would be fetched from the network.
-        known = tfds.list_builders(with_community_datasets=False)
-        raise errors.UserError(_unknown(name, known)) from error
-    except (ValueError, RuntimeError) as error:
-        raise errors.UserError(
-            f"data set {name!r} cannot be opened in TFDS: {_one_line(error)}; "
-            "check its variant and data_dir"
-        ) from error
+    folder = pathlib.Path(data_dir or constants.DATA_DIR).expanduser()
+    folder /= re.split("[/:]", name)[0]
+    remedy = "check its variant and version"
+    if folder.exists():
+        remedy += f", or delete {folder} if it is damaged, and it is prepared again"
+    with errors.translated(f"data set {name!r} cannot be opened in TFDS", remedy):
+        try:
+            return tfds.builder(name, data_dir=data_dir)
+        except tfds.core.DatasetNotFoundError as error:
+            # Without the community's sets: their names are fetched from the network.
+            known = tfds.list_builders(with_community_datasets=False)
+            raise errors.UserError(_unknown(name, known)) from error
 
 
-def _unknown(name: str, known: list[str]) -> str:
+def _unknown(name: str, known: Sequence[str] = ()) -> str:
     """Message that suggests any known name, but lists the catalog only."""
     suggested = errors.unknown("data set", name, [*known, *catalog.names()])
     listed = errors.unknown("data set", name, catalog.names())
@@ -135,14 +140,11 @@ def _check_features(builder: Any, name: str) -> None:
     if not (images_fit and labels_fit):
         raise errors.UserError(
             f"data set {name!r} does not fit: needed are features 'image', uint8 of "
-            f"one shape, and 'label', a class; it has {_one_line(features)}"
+            f"one shape, and 'label', a class; it has {errors.one_line(features)}"
         )
 
 
 def _prepare(builder: Any, name: str, manual_dir: str | None, download: bool) -> None:
-    import tensorflow_datasets as tfds
-    from tensorflow_datasets.core.download import download_manager
-
     archives = {
         url: info.filename or url.rpartition("/")[2]
         for url, info in (builder.url_infos or {}).items()
@@ -169,6 +171,19 @@ def _prepare(builder: Any, name: str, manual_dir: str | None, download: bool) ->
         raise errors.UserError(f"{unprepared} and {address} is out of reach; {wanted}")
 
     _log.info("preparing data set %s in %s", name, builder.data_dir)
+    remedy = "its archives are damaged, or not as TFDS knows them: fetch them again"
+    if missing or not archives:  # else nothing was fetched
+        remedy = wanted
+    with errors.translated(f"cannot prepare data set {name!r}", remedy):
+        _download_and_prepare(builder, name, folder, wanted)
+
+
+def _download_and_prepare(
+    builder: Any, name: str, manual_dir: pathlib.Path | None, wanted: str
+) -> None:
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download import download_manager
+
     _keep_accelerators_free()
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
@@ -185,7 +200,9 @@ def _prepare(builder: Any, name: str, manual_dir: str | None, download: bool) ->
             builder.download_and_prepare(
                 file_format=_FORMAT,
                 download_config=tfds.download.DownloadConfig(
-                    manual_dir=folder, extract_dir=extract_dir, try_download_gcs=False
+                    manual_dir=manual_dir,
+                    extract_dir=extract_dir,
+                    try_download_gcs=False,
                 ),
             )
     except download_manager.NonMatchingChecksumError as error:
@@ -193,31 +210,27 @@ def _prepare(builder: Any, name: str, manual_dir: str | None, download: bool) ->
             f"an archive of data set {name!r} is damaged or not the published one: "
             f"{str(error).splitlines()[0].rstrip(':')}; fetch it again"
         ) from error
-    except tfds.download.DownloadError as error:
-        raise errors.UserError(
-            f"cannot fetch data set {name!r}: {_one_line(error)}; {wanted}"
-        ) from error
-    except AssertionError as error:  # archives that only a person can fetch
-        raise errors.UserError(
-            f"cannot prepare data set {name!r}: {_one_line(error)}; {wanted}"
-        ) from error
     except OSError as error:
         if type(error).__module__.startswith("requests"):
             raise errors.UserError(
-                f"cannot fetch data set {name!r}: {_one_line(error)}; {wanted}"
+                f"cannot fetch data set {name!r}: {errors.one_line(error)}; {wanted}"
             ) from error
         raise errors.UserError(
             f"cannot prepare data set {name!r} in data_dir={root}: "
-            f"{_one_line(error)}; pass a folder that can be written"
+            f"{errors.one_line(error)}; pass a folder that can be written"
         ) from error
 
 
 @contextlib.contextmanager
 def _alone(path: pathlib.Path) -> Iterator[None]:
     """Waits until no other process, on any host that sees the file, is in here."""
-    with path.open("w") as lock:
+    # Not through a link, which would create or open a file elsewhere.
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(lock)
 
 
 def _reachable(url: str) -> bool:
@@ -242,7 +255,28 @@ def _keep_accelerators_free() -> None:
         tf.config.set_visible_devices([], "GPU")
 
 
-def _check_prepared(builder: Any, name: str) -> None:
+def _read_prepared(builder: Any, name: str) -> splits.RawDataset:
+    damaged = f"prepared data set {name!r} in {builder.data_dir} is damaged"
+    remedy = "delete that folder, and the data set is prepared again"
+    with errors.translated(damaged, remedy):
+        if not (builder.data_path / "dataset_info.json").exists():
+            raise errors.UserError(f"{damaged}: dataset_info.json is missing; {remedy}")
+        _check_format(builder, name)
+        try:
+            return splits.RawDataset(
+                train=_read_split(builder, "train"),
+                test=_read_split(builder, "test"),
+                num_classes=builder.info.features["label"].num_classes,
+            )
+        except _Damaged as error:
+            raise errors.UserError(f"{damaged}: {error}; {remedy}") from error
+
+
+class _Damaged(Exception):
+    """What was read is not what was prepared."""
+
+
+def _check_format(builder: Any, name: str) -> None:
     """Refuses prepared data that cannot be read here."""
     file_format = builder.info.file_format.value
     if file_format != _FORMAT:
@@ -258,6 +292,16 @@ def _check_prepared(builder: Any, name: str) -> None:
 
 
 def _read_split(builder: Any, split: str) -> splits.Split:
+    from array_record.python import array_record_data_source
+
+    # A file that is another one, as when files were swapped, has other numbers.
+    prepared = builder.info.splits[split]
+    for path, expected in zip(prepared.filepaths, prepared.shard_lengths, strict=True):
+        there = len(array_record_data_source.ArrayRecordDataSource([str(path)]))
+        if there != expected:
+            raise _Damaged(
+                f"{path.name} has {there} examples, dataset_info.json says {expected}"
+            )
     source = builder.as_data_source(split)
     shape = builder.info.features["image"].shape
     images = np.empty((len(source), *shape), np.uint8)
@@ -267,12 +311,8 @@ def _read_split(builder: Any, split: str) -> splits.Split:
         for index, example in zip(
             indices, source.__getitems__(list(indices)), strict=True
         ):
+            if example["image"].shape != shape:
+                raise _Damaged(f"an image of {split} is {example['image'].shape}")
             images[index] = example["image"]
             labels[index] = example["label"]
     return splits.Split(images, labels, labels)
-
-
-def _one_line(value: object, limit: int = 300) -> str:
-    """Text of ``value`` on one line and not too long."""
-    text = " ".join(str(value).split())
-    return text if len(text) <= limit else f"{text[:limit]}..."

@@ -1,9 +1,13 @@
 """Examples that are drawn more often than others, and weighted for it."""
 
+import io
 import itertools
+import tempfile
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sam_jax import checks, data, errors
 from sam_jax.data import importance
@@ -78,6 +82,46 @@ def test_squared_norms_of_many_images():
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
+# The header of an array of 8 PB.
+HUGE = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000000,)}"
+HUGE = HUGE.ljust(117) + b"\n" + bytes(64)
+
+
+@pytest.mark.parametrize("scale", [1e308, 1.0, 1e-300])
+def test_scores_of_any_size_are_proportions(scale):
+    scores = np.array([0.25, 1.0, 1.0]) * scale
+    found = importance.probabilities(scores, 0.0)
+    np.testing.assert_allclose(found, np.array([1, 4, 4]) / 9, rtol=1e-15)
+
+
+def test_scaling_changes_no_digit():
+    scores = np.random.default_rng(0).lognormal(sigma=5, size=1000)
+    plain = 0.9 * scores / scores.sum() + 0.1 / len(scores)
+    found = importance.probabilities(scores, 0.1)
+    np.testing.assert_array_equal(found, plain / plain.sum())
+
+
+@given(st.binary(max_size=40), st.integers(0, 170), st.sampled_from(["cut", "write"]))
+@settings(max_examples=60, deadline=None)
+def test_a_damaged_file_of_scores_is_refused_or_holds_scores(garbage, place, how):
+    file = io.BytesIO()
+    np.save(file, np.arange(1.0, 6.0))
+    content = file.getvalue()
+    end = place + len(garbage) if how == "write" else len(content)
+    content = content[:place] + garbage + content[end:]
+    images = np.zeros((5, 1, 1, 1), np.uint8)
+    with tempfile.NamedTemporaryFile() as damaged:
+        damaged.write(content)
+        damaged.flush()
+        try:
+            found = importance.scores(images, (0.5,), (0.5,), damaged.name)
+        except errors.UserError as error:
+            assert damaged.name in str(error) and "\n" not in str(error)
+        else:
+            assert found.shape == (5,) and found.dtype == np.float64
+            assert np.isfinite(found).all() and (found > 0).all()
+
+
 def digits(path, **settings):
     return data.load(
         "digits",
@@ -116,7 +160,9 @@ def test_an_archive_is_no_scores(tmp_path):
         (np.array(["a"] * 1297), r"of <U1"),
         (None, r"No such file"),
         (np.full(1297, 1j), r"of complex128"),
+        (np.full(1297, np.longdouble("1e400")), r"positive number"),
         (b"not an array", r"numpy.save wrote"),
+        (b"\x93NUMPY\x01\x00\x76\x00" + HUGE, r"numpy.save wrote"),
         (b"", r"numpy.save wrote"),
     ],
 )
