@@ -5,7 +5,8 @@ the package's stub, ``sam_jax/__init__.pyi``, names both; by that rule `names` a
 `factory` find it, and the tests do.
 The other files are shared: ``core.py`` (the second gradient), ``calls.py``,
 ``devices.py``, ``observations.py`` (diagnostics), ``ascent.py`` (building blocks),
-``averages.py``, ``cadence.py``, ``masks.py``, ``noise.py``, ``numerics.py``.
+``averages.py``, ``cadence.py``, ``masks.py``, ``noise.py``, ``numerics.py``,
+``optimizers.py`` (methods that take the step).
 """
 
 from __future__ import annotations

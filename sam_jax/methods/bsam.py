@@ -16,6 +16,7 @@ from sam_jax.methods import (
     noise,
     numerics,
     observations,
+    optimizers,
 )
 
 
@@ -123,6 +124,7 @@ def bsam(
     checks.between("b2", b2, 0, 1, schedule=True)
     checks.seed("seed", seed)
     checks.nonnegative("eps", eps)
+    masks.check(mask)
     if num_examples is not None:
         checks.integer("num_examples", num_examples, 1)
     given_examples = num_examples
@@ -180,7 +182,7 @@ def bsam(
             ),
         )
 
-    return core.full_optimizer(_init, update_fn)
+    return optimizers.full_optimizer(_init, update_fn)
 
 
 def _init(params: optax.Params) -> BsamState:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from sam_jax import checks
-from sam_jax.methods import calls, core, devices, noise, observations
+from sam_jax.methods import calls, core, devices, noise, observations, optimizers
 
 # (grads, state, count, key) -> (scalar boolean, state)
 Decide = Callable[[Any, Any, jax.Array, Any], tuple[Any, Any]]
@@ -71,7 +71,7 @@ def when(
         [0.5]
         [2.05]
     """
-    if isinstance(method, core.FullOptimizer):
+    if isinstance(method, optimizers.FullOptimizer):
         raise checks.BadValue(
             "method must turn a gradient into a direction; this one takes the step by "
             "itself, and in a skipped update nothing would"

@@ -12,6 +12,69 @@ ValueAndGradFn = Callable[[optax.Params], tuple[jax.Array, optax.Updates]]
 # (params, rows of the batch) -> gradient of the mean loss of these examples.
 SubsetGradFn = Callable[[optax.Params, jax.Array], optax.Updates]
 
+_DROPPED = (
+    "; if it was passed, a wrapper dropped it (TrainState.apply_gradients of flax and "
+    "optax.lookahead do): call tx.update itself"
+)
+
+
+def call(function: Callable[..., Any], params: optax.Params, *args: Any) -> Any:
+    """Calls a function of the caller's, with parameters that a method has.
+
+    Args:
+        function: of parameters, as it was given to the update.
+        params: a tree like those that the update was given.
+        *args: of the function.
+
+    Returns:
+        What the function does.
+
+    Raises:
+        ValueError: if it fails on a tree that a wrapper made of the caller's.
+    """
+    try:
+        return function(params, *args)
+    except Exception as error:
+        # The caller has taken the first gradient with it: the tree is another one.
+        if (wrapper := _wrapper(params)) and isinstance(error, _OF_TREES):
+            raise ValueError(
+                f"the gradient function fails on {wrapper}: a method stands outside of "
+                "the transformation that made it of params, as in optax.chain("
+                "sam_jax.sam(rho, mask=...), optax.partition(...))"
+            ) from error
+        error.add_note(
+            "A method called this function with a tree like the params of tx.update, a "
+            f"{type(params).__name__}; of an NNX model, nnx.merge(graph, params) it."
+        )
+        raise
+
+
+# What a function does with a tree of another structure than it was written for.
+_OF_TREES = (TypeError, ValueError, AttributeError, LookupError)
+
+
+def _wrapper(params: optax.Params) -> str | None:
+    """What a transformation of Optax makes of a tree; None for what seems whole."""
+
+    def is_masked(node: Any) -> bool:
+        return isinstance(node, optax.MaskedNode)
+
+    if any(map(is_masked, jax.tree.leaves(params, is_leaf=is_masked))):
+        return "a part of params (MaskedNode of optax.masked, partition, ...)"
+    flat = isinstance(params, jax.Array) and params.ndim == 1
+    return "one flat array (optax.flatten)" if flat else None
+
+
+def variables_hint(tree: Any) -> str:
+    """What to do about objects that stand for arrays, as those of Flax NNX do."""
+
+    def is_variable(node: Any) -> bool:
+        return hasattr(node, "__jax_array__")
+
+    found = filter(is_variable, jax.tree.leaves(tree, is_leaf=is_variable))
+    kinds = ", ".join(sorted({type(node).__name__ for node in found}))
+    return f", in a {kinds} of NNX: return nnx.as_pure(grads)" if kinds else ""
+
 
 def require_gradient(
     params: optax.Params | None,
@@ -29,7 +92,7 @@ def require_gradient(
             f"{missing} is missing: a sharpness-aware method is called as "
             "tx.update(grads, state, params, grad_fn=grad_fn), with "
             "grad_fn(params) -> grads on the same batch (or bind it once with "
-            "sam_jax.with_grad_fn)"
+            f"sam_jax.with_grad_fn){_DROPPED}"
         )
 
 
@@ -47,7 +110,7 @@ def require(call: str, **keywords: Any) -> None:
         if value is None:
             raise ValueError(
                 f"{name} is missing: this method is called as "
-                f"tx.update(grads, state, params, {call})"
+                f"tx.update(grads, state, params, {call}){_DROPPED}"
             )
 
 
@@ -94,4 +157,4 @@ def with_grad_fn(
 
         return tx.update(updates, state, params, grad_fn=bound, **extra_args)
 
-    return optax.GradientTransformationExtraArgs(tx.init, update_fn)
+    return tx._replace(update=update_fn)  # a full optimizer stays one

@@ -20,14 +20,6 @@ Combine = Callable[[optax.Updates, optax.Updates, jax.Array], optax.Updates]
 Count = Any
 
 
-class FullOptimizer(optax.GradientTransformationExtraArgs):
-    """A method that takes the step by itself, learning rate and all."""
-
-
-# An optimizer as a function of its learning rate, for methods that bring a step size.
-Base = Callable[[optax.ScalarOrSchedule], optax.GradientTransformation]
-
-
 class SharpnessAwareState(NamedTuple):
     """State of `sharpness_aware`.
 
@@ -39,22 +31,6 @@ class SharpnessAwareState(NamedTuple):
 
     count: Count
     ascent: optax.OptState
-    diagnostics: observations.Diagnostics
-
-
-class WithBaseState(NamedTuple):
-    """State of a full optimizer around a base.
-
-    Attributes:
-        count: updates done so far. Scalar, int32.
-        ascent: state of the ascent.
-        base: state of the base optimizer.
-        diagnostics: what the last update saw; read it with `diagnostics`.
-    """
-
-    count: Count
-    ascent: optax.OptState
-    base: optax.OptState
     diagnostics: observations.Diagnostics
 
 
@@ -82,7 +58,8 @@ def sharpness_aware(
         combine: ``(grads, perturbed_grads, count) -> direction``; ``None`` descends
             along the perturbed gradient.
         mask: perturb only these parameters: a tree of booleans, or a function from
-            parameters to it, as in ``optax.masked``. Norms are taken over those kept.
+            parameters to it, as in ``optax.masked``. Norms are taken over those kept;
+            where none is, nothing is perturbed.
 
     Returns:
         A transformation whose update needs ``params`` and one of the keywords
@@ -92,8 +69,9 @@ def sharpness_aware(
         keywords are accepted and passed to the ascent.
 
     Raises:
-        ValueError: by the update, if ``params`` or both functions are missing, or the
-            function returns a tree of another structure than ``params``.
+        ValueError: if ``mask`` is one value for all; by the update, if ``params`` or
+            both functions are missing, or the function returns a tree of another
+            structure than ``params``.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax, sam_jax
@@ -153,13 +131,6 @@ def transformation(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def full_optimizer(
-    init: Callable[..., Any], update: Callable[..., tuple[optax.Updates, Any]]
-) -> FullOptimizer:
-    """As `transformation`, for a method that takes the step by itself."""
-    return FullOptimizer(init, update)
-
-
 def init_with(
     ascent: optax.GradientTransformation,
 ) -> Callable[[optax.Params], SharpnessAwareState]:
@@ -169,22 +140,6 @@ def init_with(
         return SharpnessAwareState(
             count=jnp.zeros([], jnp.int32),
             ascent=ascent.init(params),
-            diagnostics=observations.no_diagnostics(),
-        )
-
-    return init_fn
-
-
-def init_with_base(
-    ascent: optax.GradientTransformation, base: optax.GradientTransformation
-) -> Callable[[optax.Params], WithBaseState]:
-    """Makes the init of a full optimizer around a base."""
-
-    def init_fn(params: optax.Params) -> WithBaseState:
-        return WithBaseState(
-            count=jnp.zeros([], jnp.int32),
-            ascent=ascent.init(params),
-            base=base.init(params),
             diagnostics=observations.no_diagnostics(),
         )
 
@@ -219,10 +174,10 @@ def second_gradient(
             lambda w, e: (w + e).astype(w.dtype), params, displacement
         )
         if value_and_grad_fn is not None:
-            loss, grads = value_and_grad_fn(weights)
+            loss, grads = calls.call(value_and_grad_fn, weights)
         else:
             assert grad_fn is not None
-            loss, grads = jnp.full([], jnp.nan), grad_fn(weights)
+            loss, grads = jnp.full([], jnp.nan), calls.call(grad_fn, weights)
         _check_structure(params, grads)
         return loss, grads
 
@@ -232,13 +187,6 @@ def second_gradient(
 def value_at(coefficient: optax.ScalarOrSchedule, count: jax.Array) -> jax.Array:
     """The value of a coefficient, a number or a schedule, after ``count`` updates."""
     return jnp.asarray(coefficient(count) if callable(coefficient) else coefficient)
-
-
-def momentum_sgd(
-    learning_rate: optax.ScalarOrSchedule,
-) -> optax.GradientTransformation:
-    """SGD with momentum 0.9, the base of methods that bring their own step size."""
-    return optax.sgd(learning_rate, momentum=0.9)
 
 
 def unroll() -> bool:
@@ -272,7 +220,7 @@ def _check_structure(params: optax.Params, grads: optax.Updates) -> None:
             raise ValueError(
                 f"grad_fn(params) must return a tree like params; at {path!r} params "
                 f"have {expected.get(path, 'nothing')}, the gradient has "
-                f"{got.get(path, 'nothing')}"
+                f"{got.get(path, 'nothing')}{calls.variables_hint(grads)}"
             )
     if jax.tree.structure(params) != jax.tree.structure(grads):
         raise ValueError(

@@ -13,6 +13,7 @@ from sam_jax.methods import (
     masks,
     numerics,
     observations,
+    optimizers,
     wsam,
 )
 
@@ -22,7 +23,7 @@ def decoupled_wsam(
     rho: optax.ScalarOrSchedule = 0.05,
     *,
     gamma: optax.ScalarOrSchedule = 0.9,
-    base: core.Base = core.momentum_sgd,
+    base: optimizers.Base = optimizers.momentum_sgd,
     eps: float = 1e-12,
     mask: masks.Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -58,7 +59,8 @@ def decoupled_wsam(
 
     Raises:
         ValueError: if ``learning_rate``, ``rho`` or ``eps`` is negative, infinite or
-            NaN, or ``gamma`` is outside [0, 1).
+            NaN, ``gamma`` is outside [0, 1), or ``base`` no function that makes an
+            optimizer.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax, sam_jax
@@ -83,17 +85,17 @@ def decoupled_wsam(
     checks.nonnegative("learning_rate", learning_rate, schedule=True)
     checks.below_one("gamma", gamma, schedule=True)
     ascent = masks.kept_only(blocks.on_sphere(rho, eps), mask)
-    optimizer = optax.with_extra_args_support(base(learning_rate))
+    optimizer = optimizers.make_base(base, learning_rate)
 
     def update_fn(
         updates: optax.Updates,
-        state: core.WithBaseState,
+        state: optimizers.WithBaseState,
         params: optax.Params | None = None,
         *,
         grad_fn: calls.GradFn | None = None,
         value_and_grad_fn: calls.ValueAndGradFn | None = None,
         **extra_args: Any,
-    ) -> tuple[optax.Updates, core.WithBaseState]:
+    ) -> tuple[optax.Updates, optimizers.WithBaseState]:
         gradient_at = core.second_gradient(params, grad_fn, value_and_grad_fn)
         grads = updates
         displacement, ascent_state = ascent.update(grads, state.ascent, params)
@@ -113,7 +115,7 @@ def decoupled_wsam(
         updates = numerics.combine(
             (1.0, step), (-rate * weight, devices.agree(sharpness))
         )
-        return updates, core.WithBaseState(
+        return updates, optimizers.WithBaseState(
             count=core.next_count(state.count),
             ascent=ascent_state,
             base=base_state,
@@ -122,4 +124,6 @@ def decoupled_wsam(
             ),
         )
 
-    return core.full_optimizer(core.init_with_base(ascent, optimizer), update_fn)
+    return optimizers.full_optimizer(
+        optimizers.init_with_base(ascent, optimizer), update_fn
+    )

@@ -1,5 +1,6 @@
 """Eigen-SAM (Luo et al., 2024)."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -163,9 +164,9 @@ def _gradient(
     grad_fn: calls.GradFn | None, value_and_grad_fn: calls.ValueAndGradFn | None
 ) -> calls.GradFn:
     if grad_fn is not None:
-        return grad_fn
+        return functools.partial(calls.call, grad_fn)
     assert value_and_grad_fn is not None
-    return lambda params: value_and_grad_fn(params)[1]
+    return lambda params: calls.call(value_and_grad_fn, params)[1]
 
 
 def _power_iteration(

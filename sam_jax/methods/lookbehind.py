@@ -8,7 +8,15 @@ import optax
 
 from sam_jax import checks
 from sam_jax.methods import ascent as blocks
-from sam_jax.methods import calls, core, devices, masks, numerics, observations
+from sam_jax.methods import (
+    calls,
+    core,
+    devices,
+    masks,
+    numerics,
+    observations,
+    optimizers,
+)
 
 
 def lookbehind(
@@ -17,7 +25,7 @@ def lookbehind(
     *,
     k: int = 2,
     alpha: optax.ScalarOrSchedule = 0.5,
-    base: core.Base = core.momentum_sgd,
+    base: optimizers.Base = optimizers.momentum_sgd,
     eps: float = 1e-12,
     mask: masks.Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -58,7 +66,8 @@ def lookbehind(
 
     Raises:
         ValueError: if ``learning_rate``, ``rho`` or ``eps`` is negative, infinite or
-            NaN, ``k`` is no integer >= 1, or ``alpha`` is outside [0, 1].
+            NaN, ``k`` is no integer >= 1, ``alpha`` is outside [0, 1], or ``base`` no
+            function that makes an optimizer.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax, sam_jax
@@ -83,17 +92,17 @@ def lookbehind(
     checks.integer("k", k, 1)
     checks.between("alpha", alpha, 0, 1, schedule=True)
     ascent = masks.kept_only(blocks.on_sphere(rho, eps), mask)
-    optimizer = optax.with_extra_args_support(base(_per_update(learning_rate, k)))
+    optimizer = optimizers.make_base(base, _per_update(learning_rate, k))
 
     def update_fn(
         updates: optax.Updates,
-        state: core.WithBaseState,
+        state: optimizers.WithBaseState,
         params: optax.Params | None = None,
         *,
         grad_fn: calls.GradFn | None = None,
         value_and_grad_fn: calls.ValueAndGradFn | None = None,
         **extra_args: Any,
-    ) -> tuple[optax.Updates, core.WithBaseState]:
+    ) -> tuple[optax.Updates, optimizers.WithBaseState]:
         gradient_at = core.second_gradient(params, grad_fn, value_and_grad_fn)
         assert params is not None
         # The radius of all ascents of this update is that of the state before it.
@@ -132,14 +141,16 @@ def lookbehind(
         loss, grads = gradient_at(displacement)
         travelled, base_state = descend(travelled, base_state, grads)
         share = core.value_at(alpha, state.count)
-        return numerics.multiply(travelled, share), core.WithBaseState(
+        return numerics.multiply(travelled, share), optimizers.WithBaseState(
             count=core.next_count(state.count),
             ascent=ascent_state,
             base=base_state,
             diagnostics=observations.observe(updates, displacement, loss, grads),
         )
 
-    return core.full_optimizer(core.init_with_base(ascent, optimizer), update_fn)
+    return optimizers.full_optimizer(
+        optimizers.init_with_base(ascent, optimizer), update_fn
+    )
 
 
 def _per_update(

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from sam_jax import checks
@@ -16,6 +17,8 @@ Mask = Any  # as in optax.masked: a tree of booleans, or a function params -> th
 _NORM_LAYER = re.compile(
     r"(?i:norm(?!al(?!i[sz])))|(?i:(?<![a-z])bn(?![a-z]))|(?<=[a-z])BN(?![A-Za-z])"
 )
+
+_INJECTED = '; to optax.inject_hyperparams give static_args=("mask",)'
 
 
 def norm_layers_mask(params: optax.Params) -> Any:
@@ -48,6 +51,7 @@ def norm_layers_mask(params: optax.Params) -> Any:
         Minimization Needs", NeurIPS 2023, `2306.04226
         <https://arxiv.org/abs/2306.04226>`_
     """
+    _refuse_count("norm_layers_mask", params)
     mask = jax.tree_util.tree_map_with_path(
         lambda path, _: any(_NORM_LAYER.search(name) for name in _layer_and_leaf(path)),
         params,
@@ -75,7 +79,14 @@ def weights_mask(params: optax.Params) -> Any:
         >>> weights_mask({"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)})
         {'bias': False, 'kernel': True}
     """
+    _refuse_count("weights_mask", params)
     return jax.tree.map(lambda w: jnp.ndim(w) >= 2, params)
+
+
+def _refuse_count(name: str, params: Any) -> None:
+    """Refuses a count of updates, with which `optax.inject_hyperparams` would call."""
+    if _is_value(params) and jnp.issubdtype(jnp.result_type(params), jnp.integer):
+        raise checks.BadValue(f"{name} was called with a number, not params{_INJECTED}")
 
 
 def _layer_and_leaf(path: tuple[Any, ...]) -> list[str]:
@@ -103,6 +114,7 @@ def kept_only(
     Returns:
         A transformation of whole trees that takes all keywords.
     """
+    check(mask)
     ascent = optax.with_extra_args_support(ascent)
     if mask is None:
         return ascent
@@ -155,6 +167,21 @@ def kept_only(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
+def check(mask: Mask | None) -> None:
+    """Refuses one value in the place of a tree, before there are parameters.
+
+    `optax.inject_hyperparams` calls a function as a schedule, and hands on its value.
+
+    Raises:
+        ValueError: if the mask is a number, a boolean or an array.
+    """
+    if _is_value(mask):
+        raise checks.BadValue(
+            "mask must be a tree of booleans like params or a prefix of it, a function "
+            f"from params to one, or None for all, not the one value {mask}{_INJECTED}"
+        )
+
+
 def kept(tree: Any, mask: Mask | None) -> Any:
     """Which leaves a mask keeps: a tree of booleans; all for None.
 
@@ -166,6 +193,11 @@ def kept(tree: Any, mask: Mask | None) -> Any:
     keep = mask(tree) if callable(mask) else mask
     try:
         return jax.tree.map(bool, jax.tree.broadcast(keep, tree))
+    except jax.errors.ConcretizationTypeError as error:
+        raise checks.BadValue(
+            "mask must have Python booleans: which parameters are perturbed is part of "
+            "the program, and no traced value can say it"
+        ) from error
     except (ValueError, TypeError) as error:
         raise checks.BadValue(
             "mask must be a tree of booleans like params or a prefix of it, or a "
@@ -173,9 +205,14 @@ def kept(tree: Any, mask: Mask | None) -> Any:
         ) from error
 
 
+def _is_value(x: Any) -> bool:
+    """Whether something is one number or array, and no tree."""
+    return isinstance(x, (bool, int, float, np.generic, np.ndarray, jax.Array))
+
+
 def _select(tree: Any, keep: Any) -> Any:
-    """The leaves kept, an empty node (as in ``optax.masked``) for the others."""
-    return jax.tree.map(lambda x, flag: x if flag else optax.MaskedNode(), tree, keep)
+    """The leaves kept, None for the others."""
+    return jax.tree.map(lambda x, flag: x if flag else None, tree, keep)
 
 
 def _merge(keep: Any, part: Any, others: Any) -> Any:

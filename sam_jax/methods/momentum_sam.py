@@ -7,7 +7,15 @@ import jax.numpy as jnp
 import optax
 
 from sam_jax import checks
-from sam_jax.methods import calls, core, devices, masks, numerics, observations
+from sam_jax.methods import (
+    calls,
+    core,
+    devices,
+    masks,
+    numerics,
+    observations,
+    optimizers,
+)
 
 # What Optax calls the average of the gradients in the states of SGD and of Adam.
 _MOMENTUM_NAMES = ("trace", "mu")
@@ -34,7 +42,7 @@ def momentum_sam(
     learning_rate: optax.ScalarOrSchedule,
     rho: optax.ScalarOrSchedule = 0.3,
     *,
-    base: core.Base = core.momentum_sgd,
+    base: optimizers.Base = optimizers.momentum_sgd,
     eps: float = 1e-12,
     mask: masks.Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -70,9 +78,9 @@ def momentum_sam(
         An optimizer; its update needs ``params``, and no keyword.
 
     Raises:
-        ValueError: if ``rho`` or ``eps`` is negative, infinite or NaN; by the
-            initialization, if the base has no momentum; by the update, if ``params`` is
-            missing.
+        ValueError: if ``rho`` or ``eps`` is negative, infinite or NaN, or ``base`` no
+            function that makes an optimizer; by the initialization, if the base has no
+            momentum; by the update, if ``params`` is missing.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax, sam_jax
@@ -96,7 +104,8 @@ def momentum_sam(
     """
     checks.nonnegative("rho", rho, schedule=True)
     checks.nonnegative("eps", eps)
-    inner = optax.with_extra_args_support(base(learning_rate))
+    masks.check(mask)
+    inner = optimizers.make_base(base, learning_rate)
 
     def init_fn(params: optax.Params) -> MomentumSamState:
         base_state = inner.init(params)
@@ -146,7 +155,7 @@ def momentum_sam(
         )
         return moved, new_state
 
-    return core.full_optimizer(init_fn, update_fn)
+    return optimizers.full_optimizer(init_fn, update_fn)
 
 
 def momentum_sam_eval_params(

@@ -103,4 +103,9 @@ def diagnostics(state: optax.OptState) -> dict[str, jax.Array]:
         if isinstance(leaf, Diagnostics)
     ]
     seen = found[0]._asdict() if found else {}
-    return {name: value for name, value in seen.items() if value is not None}
+    # What stands for an array in a state of Flax NNX is made one.
+    return {
+        name: jnp.asarray(value) if hasattr(value, "__jax_array__") else value
+        for name, value in seen.items()
+        if value is not None
+    }

@@ -14,6 +14,7 @@ from sam_jax.methods import (
     masks,
     numerics,
     observations,
+    optimizers,
 )
 
 
@@ -131,4 +132,4 @@ def sam_sps(
             diagnostics=seen,
         )
 
-    return core.full_optimizer(core.init_with(perturb), update_fn)
+    return optimizers.full_optimizer(core.init_with(perturb), update_fn)

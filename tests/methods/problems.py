@@ -22,6 +22,11 @@ def batch(dtype=jnp.float32, seed=1, examples=16):
     return jnp.asarray(inputs, dtype), jnp.asarray(targets, dtype)
 
 
+def matrices(params):
+    """A mask: True for every matrix."""
+    return jax.tree.map(lambda w: jnp.ndim(w) > 1, params)
+
+
 class Supervised(NamedTuple):
     """A loss that is the mean over the examples of a batch.
 

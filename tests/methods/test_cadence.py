@@ -413,7 +413,13 @@ def test_one_stochastic_inside_another_draws_by_itself():
 
 
 @pytest.mark.parametrize(
-    "method", [sam_jax.momentum_sam(0.1), sam_jax.sam_sps(), sam_jax.bsam(0.1)]
+    "method",
+    [
+        sam_jax.momentum_sam(0.1),
+        sam_jax.sam_sps(),
+        sam_jax.bsam(0.1),
+        sam_jax.with_grad_fn(sam_jax.lookbehind(0.1), jnp.sin),
+    ],
 )
 @pytest.mark.parametrize(
     "wrap", [sam_jax.every_k, sam_jax.stochastic, lambda m: sam_jax.late_phase(m, 3)]

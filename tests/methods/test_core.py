@@ -170,6 +170,14 @@ def test_other_containers_with_the_same_paths_are_named():
         )
 
 
+def test_a_failing_function_keeps_its_error_and_is_told_what_it_was_given():
+    params = {"w": jnp.ones(2)}
+    tx = sam_jax.sam(0.1)
+    with pytest.raises(KeyError, match="model") as failed:
+        tx.update(params, tx.init(params), params, grad_fn=lambda w: w["model"])
+    assert "a tree like the params of tx.update, a dict" in failed.value.__notes__[0]
+
+
 # ── Diagnostics ──────────────────────────────────────────────────────────────────────
 
 

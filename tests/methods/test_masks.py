@@ -5,6 +5,9 @@ import optax
 import pytest
 
 import sam_jax
+from sam_jax import methods
+from tests.methods import problems
+from tests.methods.contract.cases import assert_finite, gradient_at, method
 
 
 class Affine:
@@ -136,3 +139,35 @@ def test_passes_the_masked_nodes_of_optax():
     params = {"norm": {"scale": jnp.ones(2), "bias": optax.MaskedNode()}}
     mask = sam_jax.norm_layers_mask(params)
     assert mask["norm"]["scale"] is True
+
+
+@pytest.mark.parametrize("value", [True, False, 1, 0.0, np.bool_(True), jnp.array(1)])
+def test_one_value_in_the_place_of_a_tree_is_refused_at_construction(value):
+    for name in ("sam", "momentum_sam", "bsam", "random_sam", "esam"):
+        with pytest.raises(
+            sam_jax.checks.BadValue, match="mask must be a tree of bool"
+        ):
+            method(name, mask=value)
+
+
+def test_a_mask_of_traced_values_is_refused_in_one_sentence():
+    params = {"a": jnp.ones(2), "b": jnp.ones(2)}
+
+    def init(flag):
+        return sam_jax.sam(0.1, mask={"a": True, "b": flag}).init(params)
+
+    with pytest.raises(sam_jax.checks.BadValue, match="must have Python booleans") as e:
+        jax.jit(init)(True)
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_a_mask_that_keeps_nothing_perturbs_nothing(name):
+    params = problems.network()
+    tx = method(name, mask=dict.fromkeys(params, False))
+    call = problems.keywords(problems.network_loss, params, problems.batch())
+    grads = gradient_at(params)
+    with jax.disable_jit():
+        direction, state = tx.update(grads, tx.init(params), params, **call)
+    assert_finite(direction)
+    assert sam_jax.diagnostics(state)["perturbation_norm"] == 0

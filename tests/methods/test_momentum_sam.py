@@ -152,7 +152,7 @@ def test_a_base_without_momentum_is_refused():
 
 def test_parameters_may_be_called_like_the_momentum():
     params = {"mu": jnp.array([3.0]), "trace": {"mu": jnp.array([4.0])}}
-    for base in (sam_jax.methods.core.momentum_sgd, optax.adam):
+    for base in (sam_jax.methods.optimizers.momentum_sgd, optax.adam):
         tx = sam_jax.momentum_sam(0.0, 0.5, base=base)
         with jax.numpy_dtype_promotion("standard"):  # Adam of Optax promotes
             updates, _ = tx.update(params, tx.init(params), params)

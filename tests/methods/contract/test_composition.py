@@ -81,6 +81,51 @@ def test_injected_numbers_do_what_schedules_do(name):
         cases.assert_close(params, carry[0], rtol=1e-6)
 
 
+@every_method()
+def test_an_injected_function_is_told_to_be_static(name):
+    required = {"learning_rate": 0.1} if cases.is_optimizer(name) else {}
+    others = set(cases.parameters(name)) - set(cases.schedulable(name))
+    masks = problems.matrices, sam_jax.weights_mask, sam_jax.norm_layers_mask
+    functions = [("mask", {"mask": mask}) for mask in masks]
+    functions += [("base", {})] if "base" in others else []
+    for argument, given in functions:
+        arguments = required | dict(traits(name).settings) | given
+        inject = optax.inject_hyperparams(methods.factory(name), others - {argument})
+        with pytest.raises(sam_jax.checks.BadValue) as refused:
+            inject(**arguments).init(problems.network())
+        assert f'static_args=("{argument}",)' in str(refused.value)
+        assert "\n" not in str(refused.value)
+
+
+@every_method("looksam", "bsam")
+def test_an_injected_argument_works_or_is_told_to_be_static(name):
+    required = {"learning_rate": 0.1} if cases.is_optimizer(name) else {}
+    settings = required | dict(traits(name).settings)
+    params, batch = problems.network(), problems.batch()
+    call = problems.keywords(problems.network_loss, params, batch)
+    grads = cases.gradient_at(params)
+
+    def first_update(tx):
+        with jax.disable_jit():
+            return tx.update(grads, tx.init(params), params, **call)[0]
+
+    plain = first_update(cases.method(name))
+    others = set(cases.parameters(name)) - set(cases.schedulable(name))
+    for argument in others - {"learning_rate"}:
+        arguments = settings
+        if argument == "mask":
+            arguments = settings | {"mask": problems.matrices}
+        try:
+            inject = optax.inject_hyperparams(
+                methods.factory(name), others - {argument}
+            )
+            injected = first_update(inject(**arguments))
+        except sam_jax.checks.BadValue as error:
+            assert f'static_args=("{argument}",)' in str(error).replace("'", '"')
+        else:
+            cases.assert_close(injected, plain, rtol=1e-6)
+
+
 @pytest.mark.parametrize("wrapper", ["masked", "partition"])
 @every_method(*FEW)
 def test_around_a_base_for_some_parameters(name, wrapper):
@@ -102,3 +147,32 @@ def test_around_a_base_for_some_parameters(name, wrapper):
     cases.assert_equal(some["bias"], params["bias"])
     cases.assert_close(some["kernel"], every["kernel"], rtol=1e-6)
     assert not np.array_equal(some["kernel"], params["kernel"])
+
+
+@pytest.mark.parametrize("wrapper", ["masked", "partition", "selective", "flatten"])
+@every_method()
+def test_inside_a_wrapper_that_makes_another_tree(name, wrapper):
+    tx, params, some = cases.optimizer(name), problems.network(), {"kernel": True}
+    parts = {True: tx, False: optax.set_to_zero()}
+    wrapped = {
+        "masked": lambda: optax.masked(tx, some | {"bias": False}),
+        "partition": lambda: optax.partition(parts, some | {"bias": False}),
+        "selective": lambda: optax.selective_transform(
+            tx, freeze_mask={"kernel": False, "bias": True}
+        ),
+        "flatten": lambda: optax.flatten(tx),
+    }[wrapper]()
+    call = problems.keywords(problems.network_loss, params, problems.batch())
+
+    def update():
+        return wrapped.update(params, wrapped.init(params), params, **call)
+
+    if traits(name).needs == ("params",):  # it takes no gradient by itself
+        assert jax.tree.structure(jax.eval_shape(update)[0]) == jax.tree.structure(
+            params
+        )
+        return
+    with pytest.raises(ValueError, match="a method stands outside of the") as refused:
+        jax.eval_shape(update)
+    assert "\n" not in str(refused.value)
+    assert "optax.chain(sam_jax.sam(rho, mask=...), optax.part" in str(refused.value)
