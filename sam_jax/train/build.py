@@ -57,6 +57,7 @@ class Steps:
         init: ``seed -> state``; the seed is a scalar, uint32.
         train_step: ``(state, batch) -> (state, metrics)``, the state donated.
         eval_step: ``(params, model_state, batch) -> sums``.
+        is_finite: whether a run can go on from a state; see `state.is_finite`.
     """
 
     config: settings.Settings
@@ -67,6 +68,7 @@ class Steps:
     init: Callable[[Any], state.TrainState]
     train_step: Callable[..., tuple[state.TrainState, step.Metrics]]
     eval_step: Callable[..., step.Metrics]
+    is_finite: Callable[[state.TrainState], jax.Array]
 
     @property
     def seed(self) -> np.ndarray:
@@ -198,9 +200,14 @@ def steps(
     model = model or _network(config, spec, groups)
     optimizer = optimizer or optimizer_lib.make_optimizer(config, spec.steps_per_epoch)
 
+    scales_loss = config.model.dtype == "float16"
+
     def init(seed: jax.Array) -> state.TrainState:
         images = jnp.zeros((1, *spec.image_shape))
-        return state.init_state(seed, images, model, optimizer, config.ema_decay)
+        decay = config.ema_decay
+        return state.init_state(
+            seed, images, model, optimizer, decay, scales_loss=scales_loss
+        )
 
     def losses(logits: jax.Array, examples: Examples) -> jax.Array:
         return cross_entropy(logits, examples.labels, config.label_smoothing)
@@ -211,7 +218,7 @@ def steps(
         augment,
         spec.num_examples,
         ema_decay=config.ema_decay,
-        skip_nonfinite=config.on_nonfinite == "skip",
+        skip_nonfinite=config.skips_nonfinite,
         mesh=mesh,
     )
     # The batch says how it is split.
@@ -231,6 +238,7 @@ def steps(
             out_shardings=(places, whole),
         ),
         eval_step=jax.jit(step.make_eval_step(model, normalize), out_shardings=whole),
+        is_finite=jax.jit(state.is_finite, out_shardings=whole),
     )
 
 

@@ -9,6 +9,7 @@ If the run has several processes, all of them make the same calls; each writes i
 of the arrays, and process 0 the rest, once all parts are there.
 """
 
+import collections
 import contextlib
 import hashlib
 import json
@@ -297,13 +298,17 @@ def _check_undamaged(folder: pathlib.Path) -> None:
 
 
 def _as_stored(state: Any, stored: Any) -> Any:
-    """The same leaves in the structure of a checkpoint of version 0.1.
+    """The same leaves in the structure of an earlier version's checkpoint.
 
-    It kept the states of method and base optimizer as a pair without names.
+    It has no field for what came later and is None; the first kept the states of method
+    and base optimizer as a pair without names.
     """
-    if isinstance(stored, dict) and isinstance(stored.get("opt_state"), list):
-        return state._replace(opt_state=list(state.opt_state))
-    return state
+    if not (hasattr(state, "_fields") and isinstance(stored, dict)):
+        return state
+    fields = {k: v for k, v in state._asdict().items() if v is not None or k in stored}
+    if isinstance(stored.get("opt_state"), list):
+        fields["opt_state"] = list(state.opt_state)
+    return collections.namedtuple("AsStored", fields)(**fields)
 
 
 def _check_compatible(folder: pathlib.Path, stored: Any, expected: Any) -> None:

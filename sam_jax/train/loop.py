@@ -1,6 +1,8 @@
 """A run from start to end: build, resume, train, evaluate, save, report."""
 
+import contextlib
 import json
+import math
 import os
 import pathlib
 import time
@@ -70,8 +72,8 @@ def train_and_evaluate(
 
     Raises:
         UserError: if a setting, the data, the folder or its checkpoint will not do.
-        Diverged: if the loss or an update is not finite, unless
-            ``config.on_nonfinite`` is ``"skip"``.
+        Diverged: if a loss, an update or a weight is not finite, and such updates are
+            not to be left out, or have been in a row too long.
         Stopped: after SIGTERM or Ctrl-C, with the state saved.
     """
     config = settings.read(config)
@@ -88,8 +90,8 @@ def train_and_evaluate(
     ):
         # ── Resume, or start.
         restored = checkpoints.restore(run.abstract_state())
-        fresh = {"seconds": 0.0, "best": None}
-        train_state, progress = restored or (run.init(run.seed), fresh)
+        train_state, saved = restored or (run.init(run.seed), {})
+        progress = {"seconds": 0.0, "best": None, "skipped": 0} | saved
         start = int(train_state.step)
         out.header(_header(run, train_state, folder, command))
 
@@ -111,6 +113,7 @@ def train_and_evaluate(
                 ) as writers,
                 interrupt.request() as stop,
                 agreement.on_first(lambda: results_lib.pictures(folder), None),
+                _with_advice(config, checkpoints),
             ):
                 _train(run, train_state, progress, checkpoints, writers, out, stop)
 
@@ -137,7 +140,7 @@ def _train(
         start,
         config.log_every_steps,
         config.batch_size,
-        accept_nonfinite=config.on_nonfinite == "skip",
+        most_skips=config.max_consecutive_skips if config.skips_nonfinite else 0,
     )
     evaluate_every = config.eval_every_epochs * run.steps_per_epoch
     save_every = config.checkpoint_every_epochs * run.steps_per_epoch
@@ -159,7 +162,7 @@ def _train(
             recent.restart_clock()
         done += steps
         recent.add(step_metrics, steps)
-        _log(recent.ready(), run, checkpoints, writers, out)
+        _log(recent.ready(), run, progress, writers, out)
 
         last = done == run.total_steps
         evaluates = last or done % evaluate_every == 0
@@ -167,8 +170,10 @@ def _train(
         saves = last or stops is not None or done % save_every == 0
         if not (evaluates or saves):
             continue
-        # Nothing is saved before every update so far is known to be finite.
-        _log(recent.flush(), run, checkpoints, writers, out)
+        # Nothing is saved before everything so far is known to be finite.
+        _log(recent.flush(), run, progress, writers, out)
+        if not run.is_finite(train_state):
+            raise window.NotFiniteError(f"a weight after step {done} is not finite")
 
         is_best = evaluates and _evaluate(run, train_state, progress, writers, out)
         if saves or is_best:
@@ -185,39 +190,44 @@ def _train(
 def _log(
     rows: Iterator[window.Row],
     run: build.Run,
-    checkpoints: checkpoint.Checkpoints,
+    progress: dict[str, Any],
     writers: metrics.Writers,
     out: report.Report,
 ) -> None:
     """Writes and shows rows of training metrics."""
+    for row in rows:
+        progress["skipped"] += row.skipped
+        if row.skipped:
+            out.warning(f"step {row.step}: {row.skipped} updates not finite, left out")
+        values = dict(row.metrics)
+        if not run.config.data.label_noise:
+            del values["true_accuracy"]
+        epoch = row.step / run.steps_per_epoch
+        writers.write(row.step, "train", {**values, "epoch": epoch})
+        out.step(row.step, values)
+
+
+@contextlib.contextmanager
+def _with_advice(
+    config: settings.Settings, checkpoints: checkpoint.Checkpoints
+) -> Iterator[None]:
+    """Says how to go on after what is not finite."""
     try:
-        for row in rows:
-            _log_row(row, run, writers, out)
+        yield
     except window.NotFiniteError as error:
         checkpoints.wait()
         saved = checkpoints.latest_step()
-        seen = ", ".join(f"{name} {x:.4g}" for name, x in error.metrics.items())
         raise Diverged(
-            f"the loss or the update of step {error.step} is not finite ({seen}). "
+            f"{error}. "
             + (f"The checkpoint of step {saved} is good. " if saved else "")
-            + "Lower config.learning_rate or config.method.rho, clip with "
-            "--config.clip_norm=1, or leave such updates out with "
-            "--config.on_nonfinite=skip"
+            + "Lower config.learning_rate or config.method.rho, or clip with "
+            "--config.clip_norm=1, in another --workdir"
+            + (
+                ""
+                if config.skips_nonfinite
+                else "; or leave such updates out with --config.on_nonfinite=skip"
+            )
         ) from error
-
-
-def _log_row(
-    row: window.Row, run: build.Run, writers: metrics.Writers, out: report.Report
-) -> None:
-    values = dict(row.metrics)
-    left_out = round((1 - values.pop("finite")) * row.steps)
-    if left_out:
-        out.warning(f"step {row.step}: {left_out} updates not finite, left out")
-    if not run.config.data.label_noise:
-        del values["true_accuracy"]
-    epoch = row.step / run.steps_per_epoch
-    writers.write(row.step, "train", {**values, "epoch": epoch})
-    out.step(row.step, values)
 
 
 def _evaluate(
@@ -229,10 +239,17 @@ def _evaluate(
 ) -> bool:
     """Whether this is the best; validation selects, the test is only reported."""
     scores, step = evaluate(run, train_state), int(train_state.step)
+    skipped = progress["skipped"]
+    if skipped == run.total_steps:
+        raise window.NotFiniteError(f"none of the {skipped} updates was finite")
     epoch = step / run.steps_per_epoch
     for split, values in scores.items():
         writers.write(step, split, {**values, "epoch": epoch})
     out.evaluation(epoch, run.config.epochs, step, scores)
+    for split, values in scores.items():
+        if not math.isfinite(values["loss"]):
+            what = f"the {split} loss after step {step} is not finite"
+            raise window.NotFiniteError(f"{what} ({values['loss']})")
     return _improves(progress, scores, step)
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from sam_jax import loss_scale as loss_scale_lib
 from sam_jax import models
 from sam_jax.methods import functional_sam
 from sam_jax.train import groups as groups_lib
@@ -65,6 +66,7 @@ class Passes:
         losses: ``(logits, examples) -> losses [B]``.
         loss_decay: ``params -> scalar`` to add to the loss.
         groups: who shares a perturbation, and how they pass through the network.
+        loss_scale: factor of the loss inside of a gradient; None is one.
 
     Attributes:
         groups: those.
@@ -82,15 +84,22 @@ class Passes:
         losses: Callable[[jax.Array, Examples], jax.Array],
         loss_decay: Callable[[optax.Params], jax.Array],
         groups: groups_lib.Groups = groups_lib.WHOLE,
+        loss_scale: loss_scale_lib.LossScale | None = None,
     ) -> None:
         self._model, self._losses, self._loss_decay = model, losses, loss_decay
         self.groups = groups
+        self._loss_scale = loss_scale
         # Each goes through the network in chunks, and for one group after another.
         self.value_and_grad = groups.network_pass(
             self._value_and_grad, Pass(MEAN, MEAN, MEAN, ROWS, ROWS)
         )
         self.losses = groups.network_pass(self._forward_losses, ROWS)
         self.functional = groups.network_pass(self._functional, (MEAN, MEAN))
+
+    def scaled(self, loss_scale: loss_scale_lib.LossScale | None) -> "Passes":
+        """The same passes with another factor of the loss."""
+        parts = self._model, self._losses, self._loss_decay, self.groups
+        return Passes(*parts, loss_scale)
 
     def _value_and_grad(
         self, params: optax.Params, model_state: Any, examples: Examples, key: jax.Array
@@ -100,9 +109,10 @@ class Passes:
             loss, losses = self._loss(outputs, examples)
             return loss, (state, losses, outputs[0])
 
-        (loss, (model_state, losses, logits)), grads = jax.value_and_grad(
-            loss_fn, has_aux=True
-        )(params)
+        scale = self._loss_scale
+        of_loss = scale.value_and_grad if scale else jax.value_and_grad
+        found, grads = of_loss(loss_fn, has_aux=True)(params)
+        loss, (model_state, losses, logits) = found
         return Pass(loss, grads, model_state, losses, logits)
 
     def _forward_losses(
@@ -117,11 +127,18 @@ class Passes:
         examples, logits = answered
         # The loss's derivative with respect to the decay is one, whatever that was.
         no_decay = jnp.zeros_like(self._loss_decay(params))
-        return functional_sam.functional_value_and_grad(
+        scale = self._loss_scale
+
+        def loss_fn(outputs: tuple[jax.Array, jax.Array]) -> jax.Array:
+            loss, _ = self._loss(outputs, examples)
+            return scale.scaled(loss) if scale else loss
+
+        found = functional_sam.functional_value_and_grad(
             lambda params: self._forward(params, model_state, examples, key)[0],
-            lambda outputs: self._loss(outputs, examples)[0],
+            loss_fn,
             (logits, no_decay),
         )(params)
+        return scale.unscaled(found) if scale else found
 
     def _forward(
         self, params: optax.Params, model_state: Any, examples: Examples, key: jax.Array

@@ -24,7 +24,8 @@ def collect(folder: pathlib.Path, progress: Mapping[str, Any]) -> dict[str, Any]
         ``last``: step, epoch and scores ("validation", "test" -> loss, accuracy) of the
         last evaluation; ``best``: the same of the one that was best on the validation
         set, the first of equals, None without such a set; ``seconds``: spent training
-        and evaluating, over all starts.
+        and evaluating, over all starts; ``skipped``: updates that were not finite and
+        left out.
     """
     evaluations = {}
     for row in metrics.read_history(folder / metrics.METRICS_FILE):
@@ -37,6 +38,7 @@ def collect(folder: pathlib.Path, progress: Mapping[str, Any]) -> dict[str, Any]
         "last": evaluations[max(evaluations)] if evaluations else None,
         "best": evaluations[progress["best"]["step"]] if progress["best"] else None,
         "seconds": progress["seconds"],
+        "skipped": progress["skipped"],
     }
     path = folder / RESULTS_FILE
     temporary = path.with_suffix(".tmp")
@@ -66,7 +68,9 @@ def rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def fields(results: Mapping[str, Any], folder: pathlib.Path) -> dict[str, str]:
     """What to say below the table."""
+    skipped = results["skipped"]
     return {
+        **({"left out": f"{skipped} updates, not finite"} if skipped else {}),
         "time": report.duration(results["seconds"]),
         "curves": str(folder / CURVES_FILE),
         "metrics": str(folder / metrics.METRICS_FILE),

@@ -203,7 +203,10 @@ class Settings:
     label_smoothing: BelowOne = 0.0
     clip_norm: Positive | None = None  # of the method's direction
     ema_decay: BelowOne = 0.0  # of the weights that are evaluated, per step; 0 is off
-    on_nonfinite: Literal["stop", "skip"] = "stop"  # skip: leave the update out, go on
+    # Of an update that is not finite; skip: leave it out and go on. In float16, where
+    # the loss scale finds its way by such updates, they are left out always.
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    max_consecutive_skips: Count = 20  # so many left out in a row end the run
 
     data: Data = Data()
     model: Model = dataclasses.field(default_factory=Model)
@@ -241,6 +244,11 @@ class Settings:
     mesh: Mesh = Mesh()
     wandb: Wandb = Wandb()
 
+    @property
+    def skips_nonfinite(self) -> bool:
+        """Whether updates that are not finite are left out."""
+        return self.on_nonfinite == "skip" or self.model.dtype == "float16"
+
 
 def read(config: Any) -> Settings:
     """The settings of a run, from the configuration of a card or of a run folder.
@@ -275,6 +283,8 @@ FREE_SETTINGS = (
     "log_every_steps",
     "checkpoint_every_epochs",
     "eval_batch_size",
+    "on_nonfinite",
+    "max_consecutive_skips",
     "data.data_dir",
     "data.manual_dir",
     "data.download",

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from sam_jax import loss_scale as loss_scale_lib
 from sam_jax import models
 from sam_jax.train import optimizer as optimizer_lib
 
@@ -22,6 +23,7 @@ class TrainState(NamedTuple):
         model_state: running statistics, ``{"batch_stats": ...}`` or empty.
         opt_state: state of the method and of the optimizer.
         average: moving averages of ``(params, model_state)`` for evaluation, or None.
+        loss_scale: of a network that computes in float16, or None.
     """
 
     step: jax.Array
@@ -30,6 +32,7 @@ class TrainState(NamedTuple):
     model_state: Any
     opt_state: optimizer_lib.OptState
     average: tuple[optax.Params, Any] | None
+    loss_scale: loss_scale_lib.LossScale | None = None
 
 
 def init_state(
@@ -38,6 +41,8 @@ def init_state(
     model: models.Model,
     optimizer: optimizer_lib.Optimizer,
     ema_decay: float,
+    *,
+    scales_loss: bool = False,
 ) -> TrainState:
     """The state before the first step.
 
@@ -47,6 +52,7 @@ def init_state(
         model: the network.
         optimizer: method and optimizer.
         ema_decay: above zero, averages are kept.
+        scales_loss: whether a loss scale is kept.
 
     Returns:
         The state; no two of its arrays share memory, so that it can be donated.
@@ -60,7 +66,30 @@ def init_state(
         model_state=model_state,
         opt_state=optimizer.init(params),
         average=jax.tree.map(jnp.copy, average),
+        loss_scale=loss_scale_lib.LossScale.initial() if scales_loss else None,
     )
+
+
+def is_finite(state: TrainState) -> jax.Array:
+    """Whether the run could go on from this state.
+
+    Args:
+        state: of the run.
+
+    Returns:
+        Scalar, boolean: no weight, statistic or average is NaN or infinite, nor any
+        array that method and optimizer keep. Their scalars may be: the best loss so far
+        of ``reduce_on_plateau`` starts at infinity.
+    """
+    arrays = [x for x in jax.tree.leaves(state.opt_state) if x.ndim]
+    leaves = [
+        *jax.tree.leaves((state.params, state.model_state, state.average)),
+        *arrays,
+    ]
+    checks = [
+        jnp.isfinite(x).all() for x in leaves if jnp.issubdtype(x.dtype, jnp.inexact)
+    ]
+    return jnp.stack([jnp.bool_(True), *checks]).all()
 
 
 def evaluated(

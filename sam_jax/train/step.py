@@ -13,12 +13,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from sam_jax import loss_scale as loss_scale_lib
 from sam_jax import models
 from sam_jax.methods import numerics, observations
 from sam_jax.train.groups import MEAN, ROWS, SAME
 from sam_jax.train.optimizer import Optimizer, OptState
 from sam_jax.train.passes import Examples, Passes, cross_entropy, method_keywords
-from sam_jax.train.state import TrainState
+from sam_jax.train.state import TrainState, is_finite
 
 # image uint8 [B,H,W,C]; label, true_label int32 [B]; weight float32 [B]
 Batch = Mapping[str, jax.Array]
@@ -57,11 +58,13 @@ class Kept(NamedTuple):
         model_state: running statistics before the update.
         method_state: that of the method.
         method_key: of what the method draws once for all groups.
+        loss_scale: of all gradients, where the network computes in float16.
     """
 
     model_state: Any
     method_state: optax.OptState
     method_key: jax.Array
+    loss_scale: loss_scale_lib.LossScale | None
 
 
 class GroupResult(NamedTuple):
@@ -115,7 +118,7 @@ def train_step(
     of_batch = recipe.passes.groups.average(
         functools.partial(group_step, recipe), OF_GROUPS, recipe.mesh
     )
-    kept = Kept(state.model_state, state.opt_state.method, method_key)
+    kept = Kept(state.model_state, state.opt_state.method, method_key, state.loss_scale)
     found = of_batch(state.params, kept, examples, dropout_key)
 
     # ── Base optimizer.
@@ -145,7 +148,10 @@ def train_step(
     }
     finite = all_finite(seen)
     if recipe.skip_nonfinite:
+        finite &= is_finite(new)
         new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
+    if state.loss_scale is not None:
+        new = new._replace(loss_scale=state.loss_scale.adjusted(finite))
 
     # ── Metrics.
     metrics = seen | {
@@ -179,7 +185,7 @@ def group_step(
     Returns:
         What the group gives. The pass at the weights owns the running statistics.
     """
-    passes = recipe.passes
+    passes = recipe.passes.scaled(kept.loss_scale)
     clean = passes.value_and_grad(params, kept.model_state, examples, dropout_key)
     direction, method_state = recipe.optimizer.method.update(
         clean.grads,

@@ -11,17 +11,7 @@ from sam_jax.train.step import Metrics
 
 
 class NotFiniteError(RuntimeError):
-    """A step whose loss or update is NaN or infinite.
-
-    Attributes:
-        step: the update, from 1.
-        metrics: what it measured.
-    """
-
-    def __init__(self, step: int, metrics: dict[str, float]) -> None:
-        super().__init__(f"step {step} is not finite: {metrics}")
-        self.step = step
-        self.metrics = metrics
+    """Something that must not be NaN or infinite is; the message says what."""
 
 
 class Row(NamedTuple):
@@ -30,11 +20,13 @@ class Row(NamedTuple):
     Attributes:
         step: the last of them, from 1.
         steps: how many.
-        metrics: name -> mean, and ``examples_per_second``.
+        skipped: how many of them were not finite.
+        metrics: name -> mean over the others, and ``examples_per_second``.
     """
 
     step: int
     steps: int
+    skipped: int
     metrics: dict[str, float]
 
 
@@ -45,17 +37,18 @@ class Window:
         start: updates done before.
         size: steps in a row of the log.
         batch_size: examples in a step.
-        accept_nonfinite: leave steps out of the means that are not finite, instead of
-            raising.
+        most_skips: so many steps in a row may be not finite; they are left out of the
+            means.
     """
 
     def __init__(
-        self, start: int, size: int, batch_size: int, *, accept_nonfinite: bool
+        self, start: int, size: int, batch_size: int, *, most_skips: int = 0
     ) -> None:
         self._reported = start
         self._size = size
         self._batch_size = batch_size
-        self._accept_nonfinite = accept_nonfinite
+        self._most_skips = most_skips
+        self._in_a_row = 0
         self._waiting: list[tuple[int, Metrics]] = []  # on the device
         self._fetched: list[dict[str, np.float32]] = []  # of each step
         self._clock = time.monotonic()
@@ -83,8 +76,8 @@ class Window:
         """The rows of all steps that are left; waits for them.
 
         Raises:
-            NotFiniteError: for the first step that is not finite, if such are not
-                accepted.
+            NotFiniteError: for the first step that is not finite after as many as are
+                accepted in a row.
         """
         there = len(self._fetched) + sum(steps for steps, _ in self._waiting)
         yield from self._rows(self._waiting, there)
@@ -109,21 +102,25 @@ class Window:
         self._clock = now
         for first in range(0, steps, self._size):
             size = min(self._size, steps - first)
-            means = self._means(self._fetched[:size])
+            rows = self._fetched[:size]
+            finite = [row for row in rows if self._is_good(row)]
             del self._fetched[:size]
-            self._reported += size
-            yield Row(self._reported, size, {**means, "examples_per_second": speed})
+            means = {
+                name: float(np.mean([row[name] for row in finite or rows], dtype=float))
+                for name in rows[0].keys() - {"finite"}
+            }
+            means["examples_per_second"] = speed
+            yield Row(self._reported, size, size - len(finite), means)
 
-    def _means(self, rows: list[dict[str, np.float32]]) -> dict[str, float]:
-        finite = [bool(row["finite"] == 1) for row in rows]
-        if not self._accept_nonfinite and not all(finite):
-            first = finite.index(False)
-            values = {name: float(x) for name, x in rows[first].items()}
-            raise NotFiniteError(self._reported + first + 1, values)
-        kept = [row for row, ok in zip(rows, finite, strict=True) if ok] or rows
-        means = {
-            name: float(np.mean([row[name] for row in kept], dtype=np.float64))
-            for name in rows[0]
-        }
-        means["finite"] = float(np.mean(finite))
-        return means
+    def _is_good(self, row: dict[str, np.float32]) -> bool:
+        """Whether the next step is finite; counts it."""
+        self._reported += 1
+        self._in_a_row = 0 if row["finite"] == 1 else self._in_a_row + 1
+        if self._in_a_row > self._most_skips:
+            seen = ", ".join(f"{name} {float(x):.4g}" for name, x in row.items())
+            raise NotFiniteError(
+                f"the loss or the update of step {self._reported} is not finite"
+                + f", as the {self._most_skips} before it" * bool(self._most_skips)
+                + f" ({seen})"
+            )
+        return self._in_a_row == 0

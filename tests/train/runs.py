@@ -31,6 +31,11 @@ class Finished:
         return metrics.read_history(self.folder / metrics.METRICS_FILE)
 
 
+def checkpoints(folder):
+    """The steps that are saved."""
+    return {int(path.name) for path in (folder / "checkpoints").glob("[0-9]*")}
+
+
 def saved(config, folder):
     """The last checkpoint: leaves of the state by path, and the progress."""
     abstract = build.build(config).abstract_state()

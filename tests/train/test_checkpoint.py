@@ -1,5 +1,6 @@
 """Checkpoints: nothing is lost, nothing is mixed up, every mistake is one line."""
 
+import collections
 import json
 import logging
 import shutil
@@ -35,12 +36,15 @@ def test_round_trip_keeps_every_bit_and_the_structure(tmp_path):
         assert record == progress
 
 
-def test_restores_method_and_base_that_were_stored_without_names(tmp_path):
+def test_restores_what_an_earlier_version_has_stored(tmp_path):
+    # Without names for method and base, and without a field that came later.
     base, method = make_state(1).opt_state, {"ema": jnp.arange(3.0)}
-    named = make_state(1)._replace(opt_state=optimizer.OptState(method, base))
+    earlier = make_state(1)._replace(opt_state=(method, base))
+    later = collections.namedtuple("TrainState", [*earlier._fields, "loss_scale"])
+    pair = optimizer.OptState(method, base)
+    named = later(**earlier._asdict() | {"opt_state": pair, "loss_scale": None})
     with checkpoint.Checkpoints(tmp_path) as checkpoints:
-        pair = named._replace(opt_state=(method, base))
-        checkpoints.save(1, pair, {}, is_best=False)
+        checkpoints.save(1, earlier, {}, is_best=False)
         restored, _ = checkpoints.restore(abstract(named))
     assert jax.tree.structure(restored) == jax.tree.structure(named)
     assert bits(restored) == bits(named)

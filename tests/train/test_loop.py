@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import signal
 import types
@@ -91,7 +92,7 @@ def test_folder_has_all_that_is_promised(finished):
 
 
 def test_last_and_best_are_kept(finished):
-    kept = {int(path.name) for path in (finished.folder / "checkpoints").glob("[0-9]*")}
+    kept = runs.checkpoints(finished.folder)
     assert kept == {12, finished.results["best"]["step"]}
 
 
@@ -229,8 +230,7 @@ def test_nothing_that_is_not_finite_is_saved(config, tmp_path, monkeypatch, step
     poisoned(monkeypatch, step)
     with pytest.raises(loop.Diverged, match=f"of step {step} is not finite") as raised:
         loop.train_and_evaluate(config, tmp_path)
-    checkpoints = {int(path.name) for path in (tmp_path / "checkpoints").glob("[0-9]*")}
-    assert checkpoints == ({4} if step == 8 else set())
+    assert runs.checkpoints(tmp_path) == ({4} if step == 8 else set())
     assert ("is good" in str(raised.value)) == (step == 8)
 
 
@@ -239,8 +239,8 @@ def test_a_huge_learning_rate_diverges(tiny, tmp_path):
         loop.train_and_evaluate(tiny("sam", learning_rate=1e30), tmp_path)
 
 
-def test_skip_leaves_such_updates_out_and_goes_on(tiny, tmp_path, monkeypatch, capsys):
-    config = tiny("sam", on_nonfinite="skip")
+def nth_is_bad(monkeypatch, *numbers):
+    """These updates of a run say that they are not finite."""
     real = build.build
 
     def built(config):
@@ -250,27 +250,71 @@ def test_skip_leaves_such_updates_out_and_goes_on(tiny, tmp_path, monkeypatch, c
         def train_step(state, batch):
             count.append(batch)
             state, seen = run.train_step(state, batch)
-            bad = len(count) == 3
+            bad = len(count) in numbers
             return state, {**seen, "finite": seen["finite"] * (0 if bad else 1)}
 
         return dataclasses.replace(run, train_step=train_step)
 
     monkeypatch.setattr(build, "build", built)
+
+
+def test_skip_leaves_such_updates_out_and_goes_on(tiny, tmp_path, monkeypatch, capsys):
+    config = tiny("sam", on_nonfinite="skip")
+    nth_is_bad(monkeypatch, 3)
     assert loop.train_and_evaluate(config, tmp_path)["last"]["step"] == 12
     assert "warning: step 4: 1 updates not finite, left out" in capsys.readouterr().out
 
 
-def test_skip_with_only_such_updates_ends_with_the_first_weights(
-    tiny, tmp_path, monkeypatch
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 1}, "none of the 4 updates was finite"),
+        ({"max_consecutive_skips": 3}, "step 4 is not finite, as the 3 before it"),
+    ],
+)
+def test_a_run_of_such_updates_alone_has_no_results(
+    tiny, tmp_path, monkeypatch, settings, message
 ):
-    config = tiny("sam", on_nonfinite="skip", epochs=1)
+    config = tiny("sam", on_nonfinite="skip", **settings)
     poisoned(monkeypatch, 1)  # the optimizer's own count stays where it is
-    loop.train_and_evaluate(config, tmp_path)
-    run = build.build(config)
-    expected = jax.device_get(run.init(run.seed))
-    state, _ = runs.saved(config, tmp_path)
-    assert int(state[".step"]) == 4
-    for path, leaf in jax.tree_util.tree_leaves_with_path(expected.params):
-        np.testing.assert_array_equal(
-            state[".params" + jax.tree_util.keystr(path)], leaf
-        )
+    with pytest.raises(loop.Diverged, match=message):
+        loop.train_and_evaluate(config, tmp_path)
+    assert not (tmp_path / results.RESULTS_FILE).exists()
+    assert not runs.checkpoints(tmp_path)
+
+
+def test_weights_that_are_not_finite_are_never_saved(tiny, tmp_path):
+    # Each update so far was finite, the weights after the first are not: the momentum
+    # is of 1e30. Nothing but them can tell.
+    config = tiny("none", epochs=1, **{"optimizer.sgd.momentum": 1e30})
+    config = dataclasses.replace(config, eval_every_epochs=5)
+    with pytest.raises(loop.Diverged, match="not finite"):
+        loop.train_and_evaluate(config, tmp_path)
+    assert not runs.checkpoints(tmp_path)
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_an_evaluation_that_is_not_finite_ends_the_run(
+    tiny, tmp_path, monkeypatch, split
+):
+    good, seen = {"loss": 1.0, "accuracy": 0.5}, []
+
+    def evaluate(run, train_state):
+        seen.append(int(train_state.step))
+        bad = {"loss": math.nan, "accuracy": 0.1} if len(seen) == 2 else good
+        return {"validation": good, "test": good} | {split: bad}
+
+    monkeypatch.setattr(loop, "evaluate", evaluate)
+    message = rf"{split} loss after step 8 is not finite .nan.. The .* step 4 "
+    with pytest.raises(loop.Diverged, match=message):
+        loop.train_and_evaluate(tiny("sam"), tmp_path)
+    assert runs.checkpoints(tmp_path) == {4}
+
+
+def test_left_out_updates_are_in_the_results_of_all_starts(tiny, tmp_path, monkeypatch):
+    config = tiny("sam", on_nonfinite="skip")
+    nth_is_bad(monkeypatch, 3, 5)
+    found = loop.train_and_evaluate(config, tmp_path)
+    assert found["skipped"] == 2
+    assert json.loads((tmp_path / results.RESULTS_FILE).read_text())["skipped"] == 2
+    assert loop.train_and_evaluate(config, tmp_path)["skipped"] == 2  # finished

@@ -9,60 +9,16 @@ import pytest
 
 from sam_jax import data
 from sam_jax.train import build, cards, passes, sharding, state, step
-
-SHAPE = (4, 4, 1)
-SPEC = build.DataSpec(SHAPE, num_classes=10, num_examples=1000, steps_per_epoch=4)
-
-
-def plain(key, images):
-    """No augmentation."""
-    del key
-    return images / 255
-
-
-def noisy(key, images):
-    """An augmentation so strong that no two gradients would agree."""
-    return images / 255 + jax.random.normal(key, images.shape)
-
-
-def broken_by_white(key, images):
-    """NaN for a batch with a pixel of 255."""
-    del key
-    return images / jnp.where(images.max() == 255, jnp.nan, 255.0)
-
-
-def batches(count, size=32, white=()):
-    """Random images whose label is their brightest quarter; ``white`` ones break."""
-    generator = np.random.default_rng(0)
-    for number in range(count):
-        image = generator.integers(0, 255, (size, *SHAPE)).astype(np.uint8)
-        label = image.reshape(size, 4, 4).sum(-1).argmax(-1).astype(np.int32)
-        if number in white:
-            image[0] = 255
-        yield {
-            "image": image,
-            "label": label,
-            "true_label": (label + 2) % 4,
-            "weight": np.ones(size, np.float32),
-        }
-
-
-class Trainer:
-    """A jitted step of the small network and its state."""
-
-    def __init__(self, config, model, augment):
-        made = build.steps(config, SPEC, model=model, augment=augment)
-        self.optimizer = made.optimizer
-        self.step = jax.jit(made.train_step)  # gives no state away: all are looked at
-        self.state = made.init(made.seed)
-
-    def run(self, batches):
-        """States and metrics after each batch."""
-        history = []
-        for batch in batches:
-            self.state, metrics = self.step(self.state, batch)
-            history.append((self.state, jax.device_get(metrics)))
-        return history
+from tests.train.steps import (
+    SHAPE,
+    Trainer,
+    assert_close,
+    assert_same,
+    batches,
+    broken_by_white,
+    noisy,
+    plain,
+)
 
 
 @pytest.fixture
@@ -74,14 +30,6 @@ def trainer(tiny, net):
         return Trainer(tiny(method, **settings), net(dropout), augment)
 
     return make
-
-
-def assert_close(a, b, rtol=1e-5, atol=1e-6):
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol, atol), a, b)
-
-
-def assert_same(a, b):
-    jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 # ── The mathematics ──────────────────────────────────────────────────────────────────

@@ -24,8 +24,8 @@ def metrics(loss, finite=1.0):
     return {"loss": jnp.float32(loss), "finite": jnp.float32(finite)}
 
 
-def make(start=0, size=2, accept_nonfinite=False):
-    return window.Window(start, size, 10, accept_nonfinite=accept_nonfinite)
+def make(start=0, size=2, most_skips=0):
+    return window.Window(start, size, 10, most_skips=most_skips)
 
 
 def test_a_row_is_ready_once_a_later_step_was_dispatched(clock):
@@ -39,7 +39,6 @@ def test_a_row_is_ready_once_a_later_step_was_dispatched(clock):
     [first], [second] = seen[2], seen[4]
     assert first.metrics == {
         "loss": 1.5,
-        "finite": 1.0,
         "examples_per_second": pytest.approx(20 / 3),
     }
     assert (second.steps, second.metrics["loss"]) == (2, 3.5)
@@ -73,29 +72,44 @@ def test_names_the_first_step_that_is_not_finite(clock, fetch):
     clock.now += 1
     for loss, finite in ((1, 1), (math.nan, 0), (math.inf, 0), (2, 1)):
         recent.add(metrics(loss, finite))
-    with pytest.raises(window.NotFiniteError) as raised:
+    message = r"of step 42 is not finite \(finite 0, loss nan\)"
+    with pytest.raises(window.NotFiniteError, match=message):
         list(getattr(recent, fetch)())
-    assert raised.value.step == 42
-    assert math.isnan(raised.value.metrics["loss"])
 
 
 def test_leaves_steps_that_are_not_finite_out_of_the_means(clock):
-    recent = make(size=4, accept_nonfinite=True)
+    recent = make(size=4, most_skips=1)
     clock.now += 1
     for loss, finite in ((1, 1), (math.nan, 0), (5, 1), (math.inf, 0)):
         recent.add(metrics(loss, finite))
     [row] = recent.flush()
     assert row.metrics["loss"] == 3.0
-    assert row.metrics["finite"] == 0.5
+    assert row.skipped == 2
+
+
+def test_gives_up_after_so_many_in_a_row(clock):
+    # Two are left out, also across rows and calls; the third in a row is too many.
+    recent = make(size=2, most_skips=2)
+    clock.now += 1
+    finite = (0, 0, 1, 1, 0, 0)
+    for each in finite:
+        recent.add(metrics(1, each))
+    assert [row.skipped for row in recent.flush()] == [2, 0, 2]
+    clock.now += 1
+    recent.add(metrics(math.nan, 0))
+    with pytest.raises(
+        window.NotFiniteError, match="step 7 is not finite, as the 2 before it"
+    ):
+        list(recent.flush())
 
 
 def test_a_row_without_any_finite_step_says_so(clock):
-    recent = make(accept_nonfinite=True)
+    recent = make(most_skips=1)
     clock.now += 1
     recent.add(metrics(math.nan, 0))
     [row] = recent.flush()
     assert math.isnan(row.metrics["loss"])
-    assert row.metrics["finite"] == 0
+    assert row.skipped == 1
 
 
 def test_means_of_many_large_values_are_exact(clock):
@@ -153,6 +167,5 @@ def test_rows_before_the_first_step_that_is_not_finite_are_there(clock):
     clock.now += 1
     found = recent.flush()
     assert next(found).step == 42
-    with pytest.raises(window.NotFiniteError) as raised:
+    with pytest.raises(window.NotFiniteError, match="of step 44 is not finite"):
         next(found)
-    assert raised.value.step == 44
