@@ -6,6 +6,7 @@ import os
 import pathlib
 import platform
 import random
+import shlex
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
@@ -13,6 +14,8 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+
+from experiments import commands
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
 
@@ -48,8 +51,8 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
         >>> print(args.out)
         a.json
     """
-    found = argparse.ArgumentParser(description=str(doc).partition("\n")[0])
-    found.add_argument("--out", type=pathlib.Path, help="JSON file")
+    found = commands.parser(doc)
+    found.add_argument("--out", type=commands.file, help="JSON file")
     return found
 
 
@@ -130,13 +133,12 @@ def write(
     if path is None:
         return
     record = {
-        "command": " ".join(["python", "-m", module, *argv]),
+        "command": shlex.join(["python", "-m", module, *argv]),
         "machine": machine(),
         "versions": {name: metadata.version(name) for name in PACKAGES},
         "results": results,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=2) + "\n")
+    commands.write(path, json.dumps(record, indent=2) + "\n")
 
 
 def machine() -> dict[str, Any]:

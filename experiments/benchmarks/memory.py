@@ -13,8 +13,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from experiments import commands
 from experiments.benchmarks import measure
-from sam_jax import errors
 from sam_jax.train import build, settings
 from sam_jax.train import config as config_lib
 
@@ -22,6 +22,7 @@ CARD = pathlib.Path(__file__).parents[2] / "configs" / "cifar10_sam.py"
 PLAIN = "as it is"
 
 
+@commands.ends
 def main(argv: Sequence[str]) -> int:
     """Counts as the command line says, prints the table, writes the record.
 
@@ -32,11 +33,22 @@ def main(argv: Sequence[str]) -> int:
         The exit code.
     """
     parser = measure.parser(__doc__)
-    parser.add_argument("--models", default="resnet18:16", help="name:width,...")
+    parser.add_argument(
+        "--models",
+        type=commands.several(str),
+        default=["resnet18:16"],
+        help="name:width,...",
+    )
     parser.add_argument("--method", default="sam")
-    parser.add_argument("--batch", type=int, default=64, help="examples in a step")
-    parser.add_argument("--image", type=int, default=32, help="side in pixels")
-    parser.add_argument("--parts", type=int, default=4, help="chunks, or groups")
+    parser.add_argument(
+        "--batch", type=commands.count, default=64, help="examples in a step"
+    )
+    parser.add_argument(
+        "--image", type=commands.count, default=32, help="side in pixels"
+    )
+    parser.add_argument(
+        "--parts", type=commands.count, default=4, help="chunks, or groups"
+    )
     args = parser.parse_args(argv)
     m = args.batch // args.parts
     ways = {
@@ -46,17 +58,13 @@ def main(argv: Sequence[str]) -> int:
         f"method_group_size={m}": {"method_group_size": m},
         "both": {"remat": True, "accumulation_steps": args.parts},
     }
-    try:
-        results = {
-            model: {
-                name: counted(model, args.method, args.batch, args.image, settings)
-                for name, settings in ways.items()
-            }
-            for model in args.models.split(",")
+    results = {
+        model: {
+            name: counted(model, args.method, args.batch, args.image, settings)
+            for name, settings in ways.items()
         }
-    except errors.UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        for model in args.models
+    }
     print(table(results))
     measure.write(args.out, "experiments.benchmarks.memory", argv, results)
     return 0

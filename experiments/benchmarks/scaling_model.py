@@ -32,6 +32,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from experiments import commands
 from experiments.benchmarks import measure
 
 BYTES = 4  # of a parameter and its gradient: float32, also where activations are not
@@ -504,6 +505,7 @@ def _megabytes(size: float) -> str:
     return f"{size / 1e6:.1f}"
 
 
+@commands.ends
 def main(argv: Sequence[str]) -> int:
     """Computes as the command line says, prints the tables, writes the record.
 

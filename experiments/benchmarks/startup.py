@@ -19,7 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from experiments import commands
 from experiments.benchmarks import measure
+from sam_jax.train import cards
 
 HEADER, FIRST_STEP = "devices", "compiled and ran the first step"
 PARTS = ("imports", "data", "state", "step")
@@ -28,6 +30,7 @@ IMPORTS = "import sam_jax.main, jax; from sam_jax.train import cards, loop, work
 DATA = "from sam_jax import data; data.load(config.data.name)"
 
 
+@commands.ends
 def main(argv: Sequence[str]) -> int:
     """Measures as the command line says, prints the table, writes the record.
 
@@ -39,8 +42,11 @@ def main(argv: Sequence[str]) -> int:
     """
     parser = measure.parser(__doc__)
     parser.add_argument("--card", default="configs/digits_sam.py", help="run card")
-    parser.add_argument("--rounds", type=int, default=3, help="starts of each kind")
+    parser.add_argument(
+        "--rounds", type=commands.count, default=3, help="starts of each kind"
+    )
     args = parser.parse_args(argv)
+    cards.load(args.card)  # its mistakes show before anything is timed
     starts: dict[str, list[dict[str, float]]] = {"cold": [], "warm": []}
     for _ in range(args.rounds):
         with tempfile.TemporaryDirectory() as cache:

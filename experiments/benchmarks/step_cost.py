@@ -25,8 +25,9 @@ import jax.numpy as jnp
 import optax
 import optax.contrib
 
+from experiments import commands
 from experiments.benchmarks import measure
-from sam_jax import errors, methods, models
+from sam_jax import methods, models
 from sam_jax.train import build, settings
 from sam_jax.train import config as config_lib
 from sam_jax.train import optimizer as optimizer_lib
@@ -40,6 +41,7 @@ RHO, LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.05, 0.1, 0.9, 5e-4
 CARD = pathlib.Path(__file__).parents[2] / "configs" / "cifar10_sam.py"
 
 
+@commands.ends
 def main(argv: Sequence[str]) -> int:
     """Measures as the command line says, prints the tables, writes the record.
 
@@ -50,23 +52,34 @@ def main(argv: Sequence[str]) -> int:
         The exit code.
     """
     parser = measure.parser(__doc__)
-    parser.add_argument("--models", default="resnet18:16", help="name:width,...")
-    parser.add_argument("--methods", default=",".join(methods.names()))
-    parser.add_argument("--batch", type=int, default=32, help="examples in a step")
-    parser.add_argument("--image", type=int, default=32, help="side in pixels")
-    parser.add_argument("--rounds", type=int, default=15, help="times for each step")
-    parser.add_argument("--steps", type=int, default=1, help="steps in a round")
+    parser.add_argument(
+        "--models",
+        type=commands.several(str),
+        default=["resnet18:16"],
+        help="name:width,...",
+    )
+    parser.add_argument(
+        "--methods", type=commands.several(str), default=methods.names()
+    )
+    parser.add_argument(
+        "--batch", type=commands.count, default=32, help="examples in a step"
+    )
+    parser.add_argument(
+        "--image", type=commands.count, default=32, help="side in pixels"
+    )
+    parser.add_argument(
+        "--rounds", type=commands.count, default=15, help="times for each step"
+    )
+    parser.add_argument(
+        "--steps", type=commands.count, default=1, help="steps in a round"
+    )
     args = parser.parse_args(argv)
     shape = (args.batch, args.image, args.image, 3)
     results = {}
-    try:
-        ways = optimizers(args.methods.split(","))
-        for name in args.models.split(","):
-            results[name] = cost(name, ways, shape, args.rounds, args.steps)
-            print(f"\n{name}, batch {args.batch}\n\n{table(results[name])}")
-    except errors.UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    ways = optimizers(args.methods)
+    for name in args.models:
+        results[name] = cost(name, ways, shape, args.rounds, args.steps)
+        print(f"\n{name}, batch {args.batch}\n\n{table(results[name])}")
     measure.write(args.out, "experiments.benchmarks.step_cost", argv, results)
     return 0
 

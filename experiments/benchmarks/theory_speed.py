@@ -18,6 +18,7 @@ import numpy as np
 import optax
 
 import sam_jax
+from experiments import commands
 from experiments.benchmarks import measure
 from sam_jax.theory import descent, finite_sums, sampling
 
@@ -97,6 +98,7 @@ def all_at_once(data: Data, seeds: int, steps: int) -> np.ndarray:
     return x
 
 
+@commands.ends
 def main(argv: Sequence[str]) -> int:
     """Measures and prints a table.
 
@@ -107,9 +109,11 @@ def main(argv: Sequence[str]) -> int:
         The exit code.
     """
     parser = measure.parser(__doc__)
-    parser.add_argument("--seeds", type=int, default=1000)
-    parser.add_argument("--steps", type=int, default=1000, help="updates per seed")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seeds", type=commands.count, default=1000)
+    parser.add_argument(
+        "--steps", type=commands.count, default=1000, help="updates per seed"
+    )
+    parser.add_argument("--rounds", type=commands.count, default=7)
     args = parser.parse_args(argv)
     results = {}
     with jax.enable_x64(True):

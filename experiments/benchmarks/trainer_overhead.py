@@ -25,11 +25,13 @@ from typing import Any
 
 import jax
 
+from experiments import commands
 from experiments.benchmarks import measure
 from sam_jax import errors
 from sam_jax.train import build, cards, loop, metrics, settings, sharding
 
 
+@commands.ends
 def main(argv: Sequence[str]) -> int:
     """Measures as the command line says, prints the table, writes the record.
 
@@ -41,16 +43,15 @@ def main(argv: Sequence[str]) -> int:
     """
     parser = measure.parser(__doc__)
     parser.add_argument("--card", default="configs/digits_sam.py", help="run card")
-    parser.add_argument("--rounds", type=int, default=5, help="runs of each")
-    args, overrides = parser.parse_known_args(argv)
+    parser.add_argument("--rounds", type=commands.count, default=5, help="runs of each")
+    args, overrides = commands.with_settings(parser, argv)
     with tempfile.TemporaryDirectory() as folder:
+        config = cards.load(args.card, *overrides)
+        config = dataclasses.replace(config, eval_every_epochs=config.epochs)
         try:
-            config = cards.load(args.card, *overrides)
-            config = dataclasses.replace(config, eval_every_epochs=config.epochs)
             results = compare(config, args.rounds, pathlib.Path(folder))
-        except errors.UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
+        except loop.Diverged as error:
+            raise errors.UserError(str(error)) from error
     print(table(results))
     measure.write(args.out, "experiments.benchmarks.trainer_overhead", argv, results)
     return 0

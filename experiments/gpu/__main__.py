@@ -9,7 +9,6 @@ chooses, ``--tiny`` tries all of it at the smallest sizes, on any backend (and b
 with nothing). IMAGES holds the real CIFAR-10 in parts, see `experiments.gpu.pack`.
 """
 
-import argparse
 import collections
 import os
 import pathlib
@@ -20,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from experiments import commands
 from experiments.gpu import queue, record
 
 # (job, its arguments, seconds) -> exit code and last lines of what it printed
@@ -42,9 +42,11 @@ def main(
         The exit code: 0, also where a job failed, since that is in its rows.
     """
     begun = clock()
-    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=480, help="for all jobs")
-    parser.add_argument("--out", type=pathlib.Path, default=record.RESULTS)
+    parser = commands.parser(__doc__)
+    parser.add_argument(
+        "--seconds", type=commands.positive, default=480, help="for all jobs"
+    )
+    parser.add_argument("--out", type=commands.folder, default=record.RESULTS)
     parser.add_argument("--data", type=pathlib.Path, help="folder of packed images")
     parser.add_argument("--jobs", default="", help="families or jobs, with commas")
     parser.add_argument("--tiny", action="store_true", help="smallest sizes")

@@ -7,11 +7,12 @@ side by side, as WebP or PNG. They go into OUT as they are, in as few archives
 ``part<n>of<all>.tar`` as stay below ``--megabytes`` and about alike.
 """
 
-import argparse
 import pathlib
 import sys
 import tarfile
 from collections.abc import Sequence
+
+from experiments import commands
 
 
 def main(argv: Sequence[str]) -> int:
@@ -23,10 +24,12 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         The exit code.
     """
-    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    parser = commands.parser(__doc__)
     parser.add_argument("source", type=pathlib.Path)
-    parser.add_argument("out", type=pathlib.Path)
-    parser.add_argument("--megabytes", type=float, default=49.0, help="of 2**20 bytes")
+    parser.add_argument("out", type=commands.folder)
+    parser.add_argument(
+        "--megabytes", type=commands.positive, default=49.0, help="of 2**20 bytes"
+    )
     args = parser.parse_args(argv)
     files = sorted(
         path
@@ -37,7 +40,6 @@ def main(argv: Sequence[str]) -> int:
     if not files:
         print(f"error: {args.source} has no train_* and test_* images", file=sys.stderr)
         return 2
-    args.out.mkdir(parents=True, exist_ok=True)
     dealt = parts(files, int(args.megabytes * 2**20))
     for number, part in enumerate(dealt, 1):
         path = args.out / f"part{number}of{len(dealt)}.tar"

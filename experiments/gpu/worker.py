@@ -1,6 +1,5 @@
 """The process of one job: its tasks one after another, each row written at once."""
 
-import argparse
 import importlib
 import os
 import pathlib
@@ -10,6 +9,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 
+from experiments import commands
 from experiments.gpu import queue, record
 from experiments.gpu.tasks import Context, Missing, Row, Task
 
@@ -26,7 +26,7 @@ def main(argv: Sequence[str]) -> int:
         The exit code.
     """
     start = time.monotonic()
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = commands.parser(__doc__)
     parser.add_argument("job")
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--out", type=pathlib.Path, required=True)

@@ -13,12 +13,12 @@ Each claim leaves ``figure.png``, ``data.json`` and ``README.md`` in its folder 
 1 if a verdict is not the expected one.
 """
 
-import argparse
 import os
 import pathlib
 import sys
 from collections.abc import Sequence
 
+from experiments import commands
 from experiments.theory import catalog, check, runner
 from sam_jax import errors
 
@@ -35,18 +35,19 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         The exit code: 0 all as expected, 1 a surprise, 2 a mistake of the user.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.theory",
-        description="Three papers' theory as checked claims.",
+    parser = commands.parser(
+        "Three papers' theory as checked claims.", prog="python -m experiments.theory"
     )
-    commands = parser.add_subparsers(dest="command", metavar="{list,run,check}")
-    commands.add_parser("list", help="what there is (the default)")
-    run_parser = commands.add_parser("run", help="run claims")
+    verbs = parser.add_subparsers(dest="command", metavar="{list,run,check}")
+    verbs.add_parser("list", help="what there is (the default)", allow_abbrev=False)
+    run_parser = verbs.add_parser("run", help="run claims", allow_abbrev=False)
     run_parser.add_argument("names", nargs="+", help="claims, papers, or all")
     run_parser.add_argument("--quick", action="store_true", help="the short form")
     run_parser.add_argument("--out", type=pathlib.Path, help="folder of results")
     run_parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    check_parser = commands.add_parser("check", help="what is proved of a run card")
+    check_parser = verbs.add_parser(
+        "check", help="what is proved of a run card", allow_abbrev=False
+    )
     check_parser.add_argument("--config", metavar="CARD", help="CARD.py[:METHOD]")
     args, rest = parser.parse_known_args(argv)
     if rest and args.command != "check":

@@ -8,10 +8,13 @@ own below ``--runs``; the same command again continues, without what is finished
 """
 
 import argparse
+import hashlib
+import io
 import json
 import os
 import pathlib
 import re
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,14 +23,15 @@ import jax
 import numpy as np
 from matplotlib import figure
 
+from experiments import commands
 from experiments.benchmarks import measure
-from sam_jax import errors
 from sam_jax.train import cards, loop, metrics
 
 # One colour per method, in the order given; colour-blind safe (Okabe and Ito).
 COLORS = ("#555555", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
+@commands.ends
 def main(argv: Sequence[str]) -> int:
     """Runs the comparison of the command line.
 
@@ -37,39 +41,59 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         The exit code.
     """
-    parser = argparse.ArgumentParser(
-        description="Compare methods on a run card over several seeds."
-    )
-    parser.add_argument("--card", required=True, help="run card")
-    parser.add_argument("--methods", default="sgd,sam", help="comma-separated")
-    parser.add_argument("--seeds", type=int, default=5, help="runs per method")
-    parser.add_argument("--out", type=pathlib.Path, required=True, help="for results")
-    parser.add_argument("--runs", type=pathlib.Path, default=pathlib.Path("runs"))
-    args, overrides = parser.parse_known_args(argv)
-    use_compilation_cache()
+    args, overrides = parsed(commands.parser(__doc__), argv, ["sgd", "sam"], seeds=5)
     try:
         runs = {
             method: [
                 train(args.card, method, seed, overrides, args.runs)
                 for seed in range(args.seeds)
             ]
-            for method in args.methods.split(",")
+            for method in args.methods
         }
-    except errors.UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except loop.Stopped as stopped:
         print(f"{stopped}; the same command continues")
         return 128 + stopped.signal
-    args.out.mkdir(parents=True, exist_ok=True)
     summary = summarize(runs)
-    command = "python -m experiments.training.compare " + " ".join(argv)
+    command = shlex.join(["python", "-m", "experiments.training.compare", *argv])
     record = {"command": command, "machine": measure.machine(), "methods": summary}
-    (args.out / "results.json").write_text(json.dumps(record, indent=2) + "\n")
-    (args.out / "table.md").write_text(table(summary) + "\n")
+    commands.write(args.out / "results.json", json.dumps(record, indent=2) + "\n")
+    commands.write(args.out / "table.md", table(summary) + "\n")
     draw(runs, args.out / "curves.png", pathlib.Path(args.card).stem)
     print(table(summary))
     return 0
+
+
+def parsed(
+    parser: argparse.ArgumentParser,
+    argv: Sequence[str],
+    methods: Sequence[str],
+    seeds: int,
+) -> tuple[argparse.Namespace, list[str]]:
+    """Parses a command line over methods and seeds, and tries all that it names.
+
+    Args:
+        parser: with the flags that it has alone.
+        argv: the arguments after the program's name.
+        methods: unless they are given.
+        seeds: likewise, their number.
+
+    Returns:
+        The flags' values, and the settings for all runs.
+
+    Raises:
+        UserError: if a flag, a setting, the card or a method will not do.
+    """
+    several = commands.several(str)
+    parser.add_argument("--card", required=True, help="run card")
+    parser.add_argument("--methods", type=several, default=methods, help="a,b,c")
+    parser.add_argument("--seeds", type=commands.count, default=seeds, help="runs each")
+    parser.add_argument("--out", type=commands.folder, required=True, help="of results")
+    parser.add_argument("--runs", type=commands.folder, default="runs", help="of runs")
+    args, overrides = commands.with_settings(parser, argv)
+    for method in args.methods:
+        cards.load(f"{args.card}:{method}", *overrides)
+    use_compilation_cache()
+    return args, overrides
 
 
 def use_compilation_cache() -> None:
@@ -84,17 +108,34 @@ def train(
     """One run, or what it left behind if it is finished.
 
     Returns:
-        ``results`` of the run and its ``history``.
+        ``results`` of the run and its ``history``; None and nothing if it diverged.
     """
     config = cards.load(f"{card}:{method}", *overrides, f"--config.seed={seed}")
-    settings = re.sub(r"[^\w.=-]", "", "_".join(overrides).replace("--config.", ""))
-    name = "_".join(filter(None, [pathlib.Path(card).stem, settings, method]))
-    folder = root / f"{name}_seed{seed}"
-    results = loop.train_and_evaluate(config, folder)
+    folder = root / folder_name(card, method, seed, overrides)
+    try:
+        results = loop.train_and_evaluate(config, folder)
+    except loop.Diverged as error:
+        print(f"{folder} diverged: {error}", file=sys.stderr)
+        return {"results": None, "history": []}
     return {
         "results": results,
         "history": metrics.read_history(folder / metrics.METRICS_FILE),
     }
+
+
+def folder_name(card: str, method: str, seed: int, overrides: Sequence[str]) -> str:
+    """Of a run; a long one ends in a digest, as file systems take 255 bytes.
+
+    Example:
+        >>> folder_name("configs/digits_sam.py", "sam", 0, ["--config.epochs=3"])
+        'digits_sam_epochs=3_sam_seed0'
+    """
+    settings = re.sub(r"[^\w.=-]", "", "_".join(overrides).replace("--config.", ""))
+    name = "_".join(filter(None, [pathlib.Path(card).stem, settings, method]))
+    if len(name.encode()) > 200:
+        digest = hashlib.sha256(name.encode()).hexdigest()
+        name = f"{name[:40]}_{digest[:16]}_{method}"
+    return f"{name}_seed{seed}"
 
 
 def summarize(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
@@ -102,12 +143,15 @@ def summarize(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]
 
     Returns:
         Method -> ``last`` and ``best`` (of the last epoch, and of the epoch that was
-        best on the validation set): mean, standard deviation (n - 1) and all values.
+        best on the validation set): mean, standard deviation (n - 1) and all values,
+        of the runs that did not diverge; ``diverged``, how many did, if any.
     """
     summary = {}
     for method, of_method in runs.items():
-        results = [run["results"] for run in of_method]
-        entry: dict[str, Any] = {"seeds": len(results)}
+        results = [run["results"] for run in of_method if run["results"]]
+        entry: dict[str, Any] = {"seeds": len(of_method)}
+        if len(results) < len(of_method):
+            entry["diverged"] = len(of_method) - len(results)
         for key in ("last", "best"):
             values = [100 * (1 - r[key]["test"]["accuracy"]) for r in results if r[key]]
             if values:
@@ -133,7 +177,8 @@ def table(summary: Mapping[str, Any]) -> str:
             else "–"
             for key in ("last", "best")
         ]
-        lines.append(f"| {method} | {entry['seeds']} | {cells[0]} | {cells[1]} |")
+        lost = f" ({entry['diverged']} diverged)" if "diverged" in entry else ""
+        lines.append(f"| {method} | {entry['seeds']}{lost} | {cells[0]} | {cells[1]} |")
     return "\n".join(lines)
 
 
@@ -155,7 +200,10 @@ def draw(
     )
     for axes, split, metric, label, as_error in panels:
         for color, (method, of_method) in zip(COLORS, runs.items(), strict=False):
-            curves = [_curve(run["history"], split, metric) for run in of_method]
+            finished = [run["history"] for run in of_method if run["results"]]
+            curves = [_curve(history, split, metric) for history in finished]
+            if not curves:
+                continue
             epochs = curves[0][0]
             values = 100 * np.array([curve[1] for curve in curves])
             values = 100 - values if as_error else values
@@ -170,10 +218,18 @@ def draw(
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_ylabel(label)
         axes.grid(alpha=0.3)
-        axes.legend(frameon=False)
+        if axes.lines:
+            axes.legend(frameon=False)
     seeds = len(next(iter(runs.values())))
     fig.suptitle(f"{title}: mean and standard deviation of {seeds} seeds")
-    fig.savefig(path, dpi=150)
+    save(fig, path)
+
+
+def save(fig: figure.Figure, path: pathlib.Path) -> None:
+    """Writes a picture whole or not at all."""
+    picture = io.BytesIO()
+    fig.savefig(picture, format="png", dpi=150)
+    commands.write(path, picture.getvalue())
 
 
 def _curve(

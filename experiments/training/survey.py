@@ -12,10 +12,11 @@ Settings for all runs follow as ``--config.key=value``; the same command again
 continues, without what is finished.
 """
 
-import argparse
 import itertools
 import json
+import math
 import pathlib
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -24,6 +25,7 @@ import jax
 import numpy as np
 from matplotlib import figure
 
+from experiments import commands
 from experiments.benchmarks import measure
 from experiments.training import compare
 from sam_jax import errors, methods
@@ -34,6 +36,7 @@ UPDATES = 20
 SAME_TIME = 0.1  # relative difference of step times that counts as none
 
 
+@commands.ends
 def main(argv: Sequence[str]) -> int:
     """Runs the survey of the command line.
 
@@ -43,20 +46,22 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         The exit code.
     """
-    parser = argparse.ArgumentParser(description="Compare all methods on a run card.")
-    parser.add_argument("--card", required=True, help="run card")
-    names = ",".join([BASELINE, *methods.names()])
-    parser.add_argument("--methods", default=names, help="comma-separated")
-    parser.add_argument("--factors", default="1,3,10", help="of the fragment's radius")
-    parser.add_argument("--seeds", type=int, default=3, help="runs per method")
-    parser.add_argument("--rounds", type=int, default=7, help="times of each step")
-    parser.add_argument("--out", type=pathlib.Path, required=True, help="for results")
-    parser.add_argument("--runs", type=pathlib.Path, default=pathlib.Path("runs"))
-    args, overrides = parser.parse_known_args(argv)
-    compare.use_compilation_cache()
-    factors = [float(factor) for factor in args.factors.split(",")]
+    parser = commands.parser(__doc__)
+    factors, default = commands.several(commands.positive), [1.0, 3.0, 10.0]
+    parser.add_argument(
+        "--factors", type=factors, default=default, help="of the radius"
+    )
+    parser.add_argument("--rounds", type=commands.count, default=7, help="of times")
+    names = [BASELINE, *methods.names()]
+    args, overrides = compare.parsed(parser, argv, names, seeds=3)
+    settings = cards.load(f"{args.card}:{REFERENCE}", *overrides)
+    if not settings.data.validation:
+        raise errors.UserError(
+            "the radii are chosen by the validation set, and config.data.validation is "
+            "0: give a share of the training set, such as --config.data.validation=0.1"
+        )
     try:
-        chosen = list(dict.fromkeys([REFERENCE, *args.methods.split(",")]))
+        chosen = list(dict.fromkeys([REFERENCE, *args.methods]))
         costs = measured_once(
             args.out / "costs.json",
             chosen,
@@ -67,24 +72,20 @@ def main(argv: Sequence[str]) -> int:
                 args.card,
                 method,
                 costs[method],
-                factors,
+                args.factors,
                 args.seeds,
                 overrides,
                 args.runs,
             )
             for method in chosen
         }
-    except errors.UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except loop.Stopped as stopped:
         print(f"{stopped}; the same command continues")
         return 128 + stopped.signal
-    args.out.mkdir(parents=True, exist_ok=True)
-    command = "python -m experiments.training.survey " + " ".join(argv)
+    command = shlex.join(["python", "-m", "experiments.training.survey", *argv])
     record = {"command": command, "machine": measure.machine(), "methods": survey}
-    (args.out / "results.json").write_text(json.dumps(record, indent=2) + "\n")
-    (args.out / "table.md").write_text(table(survey) + "\n")
+    commands.write(args.out / "results.json", json.dumps(record, indent=2) + "\n")
+    commands.write(args.out / "table.md", table(survey) + "\n")
     draw(survey, args.out / "errors.png", pathlib.Path(args.card).stem)
     print(table(survey))
     return 0
@@ -98,12 +99,19 @@ def measured_once(
     """Step times from a file, measured and written if it does not have all of them.
 
     A continued survey would otherwise train for another number of epochs.
+
+    Raises:
+        UserError: if the file is there, but damaged.
     """
-    known = json.loads(path.read_text()) if path.exists() else {}
+    damaged, remedy = f"{path} is damaged", "delete it, and times are measured again"
+    with errors.translated(damaged, remedy):
+        known = json.loads(path.read_text()) if path.exists() else {}
+    times = known.values() if isinstance(known, dict) else [None]
+    if not all(isinstance(time, float) and 0 < time < math.inf for time in times):
+        raise errors.UserError(f"{damaged}: it must have a time for each; {remedy}")
     if not set(names) <= known.keys():
         known = measure_all()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(known, indent=2) + "\n")
+        commands.write(path, json.dumps(known, indent=2) + "\n")
     return known
 
 
@@ -167,17 +175,17 @@ def of_method(
     Returns:
         ``cost``; ``tried``, radius -> validation error of the last epoch (%); ``rho``;
         ``equal_epochs`` and ``equal_time``: number of epochs, mean, standard deviation
-        (n - 1) and values of the last epoch's test error (%).
+        (n - 1) and values of the last epoch's test error (%). A run that diverges has
+        an error of 100 %.
     """
     settings = cards.load(f"{card}:{method}", *overrides)
 
     def trained(rho: float | None, epochs: int, seed: int) -> dict[str, Any]:
         changes = [*overrides, f"--config.epochs={epochs}"]
         changes += [] if rho is None else [f"--config.method.rho={rho:g}"]
-        try:
-            return compare.train(card, method, seed, changes, root)["results"]["last"]
-        except loop.Diverged:
-            return {split: {"accuracy": 0.0} for split in ("validation", "test")}
+        results = compare.train(card, method, seed, changes, root)["results"]
+        diverged = {split: {"accuracy": 0.0} for split in ("validation", "test")}
+        return results["last"] if results else diverged
 
     first = settings.method.coefficients.get("rho")
     radii = [None]
@@ -264,7 +272,7 @@ def draw(survey: Mapping[str, Any], path: pathlib.Path, title: str) -> None:
         axes.set_title(caption, fontsize=10)
         axes.grid(axis="x", alpha=0.3)
     fig.suptitle(f"{title}: mean and standard deviation")
-    fig.savefig(path, dpi=150)
+    compare.save(fig, path)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from experiments import commands
 from experiments.benchmarks import measure
 from experiments.benchmarks.scaling import (
     common,
@@ -67,6 +68,7 @@ SECTIONS = {
 }
 
 
+@commands.ends
 def main(argv: Sequence[str]) -> int:
     """Measures as the command line says, prints the tables, writes the record.
 
@@ -78,30 +80,36 @@ def main(argv: Sequence[str]) -> int:
     """
     parser = measure.parser(__doc__)
     parser.add_argument("--sections", default=",".join(SECTIONS))
-    parser.add_argument("--rounds", type=int, default=5, help="times for each")
+    parser.add_argument(
+        "--rounds", type=commands.count, default=5, help="times for each"
+    )
     parser.add_argument("--model", default="resnet_digits", help="devices, processes")
-    parser.add_argument("--batch", type=int, default=64, help="of strong scaling")
-    parser.add_argument("--per_device", type=int, default=8, help="of weak scaling")
-    parser.add_argument("--steps", type=int, default=5, help="devices: in one time")
+    parser.add_argument(
+        "--batch", type=commands.count, default=64, help="of strong scaling"
+    )
+    parser.add_argument(
+        "--per_device", type=commands.count, default=8, help="of weak scaling"
+    )
+    parser.add_argument(
+        "--steps", type=commands.count, default=5, help="devices: in one time"
+    )
     parser.add_argument("--memory_models", default="resnet18:16,wrn28_10")
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--process_epochs", type=int, default=4)
-    parser.add_argument("--process_rounds", type=int, default=3)
+    parser.add_argument("--processes", type=commands.count, default=2)
+    parser.add_argument("--process_epochs", type=commands.count, default=4)
+    parser.add_argument("--process_rounds", type=commands.count, default=3)
     parser.add_argument("--groups_model", default="resnet18:16")
-    parser.add_argument("--groups_batch", type=int, default=128)
-    parser.add_argument("--groups_size", type=int, default=32, help="m")
+    parser.add_argument("--groups_batch", type=commands.count, default=128)
+    parser.add_argument("--groups_size", type=commands.count, default=32, help="m")
     parser.add_argument("--gpu_models", default="resnet18,wrn28_10,resnet50")
-    parser.add_argument("--gpu_batch", type=int, default=256)
-    parser.add_argument("--gpu_calls", type=int, default=50, help="steps in one time")
-    parser.add_argument("--peak_tflops", type=float, help="of the GPU, in bfloat16")
+    parser.add_argument("--gpu_batch", type=commands.count, default=256)
+    parser.add_argument(
+        "--gpu_calls", type=commands.count, default=50, help="steps in one time"
+    )
+    parser.add_argument(
+        "--peak_tflops", type=commands.positive, help="of the GPU, in bfloat16"
+    )
     args = parser.parse_args(argv)
-    try:
-        results = run_sections(args, argv)
-    except errors.UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except subprocess.CalledProcessError as error:
-        return error.returncode  # it has said why
+    results = run_sections(args, argv)
     measure.write(args.out, MODULE, argv, results)
     return 0
 

@@ -1,0 +1,193 @@
+"""What the command lines of the experiments share: parsers, checked values, ends.
+
+Whatever is wrong with a command line is said before the first run, in one sentence.
+"""
+
+import argparse
+import collections
+import functools
+import math
+import pathlib
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from sam_jax import checks, errors
+
+T = TypeVar("T")
+
+
+def parser(doc: str | None, **settings: Any) -> argparse.ArgumentParser:
+    """A command line whose flags are written out: ``--seed`` is no ``--seeds``.
+
+    Args:
+        doc: of the module; its first line says what is done.
+        **settings: of `argparse.ArgumentParser`.
+
+    Example:
+        >>> made = parser("Compares.")
+        >>> _ = made.add_argument("--seeds", type=count, default=5)
+        >>> made.parse_known_args(["--seed=3"])
+        (Namespace(seeds=5), ['--seed=3'])
+    """
+    line = str(doc).partition("\n")[0]
+    return argparse.ArgumentParser(description=line, allow_abbrev=False, **settings)
+
+
+def with_settings(
+    made: argparse.ArgumentParser, argv: Sequence[str]
+) -> tuple[argparse.Namespace, list[str]]:
+    """Parses flags, and settings of a run card among them.
+
+    Args:
+        made: the parser of the flags.
+        argv: the arguments after the program's name.
+
+    Returns:
+        The flags' values, and the settings, ``--config.key=value``.
+
+    Raises:
+        UserError: for what is neither, or is given twice.
+    """
+    given = [word.partition("=")[0] for word in argv if word.startswith("--")]
+    for name, times in collections.Counter(given).items():
+        if times > 1:
+            raise errors.UserError(f"{name} is given {times} times: give it once")
+    args, rest = made.parse_known_args(argv)
+    for word in rest:
+        if not (word.startswith("--config.") and "=" in word):
+            message = errors.unknown("flag", word, [f"--{flag}" for flag in vars(args)])
+            raise errors.UserError(f"{message}, and settings, --config.name=value")
+    return args, rest
+
+
+def ends(main: Callable[[Sequence[str]], int]) -> Callable[[Sequence[str]], int]:
+    """Decorates the main function of a command: what its user can mend is one line.
+
+    Args:
+        main: takes the arguments after the program's name, returns the exit code.
+
+    Returns:
+        The same, which ends with 2 after a mistake of the user, 1 where a file or
+        folder cannot be used, and 130 after Ctrl-C.
+    """
+
+    @functools.wraps(main)
+    def run(argv: Sequence[str]) -> int:
+        try:
+            return main(argv)
+        except (errors.UserError, checks.BadValue) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except subprocess.CalledProcessError as error:
+            return error.returncode  # it has said why
+        except OSError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            print("\ninterrupted", file=sys.stderr)
+            return 130
+
+    return run
+
+
+# ── Values of flags ──────────────────────────────────────────────────────────────────
+
+
+def count(text: str) -> int:
+    """An integer of at least 1, such as a number of runs.
+
+    Raises:
+        ArgumentTypeError: for anything else.
+
+    Example:
+        >>> count("3")
+        3
+    """
+    decimal = text.isascii() and text.isdecimal() and len(text) < 10
+    if not decimal or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be an integer >= 1, got {text!r}")
+    return int(text)
+
+
+def positive(text: str) -> float:
+    """A finite number above 0.
+
+    Raises:
+        ArgumentTypeError: for anything else.
+
+    Example:
+        >>> positive("1e-3")
+        0.001
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
+    return value
+
+
+def several(of: Callable[[str], T]) -> Callable[[str], list[T]]:
+    """Makes the type of a flag of several values with commas between them, each once.
+
+    Args:
+        of: the type of one.
+
+    Example:
+        >>> several(positive)("1,3,10")
+        [1.0, 3.0, 10.0]
+    """
+
+    def read(text: str) -> list[T]:
+        values = [of(part) for part in text.split(",")]
+        if len(set(values)) < len(values) or "" in text.split(","):
+            raise argparse.ArgumentTypeError(
+                f"must be different values with commas between them, got {text!r}"
+            )
+        return values
+
+    return read
+
+
+def folder(text: str) -> pathlib.Path:
+    """A folder that can be written to; it is made.
+
+    Raises:
+        ArgumentTypeError: if it cannot.
+    """
+    path = pathlib.Path(text)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path).close()
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(
+            f"must be a folder that can be written to, got {text!r} ({error})"
+        ) from error
+    return path
+
+
+def file(text: str) -> pathlib.Path:
+    """A file that can be written, in a folder that is made.
+
+    Raises:
+        ArgumentTypeError: if it cannot.
+    """
+    path = pathlib.Path(text)
+    folder(str(path.parent))
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"must be a file, got the folder {text!r}")
+    return path
+
+
+def write(path: pathlib.Path, data: str | bytes) -> None:
+    """Writes a file of results whole or not at all.
+
+    Args:
+        path: of the file.
+        data: its content.
+    """
+    path.write_bytes(data.encode() if isinstance(data, str) else data)
