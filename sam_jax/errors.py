@@ -17,6 +17,10 @@ class UserError(ValueError):
     """
 
 
+class WriteError(UserError):
+    """A file that cannot be written, as on a full disk; the exit code is 1."""
+
+
 def unknown(kind: str, name: object, valid: Iterable[str]) -> str:
     """Message for a name that is not known: the nearest one first, then all.
 

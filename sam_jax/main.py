@@ -19,6 +19,10 @@ import traceback
 from collections.abc import Sequence
 
 from sam_jax import errors
+from sam_jax.train import interrupt
+
+if __name__ == "__main__":
+    interrupt.listen()
 
 try:
     from absl import app, flags
@@ -62,8 +66,8 @@ def main(argv: Sequence[str]) -> int:
         argv: what is left of the command line after the flags.
 
     Returns:
-        The exit code: 0 finished, 1 diverged or out of disk, 2 a mistake of the user,
-        128 + n stopped by signal n with the state saved.
+        The exit code: 0 finished, 1 diverged or a file cannot be written, 2 a mistake
+        of the user, 128 + n stopped by signal n, with the state saved once it trains.
     """
     # Not before the flags are known to be good: this takes seconds.
     import jax
@@ -111,16 +115,17 @@ def main(argv: Sequence[str]) -> int:
             print(f"{stopped}. To continue: {shlex.join(command)}")
         return hosts.leave(128 + stopped.signal)
     # ── Ends that one process may come to alone.
+    except errors.WriteError as error:  # such as of a full disk
+        return hosts.abandon(_say(error, 1))
     except errors.UserError as error:
         return hosts.abandon(_say(error, 2))
-    except OSError as error:  # such as a full disk
+    except OSError as error:
         return hosts.abandon(
-            _say(f"{error}; the same command continues from its checkpoint", 1)
+            _say(f"{error}: mend that, then start the same command again", 1)
         )
     except KeyboardInterrupt:
-        return hosts.abandon(
-            _say("interrupted; continue from the last checkpoint, if any", 130)
-        )
+        again = "the same command goes on from the last checkpoint, if there is one"
+        return hosts.abandon(_say(f"interrupted; {again}", 130))
     except Exception:
         if not hosts.several():
             raise

@@ -143,6 +143,9 @@ def _unknown_key(argv: Sequence[str]) -> str | None:
         return None
     card = configuration(cards[-1])
     for override in overrides:
+        if override in settings.RENAMED:
+            now = settings.RENAMED[override]
+            return f"setting config.{override} is now config.{now}"
         node: config.Config = card
         path = "config"
         for key in override.split("."):

@@ -1,9 +1,9 @@
-"""Checkpoints of a run: the last and the best, written behind the training's back.
+"""Checkpoints of a run: the last ones and the best, written behind training's back.
 
 The only module that knows Orbax's checkpoints. On disk,
 ``<workdir>/checkpoints/<step>`` holds the state (``state``), what the run had reached
-(``metrics``) and the digests of both (``SHA256SUMS``), because the array format itself
-does not notice a flipped bit.
+(``metrics``) and the digests of both (`sam_jax.train.digests`). One that is damaged is
+renamed to ``damaged-<step>``, and the run goes on from the one before.
 
 If the run has several processes, all of them make the same calls; each writes its part
 of the arrays, and process 0 the rest, once all parts are there.
@@ -11,7 +11,6 @@ of the arrays, and process 0 the rest, once all parts are there.
 
 import collections
 import contextlib
-import hashlib
 import json
 import logging
 import os
@@ -19,6 +18,7 @@ import pathlib
 import re
 import time
 from collections.abc import Iterator, Sequence
+from types import TracebackType
 from typing import Any
 
 import jax
@@ -26,23 +26,29 @@ import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
 from sam_jax import errors
-from sam_jax.train import agreement, hosts
-
-_DIGESTS = "SHA256SUMS"
+from sam_jax.train import agreement, digests, files, hosts, settings
 
 
 class Checkpoints:
     """The checkpoints in ``<workdir>/checkpoints``; a context manager.
 
-    The last and the best one are kept, older ones are deleted once a newer one is
+    The last ones and the best one are kept, older ones are deleted once a newer one is
     complete. A process killed at any moment leaves every complete checkpoint as it was;
     what it had half written is ignored and cleaned up by the next one.
 
+    The last and the best are verified here. Damaged ones are set aside, if there is
+    another one to go on from.
+
     Args:
         workdir: the folder of the run; made if it does not exist.
+        keep: how many of the last ones, and which others.
+
+    Attributes:
+        lost: what was set aside, a line for each, on process 0.
 
     Raises:
-        UserError: if the folder cannot be written, or holds something unreadable.
+        UserError: if the folder cannot be written, holds something unreadable, or
+            nothing but damaged checkpoints.
 
     Example:
         >>> import tempfile
@@ -54,12 +60,15 @@ class Checkpoints:
         (Array([0., 1., 2.], dtype=float32), {'best': 0.9})
     """
 
-    def __init__(self, workdir: pathlib.Path):
+    def __init__(
+        self, workdir: pathlib.Path, keep: settings.Checkpoint | None = None
+    ) -> None:
         self.directory = pathlib.Path(workdir).absolute() / "checkpoints"
+        self._keep = keep or settings.Checkpoint()
         _silence_orbax()
         with agreement.agreed():
+            files.make_folder(self.directory)
             try:
-                self.directory.mkdir(parents=True, exist_ok=True)
                 probe = self.directory / f".probe-{jax.process_index()}"
                 probe.touch()
                 probe.unlink()
@@ -70,6 +79,11 @@ class Checkpoints:
                 ) from error
         self._saving: int | None = None
         self._pending: ocp.AsyncResponse[bool] | None = None
+        self._verified: set[int] = set()
+        self.lost: list[str] = []
+        with agreement.agreed():
+            if hosts.is_first():  # All is read, which one process can do for all.
+                self._set_damaged_aside()
         with agreement.agreed():
             self._checkpointer = self._open()
         self._check_seen_alike()
@@ -77,13 +91,24 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # The first error is the one to tell.
+        with contextlib.suppress(*([] if error is None else [errors.UserError])):
+            self.close()
 
     def latest_step(self) -> int | None:
         """The step of the newest save begun, or None."""
         latest = self._checkpointer.latest
         return None if latest is None else latest.step
+
+    def steps(self) -> list[int]:
+        """The steps of all, first to last."""
+        return [each.step for each in self._checkpointer.checkpoints]
 
     def best_step(self) -> int | None:
         """The step of the newest save with ``is_best``, or None."""
@@ -115,8 +140,14 @@ class Checkpoints:
             return
         if latest is not None and step < latest:
             raise ValueError(f"step {step} is before the last saved one, {latest}")
+        if not self.directory.is_dir():
+            raise errors.WriteError(
+                f"could not save step {step}: {self.directory} was deleted or renamed "
+                "while the run went on; put it back, then start the same command again"
+            )
         # A copy as JSON keeps it: later changes by the caller do not reach it.
-        record = json.loads(json.dumps({"is_best": is_best, "progress": progress}))
+        record = {"step": step, "is_best": is_best, "progress": progress}
+        record = json.loads(files.to_json(record))
         self._saving = step
         with self._failures():
             self._pending = self._checkpointer.save_checkpointables_async(
@@ -154,8 +185,8 @@ class Checkpoints:
                     f"there are {sorted(found) or 'none'}"
                 )
             folder = self.directory / str(step)
-            if hosts.is_first():  # All of it is read, which one process can do for all.
-                _check_undamaged(folder)
+            if hosts.is_first() and step not in self._verified:
+                digests.check(folder)
             metadata = self._checkpointer.checkpointables_metadata(step).metadata
             expected = _as_stored(abstract_state, metadata["state"])
             _check_compatible(folder, metadata["state"], expected)
@@ -168,7 +199,8 @@ class Checkpoints:
         )
         record: Any = found[step].metrics
         structure = jax.tree.structure(abstract_state)
-        return structure.unflatten(jax.tree.leaves(restored)), record["progress"]
+        progress = files.from_json(json.dumps(record["progress"]))
+        return structure.unflatten(jax.tree.leaves(restored)), progress
 
     def wait(self) -> None:
         """Waits until the last save is complete; raises UserError if it failed."""
@@ -176,6 +208,8 @@ class Checkpoints:
         if pending is not None:
             with self._failures():
                 pending.result()
+                if hosts.is_first():
+                    files.sync(self.directory)
 
     def close(self) -> None:
         """Waits as ``wait`` does, and gives the resources back."""
@@ -193,12 +227,10 @@ class Checkpoints:
             checkpointer = ocp.training.Checkpointer(
                 str(self.directory),
                 context=ocp.Context(async_options=finalization),
-                preservation_policy=_LastAndBest(),
+                preservation_policy=_Kept(self._keep),
                 cleanup_tmp_directories=True,
             )
         except ValueError as error:
-            for folder in self.directory.glob("[0-9]*"):
-                _check_undamaged(folder)
             raise errors.UserError(
                 f"a checkpoint in {self.directory} is damaged ({_brief(error)}): move "
                 "it away, or give another --workdir"
@@ -207,6 +239,38 @@ class Checkpoints:
         # background; that moves the point which `interrupt.Preemption` waits for.
         checkpointer._manager.reached_preemption = lambda step: False
         return checkpointer
+
+    def _set_damaged_aside(self) -> None:
+        """Verifies the last, the best and the records of all."""
+        found = [path for path in self.directory.iterdir() if path.name.isdecimal()]
+        damaged: dict[pathlib.Path, digests.DamagedError] = {}
+        needed = {"last", "best"}
+        for folder in sorted(found, key=lambda path: -int(path.name)):
+            try:
+                is_best = digests.record(folder)["is_best"]
+                uses = {"last", "best"} if is_best else {"last"}
+                if uses & needed:
+                    digests.check(folder)
+                    self._verified.add(int(folder.name))
+                needed -= uses
+            except digests.DamagedError as error:
+                damaged[folder] = error
+        last = max(self._verified, default=-1)
+        for folder, error in damaged.items():
+            if not self._verified:
+                raise errors.UserError(
+                    f"{error}, and there is no other one: move it away to start anew, "
+                    "or give another --workdir"
+                )
+            name = f"damaged-{folder.name}"
+            while (aside := self.directory / name).exists():
+                name += "-again"
+            with files.writing(aside):
+                folder.rename(aside)
+            on = (
+                f"; the run goes on from step {last}" if int(folder.name) > last else ""
+            )
+            self.lost.append(f"{error}: it is now {aside}{on}")
 
     def _check_seen_alike(self) -> None:
         # File systems may show late what another host, or a run before, has written.
@@ -234,9 +298,7 @@ class Checkpoints:
         # all processes have written.
         temporary = self.directory.glob(f"{self._saving}.*")
         folder = next(temporary, self.directory / str(self._saving))
-        files = sorted(path for path in folder.glob("*/**/*") if path.is_file())
-        lines = [f"{_digest(path)}  {path.relative_to(folder)}\n" for path in files]
-        (folder / _DIGESTS).write_text("".join(lines))
+        digests.write(folder)
 
     @contextlib.contextmanager
     def _failures(self) -> Iterator[None]:
@@ -246,55 +308,35 @@ class Checkpoints:
             self._pending = None
             # Orbax forgets the older checkpoints when it begins to save: look again.
             # It would wait for other processes, and these do not come here.
-            if not hosts.several():
+            if not hosts.several() and self.directory.is_dir():
                 self._checkpointer = self._open()
-            raise errors.UserError(
+            raise errors.WriteError(
                 f"could not save step {self._saving} to {self.directory} "
                 f"({_brief(error)}): the checkpoints before it are kept; make room or "
                 "mend the folder, then start again"
             ) from error
 
 
-class _LastAndBest:
+class _Kept:
     """Which ones stay: the last, the best, and whatever has no record of ours."""
+
+    def __init__(self, keep: settings.Checkpoint) -> None:
+        self._keep = keep
 
     def should_preserve(
         self, checkpoints: Sequence[Any], *, context: object
     ) -> list[bool]:
         del context
-        keep = {max(each.step for each in checkpoints), _best_step(checkpoints)}
-        return [each.step in keep or each.metrics is None for each in checkpoints]
+        steps = sorted(each.step for each in checkpoints)
+        stay = {*steps[-self._keep.keep_last :], _best_step(checkpoints)}
+        if every := self._keep.keep_every:
+            stay |= {step for step in steps if step % every == 0}
+        return [each.step in stay or each.metrics is None for each in checkpoints]
 
 
 def _best_step(checkpoints: Sequence[Any]) -> int | None:
     best = (each.step for each in checkpoints if (each.metrics or {}).get("is_best"))
     return max(best, default=None)
-
-
-def _check_undamaged(folder: pathlib.Path) -> None:
-    """Raises UserError unless the files are those that were written."""
-    advice = (
-        f"move {folder} away to go on from the checkpoint before it, or give another "
-        "--workdir"
-    )
-    try:
-        lines = (folder / _DIGESTS).read_text().splitlines()
-    except (OSError, ValueError):
-        lines = []
-    if not lines:
-        raise errors.UserError(
-            f"{folder} is no complete checkpoint (no readable {_DIGESTS} in it): "
-            f"{advice}"
-        )
-    for line in lines:
-        digest, _, name = line.partition("  ")
-        path = folder / name
-        if not path.is_file() or _digest(path) != digest:
-            raise errors.UserError(
-                f"checkpoint {folder} is damaged "
-                f"({name} is {'not as written' if path.exists() else 'missing'}): "
-                f"{advice}"
-            )
 
 
 def _as_stored(state: Any, stored: Any) -> Any:
@@ -348,11 +390,6 @@ def _without_empty(tree: Any) -> Any:
 
 def _empty(leaf: jax.ShapeDtypeStruct) -> jax.Array:
     return jnp.zeros(leaf.shape, leaf.dtype, device=leaf.sharding)
-
-
-def _digest(path: pathlib.Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _brief(error: BaseException) -> str:

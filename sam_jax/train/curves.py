@@ -5,6 +5,7 @@ colours are those of Okabe and Ito (2008, "Color Universal Design"), which colou
 readers can tell apart.
 """
 
+import io
 import math
 import os
 import textwrap
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+from sam_jax.train import files
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,6 +91,7 @@ def draw_curves(
     from matplotlib import ticker
     from matplotlib.figure import Figure
 
+    history = [row for row in history if "epoch" in row]
     figure = Figure(figsize=(13.5, 4.6), dpi=150, layout="constrained")
     title = "\n".join(textwrap.wrap(title, 110))
     figure.suptitle(title, fontsize=13, parse_math=False)
@@ -121,7 +125,7 @@ def draw_curves(
                 diverged, color=_GREY, linestyle=":", linewidth=1.2, label="not finite"
             )
         _legend(axes, twins.get(axes))
-    _save(figure, Path(path))
+    save(figure, Path(path))
 
 
 def _points(history: Sequence[Mapping[str, Any]], curves: Sequence[Curve]) -> Points:
@@ -215,11 +219,16 @@ def _legend(axes: "Axes", twin: "Axes | None") -> None:
         )
 
 
-def _save(figure: "Figure", path: Path) -> None:
-    """Write a picture so that there is always a whole one."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        figure.savefig(temporary, format="png")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def save(figure: "Figure", path: Path) -> None:
+    """Writes a picture as PNG, whole or not at all.
+
+    Args:
+        figure: to draw.
+        path: of the picture; one that is there stays until the new one is complete.
+
+    Raises:
+        WriteError: if it cannot be written.
+    """
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=150)
+    files.replace(path, drawn.getvalue())

@@ -139,7 +139,8 @@ def patient() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        alone = type(error) is errors.UserError  # and no agreement.Refused
+        # And no agreement.Refused.
+        alone = type(error) in (errors.UserError, errors.WriteError)
         of_runtime = any(isinstance(each, _OF_A_LOSS) for each in _chain(error))
         if several() and (alone or of_runtime):
             time.sleep(HEARTBEAT_SECONDS + SEEN_SECONDS)

@@ -1,35 +1,71 @@
-"""SIGTERM and Ctrl-C: finish the step, save, leave."""
+"""Signals that end a run: finish the step, save, leave; before and after it, leave."""
 
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Any
 
-from jax.experimental import multihost_utils
+# Ctrl-C, a scheduler's end, a lost terminal, SLURM's --signal=USR1: those that the
+# platform has.
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
 
-from sam_jax.train import hosts
+
+def listen() -> None:
+    """From now on each of the signals ends this process, with one line.
+
+    To be called before JAX is imported. An exception would not do: one that is raised
+    while JAX's callbacks of the garbage collector run is swallowed.
+    """
+    for number in _heeded(SIGNALS):
+        signal.signal(number, _leave)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    del frame
+    line = (
+        f"error: ended by {signal.Signals(number).name}; the same command goes on from "
+        "the last checkpoint, if there is one\n"
+    )
+    with contextlib.suppress(Exception):  # the signal may have come in a flush
+        sys.stdout.flush()
+    # A bar has hidden the cursor.
+    os.write(2, (f"\n\x1b[?25h{line}" if os.isatty(2) else line).encode())
+    os._exit(128 + number)
+
+
+def _heeded(numbers: tuple[signal.Signals, ...]) -> list[signal.Signals]:
+    """Those that nobody has switched off, as ``nohup`` does with SIGHUP."""
+    return [n for n in numbers if signal.getsignal(n) is not signal.SIG_IGN]
 
 
 @contextlib.contextmanager
 def _handled(
     handler: Callable[[int, FrameType | None], None], *numbers: signal.Signals
-) -> Iterator[None]:
-    """Handles signals so; does nothing but in the main thread, which alone can."""
+) -> Iterator[Any]:
+    """Handles signals so; does nothing but in the main thread, which alone can.
+
+    Yields:
+        What another Ctrl-C is to do: what it did before.
+    """
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield None
         return
-    previous = {number: signal.signal(number, handler) for number in numbers}
+    again = signal.getsignal(signal.SIGINT)
+    previous = {number: signal.signal(number, handler) for number in _heeded(numbers)}
     try:
-        yield
+        yield again if callable(again) else signal.default_int_handler
     finally:
         for number, before in previous.items():
             signal.signal(number, before)
 
 
 class Interrupt(contextlib.ExitStack):
-    """Remembers the first SIGTERM or SIGINT while entered; a second SIGINT raises.
+    """Remembers the first signal while entered; a Ctrl-C after it acts as before.
 
     Signals can only be caught in the main thread; elsewhere it never triggers.
 
@@ -49,7 +85,7 @@ class Interrupt(contextlib.ExitStack):
         self.received: signal.Signals | None = None
 
     def __enter__(self) -> "Interrupt":
-        self.enter_context(_handled(self._handle, signal.SIGTERM, signal.SIGINT))
+        self._again = self.enter_context(_handled(self._handle, *SIGNALS))
         return self
 
     def at_step(self) -> signal.Signals | None:
@@ -61,31 +97,31 @@ class Interrupt(contextlib.ExitStack):
         return self.received
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        del frame
         if self.received is None:
             self.received = signal.Signals(number)
         elif number == signal.SIGINT:
-            raise KeyboardInterrupt
+            self._again(number, frame)
 
 
 class Preemption(contextlib.ExitStack):
-    """SIGTERM or Ctrl-C on any process stops all of them after the same step.
+    """A signal on any process stops all of them after the same step.
 
     The runtime, which handles SIGTERM from `hosts.join` on, tells all processes of it
-    and finds the next call of `at_step` that none of them has made. Ctrl-C is turned
-    into a SIGTERM; a second one raises.
+    and finds the next call of `at_step` that none of them has made. The other signals
+    are turned into a SIGTERM; a second Ctrl-C acts as before.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._calls = 0
-        self._interrupted = False
+        self._received = False
 
     def __enter__(self) -> "Preemption":
         # The runtime takes the largest number that it was asked for, and one more: a
         # run before this one in the same processes may have counted further.
-        multihost_utils.reached_preemption_sync_point(self._calls)
-        self.enter_context(_handled(self._handle, signal.SIGINT))
+        self._reached(self._calls)
+        others = (number for number in SIGNALS if number != signal.SIGTERM)
+        self._again = self.enter_context(_handled(self._handle, *others))
         return self
 
     def at_step(self) -> signal.Signals | None:
@@ -99,15 +135,19 @@ class Preemption(contextlib.ExitStack):
         # The calls are counted, and not the steps, of which a run that is continued or
         # several in a dispatch leave some out: the runtime's point may be one of them.
         self._calls += 1
-        reached = multihost_utils.reached_preemption_sync_point(self._calls)
-        return signal.SIGTERM if reached else None
+        return signal.SIGTERM if self._reached(self._calls) else None
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
-        if self._interrupted:
-            raise KeyboardInterrupt
-        self._interrupted = True
-        os.kill(os.getpid(), signal.SIGTERM)
+        if not self._received:
+            self._received = True
+            os.kill(os.getpid(), signal.SIGTERM)
+        elif number == signal.SIGINT:
+            self._again(number, frame)
+
+    def _reached(self, calls: int) -> bool:
+        from jax.experimental import multihost_utils
+
+        return multihost_utils.reached_preemption_sync_point(calls)
 
 
 def request() -> Interrupt | Preemption:
@@ -117,4 +157,6 @@ def request() -> Interrupt | Preemption:
         Of this process; or of all of the run, once `hosts.join` has connected them:
         from then on the runtime takes the SIGTERMs, also if there is only one process.
     """
+    from sam_jax.train import hosts
+
     return Preemption() if hosts.connected() else Interrupt()

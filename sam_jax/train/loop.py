@@ -16,6 +16,7 @@ from sam_jax.train import (
     build,
     checkpoint,
     dispatch,
+    due,
     hosts,
     interrupt,
     layout,
@@ -29,14 +30,14 @@ from sam_jax.train import (
 )
 from sam_jax.train import results as results_lib
 from sam_jax.train import workdir as workdir_lib
-from sam_jax.train.evaluation import Scores, evaluate
+from sam_jax.train.evaluation import evaluate
 
 
 class Stopped(Exception):
     """The run was asked to stop; its state is saved.
 
     Attributes:
-        signal: SIGTERM or SIGINT.
+        signal: one of `interrupt.SIGNALS`.
         step: updates done and saved.
     """
 
@@ -74,7 +75,7 @@ def train_and_evaluate(
         UserError: if a setting, the data, the folder or its checkpoint will not do.
         Diverged: if a loss, an update or a weight is not finite, and such updates are
             not to be left out, or have been in a row too long.
-        Stopped: after SIGTERM or Ctrl-C, with the state saved.
+        Stopped: after Ctrl-C, SIGTERM, SIGHUP or SIGUSR1, with the state saved.
     """
     config = settings.read(config)
     folder = pathlib.Path(workdir)
@@ -85,20 +86,25 @@ def train_and_evaluate(
     agreement.check_same_data(run.dataset)
     with (
         workdir_lib.claimed(folder, config),
-        checkpoint.Checkpoints(folder) as checkpoints,
+        checkpoint.Checkpoints(folder, config.checkpoint) as checkpoints,
         report.Report(quiet=not hosts.is_first()) as out,
     ):
         # ── Resume, or start.
         restored = checkpoints.restore(run.abstract_state())
         train_state, saved = restored or (run.init(run.seed), {})
-        progress = {"seconds": 0.0, "best": None, "skipped": 0} | saved
+        progress = {"seconds": 0.0, "skipped": 0, "metrics": None}
+        progress |= {"last": None, "best": None} | saved
         start = int(train_state.step)
         out.header(_header(run, train_state, folder, command))
-
-        # ── Train.
-        if start == run.total_steps:
+        _say_what_is_lost(progress, checkpoints, out)
+        finished = start == run.total_steps
+        if finished:
             out.message("This run is finished: nothing is left to do.")
-        else:
+
+        # ── Train; of a finished run, make what is missing.
+        if not finished or not agreement.from_first(
+            lambda: results_lib.complete(folder, progress)
+        ):
             with (
                 agreement.on_first(
                     lambda: metrics.open_writers(
@@ -108,14 +114,22 @@ def train_and_evaluate(
                         wandb_mode=config.wandb.mode,
                         wandb_project=config.wandb.project,
                         wandb_name=config.wandb.name,
+                        written=progress["metrics"],
+                        warn=out.warning,
                     ),
                     metrics.Writers([]),
                 ) as writers,
                 interrupt.request() as stop,
-                agreement.on_first(lambda: results_lib.pictures(folder), None),
+                agreement.on_first(
+                    lambda: results_lib.pictures(
+                        folder, out.warning, missing_only=finished
+                    ),
+                    None,
+                ),
                 _with_advice(config, checkpoints),
             ):
-                _train(run, train_state, progress, checkpoints, writers, out, stop)
+                if not finished:
+                    _train(run, train_state, progress, checkpoints, writers, out, stop)
 
         # ── Results.
         results = agreement.from_first(lambda: results_lib.collect(folder, progress))
@@ -143,7 +157,7 @@ def _train(
         most_skips=config.max_consecutive_skips if config.skips_nonfinite else 0,
     )
     evaluate_every = config.eval_every_epochs * run.steps_per_epoch
-    save_every = config.checkpoint_every_epochs * run.steps_per_epoch
+    saving = due.Saves(config.checkpoint, run.steps_per_epoch, start)
     clock = time.monotonic()
     out.progress(start, run.total_steps, config.batch_size)
 
@@ -151,7 +165,7 @@ def _train(
     while done < run.total_steps:
         # ── One step, or several up to the next one that something else follows. Their
         #    metrics are read once the next ones are on their way.
-        stations = evaluate_every, save_every, run.total_steps
+        stations = evaluate_every, *saving.every, run.total_steps
         most = min(every - done % every for every in stations)
         train_state, step_metrics, steps = advance(train_state, most)
         if done == start:
@@ -167,7 +181,7 @@ def _train(
         last = done == run.total_steps
         evaluates = last or done % evaluate_every == 0
         stops = stop.at_step() if not last else None
-        saves = last or stops is not None or done % save_every == 0
+        saves = last or stops is not None or saving.due(done)
         if not (evaluates or saves):
             continue
         # Nothing is saved before everything so far is known to be finite.
@@ -180,7 +194,9 @@ def _train(
             now = time.monotonic()
             progress["seconds"] += now - clock
             clock = now
+            progress["metrics"] = writers.sync(done)
             checkpoints.save(done, train_state, progress, is_best=is_best)
+            saving.saved(done)
         if stops is not None:
             checkpoints.wait()
             raise Stopped(stops, done)
@@ -250,19 +266,34 @@ def _evaluate(
         if not math.isfinite(values["loss"]):
             what = f"the {split} loss after step {step} is not finite"
             raise window.NotFiniteError(f"{what} ({values['loss']})")
-    return _improves(progress, scores, step)
+    return _improves(progress, {"step": step, "epoch": epoch, **scores})
 
 
-def _improves(progress: dict[str, Any], scores: Scores, step: int) -> bool:
-    """Whether this is the best validation accuracy so far, and notes it."""
+def _improves(progress: dict[str, Any], scores: dict[str, Any]) -> bool:
+    """Whether this is the best validation accuracy so far; notes the scores."""
+    progress["last"], best = scores, progress["best"]
     if "validation" not in scores:
         return False
-    accuracy = scores["validation"]["accuracy"]
-    best = progress["best"]
-    if best is not None and accuracy <= best["accuracy"]:
+    # Earlier versions noted the accuracy alone.
+    before = best.get("validation", best)["accuracy"] if best else -1.0
+    if scores["validation"]["accuracy"] <= before:
         return False
-    progress["best"] = {"step": step, "accuracy": accuracy}
+    progress["best"] = scores
     return True
+
+
+def _say_what_is_lost(
+    progress: dict[str, Any], checkpoints: checkpoint.Checkpoints, out: report.Report
+) -> None:
+    for line in checkpoints.lost:
+        out.warning(line)
+    best = progress["best"]
+    if best is not None and best["step"] not in checkpoints.steps():
+        out.warning(
+            f"the weights that were best on validation, of step {best['step']}, are "
+            "lost: the best is chosen anew, of the evaluations to come"
+        )
+        progress["best"] = None
 
 
 def _header(

@@ -8,32 +8,25 @@ object per line::
 
     {"step": 24, "split": "test", "wall_time": 1767225600.5, "epoch": 12.0, "loss": 0.3}
 
-``wall_time`` is Unix time in seconds. Numbers that JSON does not know are the strings
-``"NaN"``, ``"Infinity"`` and ``"-Infinity"`` (as in the JSON form of protocol buffers),
-so that every line is valid JSON; `read_history` turns them back into floats.
+``wall_time`` is Unix time in seconds. Numbers that JSON does not know are strings, see
+`sam_jax.train.files`; `read_history` turns them back into floats.
 """
 
 import contextlib
-import importlib
-import json
-import math
+import hashlib
 import os
-import secrets
-import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from sam_jax import errors
+from sam_jax.train import files
+from sam_jax.train.boards import TensorBoard, WandB
 
 METRICS_FILE = "metrics.jsonl"
-WANDB_ID_FILE = "wandb_run_id.txt"
 WANDB_MODES = ("disabled", "offline", "online")
-
-_TO_JSON = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
-_FROM_JSON = {name: float(name) for name in _TO_JSON.values()}
 
 
 class Writer(Protocol):
@@ -66,148 +59,72 @@ class JsonLines:
     Args:
         path: file to write.
         resume_step: last step whose lines stay; None starts an empty file.
+        written: what `sync` has returned at that step; None: unknown.
+        warn: told if the lines up to that step are not all there.
 
     Raises:
-        UserError: if a line other than the last is damaged.
+        UserError: if it cannot be read or written, or a line other than the last is
+            damaged.
     """
 
-    def __init__(self, path: str | os.PathLike[str], resume_step: int | None = None):
-        path = Path(path)
-        kept = []
-        if resume_step is not None and path.exists():
-            kept = [
-                line + b"\n"
-                for line, record in _records(path)
-                if record["step"] <= resume_step
-            ]
-        _replace(path, b"".join(kept))
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        resume_step: int | None = None,
+        written: Mapping[str, Any] | None = None,
+        warn: Callable[[str], None] = lambda message: None,
+    ) -> None:
+        self._path, self._warn = Path(path), warn
+        kept = b"" if resume_step is None else self._kept(resume_step, written)
+        self._digest, self._bytes = hashlib.sha256(kept), len(kept)
+        files.replace(self._path, kept)
         # Without a buffer, what was written survives a kill of this process.
-        self._file = path.open("ab", buffering=0)
+        self._file = self._path.open("ab", buffering=0)
 
     def write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
         """Append one line; see `Writer.write`."""
+        self._check_there()
         record = {"step": int(step), "split": split, "wall_time": time.time()}
-        record |= {name: _to_json(value) for name, value in metrics.items()}
-        line = json.dumps(record, allow_nan=False).encode() + b"\n"
+        record |= {name: float(value) for name, value in metrics.items()}
+        line = files.to_json(record).encode() + b"\n"
+        self._digest.update(line)
+        self._bytes += len(line)
         while line:
             line = line[self._file.write(line) :]
+
+    def sync(self) -> dict[str, Any]:
+        """Makes all lines survive a power loss; size and digest of the file."""
+        self._check_there()
+        os.fsync(self._file.fileno())
+        return {"bytes": self._bytes, "sha256": self._digest.hexdigest()}
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
-
-class TensorBoard:
-    """Writes TensorBoard events, with tags such as ``train/loss``.
-
-    Each start of the run adds one event file to ``workdir``; look at them with
-    ``tensorboard --logdir=WORKDIR``. When a run continues, TensorBoard is told to
-    forget the events after ``resume_step``.
-
-    Args:
-        workdir: directory of the event files.
-        resume_step: last step whose events stay; None hides all that are there.
-    """
-
-    def __init__(self, workdir: str | os.PathLike[str], resume_step: int | None = None):
-        import tensorboardX
-
-        # Records and events instead of SummaryWriter: that one hands them to a thread,
-        # which loses the last ones when the process is killed.
-        self._event = importlib.import_module("tensorboardX.proto.event_pb2").Event
-        # TensorBoard reads the files in the order of their names.
-        name = f"events.out.tfevents.{time.time_ns()}"
-        self._file = tensorboardX.RecordWriter(str(Path(workdir) / name))
-        self._append(file_version="brain.Event:2")
-        self._append(
-            step=0 if resume_step is None else resume_step + 1,
-            session_log={"status": "START"},
-        )
-
-    def _append(self, **fields: Any) -> None:
-        event = self._event(wall_time=time.time(), **fields)
-        self._file.write(event.SerializeToString())
-        self._file.flush()
-
-    def write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
-        """Write one event that holds all ``metrics``; see `Writer.write`."""
-        values = [
-            {"tag": tag, "simple_value": value}
-            for tag, value in _tagged(split, metrics).items()
-        ]
-        self._append(step=step, summary={"value": values})
-
-    def close(self) -> None:
-        """Close the event file."""
-        self._file.close()
-
-
-class WandB:
-    """Writes to Weights & Biases, with names such as ``train/loss``.
-
-    The id of the run is kept in ``workdir``, so that a run that continues is one run
-    there too. Files are in ``workdir/wandb``; ``wandb sync`` uploads those of an
-    offline run. A run that an exception ends is marked as failed.
-
-    Args:
-        workdir: directory of the run, which also gives the run its name.
-        config: settings of the run to show next to it.
-        mode: ``"offline"`` or ``"online"``.
-        project: project that the run belongs to.
-        name: name of the run; None stands for the name of ``workdir``.
-
-    Raises:
-        UserError: if the package is missing or the run cannot be started.
-    """
-
-    def __init__(
-        self,
-        workdir: str | os.PathLike[str],
-        config: Mapping[str, Any],
-        *,
-        mode: str,
-        project: str = "sam_jax",
-        name: str | None = None,
-    ):
-        try:
-            import wandb
-        except ImportError as error:
-            raise errors.UserError(
-                'Weights & Biases is not installed: pip install "wandb", or set '
-                "wandb.mode to 'disabled'"
-            ) from error
-        workdir = Path(workdir)
-        id_file = workdir / WANDB_ID_FILE
-        if not id_file.exists():
-            _replace(id_file, secrets.token_hex(4).encode())
-        try:
-            self._run = wandb.init(
-                project=project,
-                name=name or workdir.resolve().name,
-                id=id_file.read_text().strip(),
-                resume="allow",
-                dir=workdir,
-                config=dict(config),
-                mode=mode,  # pyright: ignore[reportArgumentType]
-                settings=wandb.Settings(console="off", silent=True),
+    def _check_there(self) -> None:
+        # Else the run would go on to its end and write into a file without a name.
+        if not os.fstat(self._file.fileno()).st_nlink or not self._path.exists():
+            raise errors.WriteError(
+                f"{self._path} was deleted, renamed or replaced while the run went on; "
+                "put it back, then start the same command again"
             )
-        except wandb.Error as error:
-            reason = " ".join(str(error).split())
-            raise errors.UserError(
-                f"Weights & Biases did not start: {reason} Run `wandb login`, or set "
-                "wandb.mode to 'offline' or 'disabled'"
-            ) from error
 
-    def write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
-        """Log ``metrics``; see `Writer.write`."""
-        # A run that continues repeats steps that the server already has, with the same
-        # values.
-        if step >= self._run.step:
-            self._run.log(_tagged(split, metrics), step=step)
-
-    def close(self) -> None:
-        """Finish the run; as failed if an exception is on its way."""
-        self._run.finish(exit_code=int(sys.exception() is not None))
+    def _kept(self, step: int, written: Mapping[str, Any] | None) -> bytes:
+        data = files.read(self._path) if self._path.exists() else b""
+        if written and _written(data[: written["bytes"]]) == written:
+            return data[: written["bytes"]]
+        lines = {
+            (record["step"], record["split"]): line + b"\n"
+            for line, record in _records(self._path, data)
+            if record["step"] <= step
+        }
+        if written or step not in {at for at, _ in lines}:
+            self._warn(
+                f"{self._path} has not all rows up to step {step} as they were written:"
+                " the curves show those that are left"
+            )
+        return b"".join(lines.values())
 
 
 class Writers:
@@ -217,26 +134,36 @@ class Writers:
 
     Args:
         writers: where each measurement goes.
+        lines: the one of them that is the record of the run.
     """
 
-    def __init__(self, writers: Iterable[Writer]):
-        self._writers = tuple(writers)
+    def __init__(self, writers: Iterable[Writer], lines: JsonLines | None = None):
+        self._writers, self._lines = tuple(writers), lines
 
     def write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
         """Write to all; see `Writer.write`.
 
         Raises:
-            UserError: if the disk is full or not writable.
+            WriteError: if the disk is full or not writable.
         """
-        try:
+        with _of_step(step):
             for writer in self._writers:
                 writer.write(step, split, metrics)
-        except OSError as error:
-            raise errors.UserError(
-                f"cannot write the metrics of step {step}: {error.strerror}. Mend that "
-                "and start the same command again: it continues from its last "
-                "checkpoint"
-            ) from error
+
+    def sync(self, step: int) -> dict[str, Any] | None:
+        """Makes the record survive a power loss, before a checkpoint relies on it.
+
+        Args:
+            step: number of updates so far.
+
+        Returns:
+            What a run that continues there needs to know of it; None without a record.
+
+        Raises:
+            WriteError: if the disk is full or not writable.
+        """
+        with _of_step(step):
+            return self._lines and self._lines.sync()
 
     def close(self) -> None:
         """Close all, also when one of them fails to."""
@@ -253,7 +180,20 @@ class Writers:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        # The first error is the one to tell.
+        with contextlib.suppress(*([] if error is None else [Exception])):
+            self.close()
+
+
+@contextlib.contextmanager
+def _of_step(step: int) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise errors.WriteError(
+            f"cannot write the metrics of step {step} ({error.strerror}): mend that, "
+            "then start the same command again"
+        ) from error
 
 
 def open_writers(
@@ -264,6 +204,8 @@ def open_writers(
     wandb_mode: str = "disabled",
     wandb_project: str = "sam_jax",
     wandb_name: str | None = None,
+    written: Mapping[str, Any] | None = None,
+    warn: Callable[[str], None] = lambda message: None,
 ) -> Writers:
     """Open the writers of a run: JSON lines, TensorBoard and, if asked for, W&B.
 
@@ -275,13 +217,15 @@ def open_writers(
         wandb_mode: ``"disabled"``, ``"offline"`` or ``"online"``.
         wandb_project: project at Weights & Biases.
         wandb_name: name of the run there; None stands for the name of ``workdir``.
+        written: what `Writers.sync` has returned at ``resume_step``.
+        warn: told if earlier rows are lost.
 
     Returns:
         The writers, to be closed by the caller.
 
     Raises:
         UserError: for an unknown ``wandb_mode``, if Weights & Biases does not start, or
-            if the metrics file is damaged.
+            if the metrics file is damaged or cannot be written.
     """
     if wandb_mode not in WANDB_MODES:
         raise errors.UserError(errors.unknown("wandb mode", wandb_mode, WANDB_MODES))
@@ -294,8 +238,14 @@ def open_writers(
             opened.callback(writer.close)
             writers.append(writer)
 
-        keep(JsonLines(workdir / METRICS_FILE, resume_step))
-        keep(TensorBoard(workdir, resume_step))
+        lines = JsonLines(workdir / METRICS_FILE, resume_step, written, warn)
+        keep(lines)
+        with files.writing(workdir):
+            empty = not TensorBoard.has_events(workdir)
+            board = TensorBoard(workdir, resume_step)
+            keep(board)
+            for row in read_history(workdir / METRICS_FILE) if empty else ():
+                board.write(row.pop("step"), row.pop("split"), row)
         if wandb_mode != "disabled":
             keep(
                 WandB(
@@ -307,7 +257,15 @@ def open_writers(
                 )
             )
         opened.pop_all()
-    return Writers(writers)
+    return Writers(writers, lines)
+
+
+def is_whole(workdir: Path, written: Mapping[str, Any] | None) -> bool:
+    """Whether the record of a finished run is there, and as `Writers.sync` left it."""
+    path = workdir / METRICS_FILE
+    if not path.exists():
+        return False
+    return written is None or _written(files.read(path)) == written
 
 
 def read_history(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -330,41 +288,41 @@ def read_history(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
             f"there is no metrics file {path}: give the {METRICS_FILE} of a run that "
             "has started"
         )
-    return [
-        {key: _FROM_JSON.get(value, value) for key, value in record.items()}
-        for _, record in _records(path)
-    ]
+    return [record for _, record in _records(path, files.read(path))]
 
 
-def _records(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+def _records(path: Path, data: bytes) -> Iterator[tuple[bytes, dict[str, Any]]]:
     """The lines of a file and what they say, without an unfinished last line."""
-    lines = path.read_bytes().splitlines()
+    lines = data.splitlines()
     for number, line in enumerate(lines, start=1):
+        wrong = "it is no row of metrics"
+        record: Any = None
         try:
-            record = json.loads(line)
-        except ValueError as error:
+            record = files.from_json(line)
+        except ValueError:
             if number == len(lines):
                 return
+            wrong = "it is not JSON"
+        if not _is_row(record):
             raise errors.UserError(
-                f"{path}, line {number}, is damaged: it is not JSON. Remove that line"
-            ) from error
+                f"{path}, line {number}, is damaged: {wrong}. Remove that line"
+            )
         yield line, record
 
 
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file so that it has all of the old or all of the new content."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+def _is_row(record: Any) -> bool:
+    """Whether it says what was measured on which split at which step."""
+    return (
+        isinstance(record, dict)
+        and type(record.get("step")) is int
+        and isinstance(record.get("split"), str)
+        and all(
+            type(value) in (int, float)
+            for name, value in record.items()
+            if name != "split"
+        )
+    )
 
 
-def _to_json(value: float) -> float | str:
-    value = float(value)
-    return value if math.isfinite(value) else _TO_JSON[str(value)]
-
-
-def _tagged(split: str, metrics: Mapping[str, float]) -> dict[str, float]:
-    return {f"{split}/{name}": float(value) for name, value in metrics.items()}
+def _written(data: bytes) -> dict[str, Any]:
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}

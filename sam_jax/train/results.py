@@ -1,13 +1,11 @@
-"""What a run has achieved, from its history."""
+"""What a run has achieved, and the files that show it."""
 
 import contextlib
-import json
-import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from sam_jax.train import curves, metrics, report
+from sam_jax.train import curves, files, metrics, report
 
 RESULTS_FILE = "results.json"
 CURVES_FILE = "curves.png"
@@ -26,25 +24,47 @@ def collect(folder: pathlib.Path, progress: Mapping[str, Any]) -> dict[str, Any]
         set, the first of equals, None without such a set; ``seconds``: spent training
         and evaluating, over all starts; ``skipped``: updates that were not finite and
         left out.
+
+    Raises:
+        WriteError: if the file cannot be written.
     """
-    evaluations = {}
-    for row in metrics.read_history(folder / metrics.METRICS_FILE):
-        if row["split"] != "train":
-            entry = evaluations.setdefault(
-                row["step"], {"step": row["step"], "epoch": row["epoch"]}
-            )
-            entry[row["split"]] = {k: row[k] for k in ("loss", "accuracy")}
-    results = {
-        "last": evaluations[max(evaluations)] if evaluations else None,
-        "best": evaluations[progress["best"]["step"]] if progress["best"] else None,
-        "seconds": progress["seconds"],
-        "skipped": progress["skipped"],
-    }
-    path = folder / RESULTS_FILE
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(results, indent=2) + "\n")
-    os.replace(temporary, path)
+    last, best = progress["last"], progress["best"]
+    if last is None or (best and "epoch" not in best):  # of an earlier version
+        evaluations = _evaluations(folder)
+        last = last or evaluations.get(max(evaluations, default=None))
+        best = best and evaluations.get(best["step"])
+    results = {"last": last, "best": best}
+    results |= {name: progress[name] for name in ("seconds", "skipped")}
+    files.replace(folder / RESULTS_FILE, files.to_json(results, indent=2) + "\n")
     return results
+
+
+def _evaluations(folder: pathlib.Path) -> dict[Any, dict[str, Any]]:
+    """Step to step, epoch and scores, from the history."""
+    found: dict[Any, dict[str, Any]] = {}
+    for row in metrics.read_history(folder / metrics.METRICS_FILE):
+        if row["split"] != "train" and {"epoch", "loss", "accuracy"} <= row.keys():
+            first = {"step": row["step"], "epoch": row["epoch"]}
+            entry = found.setdefault(row["step"], first)
+            entry[row["split"]] = {k: row[k] for k in ("loss", "accuracy")}
+    return found
+
+
+def complete(folder: pathlib.Path, progress: Mapping[str, Any]) -> bool:
+    """Whether all that shows a finished run is there.
+
+    The results come last: without them, not all writers were closed.
+
+    Args:
+        folder: of the run.
+        progress: as kept in its checkpoints.
+    """
+    made = (folder / RESULTS_FILE, folder / CURVES_FILE)
+    return (
+        all(path.is_file() for path in made)
+        and metrics.TensorBoard.has_events(folder)
+        and metrics.is_whole(folder, progress["metrics"])
+    )
 
 
 def rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -68,21 +88,33 @@ def rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def fields(results: Mapping[str, Any], folder: pathlib.Path) -> dict[str, str]:
     """What to say below the table."""
+    shown = {"curves": CURVES_FILE, "metrics": metrics.METRICS_FILE}
     skipped = results["skipped"]
     return {
         **({"left out": f"{skipped} updates, not finite"} if skipped else {}),
         "time": report.duration(results["seconds"]),
-        "curves": str(folder / CURVES_FILE),
-        "metrics": str(folder / metrics.METRICS_FILE),
+        **{k: str(folder / x) for k, x in shown.items() if (folder / x).is_file()},
     }
 
 
 @contextlib.contextmanager
-def pictures(folder: pathlib.Path) -> Iterator[None]:
-    """Draws ``curves.png`` at the end, also of a run that is stopped or fails."""
+def pictures(
+    folder: pathlib.Path, warn: Callable[[str], None], *, missing_only: bool = False
+) -> Iterator[None]:
+    """Draws ``curves.png`` at the end, also of a run that is stopped or fails.
+
+    Args:
+        folder: of the run.
+        warn: told if that fails: no run ends for a picture, and no error is hidden.
+        missing_only: leave one that is there.
+    """
     try:
         yield
     finally:
-        history = metrics.read_history(folder / metrics.METRICS_FILE)
-        if history:
-            curves.draw_curves(history, folder / CURVES_FILE, folder.resolve().name)
+        path = folder / CURVES_FILE
+        try:
+            history = metrics.read_history(folder / metrics.METRICS_FILE)
+            if history and not (missing_only and path.is_file()):
+                curves.draw_curves(history, path, folder.resolve().name)
+        except Exception as error:
+            warn(f"{path} could not be drawn: {' '.join(str(error).split())}")

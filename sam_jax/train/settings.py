@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from sam_jax.train import coefficients, ranges, typed
+from sam_jax.train import coefficients, files, ranges, typed
 from sam_jax.train.ranges import BelowOne, Count, Nonnegative, Positive, Seed, Share
 
 # ── Data and model ───────────────────────────────────────────────────────────────────
@@ -189,6 +189,21 @@ class Wandb:
     name: str | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """When the state is saved, and which checkpoints stay.
+
+    The end of the run is saved as well, and the best state on validation; the best
+    stays.
+    """
+
+    every_epochs: Count | None = 1
+    every_steps: Count | None = None
+    every_seconds: Positive | None = None  # since the last one, by process 0's clock
+    keep_last: Count = 2
+    keep_every: Count | None = None  # steps: those of multiples of this stay as well
+
+
 # ── All of them ──────────────────────────────────────────────────────────────────────
 
 
@@ -239,8 +254,8 @@ class Settings:
     eval_batch_size: Count = 500
     eval_every_epochs: Count = 1
     log_every_steps: Count = 50
-    checkpoint_every_epochs: Count = 1
 
+    checkpoint: Checkpoint = Checkpoint()
     mesh: Mesh = Mesh()
     wandb: Wandb = Wandb()
 
@@ -281,7 +296,7 @@ FREE_SETTINGS = (
     "remat",
     "steps_per_dispatch",
     "log_every_steps",
-    "checkpoint_every_epochs",
+    "checkpoint",
     "eval_batch_size",
     "on_nonfinite",
     "max_consecutive_skips",
@@ -291,9 +306,24 @@ FREE_SETTINGS = (
 )
 
 
+# Settings of earlier versions, and what they are now. All are free settings.
+RENAMED = {"checkpoint_every_epochs": "checkpoint.every_epochs"}
+
+
+def of_folder(stored: Any) -> Settings:
+    """As `read`, of a run folder that an earlier version may have made.
+
+    A setting that it did not have has its default, and those that were renamed are
+    left out.
+    """
+    if isinstance(stored, Mapping):
+        stored = {key: x for key, x in stored.items() if key not in RENAMED}
+    return read(stored)
+
+
 def to_json(config: Settings) -> str:
     """The settings as readable JSON, keys sorted; `read` gives them back."""
-    return json.dumps(
+    return files.to_json(
         typed.plain(config),
         indent=2,
         sort_keys=True,

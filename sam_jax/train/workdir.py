@@ -3,18 +3,16 @@
 import contextlib
 import datetime
 import fcntl
-import json
-import os
 import pathlib
 import re
 from collections.abc import Iterator
 
 from sam_jax import errors
-from sam_jax.train import agreement, settings
+from sam_jax.train import agreement, files, settings
 
 CONFIG_FILE = "config.json"
 _LOCK_FILE = ".lock"
-_TEMPORARY_FILE = "config.tmp"  # what a kill while the configuration is written leaves
+_OLD_TEMPORARY_FILE = "config.tmp"  # what a kill of an earlier version may have left
 
 
 def fresh(config: settings.Settings, root: pathlib.Path) -> pathlib.Path:
@@ -50,7 +48,7 @@ def claimed(workdir: pathlib.Path, config: settings.Settings) -> Iterator[None]:
         Nothing.
 
     Raises:
-        UserError: if it is an address and no folder, or the folder cannot be written,
+        UserError: if it is blank or an address, or the folder cannot be written,
             is something else's, belongs to a run with another configuration, is in use
             by another run, or is not shared by all processes of this one.
     """
@@ -59,6 +57,8 @@ def claimed(workdir: pathlib.Path, config: settings.Settings) -> Iterator[None]:
             f"--workdir={workdir} is an address, and a run needs a folder with locks "
             "and renames: train in one, and copy the finished run there"
         )
+    if not str(workdir).strip():
+        raise agreement.Refused("--workdir is blank: give the name of a folder")
     with agreement.on_first(lambda: _locked(workdir, config), None):
         agreement.check_shared(workdir)
         yield
@@ -66,11 +66,11 @@ def claimed(workdir: pathlib.Path, config: settings.Settings) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _locked(workdir: pathlib.Path, config: settings.Settings) -> Iterator[None]:
+    files.make_folder(workdir)
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        files = {path.name for path in workdir.iterdir()}
-        files -= {_LOCK_FILE, _TEMPORARY_FILE}
-        if files and CONFIG_FILE not in files:
+        left = set(workdir.glob(files.TEMPORARY)) | {workdir / _OLD_TEMPORARY_FILE}
+        own = {workdir / _LOCK_FILE, *left}
+        if set(workdir.iterdir()) - own and not (workdir / CONFIG_FILE).exists():
             raise errors.UserError(
                 f"{workdir} is not empty and not the folder of a run (no {CONFIG_FILE} "
                 "in it): give another --workdir"
@@ -78,7 +78,8 @@ def _locked(workdir: pathlib.Path, config: settings.Settings) -> Iterator[None]:
         lock = (workdir / _LOCK_FILE).open("w")
     except OSError as error:
         raise errors.UserError(
-            f"cannot write to {workdir} ({error.strerror}): give another --workdir"
+            f"cannot write to {error.filename or workdir} ({error.strerror}): give "
+            "another --workdir"
         ) from error
     with lock:
         try:
@@ -88,30 +89,32 @@ def _locked(workdir: pathlib.Path, config: settings.Settings) -> Iterator[None]:
                 f"another process is training in {workdir}: wait for it, or give "
                 "another --workdir"
             ) from error
+        for path in left:
+            path.unlink(missing_ok=True)
         _write_or_compare(workdir / CONFIG_FILE, config)
         yield
 
 
 def _write_or_compare(path: pathlib.Path, config: settings.Settings) -> None:
     text = settings.to_json(config) + "\n"
+    stored = files.read(path) if path.exists() else b""
     # A schedule that a card has made is no text that could be read.
-    if path.exists() and path.read_bytes() != text.encode():
+    if path.exists() and stored != text.encode():
         try:
-            stored = settings.read(json.loads(path.read_text()))
+            before = settings.of_folder(files.from_json(stored))
         except errors.UserError as error:
             raise errors.UserError(
-                f"{path} is of another version ({error}): give another --workdir"
+                f"{path} is of another version ({error}): continue with that version, "
+                "or give another --workdir"
             ) from error
         except ValueError as error:  # neither JSON nor text
             raise errors.UserError(
                 f"{path} is damaged: give another --workdir"
             ) from error
-        changed = settings.differences(stored, config)
+        changed = settings.differences(before, config)
         if changed:
             raise errors.UserError(
                 f"{path.parent} belongs to a run with another configuration "
                 f"({'; '.join(changed)}): give another --workdir, or the same settings"
             )
-    temporary = path.with_name(_TEMPORARY_FILE)
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    files.replace(path, text)

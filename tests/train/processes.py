@@ -20,7 +20,7 @@ SETTINGS = (
     *("--config.data.train_examples=128", "--config.batch_size=32"),
     *("--config.data.label_noise=0.25", "--config.data.crop=1"),
     *("--config.ema_decay=0.9", "--config.log_every_steps=1", "--config.epochs=6"),
-    *("--config.eval_every_epochs=3", "--config.checkpoint_every_epochs=3"),
+    *("--config.eval_every_epochs=3", "--config.checkpoint.every_epochs=3"),
 )
 LOST = "error: another process of this run ended (it says why) or is out of reach"
 

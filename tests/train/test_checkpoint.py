@@ -3,6 +3,7 @@
 import collections
 import json
 import logging
+import pathlib
 import shutil
 import subprocess
 import time
@@ -17,7 +18,14 @@ from jax.sharding import NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
 from sam_jax import errors
-from sam_jax.train import agreement, build, checkpoint, optimizer, sharding
+from sam_jax.train import (
+    agreement,
+    build,
+    checkpoint,
+    optimizer,
+    settings,
+    sharding,
+)
 from tests.train.states import abstract, bits, make_state, save_steps, steps_on_disk
 
 
@@ -144,17 +152,25 @@ def test_eight_devices_restore_on_one_two_and_four_bitwise(tiny, tmp_path, rows)
 
 
 def test_keeps_the_last_and_the_best(tmp_path):
-    save_steps(tmp_path, 1, 2, 3, 4, best=(1, 2))
-    assert steps_on_disk(tmp_path) == {"2", "4"}
+    save_steps(tmp_path, 1, 2, 3, 4, 5, best=(1, 2))
+    assert steps_on_disk(tmp_path) == {"2", "4", "5"}
     with checkpoint.Checkpoints(tmp_path) as checkpoints:
-        assert (checkpoints.latest_step(), checkpoints.best_step()) == (4, 2)
-        assert checkpoints.restore(make_state())[1] == {"at": 4}
+        assert (checkpoints.latest_step(), checkpoints.best_step()) == (5, 2)
+        assert checkpoints.restore(make_state())[1] == {"at": 5}
         best, progress = checkpoints.restore(make_state(), 2)
         assert bits(best) == bits(make_state(2)) and progress == {"at": 2}
-    save_steps(tmp_path, 5)
-    assert steps_on_disk(tmp_path) == {"2", "5"}
-    save_steps(tmp_path, 6, best=(6,))
-    assert steps_on_disk(tmp_path) == {"6"}
+    save_steps(tmp_path, 6)
+    assert steps_on_disk(tmp_path) == {"2", "5", "6"}
+    save_steps(tmp_path, 7, best=(7,))
+    assert steps_on_disk(tmp_path) == {"6", "7"}
+
+
+def test_keeps_as_many_as_chosen(tmp_path):
+    keep = settings.Checkpoint(keep_last=1, keep_every=3)
+    with checkpoint.Checkpoints(tmp_path, keep) as checkpoints:
+        for step in range(1, 9):
+            checkpoints.save(step, {"w": jnp.float32(step)}, {}, is_best=step == 4)
+    assert steps_on_disk(tmp_path) == {"3", "4", "6", "8"}
 
 
 def test_saving_does_not_ask_whether_to_stop(tmp_path, monkeypatch):
@@ -220,7 +236,7 @@ def test_half_written_checkpoint_is_ignored_and_cleaned_up(tmp_path):
     shutil.copytree(tmp_path / "checkpoints" / "5", half)
     shutil.rmtree(half / "metrics")
     save_steps(tmp_path, 6)
-    assert steps_on_disk(tmp_path) == {"6"}
+    assert steps_on_disk(tmp_path) == {"5", "6"}
     with checkpoint.Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.restore(make_state())[1] == {"at": 6}
 
@@ -232,12 +248,49 @@ def test_foreign_folder(tmp_path):
     (foreign / "thesis.txt").write_text("mine")
     (tmp_path / "checkpoints" / "notes").mkdir()
     with checkpoint.Checkpoints(tmp_path) as checkpoints:
-        with pytest.raises(errors.UserError, match=r"/900 is no complete checkpoint"):
-            checkpoints.restore(make_state())
-        assert checkpoints.restore(make_state(), 5)[1] == {"at": 5}
-        checkpoints.save(901, make_state(901), {"at": 901}, is_best=True)
-    assert (foreign / "thesis.txt").read_text() == "mine"
-    assert steps_on_disk(tmp_path) == {"900", "901", "notes"}
+        (line,) = checkpoints.lost
+        assert "/900 is no complete checkpoint" in line and "from step 5" in line
+        assert checkpoints.restore(make_state())[1] == {"at": 5}
+        checkpoints.save(6, make_state(6), {"at": 6}, is_best=True)
+    aside = tmp_path / "checkpoints" / "damaged-900"
+    assert (aside / "thesis.txt").read_text() == "mine" and str(aside) in line
+    assert steps_on_disk(tmp_path) == {"5", "6", "damaged-900", "notes"}
+
+
+def test_a_renamed_checkpoint_is_noticed(tmp_path):
+    save_steps(tmp_path, 5)
+    folder = tmp_path / "checkpoints"
+    (folder / "5").rename(folder / "30")
+    with pytest.raises(errors.UserError, match="/30 is that of step 5: rename it back"):
+        checkpoint.Checkpoints(tmp_path)
+
+
+def test_what_cannot_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    """As root may read all, the system's answer is imitated."""
+    save_steps(tmp_path, 5, 6)
+    opened = pathlib.Path.open
+
+    def denied(path, *args, **kwargs):
+        if path.parent.name == "6":
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *args, **kwargs)
+
+    monkeypatch.setattr(pathlib.Path, "open", denied)
+    with pytest.raises(
+        errors.UserError, match=r"cannot read .*SHA256SUMS \(Permission"
+    ):
+        checkpoint.Checkpoints(tmp_path)
+    assert steps_on_disk(tmp_path) == {"5", "6"}
+
+
+def test_a_folder_that_vanished_is_noticed_and_not_made_again(tmp_path):
+    with checkpoint.Checkpoints(tmp_path / "run") as checkpoints:
+        checkpoints.save(1, make_state(), {}, is_best=False)
+        checkpoints.wait()
+        (tmp_path / "run").rename(tmp_path / "moved")
+        with pytest.raises(errors.WriteError, match="was deleted or renamed"):
+            checkpoints.save(2, make_state(), {}, is_best=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["moved"]
 
 
 def other_key(state):
@@ -306,7 +359,7 @@ def test_record_on_disk_is_plain_json_and_digests_are_those_of_sha256sum(tmp_pat
     save_steps(tmp_path, 1, best=(1,))
     folder = tmp_path / "checkpoints" / "1"
     record = json.loads((folder / "metrics" / "metrics").read_text())
-    assert record == {"is_best": True, "progress": {"at": 1}}
+    assert record == {"step": 1, "is_best": True, "progress": {"at": 1}}
     lines = (folder / "SHA256SUMS").read_text().splitlines()
     listed = [line.split("  ")[1] for line in lines]
     assert "metrics/metrics" in listed and len(listed) >= 9

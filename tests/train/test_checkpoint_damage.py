@@ -20,6 +20,7 @@ from jax.sharding import PartitionSpec as P
 from sam_jax import errors
 from sam_jax.train import checkpoint
 from tests import tiers
+from tests.train import runs
 from tests.train.states import abstract, bits, make_state, save_steps, steps_on_disk
 
 KILLED = """if True:
@@ -103,7 +104,7 @@ DAMAGES = {
     ),
 )
 def test_damaged_newest_checkpoint(tmp_path, damage, every, capfd):
-    """Each file in one of the ways, or each in all."""
+    """Each file in one of the ways, or each in all: the one before, and one line."""
     whole = tmp_path / "whole"
     save_steps(whole, 5, 6, best=(5,))
     names = damaged_files(whole / "checkpoints" / "6")
@@ -115,22 +116,42 @@ def test_damaged_newest_checkpoint(tmp_path, damage, every, capfd):
         shutil.copytree(whole, workdir)
         folder = workdir / "checkpoints" / "6"
         DAMAGES[damage](folder / name)
-        before = sorted(workdir.rglob("*"))
-        with (
-            pytest.raises(errors.UserError) as caught,
-            checkpoint.Checkpoints(workdir) as checkpoints,
-        ):
-            checkpoints.restore(make_state())
-        message = str(caught.value)
-        assert str(folder) in message
-        assert name in message or name == "SHA256SUMS"
-        assert f"move {folder} away to go on" in message and "\n" not in message
-        assert sorted(workdir.rglob("*")) == before
-        shutil.rmtree(folder)
+        content = {p.relative_to(folder): p.stat().st_size for p in folder.rglob("*")}
         with checkpoint.Checkpoints(workdir) as checkpoints:
             state, progress = checkpoints.restore(make_state())
+            (line,) = checkpoints.lost
+            checkpoints.save(6, make_state(6), {"at": 6}, is_best=False)
         assert bits(state) == bits(make_state(5)) and progress == {"at": 5}
+        assert str(folder) in line and "\n" not in line
+        assert name in line or name == "SHA256SUMS"
+        assert line.endswith("damaged-6; the run goes on from step 5")
+        aside = folder.with_name("damaged-6")
+        assert content == {
+            p.relative_to(aside): p.stat().st_size for p in aside.rglob("*")
+        }
+        assert steps_on_disk(workdir) == {"5", "6", "damaged-6"}
     assert capfd.readouterr().err == ""
+
+
+def test_damaged_best_checkpoint_is_set_aside(tmp_path):
+    save_steps(tmp_path, 5, 6, 7, best=(5,))
+    runs.damage(tmp_path / "checkpoints" / "5")
+    with checkpoint.Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.restore(make_state())[1] == {"at": 7}
+        assert (checkpoints.steps(), checkpoints.best_step()) == ([6, 7], None)
+        (line,) = checkpoints.lost
+    assert "/5 is damaged (" in line and line.endswith("/damaged-5")
+
+
+def test_the_only_checkpoint_is_left_where_it_is(tmp_path):
+    """To start anew is the user's to decide."""
+    save_steps(tmp_path, 5)
+    runs.damage(tmp_path / "checkpoints" / "5")
+    with pytest.raises(
+        errors.UserError, match=r"/5 is damaged .* there is no other one"
+    ):
+        checkpoint.Checkpoints(tmp_path)
+    assert steps_on_disk(tmp_path) == {"5"}
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -178,7 +199,7 @@ def test_full_disk(tmp_path, small_files_only, capfd):
             resource.RLIMIT_FSIZE, resource.getrlimit(resource.RLIMIT_FSIZE)[1:] * 2
         )
         checkpoints.save(4, more, {"at": 4}, is_best=True)
-    assert steps_on_disk(tmp_path) == {"4"}
+    assert steps_on_disk(tmp_path) == {"1", "4"}
     assert capfd.readouterr().err == ""
 
 

@@ -1,6 +1,7 @@
 """Pictures are drawn from every kind of history, and whole or not at all."""
 
 import math
+import os
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import pytest
 from matplotlib import axes, figure
 from PIL import Image
 
+from sam_jax import errors
 from sam_jax.train import curves
 
 
@@ -146,12 +148,11 @@ def test_an_older_picture_stays_if_drawing_fails(tmp_path, monkeypatch):
     path = tmp_path / "curves.png"
     path.write_bytes(b"old")
 
-    def full(self, file, **kwargs):
-        file.write_bytes(b"half a pic")
-        raise OSError("no space left")
+    def full(number):
+        raise OSError(28, "no space left")
 
-    monkeypatch.setattr(figure.Figure, "savefig", full)
-    with pytest.raises(OSError, match="no space left"):
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(errors.WriteError, match=r"cannot write .*png \(no space left"):
         curves.draw_curves(HISTORIES["sam"], path, "title")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]

@@ -88,7 +88,7 @@ def test_run_is_that_of_one_update_per_call(settings, dispatched, finished, tmp_
 
 def test_more_than_there_is_to_do_at_once(settings, dispatched, finished, tmp_path):
     calls = dispatched()
-    rare = {"eval_every_epochs": 3, "checkpoint_every_epochs": 2}
+    rare = {"eval_every_epochs": 3, "checkpoint.every_epochs": 2}
     run = runs.Finished(settings(100, **rare), tmp_path)
     assert calls == [(8, 8), (4, 4)]
     trained = [row for row in finished.rows if row["split"] == "train"]

@@ -13,7 +13,7 @@ import time
 import pytest
 
 from sam_jax import errors
-from sam_jax.train import metrics
+from sam_jax.train import boards, metrics
 
 # ── JSON lines
 
@@ -99,10 +99,10 @@ def test_the_old_file_stays_if_the_new_one_cannot_be_written(tmp_path, monkeypat
     before = path.read_bytes()
 
     def fail(number):
-        raise OSError("no space left")
+        raise OSError(28, "no space left")
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(errors.WriteError, match=r"cannot write .*jsonl \(no space"):
         metrics.JsonLines(path, resume_step=2)
     assert path.read_bytes() == before
 
@@ -233,7 +233,7 @@ def test_wandb_offline_writes_one_run_over_two_starts(tmp_path, capfd):
             writers.write(step, "train", {"loss": 0.5})
             writers.write(step, "test", {"loss": 0.5})
             writers.write(0, "train", {"loss": 0.25})  # the server has it already
-    run_id = (tmp_path / metrics.WANDB_ID_FILE).read_text()
+    run_id = (tmp_path / boards.WANDB_ID_FILE).read_text()
     (file,) = {path.name for path in tmp_path.glob("wandb/offline-run-*/*.wandb")}
     assert file == f"run-{run_id}.wandb"
     data = b"".join(

@@ -56,7 +56,7 @@ def test_another_configuration_is_refused_with_what_differs(tmp_path, tiny):
         ("wandb.name", "x"),
         ("mesh.data", 8),
         ("log_every_steps", 7),
-        ("checkpoint_every_epochs", 7),
+        ("checkpoint.every_epochs", 7),
         ("eval_batch_size", 7),
         ("data.data_dir", "x"),
         ("data.manual_dir", "x"),
@@ -88,8 +88,10 @@ def test_an_address_is_refused(tmp_path, tiny, monkeypatch):
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path, tiny):
     (tmp_path / "file").write_text("x")
-    assert "(Not a directory)" in refused(tmp_path / "file" / "run", tiny())
-    assert "(File exists)" in refused(tmp_path / "file", tiny())
+    for folder in (tmp_path / "file" / "run", tmp_path / "file"):
+        assert f"{tmp_path / 'file'} is no folder" in refused(folder, tiny())
+    (tmp_path / "link").symlink_to("nothing")
+    assert "link is a link to nothing" in refused(tmp_path / "link", tiny())
 
 
 def test_a_damaged_record_is_refused(tmp_path, tiny):

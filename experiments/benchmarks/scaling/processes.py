@@ -76,7 +76,7 @@ def compare(
                 f"--config.batch_size={batch}",
                 f"--config.epochs={epochs}",
                 f"--config.eval_every_epochs={epochs}",
-                f"--config.checkpoint_every_epochs={epochs}",
+                f"--config.checkpoint.every_epochs={epochs}",
                 f"--config.log_every_steps={LOG_EVERY}",
                 f"--compilation_cache={cache}",
             ]

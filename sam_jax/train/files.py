@@ -1,0 +1,174 @@
+"""Files of a run: written whole or not at all, read with one sentence of what is wrong.
+
+Numbers that JSON does not know are the strings ``"NaN"``, ``"Infinity"`` and
+``"-Infinity"`` (as in the JSON form of protocol buffers), so that every file of a run
+is valid JSON.
+"""
+
+import contextlib
+import json
+import math
+import os
+import pathlib
+import secrets
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from sam_jax import errors
+
+_TO_JSON = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+_FROM_JSON = {name: float(name) for name in _TO_JSON.values()}
+
+TEMPORARY = ".*.tmp"  # what a kill in the middle of `replace` leaves
+
+
+def replace(path: str | os.PathLike[str], data: str | bytes) -> None:
+    """Writes a file so that it has all of the old or all of the new content.
+
+    This holds for a kill, a full disk and a power loss.
+
+    Args:
+        path: of the file; a link is replaced, not followed.
+        data: the new content; text is written as UTF-8.
+
+    Raises:
+        WriteError: naming the file, if that cannot be done.
+    """
+    path = pathlib.Path(path)
+    temporary = path.with_name(f".{path.name[:99]}.{secrets.token_hex(8)}.tmp")
+    try:
+        with writing(path):
+            with temporary.open("xb") as file:  # new, hence no link to somewhere else
+                file.write(data.encode() if isinstance(data, str) else data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            sync(path.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def sync(path: pathlib.Path) -> None:
+    """Waits until a file, or the names in a folder, would survive a power loss.
+
+    Raises:
+        OSError: if a file cannot be written; not all file systems know this of folders.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        if not path.is_dir():
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(path: pathlib.Path) -> None:
+    """Makes a folder and those that it is in; one that is there will do.
+
+    Raises:
+        UserError: if that cannot be done, with what is in the way.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror
+        for each in (path, *path.parents):
+            if os.path.lexists(each) and not each.is_dir():
+                dangling = each.is_symlink() and not each.exists()
+                reason = f"{each} is {'a link to nothing' if dangling else 'no folder'}"
+        raise errors.UserError(
+            f"cannot write to {path} ({reason}): give another --workdir"
+        ) from error
+
+
+@contextlib.contextmanager
+def writing(path: pathlib.Path) -> Iterator[None]:
+    """Where a file is written.
+
+    Raises:
+        WriteError: naming the file, if it cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise errors.WriteError(
+            f"cannot write {path} ({error.strerror}): mend that, then start the same "
+            "command again"
+        ) from error
+
+
+@contextlib.contextmanager
+def reading(path: pathlib.Path) -> Iterator[None]:
+    """Where files are read that are there.
+
+    Raises:
+        UserError: naming the file, if it cannot be read.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise errors.UserError(
+            f"cannot read {error.filename or path} ({error.strerror}): mend that, then "
+            "start the same command again"
+        ) from error
+
+
+def read(path: pathlib.Path) -> bytes:
+    """The content of a file.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
+    with reading(path):
+        return path.read_bytes()
+
+
+def to_json(tree: Any, **style: Any) -> str:
+    """Valid JSON, whatever the numbers.
+
+    Args:
+        tree: nested dicts, lists, numbers and texts.
+        **style: of `json.dumps`.
+
+    Example:
+        >>> to_json({"loss": float("nan"), "steps": [1, 2.5]})
+        '{"loss": "NaN", "steps": [1, 2.5]}'
+    """
+    return json.dumps(_mapped(_encoded, tree), allow_nan=False, **style)
+
+
+def from_json(data: str | bytes) -> Any:
+    """What `to_json` was given.
+
+    Raises:
+        ValueError: if it is no JSON.
+
+    Example:
+        >>> from_json('{"loss": "NaN", "steps": [1, 2.5]}')
+        {'loss': nan, 'steps': [1, 2.5]}
+    """
+    try:
+        return _mapped(_decoded, json.loads(data))
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def _encoded(value: Any) -> Any:
+    finite = not isinstance(value, float) or math.isfinite(value)
+    return value if finite else _TO_JSON[str(float(value))]
+
+
+def _decoded(value: Any) -> Any:
+    return _FROM_JSON.get(value, value) if isinstance(value, str) else value
+
+
+def _mapped(function: Any, tree: Any) -> Any:
+    """The function of each leaf."""
+    if isinstance(tree, Mapping):
+        return {key: _mapped(function, value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_mapped(function, value) for value in tree]
+    return function(tree)
