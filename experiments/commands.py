@@ -80,7 +80,7 @@ def ends(main: Callable[[Sequence[str]], int]) -> Callable[[Sequence[str]], int]
             return main(argv)
         except (errors.UserError, checks.BadValue) as error:
             print(f"error: {error}", file=sys.stderr)
-            return 2
+            return 1 if isinstance(error, errors.WriteError) else 2
         except subprocess.CalledProcessError as error:
             return error.returncode  # it has said why
         except OSError as error:
@@ -181,13 +181,3 @@ def file(text: str) -> pathlib.Path:
     if path.is_dir():
         raise argparse.ArgumentTypeError(f"must be a file, got the folder {text!r}")
     return path
-
-
-def write(path: pathlib.Path, data: str | bytes) -> None:
-    """Writes a file of results whole or not at all.
-
-    Args:
-        path: of the file.
-        data: its content.
-    """
-    path.write_bytes(data.encode() if isinstance(data, str) else data)

@@ -1,7 +1,6 @@
 """What all benchmarks share: times in turns, ratios of them, the record of a run."""
 
 import argparse
-import json
 import os
 import pathlib
 import platform
@@ -16,6 +15,7 @@ import jax
 import numpy as np
 
 from experiments import commands
+from sam_jax.train import files
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
 
@@ -138,7 +138,7 @@ def write(
         "versions": {name: metadata.version(name) for name in PACKAGES},
         "results": results,
     }
-    commands.write(path, json.dumps(record, indent=2) + "\n")
+    files.replace(path, files.to_json(record, indent=2) + "\n")
 
 
 def machine() -> dict[str, Any]:

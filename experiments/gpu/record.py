@@ -7,7 +7,6 @@
 
 import datetime
 import hashlib
-import json
 import os
 import pathlib
 import platform
@@ -17,6 +16,8 @@ import time
 from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
+
+from sam_jax.train import files
 
 ROOT = pathlib.Path(__file__).parents[2]
 RESULTS = pathlib.Path(__file__).parent / "results"
@@ -50,7 +51,7 @@ class Record:
         found: dict[str, Any] = {}
         for place in (path, earlier):
             if place is not None and place.exists():
-                found = json.loads(place.read_text())
+                found = files.from_json(place.read_text())
                 break
         self._runs: list[Any] = found.get("runs", [])
         self.parts: dict[str, str] = found.get("parts", {})
@@ -85,9 +86,7 @@ class Record:
         """All of it, into a new file that then takes the place of the old one."""
         whole = {"runs": self._runs, "parts": self.parts, "rows": self.rows}
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        new = self._path.with_suffix(".new")
-        new.write_text(json.dumps(whole, indent=1) + "\n")
-        os.replace(new, self._path)
+        files.replace(self._path, files.to_json(whole, indent=1) + "\n")
 
 
 def machine(tiny: bool) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from experiments.benchmarks import measure
 from experiments.theory import catalog, claims
+from sam_jax.train import files
 
 
 def write(
@@ -224,8 +225,5 @@ def _plain(data: Any) -> Any:
 
 
 def _replace(path: pathlib.Path, content: str | bytes) -> None:
-    # Whole or not at all, so that an interrupted run leaves no half a file.
     path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_suffix(path.suffix + ".part")
-    half.write_bytes(content.encode() if isinstance(content, str) else content)
-    half.replace(path)
+    files.replace(path, content)

@@ -10,7 +10,6 @@ own below ``--runs``; the same command again continues, without what is finished
 import argparse
 import hashlib
 import io
-import json
 import os
 import pathlib
 import re
@@ -25,7 +24,7 @@ from matplotlib import figure
 
 from experiments import commands
 from experiments.benchmarks import measure
-from sam_jax.train import cards, loop, metrics
+from sam_jax.train import cards, files, loop, metrics
 
 # One colour per method, in the order given; colour-blind safe (Okabe and Ito).
 COLORS = ("#555555", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -56,8 +55,8 @@ def main(argv: Sequence[str]) -> int:
     summary = summarize(runs)
     command = shlex.join(["python", "-m", "experiments.training.compare", *argv])
     record = {"command": command, "machine": measure.machine(), "methods": summary}
-    commands.write(args.out / "results.json", json.dumps(record, indent=2) + "\n")
-    commands.write(args.out / "table.md", table(summary) + "\n")
+    files.replace(args.out / "results.json", files.to_json(record, indent=2) + "\n")
+    files.replace(args.out / "table.md", table(summary) + "\n")
     draw(runs, args.out / "curves.png", pathlib.Path(args.card).stem)
     print(table(summary))
     return 0
@@ -229,7 +228,7 @@ def save(fig: figure.Figure, path: pathlib.Path) -> None:
     """Writes a picture whole or not at all."""
     picture = io.BytesIO()
     fig.savefig(picture, format="png", dpi=150)
-    commands.write(path, picture.getvalue())
+    files.replace(path, picture.getvalue())
 
 
 def _curve(

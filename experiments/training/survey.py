@@ -29,7 +29,7 @@ from experiments import commands
 from experiments.benchmarks import measure
 from experiments.training import compare
 from sam_jax import errors, methods
-from sam_jax.train import build, cards, loop, sharding
+from sam_jax.train import build, cards, files, loop, sharding
 
 BASELINE, REFERENCE = "sgd", "sam"
 UPDATES = 20
@@ -84,8 +84,8 @@ def main(argv: Sequence[str]) -> int:
         return 128 + stopped.signal
     command = shlex.join(["python", "-m", "experiments.training.survey", *argv])
     record = {"command": command, "machine": measure.machine(), "methods": survey}
-    commands.write(args.out / "results.json", json.dumps(record, indent=2) + "\n")
-    commands.write(args.out / "table.md", table(survey) + "\n")
+    files.replace(args.out / "results.json", files.to_json(record, indent=2) + "\n")
+    files.replace(args.out / "table.md", table(survey) + "\n")
     draw(survey, args.out / "errors.png", pathlib.Path(args.card).stem)
     print(table(survey))
     return 0
@@ -111,7 +111,7 @@ def measured_once(
         raise errors.UserError(f"{damaged}: it must have a time for each; {remedy}")
     if not set(names) <= known.keys():
         known = measure_all()
-        commands.write(path, json.dumps(known, indent=2) + "\n")
+        files.replace(path, files.to_json(known, indent=2) + "\n")
     return known
 
 
