@@ -85,16 +85,17 @@ def below_one(name: str, value: Any, *, schedule: bool = False) -> None:
     _require(name, value, allowed, schedule, lambda number: 0 <= number < 1)
 
 
-def integer(name: str, value: Any, low: int) -> None:
-    """Refuses what is no integer of at least ``low``, or a traced one.
+def integer(name: str, value: Any, low: int, high: int = 2**31 - 1) -> None:
+    """Refuses what is no integer from ``low`` to ``high``, or a traced one.
 
     Args:
         name: of the value, for the message.
         value: an integer.
         low: the smallest one allowed.
+        high: the largest one; unless given, that of the counts of updates, int32.
 
     Raises:
-        BadValue: if ``value`` is no integer, or smaller.
+        BadValue: if ``value`` is no integer, smaller or larger.
 
     Example:
         >>> integer("k", 0, 1)
@@ -106,6 +107,8 @@ def integer(name: str, value: Any, low: int) -> None:
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not whole or value < low:
         raise BadValue(f"{name} must be an integer >= {low}, got {value!r}")
+    if value > high:
+        raise BadValue(f"{name} must be an integer <= {high}, got {value!r}")
 
 
 def seed(name: str, value: Any) -> None:
@@ -116,9 +119,7 @@ def seed(name: str, value: Any) -> None:
     """
     if isinstance(value, jax.Array):
         return
-    integer(name, value, 0)
-    if value >= 2**32:
-        raise BadValue(f"{name} must be below 2**32, got {value!r}")
+    integer(name, value, 0, 2**32 - 1)
 
 
 def static(name: str, value: Any) -> None:
@@ -167,6 +168,10 @@ def _require(
     if number is None or not math.isfinite(number) or not accepts(number):
         also = " or a schedule" if schedule else ""
         raise BadValue(f"{name} must be {allowed}{also}, got {value!r}")
+    if abs(number) > np.finfo(np.float32).max:
+        raise BadValue(f"{name} must be a float32, at most 3.4e38, got {value!r}")
+    if isinstance(value, int) and abs(value) >= 2**31:
+        raise BadValue(f"{name} must be an int32 or a float: write {number!r}")
 
 
 def _as_float(value: Any) -> float | None:

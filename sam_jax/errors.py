@@ -21,13 +21,16 @@ class WriteError(UserError):
     """A file that cannot be written, as on a full disk; the exit code is 1."""
 
 
-def unknown(kind: str, name: object, valid: Iterable[str]) -> str:
+def unknown(
+    kind: str, name: object, valid: Iterable[str], nearest: str | None = None
+) -> str:
     """Message for a name that is not known: the nearest one first, then all.
 
     Args:
         kind: what the name stands for, such as ``"method"``.
         name: what the user wrote.
         valid: the names that exist.
+        nearest: what the user may have meant; None looks for it among them.
 
     Returns:
         One line.
@@ -37,8 +40,8 @@ def unknown(kind: str, name: object, valid: Iterable[str]) -> str:
         "unknown method 'vaso': did you mean 'vasso'? There are: sam, vasso"
     """
     valid = sorted(valid)
-    nearest = difflib.get_close_matches(str(name), valid, n=1, cutoff=0.5)
-    hint = f" did you mean {nearest[0]!r}?" if nearest else ""
+    near = [nearest] if nearest else difflib.get_close_matches(str(name), valid, 1, 0.5)
+    hint = f" did you mean {near[0]!r}?" if near else ""
     return f"unknown {kind} {name!r}:{hint} There are: {', '.join(valid) or 'none'}"
 
 

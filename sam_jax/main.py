@@ -27,7 +27,7 @@ if __name__ == "__main__":
 try:
     from absl import app, flags
 
-    from sam_jax.train import cards
+    from sam_jax.train import cards, overrides
 except ModuleNotFoundError as error:
     if (error.name or "").startswith("sam_jax"):
         raise
@@ -35,7 +35,9 @@ except ModuleNotFoundError as error:
         f'error: {error}; run cards need: pip install "sam_jax[train]"'
     ) from error
 
-_CONFIG = cards.define_flag("config", "Run card, such as configs/digits_sam.py:method.")
+_CONFIG = flags.DEFINE_string(
+    "config", None, "Run card, such as configs/digits_sam.py:method."
+)
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run; given again, the run continues."
 )
@@ -63,13 +65,17 @@ def main(argv: Sequence[str]) -> int:
     """Runs one training from the parsed flags.
 
     Args:
-        argv: what is left of the command line after the flags.
+        argv: what is left of the command line after the flags: settings.
 
     Returns:
         The exit code: 0 finished, 1 diverged or a file cannot be written, 2 a mistake
         of the user, 128 + n stopped by signal n, with the state saved once it trains.
     """
-    # Not before the flags are known to be good: this takes seconds.
+    try:
+        card = cards.configuration(_CONFIG.value, *argv[1:])
+    except errors.UserError as error:
+        return _say(error, 2)
+    # Not before the card is known to be good: this takes seconds.
     import jax
 
     from sam_jax.train import agreement, hosts, loop, settings, workdir
@@ -79,12 +85,6 @@ def main(argv: Sequence[str]) -> int:
     logging.getLogger("jax._src.distributed").setLevel(logging.WARNING)
     command = ["python", "-m", "sam_jax.main", *sys.argv[1:]]
     try:
-        if argv[1:]:
-            raise errors.UserError(
-                f"unexpected argument {argv[1]!r}: settings are written "
-                "--config.name=value"
-            )
-        card = cards.loaded(_CONFIG.value)
         if _COMPILATION_CACHE.value:
             cache = os.path.expanduser(_COMPILATION_CACHE.value)
             jax.config.update("jax_compilation_cache_dir", cache)
@@ -97,6 +97,9 @@ def main(argv: Sequence[str]) -> int:
         )
         with agreement.agreed():
             config = settings.read(card)
+        if hosts.is_first():
+            for text in overrides.unused(config, argv[1:]):
+                print(f"warning: {text}", file=sys.stderr)
         fresh = agreement.from_first(
             lambda: _WORKDIR.value or str(workdir.fresh(config, pathlib.Path("runs")))
         )

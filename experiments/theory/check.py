@@ -107,7 +107,7 @@ def check(card: str | None, overrides: Sequence[str]) -> int:
                 f"unexpected argument {override!r}: a run card is written "
                 "--config=CARD.py, a setting --config.name=value"
             )
-    config = settings.read(cards.loaded(card and cards.configuration(card, *overrides)))
+    config = cards.load(card, *overrides)
     print("\n".join(explain(config, card or "")))
     return 0
 

@@ -61,8 +61,8 @@ def async_sam(
     Args:
         rho: radius of the perturbation, in units of the weights' global 2-norm; a
             number >= 0 or a schedule of the update count (from 0).
-        delay: age :math:`\tau` of the ascent's gradient in updates, an integer >= 0. 0
-            is SAM.
+        delay: age :math:`\tau` of the ascent's gradient in updates, an integer in
+            [0, 1000]. 0 is SAM.
         eps: floor of the gradient's norm.
         mask: perturb only these parameters; see `sharpness_aware`.
 
@@ -72,7 +72,7 @@ def async_sam(
 
     Raises:
         ValueError: if ``rho`` or ``eps`` is negative, infinite or NaN, or ``delay`` is
-            no integer >= 0.
+            no integer in [0, 1000].
 
     Example:
         >>> import jax.numpy as jnp, sam_jax
@@ -95,7 +95,7 @@ def async_sam(
         on another processor, with a batch size to suit it; here it is the gradient of
         the whole batch, which the caller passes, and what runs where is up to XLA.
     """
-    checks.integer("delay", delay, 0)
+    checks.integer("delay", delay, 0, core.MOST_GRADIENTS)
     climb = ascent.on_sphere(rho, eps)
     if delay == 0:
         return core.sharpness_aware(climb, mask=mask)

@@ -189,13 +189,16 @@ def value_at(coefficient: optax.ScalarOrSchedule, count: jax.Array) -> jax.Array
     return jnp.asarray(coefficient(count) if callable(coefficient) else coefficient)
 
 
-def unroll() -> bool:
-    """Whether a loop over a few gradients is better written out, for ``unroll=``.
+MOST_GRADIENTS = 1000  # of one kind in an update; a programme cannot hold any number
+
+
+def unroll(length: int) -> bool:
+    """Whether a loop over so many gradients is better written out, for ``unroll=``.
 
     XLA's CPU backend runs a convolution inside of a loop many times slower than
-    outside; elsewhere the loop saves compilation.
+    outside; elsewhere, and for many of them, the loop saves compilation.
     """
-    return jax.default_backend() == "cpu"
+    return jax.default_backend() == "cpu" and length <= 32
 
 
 def next_count(count: jax.Array) -> jax.Array:

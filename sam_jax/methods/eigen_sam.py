@@ -62,7 +62,7 @@ def eigen_sam(
             :math:`\sqrt{1 + \alpha^2}`: as in the paper, it is not normalized again.
         alpha: share of the eigenvector; a number >= 0 or a schedule. 0 is SAM.
         every: updates between two power iterations, an integer >= 1.
-        power_steps: steps of a power iteration, an integer >= 1.
+        power_steps: steps of a power iteration, an integer in [1, 1000].
         seed: of its first vector; together with the update's keyword ``key``, if that
             is passed.
         eps: floor of the gradient's norm.
@@ -76,7 +76,7 @@ def eigen_sam(
 
     Raises:
         ValueError: if ``rho``, ``alpha`` or ``eps`` is negative, infinite or NaN, or
-            ``every`` or ``power_steps`` is no integer >= 1.
+            ``every`` or ``power_steps`` is no integer in its range.
 
     Example:
         >>> import jax, jax.numpy as jnp, sam_jax
@@ -110,7 +110,7 @@ def _lean_towards_eigenvector(
 ) -> optax.GradientTransformationExtraArgs:
     checks.nonnegative("alpha", alpha, schedule=True)
     checks.integer("every", every, 1)
-    checks.integer("power_steps", power_steps, 1)
+    checks.integer("power_steps", power_steps, 1, core.MOST_GRADIENTS)
     checks.seed("seed", seed)
     normalize = blocks.normalize(eps)
 
@@ -186,7 +186,9 @@ def _power_iteration(
             *(unit, vector),
         ), None
 
-    vector, _ = jax.lax.scan(step, _unit(vector), length=steps, unroll=core.unroll())
+    vector, _ = jax.lax.scan(
+        step, _unit(vector), length=steps, unroll=core.unroll(steps)
+    )
     return vector
 
 

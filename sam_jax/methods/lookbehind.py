@@ -51,7 +51,8 @@ def lookbehind(
             count (from 0): the k steps of an update have the same.
         rho: length of each ascent; a number >= 0 or a schedule of the update count
             (from 0).
-        k: ascents and descents in an update, an integer >= 1; 1 is SAM if ``alpha`` is.
+        k: ascents and descents in an update, an integer in [1, 1000]; 1 is SAM if
+            ``alpha`` is.
         alpha: part of the descents that is kept; a number in [0, 1] or a schedule.
         base: an optimizer as a function of its learning rate, such as ``optax.adamw``;
             the default is SGD with momentum 0.9. Its state goes on from descent to
@@ -66,8 +67,8 @@ def lookbehind(
 
     Raises:
         ValueError: if ``learning_rate``, ``rho`` or ``eps`` is negative, infinite or
-            NaN, ``k`` is no integer >= 1, ``alpha`` is outside [0, 1], or ``base`` no
-            function that makes an optimizer.
+            NaN, ``k`` is no integer in [1, 1000], ``alpha`` is outside [0, 1], or
+            ``base`` no function that makes an optimizer.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax, sam_jax
@@ -89,7 +90,7 @@ def lookbehind(
         serves the descent and the next ascent, which is the same.
     """
     checks.nonnegative("learning_rate", learning_rate, schedule=True)
-    checks.integer("k", k, 1)
+    checks.integer("k", k, 1, core.MOST_GRADIENTS)
     checks.between("alpha", alpha, 0, 1, schedule=True)
     ascent = masks.kept_only(blocks.on_sphere(rho, eps), mask)
     optimizer = optimizers.make_base(base, _per_update(learning_rate, k))
@@ -135,7 +136,7 @@ def lookbehind(
             inner,
             (devices.vary_as(displacement, params), start, state.base),
             length=k - 1,
-            unroll=core.unroll(),
+            unroll=core.unroll(k),
         )
         # The last descent needs no ascent after it.
         loss, grads = gradient_at(displacement)

@@ -37,7 +37,7 @@ def multistep_sam(
     Args:
         rho: length of a step and radius of the ball, in units of the weights' global
             2-norm; a number >= 0 or a schedule of the update count (from 0).
-        steps: ascent steps K, an integer >= 1. 1 is SAM.
+        steps: ascent steps K, an integer in [1, 1000]. 1 is SAM.
         project: stay within the ball; if False, the perturbation may reach the length
             ``steps * rho``.
         eps: floor of the gradients' norm.
@@ -49,7 +49,7 @@ def multistep_sam(
 
     Raises:
         ValueError: if ``rho`` or ``eps`` is negative, infinite or NaN, or ``steps`` is
-            no integer >= 1.
+            no integer in [1, 1000].
 
     Example:
         >>> import jax, jax.numpy as jnp, optax, sam_jax
@@ -75,7 +75,7 @@ def multistep_sam(
         the radius. ``optax.contrib.sam`` takes ``sync_period - 1`` steps without a
         projection, as ``project=False``; in its transparent mode in separate updates.
     """
-    checks.integer("steps", steps, 1)
+    checks.integer("steps", steps, 1, core.MOST_GRADIENTS)
     return core.sharpness_aware(_climb(rho, steps, project, eps), mask=mask)
 
 
@@ -114,7 +114,7 @@ def _climb(
 
         first = devices.vary_as(along(updates), params)
         displacement, _ = jax.lax.scan(
-            climb, first, length=steps - 1, unroll=core.unroll()
+            climb, first, length=steps - 1, unroll=core.unroll(steps)
         )
         return displacement
 

@@ -1,28 +1,18 @@
 """Run cards on the command line: ``--config=card.py:method --config.key=value``."""
 
+import collections
 import pathlib
 import re
+import sys
 import traceback
+import types
 from collections.abc import Sequence
+from typing import Any
 
 from absl import flags
-from ml_collections import config_dict, config_flags
 
 from sam_jax import errors
-from sam_jax.train import config, settings
-
-
-def define_flag(name: str, help_string: str) -> flags.FlagHolder:
-    """Defines the flag of a run card, whose keys and types are fixed.
-
-    Args:
-        name: of the flag.
-        help_string: for ``--help``.
-
-    Returns:
-        The flag.
-    """
-    return config_flags.DEFINE_config_file(name, help_string=help_string)
+from sam_jax.train import config, overrides, settings
 
 
 def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
@@ -33,125 +23,112 @@ def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[s
         values: where the flags are defined.
 
     Returns:
-        What is left after the flags.
+        The program, what is no flag, and the settings ``--config.key=value``; the last
+        may also be written as ``--config.key value``, ``--config.key`` for a true one
+        and ``--noconfig.key`` for a false one.
 
     Raises:
-        UserError: for an unknown flag or key (with the nearest that exists), a value of
-            the wrong type, a card that is missing or fails.
+        UserError: for an unknown flag, or one that is given twice.
     """
+    plain, rest = [], list(argv)
+    changed = []
+    while rest:
+        word = rest.pop(0)
+        found = re.fullmatch(r"--?(no)?config\.([^=]+)(=.*)?", word, re.DOTALL)
+        if found is None:
+            plain.append(word)
+            continue
+        no, key, value = found.groups()
+        if value is None and not no and rest and not re.match(r"--?[a-z]", rest[0]):
+            value = f"={rest.pop(0)}"
+        changed.append(f"--config.{key}{value or f'={not no}'}")
+    given = [word.partition("=")[0] for word in plain + changed if word[:2] == "--"]
+    for flag, times in collections.Counter(given).items():
+        if times > 1:
+            raise errors.UserError(f"{flag} is given {times} times: give it once")
     try:
-        return values(list(argv))
-    except OSError as error:
-        raise errors.UserError(_missing_card(error)) from error
-    except (flags.Error, SyntaxError, TypeError, ValueError) as error:
-        # A card that fails comes with its traceback; its last line says what happened.
-        last = [line for line in str(error).splitlines() if line.strip()][-1]
-        message = last.removeprefix("sam_jax.errors.UserError: ")
-        raise errors.UserError(message) from error
-    except Exception as error:
-        # An override of a key that the card does not have, or the card fails.
-        raise errors.UserError(_unknown_key(argv) or _failure(error)) from error
+        return values(plain) + changed
+    except flags.Error as error:
+        raise errors.UserError(str(error)) from error
 
 
-def load(card: str, *overrides: str) -> settings.Settings:
+def load(card: str | None, *changes: str) -> settings.Settings:
     """The settings of a run card, as on the command line.
 
     Args:
         card: path of the card, with ``:method`` if it should be another one.
-        *overrides: such as ``"--config.batch_size=32"``.
+        *changes: such as ``"--config.batch_size=32"``; of two for the same setting, the
+            last one counts.
 
     Returns:
         The settings.
 
     Raises:
-        UserError: as `parse`, `loaded` and `sam_jax.train.settings.read`.
+        UserError: as `configuration` and `sam_jax.train.settings.read`.
 
     Example:
         >>> load("configs/digits_sam.py:sgd", "--config.epochs=2").epochs
         2
     """
-    return settings.read(configuration(card, *overrides))
+    return settings.read(configuration(card, *changes))
 
 
-def configuration(card: str, *overrides: str) -> config.Config:
-    """As `load`, before the settings are read."""
-    argv = ["", f"--config={card}", *overrides]
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
-    parse(argv, values)
-    return loaded(values["config"].value)
-
-
-def loaded(card: config.Config | None) -> config.Config:
-    """The configuration that a parsed flag holds.
+def configuration(card: str | None, *changes: str) -> dict[str, Any]:
+    """As `load`, before the settings are read: nested dicts.
 
     Raises:
-        UserError: if no card was given, there is no such file, or it gives no
-            configuration.
+        UserError: if no card is given, it is missing, fails or gives no configuration,
+            or for a change of what is no setting, with the nearest that is.
     """
-    if card is None:
+    if not card:
         raise errors.UserError(
             "--config is missing: give a run card, such as "
             "--config=configs/digits_sam.py"
         )
-    try:
-        # Not so the fragment of a method.
-        is_config = callable(getattr(card, "keys", None)) and "epochs" in card
-    except OSError as error:
-        raise errors.UserError(_missing_card(error)) from error
-    if not is_config:
+    made = _made(card)
+    # Not so the fragment of a method.
+    if not (callable(getattr(made, "to_dict", None)) and "epochs" in made):
         raise errors.UserError(
             "get_config of the run card returns no configuration: start from "
             "sam_jax.train.config.default_config() and return it"
         )
-    return card
+    tree = made.to_dict()
+    for change in changes:
+        overrides.apply(change, tree, made, card)
+    return tree
 
 
-def _missing_card(error: OSError) -> str:
-    """Message for a card that is not there, with the nearest one that is."""
-    *first, last = str(error.__cause__).splitlines()
-    if not first:  # The file is there.
-        return f"the run card cannot be loaded: {last}"
-    path = pathlib.Path(last.split("'")[-2])
-    cards = [str(other) for other in path.parent.glob("*.py")]
-    return errors.unknown("run card", str(path), cards)
+def _made(card: str) -> config.Config:
+    """What the card's ``get_config`` returns."""
+    file, *suffix = card.split(":", 1)
+    path = pathlib.Path(file)
+    try:
+        source = path.read_bytes()
+    except FileNotFoundError as error:
+        cards = [str(other) for other in path.parent.glob("*.py")]
+        raise errors.UserError(errors.unknown("run card", file, cards)) from error
+    except OSError as error:
+        message = f"the run card {file} cannot be read: {error.strerror}"
+        raise errors.UserError(message) from error
+    # Not imported: a card that has changed since is read again. Its classes look their
+    # module up.
+    module = types.ModuleType(f"run_card_{path.stem}")
+    module.__file__ = file
+    sys.modules[module.__name__] = module
+    try:
+        exec(compile(source, file, "exec"), module.__dict__)
+        return module.get_config(*suffix)
+    except errors.UserError:
+        raise
+    except Exception as error:
+        raise errors.UserError(_failure(error, file)) from error
 
 
-def _failure(error: Exception) -> str:
+def _failure(error: Exception, file: str) -> str:
     """Message for a card whose own code fails, with the place in it."""
+    # Not a place inside the libraries that the card calls.
     frames = traceback.extract_tb(error.__traceback__)
-    # Not a place inside the libraries that the card calls, nor inside the loader's.
-    own = [frame for frame in frames if "site-packages" not in frame.filename]
+    lines = [frame.lineno for frame in frames if frame.filename == file]
+    where = f"the run card fails at {file}, line {lines[-1]}" if lines else file
     what = str(error).partition("\n")[0].partition(". ")[0].lstrip("'\"")
-    return (
-        f"the run card fails at {own[-1].filename}, line {own[-1].lineno}: "
-        f"{type(error).__name__}: {what}"
-    )
-
-
-def _unknown_key(argv: Sequence[str]) -> str | None:
-    """Message for the first override whose key the card does not have."""
-    # Given as --config=card or as --config card.
-    cards = [
-        arg.partition("=")[2] or following
-        for arg, following in zip(argv, [*argv[1:], ""], strict=True)
-        if re.match(r"--?config(=|$)", arg)
-    ]
-    overrides = [re.match(r"--?config\.([\w.]+)", arg) for arg in argv]
-    overrides = [override.group(1) for override in overrides if override]
-    if not (cards and overrides):
-        return None
-    card = configuration(cards[-1])
-    for override in overrides:
-        if override in settings.RENAMED:
-            now = settings.RENAMED[override]
-            return f"setting config.{override} is now config.{now}"
-        node: config.Config = card
-        path = "config"
-        for key in override.split("."):
-            keys = node.keys() if isinstance(node, config_dict.ConfigDict) else ()
-            if key not in keys:
-                valid = [f"{path}.{other}" for other in keys]
-                return errors.unknown("setting", f"{path}.{key}", valid)
-            node, path = node[key], f"{path}.{key}"
-    return None
+    return f"{where}: {type(error).__name__}: {what}"

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self, TypeAlias
 
 from sam_jax import errors, methods
 from sam_jax.train import typed
-from sam_jax.train.ranges import Nonnegative, Share
+from sam_jax.train.ranges import Finite, Nonnegative, Share, UpTo1000
 
 BASELINE = "none"  # config.method.name of a run without a method
 BASELINE_SUFFIXES = ("sgd", BASELINE)
@@ -21,7 +21,7 @@ BASELINE_SUFFIXES = ("sgd", BASELINE)
 class WarmUp(typed.Choice):
     """What all schedules begin with."""
 
-    warmup_epochs: float = 0.0  # linear, from zero
+    warmup_epochs: Nonnegative = 0.0  # linear, from zero
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +52,9 @@ class Step(WarmUp):
     """Multiplied by a factor at each boundary."""
 
     name = "step"
-    boundaries: tuple[float, ...] = (60, 120, 160)  # epochs, counted with the warm-up
-    factor: Nonnegative = 0.2
+    # Epochs, counted with the warm-up.
+    boundaries: tuple[Nonnegative, ...] = (60, 120, 160)
+    factor: UpTo1000 = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Tied(typed.Choice):
     """A coefficient that follows the learning rate of the run, as GSAM's radius."""
 
     name = "learning_rate"
-    low: float = 0.0  # at the end of the run
+    low: Finite = 0.0  # at the end of the run
 
 
 AnySchedule: TypeAlias = Schedule | Tied
@@ -217,7 +218,8 @@ def _read(parameter: inspect.Parameter, value: Any, path: str) -> Coefficient:
     plain = [hint for hint in hints if hint in _PLAIN]
     if plain and not (scheduled and callable(value)):
         others = ["a schedule"] if scheduled else []
-        typed.check(typing.Union[*plain], value, path, *others)
+        fits = typed.check(typing.Union[*plain], value, path, *others)
+        return float(value) if fits is float else value
     return value
 
 

@@ -82,13 +82,34 @@ def tied(
     Raises:
         UserError: if the values, or those of the learning rate, do not fit.
     """
-    counts = jnp.arange(unit.total_steps + 1)
-    rates = np.asarray(jax.vmap(learning_rate)(counts)).tolist()
+    rates = sampled(learning_rate, unit)
+    if rates.max() <= rates[-1]:
+        raise errors.UserError(
+            f"{setting} follows the learning rate, which ends at its highest value, "
+            f"{rates[-1]:g}: take one that falls, such as "
+            f"--config.schedule.name=cosine, or a number for {setting}"
+        )
     names = {"high": f"{setting}.value", "low": f"{setting}.low"}
     with mistakes.in_settings(f"{setting} follows the learning rate", names):
         return schedules.tied_to(
-            learning_rate, low, high, lr_min=rates[-1], lr_max=max(rates)
+            learning_rate, low, high, lr_min=rates[-1], lr_max=rates.max()
         )
+
+
+def sampled(schedule: optax.Schedule, unit: Unit) -> np.ndarray:
+    """The values of a schedule over the run, in order.
+
+    Args:
+        schedule: of the update count.
+        unit: length of the run.
+
+    Returns:
+        Those of all updates and of the one after the last; of a run of more than ten
+        million updates so many evenly spaced ones.
+    """
+    number = min(unit.total_steps, 10_000_000) + 1
+    counts = np.linspace(0, unit.total_steps, number).round().astype(np.int32)
+    return np.asarray(jax.vmap(lambda count: jnp.asarray(schedule(count)))(counts))
 
 
 def _after_warmup(
@@ -113,7 +134,10 @@ def _after_warmup(
                     f"{setting}.boundaries must be increasing positive epochs, got "
                     f"{epochs!r}"
                 )
-            return optax.piecewise_constant_schedule(peak, dict.fromkeys(ends, factor))
+            reached = [end for end in ends if end < unit.total_steps]
+            return optax.piecewise_constant_schedule(
+                peak, dict.fromkeys(reached, factor)
+            )
         case coefficients.Diminish1():
             return schedules.power_decay(peak, 1.0, unit.steps_per_epoch)
         case coefficients.Diminish2():

@@ -11,7 +11,20 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from sam_jax.train import coefficients, files, ranges, typed
-from sam_jax.train.ranges import BelowOne, Count, Nonnegative, Positive, Seed, Share
+from sam_jax.train.ranges import (
+    Batch,
+    BelowOne,
+    Count,
+    Dispatch,
+    Epochs,
+    Nonnegative,
+    Pixels,
+    Positive,
+    Seed,
+    Share,
+    UpTo1000,
+    Width,
+)
 
 # ── Data and model ───────────────────────────────────────────────────────────────────
 
@@ -34,9 +47,9 @@ class Importance(typed.Choice):
     uniform: Share = 0.0  # share of draws that are uniform
 
 
-# The data check their range.
-Examples = Annotated[int, ranges.Range("a whole number of examples")]
-Portion = Annotated[float, ranges.Range("a share in [0, 1)")]
+Examples = Annotated[int, ranges.within(0, 2**31 - 1, "a whole number of examples")]
+# A whole number may come as 5000.0, which the data check.
+Portion = Annotated[float, ranges.Range("a share in [0, 1)", lambda v: 0 <= v < 2**31)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,14 +62,14 @@ class Data:
     download: bool = True
     # Held out from the training set: a share, or a number of examples; 0 is none.
     validation: Examples | Portion = 0.1
-    train_examples: int | None = None  # of the rest; None: all
-    label_noise: float = 0.0  # share of training labels made wrong
-    seed: int = 0  # of the split and the label noise
+    train_examples: Count | None = None  # of the rest; None: all
+    label_noise: BelowOne = 0.0  # share of training labels made wrong
+    seed: Seed = 0  # of the split and the label noise
     sampling: Shuffle | Importance = Shuffle()
-    crop: int = 0  # pixels of padding of the random crop; 0 is off
+    crop: Pixels = 0  # pixels of padding of the random crop; 0 is off
     flip: bool = False
-    cutout: int = 0  # side of the square in pixels; 0 is off
-    cutout_probability: float = 1.0
+    cutout: Pixels = 0  # side of the square in pixels; 0 is off
+    cutout_probability: Share = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +77,7 @@ class Model:
     """The network."""
 
     name: str = "resnet18"
-    width: int | None = None  # None: as published
+    width: Width | None = None  # None: as published
     dtype: str = "float32"  # of the computation; bfloat16 on accelerators
     # What only some models take, such as {"dropout": 0.3} for a Wide ResNet.
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -135,13 +148,15 @@ class Optimizer:
     @classmethod
     def read(cls, value: Any, path: str) -> Self:
         """From a name, and mappings of options under the names of optimizers."""
+        from sam_jax.train import options  # Optax, which a command line does not need
+
         typed.refuse_no_mapping(value, path)
-        name = typed.read(str, value.get("name", "sgd"), f"{path}.name")
-        for key, options in value.items():
-            if key != "name":
-                typed.refuse_no_mapping(options, f"{path}.{key}")
-        default = cls.OPTIONS.get(name, {})
-        return cls(name, {**default, **value.get(name, {})})
+        given = {"name": "sgd", **value}
+        name = typed.read(str, given.pop("name"), f"{path}.name")
+        for optimizer, values in ({name: {}} | given).items():
+            typed.refuse_no_mapping(values, f"{path}.{optimizer}")
+            options.check(optimizer, values, path)
+        return cls(name, {**cls.OPTIONS.get(name, {}), **given.get(name, {})})
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -157,7 +172,7 @@ class Optimizer:
 class WeightDecay:
     """Weight decay, of one of three kinds."""
 
-    value: Nonnegative = 5e-4
+    value: UpTo1000 = 5e-4
     # gradient: added to the direction, so that momentum sees it (as in torch's SGD);
     # decoupled: w -= learning rate * value * w, beside the optimizer (as in AdamW);
     # loss: value / 2 * |w|^2 in the loss, hence in the perturbation (Foret et al.).
@@ -212,8 +227,8 @@ class Settings:
     """The settings of a run."""
 
     seed: Seed = 0  # of initialisation, data order, augmentation and dropout
-    epochs: Count = 200
-    batch_size: Count = 128  # over all devices; it must divide by their number
+    epochs: Epochs = 200
+    batch_size: Batch = 128  # over all devices; it must divide by their number
     learning_rate: Nonnegative = 0.1  # the schedule's highest value
     label_smoothing: BelowOne = 0.0
     clip_norm: Positive | None = None  # of the method's direction
@@ -236,22 +251,22 @@ class Settings:
 
     # Examples that share one perturbation (m of m-sharpness): each group of so many
     # perturbs with its own gradient, the directions are averaged. None: the batch.
-    method_group_size: Count | None = None
+    method_group_size: Batch | None = None
     # What BatchNorm normalizes by in training: "group", the examples that pass through
     # the network together, or "batch", all groups.
     batch_norm: Literal["group", "batch"] = "group"
     # At most batch_size / accumulation_steps examples of a group pass through the
     # network at once, and all gradients are means over such chunks; smaller groups pass
     # whole, one after another on each device.
-    accumulation_steps: Count = 1
+    accumulation_steps: Batch = 1
     # Residual blocks keep their input alone; the gradient computes the rest again.
     remat: bool = False
     # Updates that the devices do by themselves before the host is in charge again: pays
     # where an update takes less time than what the host does for it, as a small network
     # on a GPU or TPU. The training set then lies on every device.
-    steps_per_dispatch: Count = 1
+    steps_per_dispatch: Dispatch = 1
 
-    eval_batch_size: Count = 500
+    eval_batch_size: Batch = 500
     eval_every_epochs: Count = 1
     log_every_steps: Count = 50
 

@@ -6,6 +6,7 @@ dataclass, one of several (`Choice`), or a class that reads itself (`Readable`).
 """
 
 import dataclasses
+import reprlib
 import types
 import typing
 from collections.abc import Collection, Mapping
@@ -14,6 +15,7 @@ from typing import Any, ClassVar, Literal, Protocol, Self
 import numpy as np
 
 from sam_jax import errors
+from sam_jax.train import ranges
 
 
 class Choice:
@@ -65,11 +67,10 @@ def read(kind: Any, value: Any, path: str) -> Any:
             and for a value that is not allowed.
 
     Example:
-        >>> from sam_jax.train import ranges
         >>> read(ranges.Count | None, 0, "size")
         Traceback (most recent call last):
         ...
-        sam_jax.errors.UserError: size must be an integer >= 1 or None, got 0
+        sam_jax.errors.UserError: size must be an integer in [1, 2**31) or None, got 0
     """
     value = from_numpy(value)
     if hasattr(kind, "read"):
@@ -106,7 +107,7 @@ def check(kind: Any, value: Any, path: str, *others: str) -> Any:
             words = typing.get_args(member)
             raise errors.UserError(errors.unknown(path, value, words))
     allowed = " or ".join([*map(_words, _members(kind)), *others])
-    raise errors.UserError(f"{path} must be {allowed}, got {value!r}")
+    raise errors.UserError(f"{path} must be {allowed}, got {reprlib.repr(value)}")
 
 
 def from_numpy(value: Any) -> Any:
@@ -155,10 +156,14 @@ def _read_choice(choices: Mapping[str, Any], value: Any, path: str) -> Any:
     name = value.get("name")
     if not isinstance(name, str) or name not in choices:
         raise errors.UserError(errors.unknown(f"{path}.name", name, choices))
-    kind = choices[name]
-    if kind.nested:
-        return read(kind, value.get(name, {}), f"{path}.{name}")
-    return _from_fields(kind, value, path)
+    # What is not chosen has to be right as well.
+    found = {
+        other: read(kind, value.get(other, {}), f"{path}.{other}")
+        if kind.nested
+        else _from_fields(kind, value, path)
+        for other, kind in choices.items()
+    }
+    return found[name]
 
 
 # ── Writing ──────────────────────────────────────────────────────────────────────────
@@ -262,14 +267,14 @@ def _fits(member: Any, value: Any) -> bool:
     if base is Literal:
         return value in typing.get_args(member)
     if base is tuple:
-        listed = isinstance(value, list | tuple)
-        return listed and all(_fits(float, item) for item in value)
+        item, _ = typing.get_args(member)
+        return isinstance(value, list | tuple) and all(_fits(item, x) for x in value)
     if isinstance(value, bool) and base is not bool:
         return False
     # A command line and JSON write a whole number without a point.
-    if not isinstance(value, (int, float) if base is float else base):
-        return False
-    return all(extra.accepts(value) for extra in extras)
+    if base is float and isinstance(value, int):
+        return abs(value) <= ranges.FLOAT32_MAX and _fits(member, float(value))
+    return isinstance(value, base) and all(extra.accepts(value) for extra in extras)
 
 
 def _words(member: Any) -> str:

@@ -64,7 +64,7 @@ def test_a_loop_gives_what_the_unrolled_one_does(monkeypatch):
     args = (problems.network_loss, problems.network(), (problems.batch(),), 3)
     tx = sam_jax.lookbehind(0.1, 0.3, k=4)
     unrolled = problems.trajectory(tx, *args)
-    monkeypatch.setattr("sam_jax.methods.core.unroll", lambda: False)
+    monkeypatch.setattr("sam_jax.methods.core.unroll", lambda length: False)
     for x, y in zip(problems.trajectory(tx, *args), unrolled, strict=True):
         for key in x:
             np.testing.assert_allclose(x[key], y[key], rtol=1e-5, atol=1e-7)

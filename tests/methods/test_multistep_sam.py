@@ -17,7 +17,7 @@ def test_a_loop_gives_what_the_unrolled_one_does(monkeypatch):
     args = (problems.network_loss, problems.network(), (problems.batch(),), 3)
     tx = optax.chain(sam_jax.multistep_sam(0.4, steps=4), optax.sgd(0.1))
     unrolled = problems.trajectory(tx, *args)
-    monkeypatch.setattr(core, "unroll", lambda: False)
+    monkeypatch.setattr(core, "unroll", lambda length: False)
     for x, y in zip(problems.trajectory(tx, *args), unrolled, strict=True):
         for key in x:
             np.testing.assert_allclose(x[key], y[key], rtol=1e-5, atol=1e-7)
@@ -27,7 +27,7 @@ def test_a_loop_gives_what_the_unrolled_one_does(monkeypatch):
 def test_many_steps_find_the_worst_point_of_the_ball(monkeypatch):
     # On a quadratic it is known: w + e with A (w + e) = mu e, |e| = rho, and the
     # largest such mu, which is above the top eigenvalue.
-    monkeypatch.setattr(core, "unroll", lambda: False)
+    monkeypatch.setattr(core, "unroll", lambda length: False)
     rho, w = 0.5, START
 
     def direction(steps):

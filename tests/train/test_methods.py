@@ -88,7 +88,7 @@ def test_stochastic_uses_the_method_as_often_as_it_should(make):
         ({"cadence.name": "everyk"}, r"cadence.name 'everyk'.*every_k"),
         (
             {"cadence.name": "every_k", "cadence.every_k.k": 0},
-            r"config.cadence.every_k.k must be an integer >= 1, got 0",
+            r"config.cadence.every_k.k must be an integer in \[1, 2\*\*31\), got 0",
         ),
         (
             {"cadence.name": "late_phase", "cadence.late_phase.start": 1.5},

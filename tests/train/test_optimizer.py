@@ -1,6 +1,5 @@
 """The chain does what its parts do by hand, in the documented order."""
 
-import dataclasses
 import math
 
 import jax
@@ -10,7 +9,7 @@ import optax
 import pytest
 
 from sam_jax import errors, methods
-from sam_jax.train import base, optimizer, settings
+from sam_jax.train import optimizer, options, settings
 from tests.train import runs
 
 LEARNING_RATE = runs.LEARNING_RATE
@@ -191,7 +190,7 @@ def test_loss_decay_is_zero_for_the_other_kinds(chain):
 # ── Base optimizers ──────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("name", sorted(base.optimizers()))
+@pytest.mark.parametrize("name", sorted(options.optimizers()))
 def test_every_optimizer_makes_a_finite_step_by_its_name(chain, name):
     new = run(chain(**{"optimizer.name": name}), 2)
     assert jax.tree.map(jnp.shape, new) == jax.tree.map(jnp.shape, parameters())
@@ -233,11 +232,9 @@ def test_refuses(chain, method, settings, message):
     assert "\n" not in str(raised.value)
 
 
-def test_refuses_an_unknown_setting_of_an_optimizer(tiny):
-    momentum = settings.Optimizer("sgd", {"momentun": 0.9})
-    config = dataclasses.replace(tiny("none"), optimizer=momentum)
+def test_refuses_an_unknown_setting_of_an_optimizer():
     with pytest.raises(errors.UserError, match=r"'momentun': did you mean 'momentum'"):
-        optimizer.make_optimizer(config, STEPS_PER_EPOCH)
+        settings.Optimizer.read({"name": "sgd", "sgd": {"momentun": 0.9}}, "optimizer")
 
 
 @pytest.mark.parametrize("kind", [TypeError, ValueError])
@@ -273,10 +270,11 @@ def test_what_optax_refuses_is_a_line_and_its_mistakes_are_not(tiny, monkeypatch
     def refuses(learning_rate, momentum, nesterov):
         raise error
 
-    monkeypatch.setattr(base, "optimizers", lambda: {"sgd": refuses})
+    config = tiny("none")
+    monkeypatch.setattr(options, "optimizers", lambda: {"sgd": refuses})
     error = ValueError("momentum is odd")
     with pytest.raises(errors.UserError, match=r"optimizer\.sgd: momentum is odd"):
-        optimizer.make_optimizer(tiny("none"), STEPS_PER_EPOCH)
+        optimizer.make_optimizer(config, STEPS_PER_EPOCH)
     error = TypeError("a mistake")
     with pytest.raises(TypeError, match="a mistake"):
-        optimizer.make_optimizer(tiny("none"), STEPS_PER_EPOCH)
+        optimizer.make_optimizer(config, STEPS_PER_EPOCH)
