@@ -14,6 +14,7 @@ A run of one process starts none of this: every function here is then a plain ca
 import collections
 import contextlib
 import ctypes
+import ipaddress
 import os
 import signal
 import socket
@@ -48,7 +49,7 @@ def join(
     ``detect`` it does nothing.
 
     Args:
-        coordinator: ``HOST:PORT`` at which process 0 listens.
+        coordinator: ``HOST:PORT`` at which process 0 listens, and nowhere else.
         num_processes: of the run.
         process_id: of this one, from 0.
         detect: take the three from the environment of the cluster: Cloud TPU, SLURM,
@@ -93,13 +94,15 @@ def join(
         )
     host, port = _address(coordinator)
     began = time.monotonic()
+    listening = None
     if process_id == 0:
-        _check_free(port)
+        listening = _listening(host, port)
     else:
         _reach(host, port, timeout)
     _connect(
         max(1, round(timeout - (time.monotonic() - began))),
         coordinator_address=coordinator,
+        coordinator_bind_address=listening,
         num_processes=num_processes,
         process_id=process_id,
         # Else a launcher around explicit flags would decide which devices are seen.
@@ -195,17 +198,35 @@ def _address(coordinator: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _check_free(port: int) -> None:
-    # On a port in use the runtime crashes.
-    both = socket.has_dualstack_ipv6()
-    family = socket.AF_INET6 if both else socket.AF_INET
+def _listening(host: str, port: int) -> str | None:
+    """Where process 0 listens: at the given address, which has to be free.
+
+    None leaves it to JAX, which listens at all addresses unless its variable says
+    otherwise: for the name of this machine where that is a loopback address here, as
+    others know it by another one.
+    """
+    if "JAX_COORDINATOR_BIND_ADDRESS" in os.environ:
+        return None
     try:
-        socket.create_server(("", port), family=family, dualstack_ipv6=both).close()
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        family, address = found[0], str(found[4][0])
+        here = ipaddress.ip_address(address).is_loopback
+        anywhere = here and host not in ("localhost", address)
+        # On a port in use the runtime crashes.
+        if anywhere and socket.has_dualstack_ipv6():
+            family = socket.AF_INET6
+        socket.create_server(
+            ("" if anywhere else address, port),
+            family=family,
+            dualstack_ipv6=anywhere and family == socket.AF_INET6,
+        ).close()
     except OSError as error:
         raise errors.UserError(
-            f"process 0 cannot listen at port {port} of --coordinator "
-            f"({error.strerror}): take another port, on every process"
+            f"process 0 cannot listen at --coordinator={host}:{port} "
+            f"({error.strerror}): give an address of its host and a free port, the "
+            "same on every process"
         ) from error
+    return None if anywhere else f"{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _reach(host: str, port: int, timeout: float) -> None:

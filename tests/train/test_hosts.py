@@ -4,6 +4,8 @@ import contextlib
 import json
 import pathlib
 import socket
+import subprocess
+import sys
 import time
 
 import jax
@@ -44,10 +46,83 @@ def test_explicit_flags_and_the_cluster_exclude_each_other():
 def test_a_port_in_use_is_refused():
     with (
         socket.create_server(("", 0)) as server,
-        pytest.raises(errors.UserError, match="cannot listen at port"),
+        pytest.raises(
+            errors.UserError, match=r"cannot listen at --coordinator=.*free port"
+        ),
     ):
         port = server.getsockname()[1]
         hosts.join(f"127.0.0.1:{port}", 2, 0, detect=False, timeout=1)
+
+
+@pytest.fixture
+def connects(monkeypatch):
+    """Arguments that JAX is called with."""
+    called = []
+    monkeypatch.setattr(
+        hosts, "_connect", lambda _, **arguments: called.append(arguments)
+    )
+    monkeypatch.delenv("JAX_COORDINATOR_BIND_ADDRESS", raising=False)
+    return called
+
+
+@pytest.fixture
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_process_0_listens_at_the_given_address(host, connects, free_port):
+    address = f"{host}:{free_port}"
+    hosts.join(address, 2, 0, detect=False, timeout=1)
+    assert connects[0]["coordinator_bind_address"] == address
+    with socket.create_server(("127.0.0.1", free_port)):
+        hosts.join(address, 2, 1, detect=False, timeout=1)
+    assert connects[1]["coordinator_bind_address"] is None  # it does not listen
+
+
+def test_the_variable_of_jax_decides_where_to_listen(connects, free_port, monkeypatch):
+    monkeypatch.setenv("JAX_COORDINATOR_BIND_ADDRESS", f"[::]:{free_port}")
+    hosts.join(f"10.1.2.3:{free_port}", 2, 0, detect=False, timeout=1)
+    assert connects[0]["coordinator_bind_address"] is None
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [("127.0.1.1", None), ("127.0.0.1", None), ("192.0.2.7", "refused")],
+)
+def test_the_name_of_a_host(address, expected, connects, free_port, monkeypatch):
+    """One that means the loopback here is known to others by another address."""
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, free_port))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    if expected == "refused":  # no address of this machine
+        with pytest.raises(errors.UserError, match="give an address of its host"):
+            hosts.join(f"node7:{free_port}", 2, 0, detect=False, timeout=1)
+    else:
+        hosts.join(f"node7:{free_port}", 2, 0, detect=False, timeout=1)
+        assert connects[0]["coordinator_bind_address"] is None
+
+
+@pytest.mark.slow("a process that listens")
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_nothing_else_is_open(host, free_port):
+    program = f"""
+import pathlib
+from sam_jax.train import hosts
+hosts.join("{host}:{free_port}", 1, 0, detect=False, timeout=30)
+for family in ("tcp", "tcp6"):
+    for line in pathlib.Path("/proc/net", family).read_text().splitlines()[1:]:
+        _, local, _, state, *_ = line.split()
+        if state == "0A" and int(local.split(":")[1], 16) == {free_port}:
+            print(local.split(":")[0])
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120
+    )
+    assert ran.returncode == 0, ran.stderr
+    # 127.0.0.1, written as IPv6, and ::1
+    loopback = {"0100007F", "0" * 16 + "FFFF00000100007F", "0" * 24 + "01000000"}
+    assert ran.stdout.split() and set(ran.stdout.split()) <= loopback
 
 
 @pytest.mark.parametrize(
