@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
+from sam_jax import errors
 from sam_jax.train import files
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -51,7 +52,8 @@ class Record:
         found: dict[str, Any] = {}
         for place in (path, earlier):
             if place is not None and place.exists():
-                found = files.from_json(place.read_text())
+                with errors.translated(f"{place} is damaged", "delete it"):
+                    found = files.from_json(place.read_bytes())
                 break
         self._runs: list[Any] = found.get("runs", [])
         self.parts: dict[str, str] = found.get("parts", {})

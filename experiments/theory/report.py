@@ -12,6 +12,7 @@ import numpy as np
 
 from experiments.benchmarks import measure
 from experiments.theory import catalog, claims
+from sam_jax import errors
 from sam_jax.train import files
 
 
@@ -54,9 +55,9 @@ def write(
     picture = io.BytesIO()
     outcome.picture.savefig(picture, format="png", dpi=110)
     document = record | {"data": _plain(outcome.data)}
-    _replace(place / "figure.png", picture.getvalue())
-    _replace(place / "data.json", json.dumps(document, indent=1) + "\n")
-    _replace(place / "README.md", page(claim, record))
+    files.replace(place / "figure.png", picture.getvalue())
+    files.replace(place / "data.json", json.dumps(document, indent=1) + "\n")
+    files.replace(place / "README.md", page(claim, record))
     return record
 
 
@@ -106,10 +107,11 @@ def index(folder: pathlib.Path) -> list[dict[str, Any]]:
     for name in catalog.names():
         path = folder / name / "data.json"
         if path.exists():
-            document = json.loads(path.read_text())
+            with errors.translated(f"{path} is damaged", "run that claim again"):
+                document = json.loads(path.read_text())
             records.append({k: v for k, v in document.items() if k != "data"})
-    _replace(folder / "README.md", _markdown_index(records))
-    _replace(folder / "index.html", _html_index(records))
+    files.replace(folder / "README.md", _markdown_index(records))
+    files.replace(folder / "index.html", _html_index(records))
     return records
 
 
@@ -222,8 +224,3 @@ def _plain(data: Any) -> Any:
         return array.item()
     value = float(array)
     return float(f"{value:.6g}") if np.isfinite(value) else None
-
-
-def _replace(path: pathlib.Path, content: str | bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    files.replace(path, content)

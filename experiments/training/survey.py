@@ -13,7 +13,6 @@ continues, without what is finished.
 """
 
 import itertools
-import json
 import math
 import pathlib
 import shlex
@@ -105,7 +104,7 @@ def measured_once(
     """
     damaged, remedy = f"{path} is damaged", "delete it, and times are measured again"
     with errors.translated(damaged, remedy):
-        known = json.loads(path.read_text()) if path.exists() else {}
+        known = files.from_json(path.read_bytes()) if path.exists() else {}
     times = known.values() if isinstance(known, dict) else [None]
     if not all(isinstance(time, float) and 0 < time < math.inf for time in times):
         raise errors.UserError(f"{damaged}: it must have a time for each; {remedy}")

@@ -4,13 +4,18 @@ import argparse
 import ast
 import importlib
 import json
+import os
 import pathlib
 
 import pytest
+from matplotlib import figure
 
 from experiments import commands
 from experiments.benchmarks import measure
+from experiments.gpu import record
+from experiments.theory import report
 from experiments.training import compare, survey
+from sam_jax import errors
 from sam_jax.train import loop, metrics
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -264,3 +269,40 @@ def test_ends(error, code, capsys):
     else:
         assert main([]) == code
         assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: measure.write(path, "a.b", [], {}),
+        lambda path: record.Record(path).begin({"card": "none"}),
+        lambda path: compare.save(figure.Figure(), path),
+    ],
+)
+def test_results_replace_links_and_are_whole(write, tmp_path, monkeypatch):
+    (tmp_path / "theirs").write_text("{}")
+    path = tmp_path / "results"
+    path.symlink_to(tmp_path / "theirs")
+    write(path)
+    written = path.read_bytes()
+    assert (tmp_path / "theirs").read_text() == "{}" and not path.is_symlink()
+
+    def full(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(errors.UserError, match="results"):
+        write(path)
+    assert path.read_bytes() == written
+    assert {each.name for each in tmp_path.iterdir()} == {"theirs", "results"}
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1", "\0"])
+def test_a_damaged_record_is_one_sentence(content, tmp_path):
+    (tmp_path / "x.json").write_text(content)
+    with pytest.raises(errors.UserError, match=r"x.json is damaged: .*; delete it"):
+        record.Record(tmp_path / "x.json")
+    (tmp_path / "si_yun" / "valley").mkdir(parents=True)
+    (tmp_path / "si_yun" / "valley" / "data.json").write_text(content)
+    with pytest.raises(errors.UserError, match=r"data.json is damaged.*claim again"):
+        report.index(tmp_path)
