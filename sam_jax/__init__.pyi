@@ -44,6 +44,7 @@ from sam_jax.methods.lookbehind import lookbehind as lookbehind
 from sam_jax.methods.looksam import looksam as looksam
 from sam_jax.methods.masks import norm_layers_mask as norm_layers_mask
 from sam_jax.methods.masks import weights_mask as weights_mask
+from sam_jax.methods.mistakes import check as check
 from sam_jax.methods.momentum_sam import momentum_sam as momentum_sam
 from sam_jax.methods.momentum_sam import (
     momentum_sam_eval_params as momentum_sam_eval_params,

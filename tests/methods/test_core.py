@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -168,6 +169,16 @@ def test_other_containers_with_the_same_paths_are_named():
         tx.update(
             params, tx.init(params), params, grad_fn=lambda w: {"p": tuple(w["p"])}
         )
+
+
+def test_variables_of_nnx_are_named_with_what_makes_them_arrays():
+    params, tx = {"w": jnp.ones(2)}, sam_jax.sam(0.1)
+    grads = nnx.State({"w": nnx.Param(jnp.ones(2))})
+    with pytest.raises(ValueError, match=r"in a Param of NNX: return nnx.as_pure"):
+        tx.update(params, tx.init(params), params, grad_fn=lambda _: grads)
+    in_optimizer = jax.tree.map(nnx.Variable, tx.init(params))
+    seen = sam_jax.diagnostics(in_optimizer).values()
+    assert all(isinstance(number, jax.Array) for number in seen)
 
 
 def test_a_failing_function_keeps_its_error_and_is_told_what_it_was_given():

@@ -1,0 +1,294 @@
+"""One call that looks for mistakes in how a method is used, on a batch of the caller's.
+
+An element of a chain cannot see its neighbours: that it stands at the wrong place, or
+that two of them take the step, shows in what the whole chain does.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sam_jax import checks
+from sam_jax.methods import cadence, calls, numerics, observations
+
+
+class _Point(NamedTuple):
+    """A call of a gradient function, by what it was given and what it returned."""
+
+    distance: float  # from the weights
+    along: float  # cosine of the angle between the way there and the gradient
+    finite: bool  # what it returned
+
+
+class _Trial(NamedTuple):
+    """An update that is not applied."""
+
+    updates: optax.Updates
+    state: optax.OptState
+    points: list[_Point]
+
+
+def check(
+    tx: optax.GradientTransformation,
+    params: optax.Params,
+    value_and_grad_fn: calls.ValueAndGradFn,
+    **keywords: Any,
+) -> None:
+    """Says in one sentence what is wrong with a chain or its gradient, or nothing.
+
+    It tries a few updates, whose results are thrown away, and compares them with the
+    gradient. Call it once before the training, outside of ``jax.jit``.
+
+    Args:
+        tx: a method, or any chain around one, as the training uses it.
+        params: the weights.
+        value_and_grad_fn: ``params -> (loss, grads)`` on a batch.
+        **keywords: what the training passes to every update besides ``grad_fn``,
+            ``value_and_grad_fn`` and ``value``.
+
+    Raises:
+        ValueError: if the gradient function returns something else, is not finite, or
+            draws anew in every call; if there is no method, or two; if the method
+            stands behind the optimizer, or something that changes gradients, such as
+            clipping, before it; if the update goes uphill (two optimizers, none, a
+            wrong sign); if nothing is perturbed (a radius of zero, a mask that keeps
+            nothing); if the update is not finite; or if the state changes its type.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax, sam_jax
+        >>> value_and_grad_fn = jax.value_and_grad(lambda w: jnp.sum(w**2))
+        >>> tx = optax.chain(sam_jax.sam(0.05), optax.sgd(0.1))
+        >>> sam_jax.check(tx, jnp.ones(2), value_and_grad_fn)
+        >>> tx = optax.chain(optax.sgd(0.1), sam_jax.sam(0.05))
+        >>> sam_jax.check(tx, jnp.ones(2), value_and_grad_fn)
+        Traceback (most recent call last):
+        ...
+        sam_jax.checks.BadValue: the method perturbs against the gradient: it stands \
+behind the optimizer and is given its step; put it first, as in \
+optax.chain(sam_jax.sam(rho), optax.sgd(learning_rate))
+    """
+    loss, grads = _checked_gradient(params, value_and_grad_fn)
+    start = tx.init(params)
+    _check_transformation(tx, start)
+
+    functions = {"value_and_grad_fn": value_and_grad_fn, **keywords}
+    update = _of_scaled_loss(tx, params, loss, grads, functions)
+    first = update(1.0, start)
+    second = update(1.0, first.state)
+    _check_state(start, second.state)
+    _check_perturbation([first, second])
+    _refuse_if(
+        not _finite(second.updates),
+        "the update is not finite, although the gradients are: look for a division or "
+        "a square root in what follows the method",
+    )
+    # A power of two, by which every gradient is multiplied without rounding. What does
+    # not depend on the loss, such as weight decay, is the same in the opposite one.
+    large = 2.0 ** round(float(jnp.log2(1e4 / numerics.norm(grads))))
+    _check_place(grads, first, update(-1.0, start), update(large, start), large)
+
+
+def _refuse_if(wrong: Any, message: str) -> None:
+    if wrong:
+        raise checks.BadValue(message)
+
+
+def _checked_gradient(
+    params: optax.Params, value_and_grad_fn: calls.ValueAndGradFn
+) -> tuple[jax.Array, optax.Updates]:
+    """Loss and gradient at the weights, if they are the same in every call."""
+    first, again = value_and_grad_fn(params), value_and_grad_fn(params)
+    pair = isinstance(first, tuple) and len(first) == 2
+    _refuse_if(
+        not pair or isinstance(first[0], tuple) or jnp.shape(first[0]) != (),
+        "value_and_grad_fn must return (loss, grads), the loss a scalar, as "
+        "jax.value_and_grad makes it; drop what has_aux=True adds to the loss",
+    )
+    (loss, grads), (_, others) = first, again
+    _refuse_if(
+        jax.tree.map(jnp.shape, grads) != jax.tree.map(jnp.shape, params),
+        f"value_and_grad_fn must return grads like params{calls.variables_hint(grads)}",
+    )
+    _refuse_if(
+        not _finite((loss, grads)), "loss or gradient is not finite at the weights"
+    )
+    length = numerics.norm(grads)
+    _refuse_if(length == 0, "the gradient is zero at the weights: there is no way up")
+    difference = numerics.norm(optax.tree.sub(grads, others))
+    _refuse_if(
+        difference > _tolerance(grads) * length,
+        "value_and_grad_fn returns another gradient when it is called again: both "
+        "gradients of an update need the same batch, augmentation and dropout",
+    )
+    return loss, grads
+
+
+def _check_transformation(tx: Any, state: optax.OptState) -> None:
+    """Refuses what passes no keywords on, and another number of methods than one."""
+    plain = isinstance(tx, optax.GradientTransformation) and not isinstance(
+        tx, optax.GradientTransformationExtraArgs
+    )
+    _refuse_if(
+        plain,
+        "tx takes no keywords: a wrapper, such as optax.lookahead, drops grad_fn, or "
+        "there is no method in it; call the method by itself and give its direction to "
+        "the wrapper",
+    )
+    _refuse_if(
+        isinstance(state, optax.MultiStepsState),
+        "optax.MultiSteps accumulates the first gradient only, the second one is the "
+        "last micro-batch's: accumulate inside of the gradient function",
+    )
+    methods = len(_nodes(state, observations.Diagnostics))
+    _refuse_if(
+        methods != 1,
+        "there must be one method in the chain, found by its diagnostics in the state; "
+        f"there are {methods}" + (": the last one alone decides" if methods else ""),
+    )
+
+
+def _of_scaled_loss(
+    tx: optax.GradientTransformation,
+    params: optax.Params,
+    loss: jax.Array,
+    grads: optax.Updates,
+    keywords: dict[str, Any],
+) -> Callable[[float, optax.OptState], _Trial]:
+    """Makes ``(factor, state) -> _Trial``: an update on the loss times a factor."""
+    points: list[_Point] = []
+
+    def scaled(tree: Any, factor: jax.Array) -> Any:
+        return numerics.multiply(jax.tree.map(jnp.asarray, tree), factor)
+
+    def watched(function: Callable[..., Any], factor: Any, params: Any, grads: Any):
+        def call(weights: optax.Params, *args: Any) -> Any:
+            result = scaled(function(weights, *args), factor)
+            way = optax.tree.sub(weights, params)
+            seen = numerics.norm(way), numerics.cosine(way, grads), _finite(result)
+            jax.debug.callback(lambda *seen: points.append(_Point(*seen)), *seen)
+            return result
+
+        return call
+
+    @jax.jit
+    def update(
+        factor: jax.Array, state: optax.OptState, params: Any, loss: Any, grads: Any
+    ) -> tuple[optax.Updates, optax.OptState]:
+        passed = keywords | {
+            name: watched(given, factor, params, grads)
+            for name, given in keywords.items()
+            if callable(given)
+        }
+        if "example_losses" in passed:
+            passed["example_losses"] = scaled(passed["example_losses"], factor)
+        passed["value"] = scaled(loss, factor)
+        return tx.update(scaled(grads, factor), state, params, **passed)
+
+    def trial(factor: float, state: optax.OptState) -> _Trial:
+        points.clear()
+        updates, state = update(jnp.float32(factor), state, params, loss, grads)
+        jax.effects_barrier()
+        return _Trial(updates, state, list(points))
+
+    return trial
+
+
+def _check_place(
+    grads: optax.Updates,
+    trial: _Trial,
+    opposite: _Trial,
+    enlarged: _Trial,
+    factor: float,
+) -> None:
+    """Refuses a method at the wrong place of a chain, and steps that lead up.
+
+    Args:
+        grads: at the weights.
+        trial: an update.
+        opposite: that of the loss times -1.
+        enlarged: that of the loss times a factor.
+        factor: of the enlarged loss.
+    """
+    difference = optax.tree.sub(trial.updates, opposite.updates)
+    uphill = float(numerics.cosine(difference, grads)) > 0
+    given, tolerance = _seen(trial).grad_norm, _tolerance(grads)
+    another = abs(given / numerics.norm(grads) - 1) > tolerance
+    away = [point for point in trial.points if point.distance > 0]
+    _refuse_if(
+        away and away[0].along < -0.5 and (uphill or another),
+        "the method perturbs against the gradient: it stands behind the optimizer and "
+        "is given its step; put it first, as in optax.chain(sam_jax.sam(rho), "
+        "optax.sgd(learning_rate))",
+    )
+    _refuse_if(
+        abs(_seen(enlarged).grad_norm / given / factor - 1) > tolerance,
+        "something before the method changes the gradient that it is given: clipping, "
+        "weight decay and the optimizer stand behind it, as in optax.chain("
+        "sam_jax.sam(rho), optax.clip_by_global_norm(1.0), optax.sgd(learning_rate))",
+    )
+    _refuse_if(
+        uphill,
+        "the update goes uphill, along the gradient: exactly one element takes the "
+        "step, an optimizer behind the method (optax.sgd) or a method that has a "
+        "learning_rate (momentum_sam, lookbehind, ...); here it is none, or two of "
+        "them, or a scale has the wrong sign",
+    )
+
+
+def _check_perturbation(trials: list[_Trial]) -> None:
+    """Refuses a perturbation that is none, and a loss that is none where it leads."""
+    points = [point for trial in trials for point in trial.points]
+    skips = _nodes(trials[-1].state, cadence.CadenceState)
+    still = not skips and not any(_seen(trial).perturbation_norm for trial in trials)
+    _refuse_if(
+        all(point.distance == 0 for point in points) if points else still,
+        "nothing is perturbed: rho is zero, the mask keeps nothing, or the weights "
+        "are rounded to where they were",
+    )
+    _refuse_if(
+        not all(point.finite for point in points),
+        "loss or gradient is not finite at the perturbed weights: take a smaller rho",
+    )
+
+
+def _check_state(before: optax.OptState, after: optax.OptState) -> None:
+    """Refuses a state that a scan could not carry."""
+    old, new = (
+        {
+            jax.tree_util.keystr(path): f"{jnp.result_type(x)}{list(jnp.shape(x))}"
+            for path, x in jax.tree_util.tree_leaves_with_path(state)
+        }
+        for state in (before, after)
+    )
+    changed = [key for key in old | new if old.get(key) != new.get(key)]
+    place = changed[0] if changed else ""
+    _refuse_if(
+        changed or jax.tree.structure(before) != jax.tree.structure(after),
+        "an update must leave the state's structure, shapes and dtypes as they are, or "
+        f"it is compiled anew and no scan can carry it; {place!r} is "
+        f"{old.get(place, 'nothing')} before and {new.get(place, 'nothing')} after",
+    )
+
+
+def _nodes(tree: Any, kind: type) -> list[Any]:
+    def is_kind(node: Any) -> bool:
+        return isinstance(node, kind)
+
+    return [x for x in jax.tree.leaves(tree, is_leaf=is_kind) if is_kind(x)]
+
+
+def _seen(trial: _Trial) -> observations.Diagnostics:
+    [seen] = _nodes(trial.state, observations.Diagnostics)
+    return seen
+
+
+def _finite(tree: Any) -> jax.Array:
+    return jnp.all(jnp.array([jnp.isfinite(x).all() for x in jax.tree.leaves(tree)]))
+
+
+def _tolerance(grads: optax.Updates) -> float:
+    """Below it, two gradients differ by rounding only: half of the digits."""
+    return max(float(jnp.finfo(x.dtype).eps) ** 0.5 for x in jax.tree.leaves(grads))

@@ -1,0 +1,211 @@
+"""`check`: each mistake by its sentence, and quiet where there is none."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import sam_jax
+from tests.methods import problems
+from tests.methods.contract import cases
+
+PARAMS = {"w": jnp.array([1.0, -2.0, 0.5]), "b": jnp.array(0.3)}
+CURVATURE = jnp.array([1.0, 5.0, 2.0])
+
+
+def loss(params):
+    return jnp.sum(CURVATURE * params["w"] ** 2) / 2 + jnp.cosh(params["b"])
+
+
+SAM, SGD = sam_jax.sam(0.05), optax.sgd(0.1)
+GRADIENT = jax.value_and_grad(loss)
+UPHILL = "^the update goes uphill.*exactly one element takes the step"
+BEHIND = r"^the method perturbs against the gradient: it stands behind the optimizer"
+BEFORE = "^something before the method changes the gradient that it is given: clipping"
+NOTHING = "^nothing is perturbed: rho is zero, the mask keeps nothing"
+
+
+@pytest.fixture(autouse=True)
+def strict():
+    """In the place of the room's fixture: Optax's Adam needs promotion."""
+    return
+
+
+def assert_refused(message, tx=None, gradient=GRADIENT, params=PARAMS, **keywords):
+    tx = optax.chain(SAM, SGD) if tx is None else tx
+    with pytest.raises(sam_jax.checks.BadValue, match=message) as refused:
+        sam_jax.check(tx, params, gradient, **keywords)
+    assert "\n" not in str(refused.value)
+
+
+@cases.every_method("sam", "extragradient")
+def test_says_nothing_of_a_right_chain(name):
+    def base(learning_rate):
+        clip = optax.clip_by_global_norm(1.0)
+        return optax.chain(clip, optax.adamw(learning_rate, weight_decay=10.0))
+
+    params = problems.network()
+    call = problems.keywords(problems.network_loss, params, problems.batch())
+    call.pop("value"), call.pop("grad_fn")
+    gradient = call.pop("value_and_grad_fn")
+    sam_jax.check(cases.optimizer(name, base=base), params, gradient, **call)
+
+
+@pytest.mark.parametrize(
+    "tx",
+    [
+        optax.chain(sam_jax.late_phase(SAM, start=100), SGD),
+        optax.chain(sam_jax.sam(lambda count: 0.1 * jnp.float32(count)), SGD),
+        optax.chain(SAM, optax.sgd(lambda count: 0.1 * jnp.float32(count))),
+        optax.inject_hyperparams(lambda rho: optax.chain(sam_jax.sam(rho), SGD))(0.1),
+        sam_jax.with_grad_fn(optax.chain(SAM, SGD), jax.grad(loss)),
+    ],
+    ids=["later", "radius from zero", "rate from zero", "injected", "bound"],
+)
+def test_says_nothing_of_what_begins_later_or_is_wrapped(tx):
+    sam_jax.check(tx, PARAMS, GRADIENT)
+
+
+@pytest.mark.parametrize(
+    "tx",
+    [
+        SAM,
+        optax.chain(SAM, SGD, SGD),
+        optax.chain(SAM, optax.sgd(0.01), optax.scale_by_learning_rate(0.1)),
+        optax.chain(SAM, optax.scale(0.1)),
+        optax.chain(sam_jax.momentum_sam(0.1), SGD),
+        optax.chain(sam_jax.decoupled_wsam(0.1), optax.sgd(0.1)),
+    ],
+    ids=["none", "two", "two rates", "sign", "momentum_sam", "decoupled_wsam"],
+)
+def test_uphill(tx):
+    assert_refused(UPHILL, tx)
+
+
+@pytest.mark.parametrize(
+    "tx",
+    [
+        optax.chain(SGD, SAM),
+        optax.chain(optax.sign_sgd(0.1), SAM),
+        optax.chain(SGD, SAM, optax.scale(-1.0)),
+    ],
+    ids=["sgd", "sign", "turned back"],
+)
+def test_the_method_behind_the_optimizer(tx):
+    assert_refused(BEHIND, tx)
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        optax.clip_by_global_norm(1.0),
+        optax.clip_by_global_norm(100.0),  # above the norm of this batch
+        optax.scale_by_sign(),
+        optax.add_decayed_weights(0.1),
+    ],
+    ids=["clip", "clip later", "sign", "decay"],
+)
+def test_something_before_the_method(before):
+    assert_refused(BEFORE, optax.chain(before, SAM, SGD))
+
+
+def test_two_methods_and_none():
+    two = optax.chain(SAM, sam_jax.every_k(sam_jax.asam(0.1), 2), SGD)
+    assert_refused("^there must be one method in the chain.*there are 2", two)
+    assert_refused("^there must be one method.*by its diagnostics.*there are 0", SGD)
+
+
+def test_wrappers_that_drop_or_mix_gradients():
+    plain = optax.GradientTransformation(SGD.init, SGD.update)
+    assert_refused("^tx takes no keywords: a wrapper, such as optax.lookahead", plain)
+    steps = optax.MultiSteps(optax.chain(SAM, SGD), 2)
+    assert_refused("^optax.MultiSteps accumulates the first gradient only", steps)
+
+    def dropping(updates, state, params=None, **keywords):
+        return optax.chain(SAM, SGD).update(updates, state, params)
+
+    wrapper = optax.GradientTransformationExtraArgs(
+        optax.chain(SAM, SGD).init, dropping
+    )
+    with pytest.raises(ValueError, match=r"grad_fn is missing.*a wrapper dropped it"):
+        sam_jax.check(wrapper, PARAMS, GRADIENT)
+
+
+@pytest.mark.parametrize(
+    "method, params",
+    [
+        (sam_jax.sam(0.0), PARAMS),
+        (sam_jax.sam(0.1, mask={"w": False, "b": False}), PARAMS),
+        (sam_jax.momentum_sam(0.1, rho=0.0), PARAMS),
+        (SAM, jax.tree.map(lambda w: (100 * w).astype(jnp.bfloat16), PARAMS)),
+    ],
+    ids=["rho", "mask", "momentum", "rounding"],
+)
+def test_nothing_is_perturbed(method, params):
+    gradient = jax.value_and_grad(lambda p: sum(map(jnp.sum, jax.tree.leaves(p))))
+    tx = optax.chain(method, optax.identity())
+    assert_refused(NOTHING, tx, gradient, params)
+
+
+def test_a_gradient_that_differs_from_call_to_call():
+    draws = np.random.default_rng(0)
+
+    def fresh(params):
+        keep = jnp.asarray(draws.random(3) < 0.5, jnp.float32)
+        return jax.value_and_grad(lambda p: loss(p | {"w": keep * p["w"]}))(params)
+
+    assert_refused(
+        "^value_and_grad_fn returns another gradient when it is", None, fresh
+    )
+
+
+@pytest.mark.parametrize(
+    "gradient",
+    [
+        jax.grad(loss),
+        jax.value_and_grad(lambda p: (loss(p), {"accuracy": 1.0}), has_aux=True),
+        lambda params: (jnp.ones(3), params),
+        lambda params: (loss(params), params, 0),
+    ],
+    ids=["grad", "has_aux", "losses", "three"],
+)
+def test_a_function_that_returns_something_else(gradient):
+    message = r"^value_and_grad_fn must return \(loss, grads\), the loss a scalar"
+    assert_refused(message, None, gradient)
+
+
+def test_grads_of_another_structure():
+    message = "^value_and_grad_fn must return grads like params"
+    assert_refused(message, None, lambda p: (loss(p), {"w": p["w"]}))
+    assert_refused(message, None, lambda p: (loss(p), p | {"w": jnp.ones(2)}))
+
+
+def test_a_gradient_of_zero():
+    assert_refused(
+        "^the gradient is zero", None, lambda p: (1.0, optax.tree.zeros_like(p))
+    )
+
+
+def test_what_is_not_finite():
+    def beyond(bad):
+        """NaN where w[0] is above 1, where the ascent leads."""
+        return lambda p: loss(p) + jnp.where(p["w"][0] > 1.0, bad, 0.0)
+
+    nan = jnp.array([jnp.nan, 1.0, 1.0])
+    at_weights = lambda p: (loss(p), p | {"w": nan})  # noqa: E731
+    assert_refused("^loss or gradient is not finite at the weights", None, at_weights)
+    there = jax.value_and_grad(beyond(jnp.nan))
+    assert_refused("^loss or gradient is not finite at the perturbed", None, there)
+    root = optax.stateless(lambda u, _: jax.tree.map(lambda x: jnp.sqrt(-abs(x)), u))
+    assert_refused("^the update is not finite, although", optax.chain(SAM, SGD, root))
+
+
+def test_a_state_that_changes_its_type():
+    growing = optax.GradientTransformation(
+        lambda _: (), lambda u, s, p=None: (u, (*s, jnp.zeros([])))
+    )
+    message = (
+        r"an update must leave the state's structure, shapes and dtypes.*\[\] after"
+    )
+    assert_refused(message, optax.chain(SAM, SGD, growing))
