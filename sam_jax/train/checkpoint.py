@@ -16,6 +16,7 @@ import logging
 import os
 import pathlib
 import re
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from types import TracebackType
@@ -69,9 +70,10 @@ class Checkpoints:
         with agreement.agreed():
             files.make_folder(self.directory)
             try:
-                probe = self.directory / f".probe-{jax.process_index()}"
-                probe.touch()
-                probe.unlink()
+                # While it is there, the folder is the one that was opened.
+                self._mark = self.directory / f".open-{jax.process_index()}"
+                self._mark.touch()
+                self._mark.unlink()
             except OSError as error:
                 raise errors.UserError(
                     f"cannot write to {self.directory} ({error.strerror}): give "
@@ -87,6 +89,7 @@ class Checkpoints:
         with agreement.agreed():
             self._checkpointer = self._open()
         self._check_seen_alike()
+        self._mark.touch()
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -98,7 +101,7 @@ class Checkpoints:
         traceback: TracebackType | None,
     ) -> None:
         # The first error is the one to tell.
-        with contextlib.suppress(*([] if error is None else [errors.UserError])):
+        with contextlib.suppress(*([] if error is None else [Exception])):
             self.close()
 
     def latest_step(self) -> int | None:
@@ -140,11 +143,7 @@ class Checkpoints:
             return
         if latest is not None and step < latest:
             raise ValueError(f"step {step} is before the last saved one, {latest}")
-        if not self.directory.is_dir():
-            raise errors.WriteError(
-                f"could not save step {step}: {self.directory} was deleted or renamed "
-                "while the run went on; put it back, then start the same command again"
-            )
+        self._check_there()
         # A copy as JSON keeps it: later changes by the caller do not reach it.
         record = {"step": step, "is_best": is_best, "progress": progress}
         record = json.loads(files.to_json(record))
@@ -216,7 +215,16 @@ class Checkpoints:
         try:
             self.wait()
         finally:
-            self._checkpointer.close()
+            with contextlib.suppress(Exception):  # what failed was said by the wait
+                self._checkpointer.close()
+            if self._mark.exists():
+                self._mark.unlink()
+            else:  # a save that was on its way has made the folder again
+                for half in self.directory.glob("*.orbax-checkpoint-tmp"):
+                    shutil.rmtree(half, ignore_errors=True)
+                with contextlib.suppress(OSError):  # what is not empty stays
+                    self.directory.rmdir()
+                    self.directory.parent.rmdir()
 
     def _open(self) -> ocp.training.Checkpointer:
         # Orbax copies its options deeply: a bound method would bring a copy of self.
@@ -298,7 +306,15 @@ class Checkpoints:
         # all processes have written.
         temporary = self.directory.glob(f"{self._saving}.*")
         folder = next(temporary, self.directory / str(self._saving))
+        self._check_there()
         digests.write(folder)
+
+    def _check_there(self) -> None:
+        if not self._mark.exists():
+            raise errors.WriteError(
+                f"{self.directory} was deleted or renamed while the run went on; put "
+                "it back, then start the same command again"
+            )
 
     @contextlib.contextmanager
     def _failures(self) -> Iterator[None]:
@@ -308,7 +324,8 @@ class Checkpoints:
             self._pending = None
             # Orbax forgets the older checkpoints when it begins to save: look again.
             # It would wait for other processes, and these do not come here.
-            if not hosts.several() and self.directory.is_dir():
+            self._check_there()
+            if not hosts.several():
                 self._checkpointer = self._open()
             raise errors.WriteError(
                 f"could not save step {self._saving} to {self.directory} "

@@ -128,6 +128,12 @@ def draw_curves(
     save(figure, Path(path))
 
 
+def is_whole(path: Path) -> bool:
+    """Whether a file is a PNG picture from its first bytes to its last."""
+    data = path.read_bytes() if path.is_file() else b""
+    return data.startswith(b"\x89PNG\r\n\x1a\n") and data.endswith(b"IEND\xaeB`\x82")
+
+
 def _points(history: Sequence[Mapping[str, Any]], curves: Sequence[Curve]) -> Points:
     """Epochs and finite values, both [points], of the curves that have any."""
     found = {}

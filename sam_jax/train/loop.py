@@ -91,6 +91,8 @@ def train_and_evaluate(
     ):
         # ── Resume, or start.
         restored = checkpoints.restore(run.abstract_state())
+        if restored is None:
+            agreement.from_first(lambda: results_lib.refuse_finished(folder))
         train_state, saved = restored or (run.init(run.seed), {})
         progress = {"seconds": 0.0, "skipped": 0, "metrics": None}
         progress |= {"last": None, "best": None} | saved

@@ -60,7 +60,8 @@ class JsonLines:
         path: file to write.
         resume_step: last step whose lines stay; None starts an empty file.
         written: what `sync` has returned at that step; None: unknown.
-        warn: told if the lines up to that step are not all there.
+        warn: told if the lines up to that step are not all there, or a file that has
+            lines is emptied.
 
     Raises:
         UserError: if it cannot be read or written, or a line other than the last is
@@ -75,7 +76,11 @@ class JsonLines:
         warn: Callable[[str], None] = lambda message: None,
     ) -> None:
         self._path, self._warn = Path(path), warn
-        kept = b"" if resume_step is None else self._kept(resume_step, written)
+        kept = b""
+        if resume_step is not None:
+            kept = self._kept(resume_step, written)
+        elif self._path.is_file() and self._path.stat().st_size:
+            warn(f"there is no checkpoint to go on from: {path} is begun anew")
         self._digest, self._bytes = hashlib.sha256(kept), len(kept)
         files.replace(self._path, kept)
         # Without a buffer, what was written survives a kill of this process.

@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from sam_jax import errors
 from sam_jax.train import curves, files, metrics, report
 
 RESULTS_FILE = "results.json"
@@ -50,6 +51,22 @@ def _evaluations(folder: pathlib.Path) -> dict[Any, dict[str, Any]]:
     return found
 
 
+def refuse_finished(folder: pathlib.Path) -> None:
+    """Refuses to start anew over the results of a run whose checkpoints are gone.
+
+    Args:
+        folder: of the run.
+
+    Raises:
+        UserError: if there are results.
+    """
+    if (folder / RESULTS_FILE).exists():
+        raise errors.UserError(
+            f"{folder} has the results of a finished run, but no checkpoint: give "
+            f"another --workdir, or delete {RESULTS_FILE} to train anew"
+        )
+
+
 def complete(folder: pathlib.Path, progress: Mapping[str, Any]) -> bool:
     """Whether all that shows a finished run is there.
 
@@ -59,9 +76,9 @@ def complete(folder: pathlib.Path, progress: Mapping[str, Any]) -> bool:
         folder: of the run.
         progress: as kept in its checkpoints.
     """
-    made = (folder / RESULTS_FILE, folder / CURVES_FILE)
     return (
-        all(path.is_file() for path in made)
+        (folder / RESULTS_FILE).is_file()
+        and curves.is_whole(folder / CURVES_FILE)
         and metrics.TensorBoard.has_events(folder)
         and metrics.is_whole(folder, progress["metrics"])
     )
@@ -106,15 +123,15 @@ def pictures(
     Args:
         folder: of the run.
         warn: told if that fails: no run ends for a picture, and no error is hidden.
-        missing_only: leave one that is there.
+        missing_only: leave one that is there, and whole.
     """
     try:
         yield
     finally:
-        path = folder / CURVES_FILE
+        path, record = folder / CURVES_FILE, folder / metrics.METRICS_FILE
         try:
-            history = metrics.read_history(folder / metrics.METRICS_FILE)
-            if history and not (missing_only and path.is_file()):
+            history = metrics.read_history(record) if record.exists() else []
+            if history and not (missing_only and curves.is_whole(path)):
                 curves.draw_curves(history, path, folder.resolve().name)
         except Exception as error:
             warn(f"{path} could not be drawn: {' '.join(str(error).split())}")

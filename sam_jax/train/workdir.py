@@ -12,6 +12,7 @@ from sam_jax.train import agreement, files, settings
 
 CONFIG_FILE = "config.json"
 _LOCK_FILE = ".lock"
+_OF_FILES = {".json", ".jsonl", ".png", ".txt"}
 _OLD_TEMPORARY_FILE = "config.tmp"  # what a kill of an earlier version may have left
 
 
@@ -75,6 +76,11 @@ def _locked(workdir: pathlib.Path, config: settings.Settings) -> Iterator[None]:
                 f"{workdir} is not empty and not the folder of a run (no {CONFIG_FILE} "
                 "in it): give another --workdir"
             )
+        for path in workdir.iterdir():
+            if path.suffix in _OF_FILES and path.is_dir():
+                raise errors.UserError(
+                    f"{path} is a folder, where the run has a file: move it away"
+                )
         lock = (workdir / _LOCK_FILE).open("w")
     except OSError as error:
         raise errors.UserError(
