@@ -19,36 +19,17 @@ import inspect
 import pkgutil
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 from flax import linen as nn
 
 from sam_jax import errors
 from sam_jax.models import checks, layers
+from sam_jax.models import own as own
+from sam_jax.models.pure import Model as Model
+from sam_jax.models.pure import of_linen
 
 DTYPES = ("float32", "bfloat16", "float16")
-
-PyTree = Any
-
-
-class Model(NamedTuple):
-    """A network as two pure functions.
-
-    Attributes:
-        init: ``init(key, images) -> (params, model_state)``. Of ``images``, float
-            ``[batch, height, width, channels]``, only shape and dtype matter: a
-            ``jax.ShapeDtypeStruct`` will do. ``model_state`` is
-            ``{"batch_stats": ...}``, or ``{}`` without BatchNorm. All leaves of both
-            are float32.
-        apply: ``apply(params, model_state, images, *, train, key=None) -> (logits,
-            model_state)`` with float32 logits ``[batch, num_classes]``. ``train=True``
-            normalises by the statistics of the batch, moves the running ones and draws
-            dropout from ``key``; ``train=False`` returns the state as it came.
-    """
-
-    init: Callable[[jax.Array, Any], tuple[PyTree, PyTree]]
-    apply: Callable[..., tuple[jax.Array, PyTree]]
 
 
 def names() -> tuple[str, ...]:
@@ -120,9 +101,9 @@ def build(
         checks.count("width", width)
     make = layers.Layers(dtype, norm_axis, remat)
     plain = layers.Layers(dtype)
-    return _pure(
-        factory(num_classes, width, plain, **options),
+    return of_linen(
         factory(num_classes, width, make, **options),
+        initial=factory(num_classes, width, plain, **options),
     )
 
 
@@ -144,32 +125,3 @@ def _factory(name: str) -> Callable[..., nn.Module]:
         if match := re.fullmatch(regex, name):
             return family(**{k: int(v) for k, v in match.groupdict().items()})
     raise errors.UserError(errors.unknown("model", name, [*models, *patterns]))
-
-
-def _pure(initial: nn.Module, module: nn.Module) -> Model:
-    """Two modules with the same parameters as ``init`` and ``apply``."""
-
-    def init(key: jax.Array, images: Any) -> tuple[PyTree, PyTree]:
-        # Lazy: the parameters are drawn without running the network once.
-        state = dict(initial.lazy_init(key, images, train=False))
-        params = state.pop("params")
-        return params, state
-
-    def apply(
-        params: PyTree,
-        model_state: PyTree,
-        images: jax.Array,
-        *,
-        train: bool,
-        key: jax.Array | None = None,
-    ) -> tuple[jax.Array, PyTree]:
-        logits, changed = module.apply(
-            {"params": params, **model_state},
-            images,
-            train=train,
-            rngs=None if key is None else {"dropout": key},
-            mutable=list(model_state) if train else [],
-        )
-        return logits, {**model_state, **changed}
-
-    return Model(init, apply)

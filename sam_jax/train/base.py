@@ -9,7 +9,7 @@ from sam_jax.train import options, settings
 def make_base(
     optimizer: settings.Optimizer, learning_rate: optax.ScalarOrSchedule
 ) -> optax.GradientTransformation:
-    """An optimizer of Optax by its name.
+    """An optimizer of Optax by its name, or the user's (``my.py:my_sgd``).
 
     Args:
         optimizer: its name and options.
@@ -21,7 +21,7 @@ def make_base(
     Raises:
         UserError: if it refuses the value of an option.
     """
-    factory = options.optimizers()[optimizer.name]
+    factory = options.factory(optimizer.name)
     try:
         return factory(learning_rate, **optimizer.options)
     except ValueError as error:  # all arguments fit, so it is a value

@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sam_jax import data, errors, models
+from sam_jax import data, errors, models, plugins
 from sam_jax.methods.devices import GROUP_AXIS
 from sam_jax.train import groups as groups_lib
 from sam_jax.train import mistakes, settings, sharding, state, step
 from sam_jax.train import optimizer as optimizer_lib
 from sam_jax.train.layout import lay_out
-from sam_jax.train.passes import Examples, Passes, cross_entropy
+from sam_jax.train.losses import Loss, make_losses
+from sam_jax.train.passes import Passes
 
 
 class DataSpec(NamedTuple):
@@ -158,7 +159,8 @@ def steps(
     *,
     augment: Callable[[jax.Array, jax.Array], jax.Array] = lambda _, x: scaled(x),
     normalize: Callable[[jax.Array], jax.Array] = scaled,
-    model: models.Model | None = None,
+    model: Any = None,
+    loss: Loss | None = None,
     optimizer: optimizer_lib.Optimizer | None = None,
     groups: groups_lib.Groups | None = None,
     mesh: jax.sharding.Mesh | None = None,
@@ -170,7 +172,10 @@ def steps(
         spec: of the data.
         augment: ``(key, uint8 images) -> float images``, to train.
         normalize: ``uint8 images -> float images``, to evaluate.
-        model: another network than that of the configuration.
+        model: another network than that of the configuration: a `models.Model`, or
+            what `models.own.build` takes.
+        loss: another loss, ``(outputs, batch) -> losses [B]``, one of each example; the
+            batch has ``image`` and ``label``.
         optimizer: another one.
         groups: others, on the same devices.
         mesh: other devices, which need not exist, with their ``groups``.
@@ -197,7 +202,8 @@ def steps(
         groups, mesh = layout(config)
     elif mesh is None:
         _, mesh = layout(config)
-    model = model or _network(config, spec, groups)
+    losses = make_losses(config, loss)
+    model = _network(config, spec, groups, model)
     optimizer = optimizer or optimizer_lib.make_optimizer(config, spec.steps_per_epoch)
 
     scales_loss = config.model.dtype == "float16"
@@ -209,11 +215,8 @@ def steps(
             seed, images, model, optimizer, decay, scales_loss=scales_loss
         )
 
-    def losses(logits: jax.Array, examples: Examples) -> jax.Array:
-        return cross_entropy(logits, examples.labels, config.label_smoothing)
-
     recipe = step.Recipe(
-        Passes(model, losses, optimizer.loss_decay, groups),
+        Passes(model, losses.train, optimizer.loss_decay, groups),
         optimizer,
         augment,
         spec.num_examples,
@@ -237,14 +240,18 @@ def steps(
             donate_argnums=0,
             out_shardings=(places, whole),
         ),
-        eval_step=jax.jit(step.make_eval_step(model, normalize), out_shardings=whole),
+        eval_step=jax.jit(
+            step.make_eval_step(model, losses.evaluate, normalize), out_shardings=whole
+        ),
         is_finite=jax.jit(state.is_finite, out_shardings=whole),
     )
 
 
 def _network(
-    config: settings.Settings, spec: DataSpec, groups: groups_lib.Groups
+    config: settings.Settings, spec: DataSpec, groups: groups_lib.Groups, own: Any
 ) -> models.Model:
+    if own is not None or plugins.is_reference(config.model.name):
+        return _own_network(config, spec, groups, own)
     # Statistics over all groups are for groups that pass through the network together.
     over_all = config.batch_norm == "batch" and groups.lockstep
     return models.build(
@@ -258,11 +265,48 @@ def _network(
     )
 
 
-def build(config: settings.Settings) -> Run:
+def _own_network(
+    config: settings.Settings, spec: DataSpec, groups: groups_lib.Groups, own: Any
+) -> models.Model:
+    """A network that the user brings."""
+    name = "model" if own is not None else f"config.model.name ({config.model.name})"
+    if own is None:
+        own = plugins.load(config.model.name, "config.model.name")
+    unfit = {
+        "config.remat": (config.remat, "it decides itself what to keep, by nn.remat"),
+        "config.batch_norm=batch": (
+            config.batch_norm == "batch" and groups.lockstep,
+            "its BatchNorm sees the examples that pass together",
+        ),
+    }
+    for setting, (chosen, reason) in unfit.items():
+        if chosen:
+            raise errors.UserError(
+                f"{setting} is for the package's networks, not for {name}: {reason}"
+            )
+    given = dict(config.model.options)
+    if config.model.width is not None:
+        given["width"] = config.model.width
+    if config.model.dtype != "float32":
+        given["dtype"] = config.model.dtype
+    offered = {"num_classes": spec.num_classes, "dtype": config.model.dtype}
+    return models.own.build(own, name, given, offered)
+
+
+def build(
+    config: settings.Settings,
+    *,
+    dataset: data.Dataset | None = None,
+    model: Any = None,
+    loss: Loss | None = None,
+) -> Run:
     """Builds everything that a run needs.
 
     Args:
         config: the settings; the configuration of a run card is read.
+        dataset: another one than that of the configuration.
+        model: another network; see `steps`.
+        loss: another loss; see `steps`.
 
     Returns:
         The data, and functions that are jitted but not compiled.
@@ -273,7 +317,8 @@ def build(config: settings.Settings) -> Run:
     config = settings.read(config)
     layout(config)  # its mistakes show before the data are read
     with mistakes.in_settings("config.data", _DATA):
-        dataset, augment = _data(config.data)
+        dataset = _read(config.data) if dataset is None else dataset
+        augment = _augment(config.data, dataset)
         spec = DataSpec.of(dataset, config.batch_size)
     several = config.steps_per_dispatch
     if several > 1 and not isinstance(dataset.train, data.IndexedSource):
@@ -282,7 +327,13 @@ def build(config: settings.Settings) -> Run:
             f"that of {dataset.name!r} is streamed: take --config.steps_per_dispatch=1"
         )
     normalize = data.augment.make_normalize(mean=dataset.mean, std=dataset.std)
-    made = steps(config, spec, augment=augment, normalize=normalize)
+    made = steps(
+        config, spec, augment=augment, normalize=normalize, model=model, loss=loss
+    )
+    if any((model, loss, *map(plugins.is_reference, (config.model.name, config.loss)))):
+        # What does not fit shows before the folder is touched; the step is traced once.
+        state_and_batch = made.abstract_state(), made.abstract_batch()
+        jax.eval_shape(made.train_step, *state_and_batch)
     return Run(**vars(made), dataset=dataset)
 
 
@@ -294,12 +345,9 @@ _DATA = (
 )
 
 
-def _data(
-    config: settings.Data,
-) -> tuple[data.Dataset, Callable[[jax.Array, jax.Array], jax.Array]]:
-    """A data set, and what happens to its images in training."""
+def _read(config: settings.Data) -> data.Dataset:
     sampling = config.sampling
-    dataset = data.load(
+    return data.load(
         config.name,
         data_dir=config.data_dir,
         manual_dir=config.manual_dir,
@@ -312,6 +360,12 @@ def _data(
         if isinstance(sampling, settings.Importance)
         else None,
     )
+
+
+def _augment(
+    config: settings.Data, dataset: data.Dataset
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """What happens to the images in training."""
     augment = data.augment.make_augment(
         crop=config.crop,
         flip=config.flip,
@@ -323,4 +377,4 @@ def _data(
     # Settings that do not fit the size of the images show here.
     example = jax.ShapeDtypeStruct((1, *dataset.image_shape), jnp.uint8)
     jax.eval_shape(augment, jax.random.key(0), example)
-    return dataset, augment
+    return augment

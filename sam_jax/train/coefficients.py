@@ -7,7 +7,7 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Self, TypeAlias
 
-from sam_jax import errors, methods
+from sam_jax import errors, methods, plugins
 from sam_jax.train import typed
 from sam_jax.train.ranges import Finite, Nonnegative, Share, UpTo1000
 
@@ -152,6 +152,9 @@ class Method:
                 raise errors.UserError(
                     f"{message}; a card's :{name} suffix sets them all"
                 )
+        for key, parameter in known.items():
+            if parameter.default is parameter.empty and given.get(key) is None:
+                raise errors.UserError(f"{path}.{key} has no default: give a value")
         return cls(
             name,
             {
@@ -181,26 +184,37 @@ def parameters(name: str) -> dict[str, inspect.Parameter]:
         name: a method, or `BASELINE`, which has nothing to set.
 
     Returns:
-        The factory's parameters by name, each with a default.
+        The factory's parameters by name.
 
     Raises:
         UserError: if there is no such method.
     """
     if name == BASELINE:
         return {}
+    elsewhere = {"learning_rate", "base", "weight_decay"}
+    signature = inspect.signature(factory(name), eval_str=True)
+    return {k: v for k, v in signature.parameters.items() if k not in elsewhere}
+
+
+def factory(name: str) -> Callable[..., Any]:
+    """What makes a method: of the package, or the user's (``my.py:my_sam``).
+
+    Args:
+        name: of the method.
+
+    Returns:
+        The factory; its parameters are the settings of the method.
+
+    Raises:
+        UserError: if there is no such method.
+    """
+    if plugins.is_reference(name):
+        return plugins.load(name, "config.method.name")
     try:
-        factory = methods.factory(name)
+        return methods.factory(name)
     except KeyError:
         known = [*methods.names(), *BASELINE_SUFFIXES]
         raise errors.UserError(errors.unknown("method", name, known)) from None
-    elsewhere = {"learning_rate", "base", "weight_decay"}
-    return {
-        key: parameter
-        for key, parameter in inspect.signature(
-            factory, eval_str=True
-        ).parameters.items()
-        if key not in elsewhere
-    }
 
 
 Mask: TypeAlias = Literal["norm_layers", "weights"]

@@ -10,6 +10,7 @@ experiment needs and takes the method from the fragments beside it::
         return config
 """
 
+import inspect
 import pathlib
 import runpy
 from collections.abc import Mapping
@@ -50,7 +51,8 @@ def load_method(
     what the card says about this method.
 
     Args:
-        name: a method, or ``sgd`` (also ``none``) for the base optimizer alone.
+        name: a method, ``my.py:my_sam`` for one of your own, or ``sgd`` (also ``none``)
+            for the base optimizer alone.
         card: path of the run card, that is its ``__file__``.
         overrides: method -> settings that this card needs to differ.
 
@@ -95,4 +97,6 @@ def default_coefficients(name: str) -> dict[str, Any]:
         UserError: if there is no such method.
     """
     known = coefficients.parameters(name)
-    return {"name": name} | {key: known[key].default for key in known}
+    empty = inspect.Parameter.empty
+    defaults = {key: known[key].default for key in known}
+    return {"name": name} | {k: None if v is empty else v for k, v in defaults.items()}

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+from sam_jax import data
 from sam_jax.train import (
     agreement,
     build,
@@ -20,6 +21,7 @@ from sam_jax.train import (
     hosts,
     interrupt,
     layout,
+    losses,
     metrics,
     optimizer,
     report,
@@ -55,6 +57,10 @@ def train_and_evaluate(
     config: settings.Settings,
     workdir: str | os.PathLike[str],
     command: str | None = None,
+    *,
+    dataset: data.Dataset | None = None,
+    model: Any = None,
+    loss: losses.Loss | None = None,
 ) -> dict[str, Any]:
     """Trains as configured, or continues the run that the folder holds.
 
@@ -66,6 +72,10 @@ def train_and_evaluate(
             `sam_jax.train.settings.read`.
         workdir: folder of the run; created if missing.
         command: how to continue the run, for the header.
+        dataset: another one than that of the configuration.
+        model: another network, such as a Linen module or the class of an NNX module;
+            see `sam_jax.models.own.build`.
+        loss: another loss of the examples; see `sam_jax.train.losses`.
 
     Returns:
         The results; see `sam_jax.train.results.collect`. They are also in
@@ -82,7 +92,7 @@ def train_and_evaluate(
     # ── Build. Mistakes of the configuration show before the folder is touched.
     agreement.check_same(config, folder)
     with agreement.agreed():
-        run = build.build(config)
+        run = build.build(config, dataset=dataset, model=model, loss=loss)
     agreement.check_same_data(run.dataset)
     with (
         workdir_lib.claimed(folder, config),

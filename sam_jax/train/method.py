@@ -10,7 +10,7 @@ import jax
 import optax
 import optax.contrib
 
-from sam_jax import methods
+from sam_jax import methods, plugins
 from sam_jax.methods import masks
 from sam_jax.train import coefficients, mistakes, schedule, settings
 
@@ -46,7 +46,7 @@ def make_method(
         key: _coefficient(key, value, unit, learning_rate)
         for key, value in method.coefficients.items()
     }
-    factory = methods.factory(method.name)
+    factory = coefficients.factory(method.name)
 
     @functools.wraps(factory)
     def make(**others: Any) -> optax.GradientTransformation:
@@ -66,7 +66,7 @@ def takes_step(name: str) -> bool:
     """Whether a method is an optimizer of its own, without a base."""
     if name == coefficients.BASELINE:
         return False
-    parameters = inspect.signature(methods.factory(name)).parameters
+    parameters = inspect.signature(coefficients.factory(name)).parameters
     return {"learning_rate", "weight_decay"} <= parameters.keys()
 
 
@@ -104,6 +104,8 @@ def eval_params(
         ``(state of method and base, params) -> params``.
     """
     of_method = methods.eval_params(method.name)
+    if plugins.is_reference(method.name):
+        of_method = plugins.find(f"{method.name}_eval_params")
     if of_method is not None:
         return of_method
     if optimizer.name.startswith("schedule_free"):

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import optax
 import optax.contrib
 
-from sam_jax import errors
+from sam_jax import errors, plugins
 from sam_jax.train import typed
 from sam_jax.train.ranges import BelowOne, Finite, Share, UpTo1000, Whole
 
@@ -47,6 +47,20 @@ _UNFIT = {
 }
 
 
+def factory(name: str) -> Factory:
+    """What makes an optimizer of a learning rate: of Optax, or the user's.
+
+    Raises:
+        UserError: if there is no such optimizer.
+    """
+    if plugins.is_reference(name):
+        return plugins.load(name, "config.optimizer.name")
+    known = optimizers()
+    if name not in known:
+        raise errors.UserError(errors.unknown("optimizer", name, known))
+    return known[name]
+
+
 def check(name: str, options: Mapping[str, Any], path: str) -> None:
     """Refuses options that an optimizer does not have, or values that it cannot use.
 
@@ -65,15 +79,12 @@ def check(name: str, options: Mapping[str, Any], path: str) -> None:
         ...
         sam_jax.errors.UserError: config.optimizer.sgd.momentum must be a number in [0, 1) or None, got 1.5
     """  # noqa: E501
-    known = optimizers()
-    if name not in known:
-        raise errors.UserError(errors.unknown("optimizer", name, known))
-    _, *parameters = inspect.signature(known[name]).parameters.values()
+    _, *parameters = inspect.signature(factory(name)).parameters.values()
     allowed = {parameter.name: parameter for parameter in parameters}
     for key, value in options.items():
         if key not in allowed:
             raise errors.UserError(errors.unknown(f"setting of {name}", key, allowed))
-        if not callable(value):  # a mask or a schedule that a card has made
+        if not (callable(value) or plugins.is_reference(name)):  # a card's mask, say
             typed.check(_kind(allowed[key]), value, f"{path}.{name}.{key}")
 
 

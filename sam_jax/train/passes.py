@@ -12,6 +12,7 @@ from sam_jax import loss_scale as loss_scale_lib
 from sam_jax import models
 from sam_jax.methods import functional_sam
 from sam_jax.train import groups as groups_lib
+from sam_jax.train import losses as losses_lib
 from sam_jax.train.groups import MEAN, ROWS
 
 
@@ -38,21 +39,21 @@ class Pass(NamedTuple):
         grads: its gradient.
         model_state: the new running statistics.
         losses: of each example, not weighted, [B].
-        logits: of each example, [B, classes].
+        outputs: of the network, any tree of arrays of B rows; logits [B, classes].
     """
 
     loss: Any
     grads: Any
     model_state: Any
     losses: Any
-    logits: Any
+    outputs: Any
 
 
 class Answered(NamedTuple):
-    """Examples, and the logits of an earlier pass for each of them."""
+    """Examples, and what an earlier pass has put out for each of them."""
 
     examples: Examples
-    logits: jax.Array
+    outputs: Any
 
 
 class Passes:
@@ -63,7 +64,7 @@ class Passes:
 
     Args:
         model: the network.
-        losses: ``(logits, examples) -> losses [B]``.
+        losses: ``(outputs, batch) -> losses [B]``; see `sam_jax.train.losses`.
         loss_decay: ``params -> scalar`` to add to the loss.
         groups: who shares a perturbation, and how they pass through the network.
         loss_scale: factor of the loss inside of a gradient; None is one.
@@ -74,14 +75,14 @@ class Passes:
         losses: ``(params, model_state, examples, dropout_key) -> losses [B]``; forward
             only.
         functional: ``(params, model_state, answered, dropout_key) -> (loss, grads)``,
-            the gradient with the loss's derivative at the earlier logits; see
+            the gradient with the loss's derivative at the earlier outputs; see
             `sam_jax.functional_value_and_grad`.
     """
 
     def __init__(
         self,
         model: models.Model,
-        losses: Callable[[jax.Array, Examples], jax.Array],
+        losses: losses_lib.Loss,
         loss_decay: Callable[[optax.Params], jax.Array],
         groups: groups_lib.Groups = groups_lib.WHOLE,
         loss_scale: loss_scale_lib.LossScale | None = None,
@@ -105,56 +106,57 @@ class Passes:
         self, params: optax.Params, model_state: Any, examples: Examples, key: jax.Array
     ) -> Pass:
         def loss_fn(params: optax.Params) -> tuple[jax.Array, Any]:
-            outputs, state = self._forward(params, model_state, examples, key)
-            loss, losses = self._loss(outputs, examples)
-            return loss, (state, losses, outputs[0])
+            found, state = self._forward(params, model_state, examples, key)
+            loss, losses = self._loss(found, examples)
+            return loss, (state, losses, found[0])
 
         scale = self._loss_scale
         of_loss = scale.value_and_grad if scale else jax.value_and_grad
         found, grads = of_loss(loss_fn, has_aux=True)(params)
-        loss, (model_state, losses, logits) = found
-        return Pass(loss, grads, model_state, losses, logits)
+        loss, (model_state, losses, outputs) = found
+        return Pass(loss, grads, model_state, losses, outputs)
 
     def _forward_losses(
         self, params: optax.Params, model_state: Any, examples: Examples, key: jax.Array
     ) -> jax.Array:
-        outputs, _ = self._forward(params, model_state, examples, key)
-        return self._loss(outputs, examples)[1]
+        found, _ = self._forward(params, model_state, examples, key)
+        return self._loss(found, examples)[1]
 
     def _functional(
         self, params: optax.Params, model_state: Any, answered: Answered, key: jax.Array
     ) -> tuple[jax.Array, optax.Updates]:
-        examples, logits = answered
+        examples, outputs = answered
         # The loss's derivative with respect to the decay is one, whatever that was.
         no_decay = jnp.zeros_like(self._loss_decay(params))
         scale = self._loss_scale
 
-        def loss_fn(outputs: tuple[jax.Array, jax.Array]) -> jax.Array:
-            loss, _ = self._loss(outputs, examples)
+        def loss_fn(found: tuple[Any, jax.Array]) -> jax.Array:
+            loss, _ = self._loss(found, examples)
             return scale.scaled(loss) if scale else loss
 
         found = functional_sam.functional_value_and_grad(
             lambda params: self._forward(params, model_state, examples, key)[0],
             loss_fn,
-            (logits, no_decay),
+            (outputs, no_decay),
         )(params)
         return scale.unscaled(found) if scale else found
 
     def _forward(
         self, params: optax.Params, model_state: Any, examples: Examples, key: jax.Array
-    ) -> tuple[tuple[jax.Array, jax.Array], Any]:
-        """``((logits, decay), model_state)``."""
-        logits, model_state = self._model.apply(
+    ) -> tuple[tuple[Any, jax.Array], Any]:
+        """``((outputs, decay), model_state)``."""
+        outputs, model_state = self._model.apply(
             params, model_state, examples.images, train=True, key=key
         )
-        return (logits, self._loss_decay(params)), model_state
+        return (outputs, self._loss_decay(params)), model_state
 
     def _loss(
-        self, outputs: tuple[jax.Array, jax.Array], examples: Examples
+        self, found: tuple[Any, jax.Array], examples: Examples
     ) -> tuple[jax.Array, jax.Array]:
         """The loss, and the losses of the examples."""
-        logits, decay = outputs
-        losses = self._losses(logits, examples)
+        outputs, decay = found
+        batch = {"image": examples.images, "label": examples.labels}
+        losses = self._losses(outputs, batch)
         return jnp.mean(examples.weights * losses) + decay, losses
 
 
@@ -188,7 +190,7 @@ def method_keywords(
         some = subset(examples, rows, passes.groups.chunks)
         return value_and_grad(some, params)[1]
 
-    answered = Answered(examples, clean.logits)
+    answered = Answered(examples, clean.outputs)
     return {
         "value": clean.loss,
         "grad_fn": lambda params: value_and_grad(examples, params)[1],
@@ -228,26 +230,3 @@ def subset(examples: Examples, rows: jax.Array, chunks: int) -> Examples:
     scale = len(filled) / len(rows)
     counts = jnp.arange(len(filled)) < len(rows)
     return taken._replace(weights=jnp.where(counts, scale * taken.weights, 0))
-
-
-def cross_entropy(
-    logits: jax.Array, labels: jax.Array, smoothing: float = 0.0
-) -> jax.Array:
-    """Cross-entropy with smoothed labels, per example.
-
-    Args:
-        logits: [B, classes].
-        labels: int [B].
-        smoothing: share of the label that is spread over all classes.
-
-    Returns:
-        Float [B].
-
-    Example:
-        >>> print(cross_entropy(jnp.zeros((1, 4)), jnp.array([2])))  # log 4
-        [1.3862944]
-    """
-    targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
-    if smoothing:
-        targets = optax.smooth_labels(targets, smoothing)
-    return optax.softmax_cross_entropy(logits, targets)

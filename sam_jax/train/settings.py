@@ -76,7 +76,7 @@ class Data:
 class Model:
     """The network."""
 
-    name: str = "resnet18"
+    name: str = "resnet18"  # or yours, my_net.py:MyNet, a module of Linen or NNX
     width: Width | None = None  # None: as published
     dtype: str = "float32"  # of the computation; bfloat16 on accelerators
     # What only some models take, such as {"dropout": 0.3} for a Wide ResNet.
@@ -230,7 +230,8 @@ class Settings:
     epochs: Epochs = 200
     batch_size: Batch = 128  # over all devices; it must divide by their number
     learning_rate: Nonnegative = 0.1  # the schedule's highest value
-    label_smoothing: BelowOne = 0.0
+    loss: str = "cross_entropy"  # or yours, my_loss.py:fn; see `sam_jax.train.losses`
+    label_smoothing: BelowOne = 0.0  # of the cross-entropy
     clip_norm: Positive | None = None  # of the method's direction
     ema_decay: BelowOne = 0.0  # of the weights that are evaluated, per step; 0 is off
     # Of an update that is not finite; skip: leave it out and go on. In float16, where

@@ -17,8 +17,9 @@ from sam_jax import loss_scale as loss_scale_lib
 from sam_jax import models
 from sam_jax.methods import numerics, observations
 from sam_jax.train.groups import MEAN, ROWS, SAME
+from sam_jax.train.losses import Loss, logits_of
 from sam_jax.train.optimizer import Optimizer, OptState
-from sam_jax.train.passes import Examples, Passes, cross_entropy, method_keywords
+from sam_jax.train.passes import Examples, Passes, method_keywords
 from sam_jax.train.state import TrainState, is_finite
 
 # image uint8 [B,H,W,C]; label, true_label int32 [B]; weight float32 [B]
@@ -74,14 +75,14 @@ class GroupResult(NamedTuple):
         loss: at the weights.
         direction: of the method.
         model_state: the new running statistics.
-        logits: at the weights, [B, classes].
+        outputs: of the network at the weights, of each example.
         method_state: the new one, the same of all groups.
     """
 
     loss: Any
     direction: Any
     model_state: Any
-    logits: Any
+    outputs: Any
     method_state: Any
 
 
@@ -154,9 +155,10 @@ def train_step(
         new = new._replace(loss_scale=state.loss_scale.adjusted(finite))
 
     # ── Metrics.
+    logits = logits_of(found.outputs)
     metrics = seen | {
-        "accuracy": accuracy(found.logits, batch["label"]),
-        "true_accuracy": accuracy(found.logits, batch["true_label"]),
+        "accuracy": accuracy(logits, batch["label"]),
+        "true_accuracy": accuracy(logits, batch["true_label"]),
         "learning_rate": recipe.optimizer.learning_rate(state.step),
         "finite": finite,
     }
@@ -197,32 +199,33 @@ def group_step(
         num_examples=recipe.num_examples,
     )
     return GroupResult(
-        clean.loss, direction, clean.model_state, clean.logits, method_state
+        clean.loss, direction, clean.model_state, clean.outputs, method_state
     )
 
 
 def make_eval_step(
-    model: models.Model, normalize: Callable[[jax.Array], jax.Array]
+    model: models.Model, losses: Loss, normalize: Callable[[jax.Array], jax.Array]
 ) -> Callable[[optax.Params, Any, Batch], Metrics]:
     """Builds the evaluation of one batch, on the true labels.
 
     Args:
         model: the network.
+        losses: of the examples.
         normalize: ``uint8 images -> float images``.
 
     Returns:
         ``(params, model_state, batch) -> sums`` over the examples whose ``mask`` is
-        true: ``loss`` (cross-entropy), ``accuracy`` (correct ones) and ``examples``.
+        true: ``loss``, ``accuracy`` (correct ones) and ``examples``.
     """
 
     def eval_step(params: optax.Params, model_state: Any, batch: Batch) -> Metrics:
         images = normalize(batch["image"])
-        logits, _ = model.apply(params, model_state, images, train=False, key=None)
+        outputs, _ = model.apply(params, model_state, images, train=False, key=None)
         labels, mask = batch["true_label"], batch["mask"]
-        losses = cross_entropy(logits, labels)
-        correct = logits.argmax(-1) == labels
+        of_each = losses(outputs, {"image": images, "label": labels})
+        correct = logits_of(outputs).argmax(-1) == labels
         return {
-            "loss": jnp.sum(losses, where=mask),
+            "loss": jnp.sum(of_each, where=mask),
             "accuracy": jnp.sum(correct, where=mask, dtype=jnp.float32),
             "examples": jnp.sum(mask, dtype=jnp.float32),
         }

@@ -27,7 +27,10 @@ def fresh(config: settings.Settings, root: pathlib.Path) -> pathlib.Path:
         The path; nothing is created.
     """
     now = datetime.datetime.now().strftime("%Y-%m-%d_%H%M%S")
-    what = f"{config.data.name}_{config.model.name}_{config.method.name}"
+    names = config.data.name, config.model.name, config.method.name
+    # Of my_net.py:MyNet the last, of emnist/letters and mnist:3.0.1 no folders.
+    own = (re.sub(r".*\.py:", "", name) for name in names)
+    what = "_".join(re.sub(r"[^\w.]", "-", name) for name in own)
     names = (
         f"{now}_{what}{suffix}" for suffix in ["", *map("_{}".format, range(2, 100))]
     )

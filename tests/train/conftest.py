@@ -97,8 +97,8 @@ def disturb(monkeypatch) -> Callable[..., list[build.Run]]:
     def install(number=None, action=None) -> list[build.Run]:
         built = []
 
-        def disturbed(config):
-            run, calls = real(config), []
+        def disturbed(config, **brought):
+            run, calls = real(config, **brought), []
             built.append(run)
 
             def train_step(state, batch):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sam_jax import data
-from sam_jax.train import build, cards, passes, sharding, state, step
+from sam_jax.train import build, cards, losses, sharding, state, step
 from tests.train.steps import (
     SHAPE,
     Trainer,
@@ -135,9 +135,9 @@ def test_decay_in_the_loss_is_part_of_loss_and_gradient(trainer):
 def test_cross_entropy_with_smoothing_by_hand():
     logits = jnp.log(jnp.array([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]]))
     labels = jnp.array([0, 1])
-    plain = passes.cross_entropy(logits, labels)
+    plain = losses.cross_entropy(logits, labels)
     np.testing.assert_allclose(plain, [-np.log(0.5), -np.log(0.1)], rtol=1e-6)
-    smoothed = passes.cross_entropy(logits, labels, 0.3)
+    smoothed = losses.cross_entropy(logits, labels, 0.3)
     uniform = -np.log([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]]).mean(axis=1)
     np.testing.assert_allclose(smoothed, 0.7 * plain + 0.3 * uniform, rtol=1e-5)
 

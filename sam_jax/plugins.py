@@ -1,0 +1,75 @@
+"""What a user brings in a file: ``my_net.py:MyNet`` in the place of a name."""
+
+import hashlib
+import importlib.util
+import pathlib
+import sys
+from types import ModuleType
+from typing import Any
+
+from sam_jax import errors
+
+
+def is_reference(name: object) -> bool:
+    """Whether a name says where something is: ``file.py:name``.
+
+    Example:
+        >>> is_reference("my_net.py:MyNet"), is_reference("resnet18")
+        (True, False)
+    """
+    return isinstance(name, str) and ".py:" in name
+
+
+def load(reference: str, setting: str) -> Any:
+    """Runs a file of the user's and takes a name from it.
+
+    The file is code like any other: it is run because the user named it. It is run once
+    in a process. What it raises itself keeps its traceback.
+
+    Args:
+        reference: ``file.py:name``; the path is relative to the current folder.
+        setting: that names it, for messages.
+
+    Returns:
+        The object.
+
+    Raises:
+        UserError: if there is no such file, or no such name in it.
+
+    Example:
+        >>> load("missing.py:MyNet", "config.model.name")
+        Traceback (most recent call last):
+        ...
+        sam_jax.errors.UserError: config.model.name: there is no file missing.py
+    """
+    path, _, name = reference.rpartition(":")
+    module = _module(pathlib.Path(path), setting)
+    if not hasattr(module, name):
+        public = [each for each in vars(module) if not each.startswith("_")]
+        message = errors.unknown(f"name in {path}", name, public)
+        raise errors.UserError(f"{setting}: {message}")
+    return getattr(module, name)
+
+
+def find(reference: str) -> Any:
+    """As `load`; None if the file has no such name."""
+    path, _, name = reference.rpartition(":")
+    return getattr(_module(pathlib.Path(path), reference), name, None)
+
+
+def _module(path: pathlib.Path, setting: str) -> ModuleType:
+    if not path.is_file():
+        raise errors.UserError(f"{setting}: there is no file {path}")
+    digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
+    name = f"sam_jax_plugin_{path.stem}_{digest}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module  # as an import would: dataclasses look there
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return sys.modules[name]

@@ -1,0 +1,128 @@
+"""The loss of each example: cross-entropy, or one that the user brings."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sam_jax import errors, plugins
+from sam_jax.train import settings
+
+# (outputs, batch) -> losses [B], one for each example: outputs of the network, and the
+# batch that it saw: "image", augmented, and "label". The trainer weights and averages
+# them, adds the decay, and gives each method what it needs.
+Loss = Callable[[Any, Mapping[str, jax.Array]], jax.Array]
+
+CROSS_ENTROPY = "cross_entropy"
+
+
+class Losses(NamedTuple):
+    """Two losses of examples.
+
+    Attributes:
+        train: what is minimized.
+        evaluate: what is reported of validation and test sets.
+    """
+
+    train: Loss
+    evaluate: Loss
+
+
+def make_losses(config: settings.Settings, own: Loss | None = None) -> Losses:
+    """The losses of a run.
+
+    Args:
+        config: of the run.
+        own: another one than that of the configuration.
+
+    Returns:
+        Functions that give float32 [B].
+
+    Raises:
+        UserError: if there is no such loss, or it has no use for a setting. The
+            functions: if what the user brought gives anything but a number for each
+            example.
+    """
+    if own is None and config.loss == CROSS_ENTROPY:
+        smoothing = config.label_smoothing
+        return Losses(
+            lambda logits, batch: cross_entropy(logits, batch["label"], smoothing),
+            lambda logits, batch: cross_entropy(logits, batch["label"]),
+        )
+    name = "loss"
+    if own is None:
+        name = f"config.loss ({config.loss})"
+        if not plugins.is_reference(config.loss):
+            known = [CROSS_ENTROPY, "my_loss.py:fn"]
+            raise errors.UserError(errors.unknown("config.loss", config.loss, known))
+        own = plugins.load(config.loss, "config.loss")
+    if config.label_smoothing:
+        raise errors.UserError(
+            f"config.label_smoothing belongs to {CROSS_ENTROPY}, {name} has no use for "
+            "it: set config.label_smoothing=0"
+        )
+    of_each = _checked(own, name)
+    return Losses(of_each, of_each)
+
+
+def _checked(own: Any, name: str) -> Loss:
+    def losses(outputs: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
+        found, count = own(outputs, batch), len(batch["label"])
+        shape = getattr(found, "shape", None)
+        if shape != (count,) or not jnp.issubdtype(found.dtype, jnp.floating):
+            raise errors.UserError(
+                f"{name} must give a number for each of {count} examples, float "
+                f"[{count}], and leave means and weights to the trainer; got "
+                f"{jax.tree.map(jax.typeof, found)}"
+            )
+        return found.astype(jnp.float32)
+
+    return losses
+
+
+def logits_of(outputs: Any) -> jax.Array:
+    """What the accuracy is measured by: the outputs, those named so, or the first.
+
+    Raises:
+        UserError: if the outputs of a network hold nothing of the kind.
+
+    Example:
+        >>> logits_of({"logits": jnp.zeros((2, 10)), "features": jnp.ones(3)}).shape
+        (2, 10)
+    """
+    if isinstance(outputs, Mapping):
+        outputs = outputs.get("logits")
+    elif isinstance(outputs, tuple):
+        outputs = getattr(outputs, "logits", outputs[0])
+    if jnp.ndim(outputs) < 2:
+        raise errors.UserError(
+            "the outputs of the network must be logits [B, classes], for the accuracy, "
+            "or have them as 'logits' or as the first of a tuple; got "
+            f"{jax.tree.map(jnp.shape, outputs)}"
+        )
+    return outputs
+
+
+def cross_entropy(
+    logits: jax.Array, labels: jax.Array, smoothing: float = 0.0
+) -> jax.Array:
+    """Cross-entropy with smoothed labels, per example.
+
+    Args:
+        logits: [B, classes].
+        labels: int [B].
+        smoothing: share of the label that is spread over all classes.
+
+    Returns:
+        Float [B].
+
+    Example:
+        >>> print(cross_entropy(jnp.zeros((1, 4)), jnp.array([2])))  # log 4
+        [1.3862944]
+    """
+    targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+    if smoothing:
+        targets = optax.smooth_labels(targets, smoothing)
+    return optax.softmax_cross_entropy(logits, targets)

@@ -1,0 +1,81 @@
+"""What a user may bring in a file: networks, a loss, a method, an optimizer."""
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from flax import nnx
+
+import sam_jax
+
+
+class Net(nn.Module):
+    """Convolution, BatchNorm and dropout, of Linen."""
+
+    num_classes: int
+    features: int = 4
+
+    @nn.compact
+    def __call__(self, images, train):
+        x = nn.Conv(self.features, (3, 3), strides=2)(images)
+        x = nn.relu(nn.BatchNorm(use_running_average=not train)(x))
+        x = nn.Dropout(0.2, deterministic=not train)(x)
+        return nn.Dense(self.num_classes)(x.reshape(len(x), -1))
+
+
+class WithoutFlag(nn.Module):
+    """With `setup`, and the same in training and evaluation."""
+
+    num_classes: int
+    dtype: str = "float32"
+
+    def setup(self):
+        self.head = nn.Dense(self.num_classes, dtype=self.dtype)
+
+    def __call__(self, images):
+        return self.head(images.reshape(len(images), -1))
+
+
+class NnxNet(nnx.Module):
+    """The same as `Net`, of NNX, with a list of layers."""
+
+    def __init__(self, num_classes, features=4, *, rngs):
+        self.conv = nnx.Conv(1, features, (3, 3), strides=2, rngs=rngs)
+        self.norm = nnx.BatchNorm(features, rngs=rngs)
+        self.dropout = nnx.Dropout(0.2, rngs=rngs)
+        self.layers = nnx.List([nnx.Linear(16 * features, num_classes, rngs=rngs)])
+
+    def __call__(self, images):
+        x = self.dropout(nnx.relu(self.norm(self.conv(images))))
+        x = x.reshape(len(x), -1)
+        for layer in self.layers:
+            x = layer(x)
+        return {"logits": x, "features": images}
+
+
+def brier(outputs, batch):
+    """Squared error of the probabilities, of each example."""
+    logits = outputs["logits"] if isinstance(outputs, dict) else outputs
+    truth = jax.nn.one_hot(batch["label"], logits.shape[-1])
+    return jnp.sum((jax.nn.softmax(logits) - truth) ** 2, axis=-1)
+
+
+def mean(outputs, batch):
+    """A mistake: one number for the batch."""
+    return brier(outputs, batch).mean()
+
+
+def fails(outputs, batch):
+    """A mistake of the user's own."""
+    raise ZeroDivisionError("of the user")
+
+
+def my_sam(radius, twist=1.0):
+    """SAM under another name."""
+    ascent = optax.chain(sam_jax.normalize(), sam_jax.scale(radius * twist))
+    return sam_jax.sharpness_aware(ascent)
+
+
+def my_sgd(learning_rate, momentum=0.9):
+    """SGD under another name."""
+    return optax.sgd(learning_rate, momentum)

@@ -1,0 +1,211 @@
+"""What a user brings in a file stands in the place of a name, and works alike."""
+
+import dataclasses
+import pathlib
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sam_jax import errors, models, plugins
+from sam_jax.train import build, cards, loop, losses, settings
+from tests.train import my_parts, runs
+from tests.train.steps import SPEC, Trainer, batches, plain
+
+FILE = str(pathlib.Path(my_parts.__file__).relative_to(runs.ROOT))
+
+
+@pytest.fixture(autouse=True)
+def at_root(monkeypatch):
+    monkeypatch.chdir(runs.ROOT)
+
+
+def reference(name):
+    return f"{FILE}:{name}"
+
+
+@pytest.fixture
+def brought(tiny):
+    """``brought(model, loss, method, **settings)``: settings that name own parts."""
+
+    def make(model="Net", loss="brier", method="sam", **changes):
+        own = {"model.name": reference(model), "loss": reference(loss)}
+        own |= {"model.width": None, "model.options": {}}
+        return tiny(method, **{**own, **changes})
+
+    return make
+
+
+# ── Networks and losses ──────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("net", ["Net", "NnxNet"])
+def test_an_own_network_and_loss_resume_to_the_same_bits(
+    brought, tmp_path, disturb, net
+):
+    # Groups of 16, BatchNorm and dropout; a whole run, and one that was stopped.
+    config = brought(net, method="looksam", method_group_size=16, epochs=2)
+    whole = runs.Finished(config, tmp_path / "whole")
+    disturb(3, lambda: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(loop.Stopped):
+        loop.train_and_evaluate(config, tmp_path / "stopped")
+    disturb()
+    loop.train_and_evaluate(config, tmp_path / "stopped")
+    runs.assert_same_run(config, tmp_path / "stopped", whole.folder)
+    seen = [row["loss"] for row in whole.rows if row["split"] == "test"]
+    assert 0 < seen[-1] < seen[0] < 2  # of Brier
+
+
+@pytest.mark.parametrize("method", ["functional_sam", "esam"])
+def test_methods_get_what_they_need_of_an_own_loss(tiny, method):
+    # The package's cross-entropy, brought as if it were another.
+    config = tiny(method)
+    usual = build.steps(config, SPEC)
+    own = build.steps(
+        config, SPEC, loss=lambda x, b: losses.cross_entropy(x, b["label"])
+    )
+    batch, state = next(batches(1)), usual.init(usual.seed)
+    expected, _ = jax.jit(usual.train_step)(state, batch)
+    found, _ = jax.jit(own.train_step)(state, batch)
+    jax.tree.map(np.testing.assert_array_equal, found.params, expected.params)
+
+
+@pytest.mark.parametrize("net", [my_parts.Net, my_parts.NnxNet])
+def test_dropout_follows_the_key_and_evaluation_has_none(net):
+    model = models.own.build(net, "net", {"features": 2}, {"num_classes": 3})
+    images = jnp.ones((4, 8, 8, 1))
+    params, state = model.init(jax.random.key(0), images)
+
+    def logits(**options):
+        outputs, changed = model.apply(params, state, images, **options)
+        return losses.logits_of(outputs), changed
+
+    first, again, other = (
+        logits(train=True, key=jax.random.key(key))[0] for key in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+    still, same = logits(train=False)
+    np.testing.assert_array_equal(still, logits(train=False, key=jax.random.key(1))[0])
+    jax.tree.map(np.testing.assert_array_equal, same, state)
+    _, moved = logits(train=True, key=jax.random.key(1))
+    changed = jax.tree.map(lambda a, b: bool((a != b).any()), moved, state)
+    assert any(jax.tree.leaves(changed))
+    assert all(
+        isinstance(key.key, str)
+        for path, _ in jax.tree_util.tree_leaves_with_path((params, state))
+        for key in path[1:]
+    )
+
+
+@pytest.mark.parametrize("net", [my_parts.Net, my_parts.NnxNet])
+def test_convolutions_are_those_that_are_fast_in_a_loop(net, monkeypatch):
+    calls = []
+    real = models.convolution.conv_general_dilated
+
+    def counted(*args, **options):
+        calls.append(options)
+        return real(*args, **options)
+
+    monkeypatch.setattr(models.convolution, "conv_general_dilated", counted)
+    model = models.own.build(net, "net", {}, {"num_classes": 3})
+    images = jax.random.normal(jax.random.key(0), (2, 8, 8, 1))
+    params, state = model.init(jax.random.key(0), images)
+    calls.clear()
+    found, _ = model.apply(params, state, images, train=False)
+    assert len(calls) == 1
+    monkeypatch.setattr(models.convolution, "conv_general_dilated", jax.lax.conv)
+    monkeypatch.setattr(models.own, "_convolve", models.own._JAX)
+    plain_net = models.own.build(net, "net", {}, {"num_classes": 3})
+    expected, _ = plain_net.apply(params, state, images, train=False)
+    np.testing.assert_allclose(
+        losses.logits_of(found), losses.logits_of(expected), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_from_python_modules_and_functions_do(tiny, tmp_path):
+    found = loop.train_and_evaluate(
+        tiny("sam", epochs=1),
+        tmp_path,
+        model=my_parts.WithoutFlag(num_classes=10),
+        loss=my_parts.brier,
+    )
+    assert found["last"]["step"] == 4
+
+
+# ── Methods and optimizers ───────────────────────────────────────────────────────────
+
+
+def test_an_own_method_is_what_it_does_and_its_arguments_are_settings(tiny, net):
+    card = f"{runs.DIGITS}:{reference('my_sam')}"
+    config = cards.load(card, "--config.method.radius=0.25", "--config.method.twist=2")
+    assert config.method.coefficients == {"radius": 0.25, "twist": 2}
+    schedule = {"schedule.name": "constant"}
+    mine = dataclasses.replace(tiny("sam", **schedule), method=config.method)
+    own = Trainer(mine, net(), plain)
+    sam = Trainer(tiny("sam", **schedule, **{"method.rho": 0.5}), net(), plain)
+    [(a, _)], [(b, _)] = own.run(batches(1)), sam.run(batches(1))
+    jax.tree.map(np.testing.assert_array_equal, a.params, b.params)
+
+
+def test_an_own_optimizer_is_what_it_does(tiny, net):
+    schedule = {"schedule.name": "constant"}
+    own = tiny("sam", **schedule, **{"optimizer.name": reference("my_sgd")})
+    [(a, _)], [(b, _)] = (
+        Trainer(config, net(), plain).run(batches(1))
+        for config in (own, tiny("sam", **schedule))
+    )
+    jax.tree.map(np.testing.assert_array_equal, a.params, b.params)
+
+
+# ── Mistakes ─────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"loss": "mean"}, ["a number for each", "float32[]"]),
+        ({"loss": "briar"}, ["config.loss", "did you mean 'brier'?"]),
+        ({"model": "Nett"}, ["config.model.name", "did you mean 'Net'?"]),
+        ({"model": "brier"}, ["needs a value for 'outputs'"]),
+        ({"label_smoothing": 0.1}, ["config.label_smoothing=0"]),
+        ({"remat": True}, ["config.remat", "nn.remat"]),
+        ({"model.width": 3}, ["width", "features"]),
+        ({"model.dtype": "bfloat16"}, ["dtype"]),
+        (
+            {"batch_norm": "batch", "method_group_size": 16},
+            ["config.batch_norm=batch", "networks"],
+        ),
+    ],
+)
+def test_mistakes_are_one_sentence_at_the_start(brought, changes, words):
+    with pytest.raises(errors.UserError) as raised:
+        build.build(brought(**changes))
+    message = str(raised.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_an_exception_of_the_users_own_is_theirs(brought):
+    with pytest.raises(ZeroDivisionError, match="of the user"):
+        build.build(brought(loss="fails"))
+
+
+def test_a_file_that_is_missing_or_fails(tmp_path):
+    with pytest.raises(errors.UserError, match=r"there is no file .*gone.py"):
+        plugins.load(f"{tmp_path}/gone.py:Net", "config.model.name")
+    bad = tmp_path / "bad.py"
+    bad.write_text("import nothing_of_that_name\n")
+    for _ in range(2):  # not half imported
+        with pytest.raises(ModuleNotFoundError, match="nothing_of_that_name"):
+            plugins.load(f"{bad}:Net", "config.model.name")
+
+
+def test_a_method_without_a_default_asks_for_a_value():
+    with pytest.raises(errors.UserError, match=r"method.radius has no default"):
+        cards.load(f"{runs.DIGITS}:{reference('my_sam')}")
+    with pytest.raises(errors.UserError, match="'radios': did you mean 'radius'"):
+        settings.read({"method": {"name": reference("my_sam"), "radios": 1}})
