@@ -80,6 +80,37 @@ enclosed in double quotes: line 1 column 2 (char 1); delete it
         raise UserError(f"{what}: {said}; {remedy}") from error
 
 
+@contextlib.contextmanager
+def needing(extra: str) -> Iterator[None]:
+    """Says what to install where packages are imported that may be missing.
+
+    Args:
+        extra: of ``pip install "sam_jax[...]"``, which brings them.
+
+    Raises:
+        ModuleNotFoundError: naming the package and the extra.
+
+    Example:
+        >>> with needing("train"):
+        ...     import no_such_package
+        Traceback (most recent call last):
+        ...
+        ModuleNotFoundError: no_such_package is not installed: this part of sam_jax \
+needs pip install "sam_jax[train]"
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = str(error.name).partition(".")[0]
+        if package == "sam_jax":
+            raise
+        raise ModuleNotFoundError(
+            f"{package} is not installed: this part of sam_jax needs pip install "
+            f'"sam_jax[{extra}]"',
+            name=error.name,
+        ) from error
+
+
 def _of_a_library(error: BaseException) -> bool:
     """Whether the innermost line, where it began, is of an installed library."""
     while error.__cause__ is not None:

@@ -36,6 +36,7 @@ newest() {
 lowest() {
     environment lowest "${LOWEST_PYTHON:-python3.11}" lowest-direct \
         hypothesis pytest pytest-xdist
+    python -m tests.bounds "$folder/lowest.txt"
     # What old versions of other packages deprecate says nothing about ours.
     python -m pytest -n auto -W "ignore::DeprecationWarning" \
         tests/methods/*contract* tests/train/test_{step,checkpoint}*.py

@@ -148,6 +148,43 @@ print(sam_jax.vasso.__name__, "jax" in sys.modules)
     assert (before, after) == ("False", "vasso True")
 
 
+def test_without_the_extras_a_sentence_says_what_to_install():
+    """Whatever is imported: no bare error of a package that is not installed."""
+    program = """
+import importlib, pkgutil, sys
+sys.modules |= dict.fromkeys(sys.argv[1:])
+import sam_jax
+for info in pkgutil.walk_packages(sam_jax.__path__, "sam_jax.", onerror=lambda _: None):
+    try:
+        importlib.import_module(info.name)
+    except (ImportError, SystemExit) as error:
+        print(info.name, "|", error)
+from sam_jax.theory import finite_sums
+from sam_jax.train import boards, curves, typed
+for use in (
+    lambda _: finite_sums.digits((0, 1)),
+    boards.TensorBoard,
+    lambda folder: curves.draw_curves([], folder, "title"),
+    lambda _: typed.ml_collections(),
+):
+    try:
+        use("x")
+    except ImportError as error:
+        print("use", "|", error)
+"""
+    extras = ["flax", "matplotlib", "ml_collections", "orbax", "rich", "sklearn"]
+    extras += ["tensorboardX", "tensorflow", "tensorflow_datasets", "wandb"]
+    lines = output(program, *extras, "array_record").splitlines()
+    refused = dict(line.split(" | ") for line in lines if "use" not in line)
+    assert {"sam_jax.models", "sam_jax.train.loop", "sam_jax.train.report"} <= set(
+        refused
+    )
+    assert len(lines) == len(refused) + 4
+    assert not {n for n in refused if within(n, (*LIBRARY, "sam_jax.theory"))}
+    for line in lines:
+        assert 'not installed: this part of sam_jax needs pip install "sam_jax[' in line
+
+
 def test_every_exported_name_is_there():
     for name, module in exports.MODULES.items():
         value = getattr(sam_jax, name)

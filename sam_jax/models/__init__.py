@@ -21,9 +21,11 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from flax import linen as nn
-
 from sam_jax import errors
+
+with errors.needing("train"):
+    from flax import linen as nn
+
 from sam_jax.models import checks, layers
 from sam_jax.models import own as own
 from sam_jax.models.pure import Model as Model

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import optimize
 
+from sam_jax import errors
 from sam_jax.theory import problems
 
 # Indices [k], or slice(None) for all n.
@@ -367,7 +368,8 @@ def digits(
     Returns:
         The finite sum, d = 65.
     """
-    from sklearn import datasets
+    with errors.needing("theory"):
+        from sklearn import datasets
 
     images, labels = datasets.load_digits(return_X_y=True)
     kept = np.isin(labels, classes)

@@ -49,7 +49,8 @@ def exchange(text: str) -> list[str]:
     """
     if not hosts.several():
         return [text]
-    from orbax.checkpoint import multihost
+    with errors.needing("train"):
+        from orbax.checkpoint import multihost
 
     # Waiting in a collective would be taken for a failure after a minute.
     wait = multihost.get_barrier_sync_fn()

@@ -32,7 +32,8 @@ class TensorBoard:
     """
 
     def __init__(self, workdir: str | os.PathLike[str], resume_step: int | None = None):
-        import tensorboardX
+        with errors.needing("train"):
+            import tensorboardX
 
         # Records and events instead of SummaryWriter: that one hands them to a thread,
         # which loses the last ones when the process is killed.

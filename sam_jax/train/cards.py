@@ -56,7 +56,8 @@ def load(card: str | None, *changes: str) -> settings.Settings:
     """The settings of a run card, as on the command line.
 
     Args:
-        card: path of the card, with ``:method`` if it should be another one.
+        card: path of the card, or the name of one of the package (``digits_sam``), with
+            ``:method`` if it should be another one.
         *changes: such as ``"--config.batch_size=32"``; of two for the same setting, the
             last one counts.
 
@@ -82,8 +83,8 @@ def configuration(card: str | None, *changes: str) -> dict[str, Any]:
     """
     if not card:
         raise errors.UserError(
-            "--config is missing: give a run card, such as "
-            "--config=configs/digits_sam.py"
+            "--config is missing: give the name of a run card of the package, such as "
+            "--config=digits_sam, or the path of yours"
         )
     made = _made(card)
     # Not so the fragment of a method.
@@ -102,26 +103,30 @@ def _made(card: str) -> config.Config:
     """What the card's ``get_config`` returns."""
     file, *suffix = card.split(":", 1)
     path = pathlib.Path(file)
+    named = path.name == file and not path.is_file()
+    if named:
+        path = config.CARDS / f"{path.stem}.py"
     try:
         source = path.read_bytes()
     except FileNotFoundError as error:
-        cards = [str(other) for other in path.parent.glob("*.py")]
-        raise errors.UserError(errors.unknown("run card", file, cards)) from error
+        known = [] if named else [str(other) for other in path.parent.glob("*.py")]
+        known = known or [other.stem for other in config.CARDS.glob("*.py")]
+        raise errors.UserError(errors.unknown("run card", file, known)) from error
     except OSError as error:
         message = f"the run card {file} cannot be read: {error.strerror}"
         raise errors.UserError(message) from error
     # Not imported: a card that has changed since is read again. Its classes look their
     # module up.
     module = types.ModuleType(f"run_card_{path.stem}")
-    module.__file__ = file
+    module.__file__ = str(path)
     sys.modules[module.__name__] = module
     try:
-        exec(compile(source, file, "exec"), module.__dict__)
+        exec(compile(source, str(path), "exec"), module.__dict__)
         return module.get_config(*suffix)
     except errors.UserError:
         raise
     except Exception as error:
-        raise errors.UserError(_failure(error, file)) from error
+        raise errors.UserError(_failure(error, str(path))) from error
 
 
 def _failure(error: Exception, file: str) -> str:

@@ -24,9 +24,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from orbax.checkpoint import v1 as ocp
 
 from sam_jax import errors
+
+with errors.needing("train"):
+    from orbax.checkpoint import v1 as ocp
+
 from sam_jax.train import agreement, digests, files, hosts, settings
 
 

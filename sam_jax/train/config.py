@@ -23,6 +23,14 @@ Config = Any
 
 BASELINE = coefficients.BASELINE
 
+_PACKAGE = pathlib.Path(__file__).parents[1]
+# The cards of the package: inside of it where it is installed, else beside it.
+CARDS = next(
+    folder / "configs"
+    for folder in (_PACKAGE, _PACKAGE.parent)
+    if (folder / "configs" / "methods").is_dir() or folder == _PACKAGE.parent
+)
+
 
 def default_config() -> Config:
     """Every setting with its default.
@@ -47,8 +55,9 @@ def load_method(
 ) -> Config:
     """Settings of a method, from its fragment ``methods/<name>.py`` beside a run card.
 
-    Three layers, the later ones win: the defaults of the factory, the fragment, and
-    what the card says about this method.
+    Three layers, the later ones win: the defaults of the factory, the fragment (that of
+    the package, with the paper's values, where there is none beside the card), and what
+    the card says about this method.
 
     Args:
         name: a method, ``my.py:my_sam`` for one of your own, or ``sgd`` (also ``none``)
@@ -75,9 +84,11 @@ def load_method(
     if name in coefficients.BASELINE_SUFFIXES:
         return config_dict({"name": BASELINE})
     found = default_coefficients(name)
-    fragment = pathlib.Path(card).parent / "methods" / f"{name}.py"
-    if fragment.exists():
-        found |= dict(runpy.run_path(str(fragment))["get_config"]())
+    for folder in (pathlib.Path(card).parent, CARDS):
+        fragment = folder / "methods" / f"{name}.py"
+        if fragment.exists():
+            found |= dict(runpy.run_path(str(fragment))["get_config"]())
+            break
     found |= (overrides or {}).get(name, {})
     return config_dict(
         {k: v if k == "name" else typed.untyped(v) for k, v in found.items()}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from sam_jax import errors
 from sam_jax.train import files
 
 if TYPE_CHECKING:
@@ -88,8 +89,9 @@ def draw_curves(
         title: what stands above the panels.
     """
     # Objects instead of pyplot, which keeps figures and a backend in global variables.
-    from matplotlib import ticker
-    from matplotlib.figure import Figure
+    with errors.needing("train"):
+        from matplotlib import ticker
+        from matplotlib.figure import Figure
 
     history = [row for row in history if "epoch" in row]
     figure = Figure(figsize=(13.5, 4.6), dpi=150, layout="constrained")

@@ -11,7 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self, TextIO
 
-from rich import console, progress, text
+from sam_jax import errors
+
+with errors.needing("train"):
+    from rich import console, progress, text
 
 _SCORES = ("loss", "accuracy")
 

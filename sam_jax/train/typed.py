@@ -196,7 +196,8 @@ def defaults(kind: Any) -> dict[str, Any]:
 
 def ml_collections() -> Any:
     """Its ``config_dict``, which run cards need, and runs from settings do not."""
-    from ml_collections import config_dict
+    with errors.needing("train"):
+        from ml_collections import config_dict
 
     return config_dict
 

@@ -4,6 +4,7 @@ import pytest
 
 from sam_jax import errors
 from sam_jax.train import cards, settings, typed
+from sam_jax.train.config import CARDS, default_coefficients
 
 CARD = """
 from sam_jax.train.config import default_config, load_method
@@ -47,7 +48,8 @@ def card(tmp_path):
                 "mask": None,
             },
         ),
-        (":usam", {"name": "usam", "rho": 0.05, "eps": 1e-12, "mask": None}),
+        # No fragment beside the card: that of the package.
+        (":usam", {"name": "usam", "rho": 0.2, "eps": 1e-12, "mask": None}),
         (":sgd", {"name": "none"}),
         (":none", {"name": "none"}),
     ],
@@ -286,5 +288,46 @@ def test_a_missing_card_is_named_with_the_nearest(card, override):
 
 
 def test_no_card_at_all():
-    with pytest.raises(errors.UserError, match="--config is missing: give a run card"):
+    with pytest.raises(errors.UserError, match="--config is missing"):
         cards.load(None)
+
+
+def test_cards_of_the_package_are_found_by_name_from_any_folder(tmp_path, monkeypatch):
+    expected = cards.load(f"{CARDS}/digits_sam.py:usam", "--config.epochs=3")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits_sam").mkdir()  # a folder is no card
+    (tmp_path / "conftest.py").write_text("")
+    assert cards.load("digits_sam:usam", "--config.epochs=3") == expected
+    assert cards.load("digits_sam.py:usam", "--config.epochs=3") == expected
+    with pytest.raises(errors.UserError) as caught:
+        cards.load("digit_sam")
+    assert str(caught.value) == (
+        "unknown run card 'digit_sam': did you mean 'digits_sam'? There are: "
+        "cifar100_sam, cifar10_sam, digits_noisy_sam, digits_sam, fashion_mnist_sam"
+    )
+    with pytest.raises(errors.UserError, match=r"did you mean 'digits_sam'\?"):
+        cards.load("configs/digits_sam.py")
+    # One's own of the same name comes first.
+    text = "from sam_jax.train import config\n"
+    text += "def get_config(): c = config.default_config(); c.epochs = 7; return c\n"
+    (tmp_path / "cifar10_sam.py").write_text(text)
+    assert cards.load("cifar10_sam.py").epochs == 7
+
+
+@pytest.mark.parametrize("method", ["momentum_sam", "usam", "gnp", "sparse_sam"])
+def test_a_card_of_ones_own_takes_the_values_of_the_papers(method, tmp_path):
+    card = tmp_path / "mine.py"
+    text = (CARDS / "digits_sam.py").read_text()
+    card.write_text(text)
+    expected = cards.load(f"digits_sam:{method}").method
+    assert cards.load(f"{card}:{method}").method == expected
+    defaults = default_coefficients(method)
+    assert expected.coefficients != {k: defaults[k] for k in expected.coefficients}
+    # A fragment beside the card comes first.
+    (tmp_path / "methods").mkdir()
+    (tmp_path / "methods" / f"{method}.py").write_text(
+        "def get_config():\n    return {'rho': 0.123}\n"
+    )
+    found = cards.load(f"{card}:{method}").method
+    assert found.coefficients["rho"] == 0.123
+    assert cards.load(f"{card}:sam").method == cards.load("digits_sam:sam").method
