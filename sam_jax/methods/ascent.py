@@ -80,9 +80,9 @@ def partially_normalize(
     checks.nonnegative("eps", eps)
 
     def mix(updates: Any, lam: jax.Array) -> Any:
-        inverse = numerics.safe_inverse(numerics.norm(updates), eps)
+        part, inverse = numerics.quotient(1.0, numerics.norm(updates), eps)
         lam = jnp.asarray(lam).astype(inverse.dtype)
-        return numerics.multiply(updates, 1 - lam + lam * inverse)
+        return numerics.multiply(updates, part, (1 - lam) / part + lam * inverse)
 
     return with_coefficient(lam, mix)
 
@@ -194,8 +194,14 @@ def steepest(updates: Any, axes: Any, eps: float = 1e-12) -> Any:
         >>> print(steepest(jnp.array([3.0, 2.0]), jnp.array([1.0, 2.0])))
         [0.6 1.6]
     """
-    scaled = jax.tree.map(lambda g, axis: numerics.wide(g) * axis, updates, axes)
-    unit = numerics.multiply(scaled, numerics.safe_inverse(numerics.norm(scaled), eps))
+    # Axes that are longer than one may take the largest gradients out of the range.
+    length = numerics.norm(updates)
+    shrink = jnp.where(length > 2.0**64, 2.0**-64, 1).astype(length.dtype)
+    scaled = jax.tree.map(
+        lambda g, axis: numerics.wide(g) * shrink.astype(axis.dtype) * axis,
+        *(updates, axes),
+    )
+    unit = numerics.unit(scaled, eps * shrink)
     return jax.tree.map(
         lambda g, axis, x: (axis * x).astype(g.dtype), updates, axes, unit
     )

@@ -178,8 +178,7 @@ def _power_iteration(
         del unused
         _, product = jax.jvp(gradient, (params,), (vector,))
         product = devices.agree(product)
-        norm = numerics.norm(product)
-        unit = numerics.multiply(product, numerics.safe_inverse(norm))
+        norm, unit = numerics.norm(product), numerics.unit(product)
         # An overflow in the product costs a step, not the vector.
         return jax.tree.map(
             lambda x, v: jnp.where(jnp.isfinite(norm), x.astype(v.dtype), v),
@@ -187,10 +186,6 @@ def _power_iteration(
         ), None
 
     vector, _ = jax.lax.scan(
-        step, _unit(vector), length=steps, unroll=core.unroll(steps)
+        step, numerics.unit(vector), length=steps, unroll=core.unroll(steps)
     )
     return vector
-
-
-def _unit(vector: Any) -> Any:
-    return numerics.multiply(vector, numerics.safe_inverse(numerics.norm(vector)))

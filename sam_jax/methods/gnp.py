@@ -75,8 +75,7 @@ def gnp(
     ) -> optax.Updates:
         share = core.value_at(alpha, count)
         if normalize_clean:
-            inverse = numerics.safe_inverse(numerics.norm(grads), eps)
-            grads = numerics.multiply(grads, inverse)
+            grads = numerics.unit(grads, eps)
         return numerics.combine((1 - share, grads), (share, perturbed_grads))
 
     return core.sharpness_aware(ascent.on_sphere(rho, eps), combine, mask=mask)

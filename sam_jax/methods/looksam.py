@@ -166,9 +166,10 @@ def _reused(
     grads: optax.Updates, sharpness: optax.Updates, length: jax.Array
 ) -> optax.Updates:
     """The gradient, and the old component in ``length`` times the gradient's size."""
-    ratio = numerics.norm(grads) * numerics.safe_inverse(numerics.norm(sharpness))
+    part, ratio = numerics.quotient(numerics.norm(grads), numerics.norm(sharpness))
     return numerics.combine(
-        (1.0, grads), (length.astype(ratio.dtype) * ratio, sharpness)
+        (1.0, grads),
+        (length.astype(ratio.dtype) * ratio, numerics.multiply(sharpness, part)),
     )
 
 
@@ -177,8 +178,8 @@ def _trust_ratio(eps: float) -> optax.GradientTransformation:
     checks.nonnegative("eps", eps)
 
     def rescale(g: jax.Array, w: jax.Array) -> jax.Array:
-        inverse = numerics.safe_inverse(numerics.norm(g), eps)
-        return numerics.multiply(g, numerics.norm(w) * inverse)
+        ratio = numerics.quotient(numerics.norm(w), numerics.norm(g), eps)
+        return numerics.multiply(g, *ratio)
 
     return optax.stateless(
         lambda updates, params: jax.tree.map(rescale, updates, params)

@@ -27,8 +27,8 @@ class MomentumSamState(NamedTuple):
     Attributes:
         count: updates done so far. Scalar, int32.
         base: state of the base optimizer, with the momentum v.
-        factors: rho / ||v||, by which the parameters are displaced along -v now; a
-            scalar for every leaf, float32 or wider, zero outside the mask.
+        factors: whose product, rho / ||v||, the parameters are displaced by along -v
+            now; [2] for every leaf, float32 or wider, zero outside the mask.
         diagnostics: what the last update saw.
     """
 
@@ -113,7 +113,7 @@ def momentum_sam(
         return MomentumSamState(
             count=jnp.zeros([], jnp.int32),
             base=base_state,
-            factors=jax.tree.map(lambda w: jnp.zeros([], _wide_dtype(w)), params),
+            factors=jax.tree.map(lambda w: jnp.zeros([2], _wide_dtype(w)), params),
             diagnostics=_without_pair(observations.no_diagnostics()),
         )
 
@@ -135,7 +135,7 @@ def momentum_sam(
             jax.tree.map(lambda v, flag: v if flag else None, momentum, keep)
         )
         radius = core.value_at(rho, state.count).astype(norm.dtype)
-        factor = radius * numerics.safe_inverse(norm, eps)
+        factors = jnp.stack(numerics.quotient(radius, norm, eps))
         # Not their product, which is no number where the momentum overflows.
         length = radius * jnp.minimum(norm / jnp.maximum(eps, 1e-30), 1)
         seen = observations.observe_unperturbed(grads, None)
@@ -144,7 +144,9 @@ def momentum_sam(
             count=core.next_count(state.count),
             base=base_state,
             factors=jax.tree.map(
-                lambda w, flag: (factor if flag else 0 * factor).astype(_wide_dtype(w)),
+                lambda w, flag: (factors if flag else 0 * factors).astype(
+                    _wide_dtype(w)
+                ),
                 *(params, keep),
             ),
             diagnostics=_without_pair(seen),
@@ -204,7 +206,7 @@ def _subtract(params: Any, displacement: Any) -> Any:
 def _displacement(state: MomentumSamState) -> Any:
     """By how much the parameters are displaced from the weights: -rho v / ||v||."""
     return jax.tree.map(
-        lambda v, factor: numerics.multiply(v, -factor),
+        lambda v, factors: numerics.multiply(v, factors[0], -factors[1]),
         _momentum(state.base),
         state.factors,
     )

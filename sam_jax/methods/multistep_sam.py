@@ -100,8 +100,7 @@ def _climb(
         radius = core.value_at(rho, count)
 
         def along(grads: optax.Updates) -> optax.Updates:
-            inverse = numerics.safe_inverse(numerics.norm(grads), eps)
-            return numerics.multiply(numerics.multiply(grads, inverse), radius)
+            return numerics.multiply(numerics.unit(grads, eps), radius)
 
         def climb(displacement: Any, nothing: None) -> tuple[Any, None]:
             _, grads = gradient_at(displacement)

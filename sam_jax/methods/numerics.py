@@ -12,7 +12,8 @@ def norm(tree: Any) -> jax.Array:
 
     It neither overflows nor underflows (float16 squares overflow beyond 256, float32
     ones beyond 1.8e19): the sum of squares is taken twice, the second time of entries
-    times a power of two if the first one has left the range.
+    times a power of two if the first one has left the range. Subnormal numbers count
+    as zero where the backend takes them for that, as XLA's does on a CPU.
 
     Args:
         tree: arrays of any shapes and real dtypes.
@@ -25,16 +26,50 @@ def norm(tree: Any) -> jax.Array:
         >>> float(norm({"a": jnp.array([3e30]), "b": jnp.array([4e30])}) / 1e30)
         5.0
     """
-    leaves = _wide_leaves(tree)
-    plain = _sum(jnp.square(x) for x in leaves)
+    leaves = jax.tree.leaves(tree)
+    plain = _sum(jnp.square(x) for x in _common(leaves))
     limits = jnp.finfo(plain.dtype)
     in_range = (plain > limits.tiny**0.5) & (plain < jnp.inf)
     # Large enough to bring the square of the smallest normal number into the range, and
     # its inverse that of the largest.
     power = jnp.asarray(2.0 ** (limits.maxexp // 2 + 8), plain.dtype)
     factor = jnp.where(in_range, 1, jnp.where(plain < 1, power, 1 / power))
-    total = _sum(jnp.square(x * factor.astype(x.dtype)) for x in leaves)
+    leaves, factor = _unknown(leaves, factor)
+    total = _sum(jnp.square(x * factor) for x in _common(leaves))
     return _root(total) / factor
+
+
+def quotient(
+    a: jax.Array | float, b: jax.Array, floor: float | jax.Array = 0.0
+) -> tuple[jax.Array, jax.Array]:
+    """``a / max(b, floor)`` as the product of two factors, for `multiply`.
+
+    Args:
+        a: a finite number >= 0.
+        b: a norm.
+        floor: of ``b``.
+
+    Returns:
+        A power of two, 1 unless the quotient or ``1 / b`` leaves the range of normal
+        numbers, and the rest. Zero where ``b`` is zero.
+    """
+    a, floor = jnp.asarray(a, b.dtype), jnp.asarray(floor, b.dtype)
+    limits = jnp.finfo(b.dtype)
+    low, high = 4 * limits.tiny, limits.max / 4
+    length = jnp.maximum(b, floor)
+    whole = jnp.where(b > high, a / length, a * safe_inverse(b, floor))
+    small = (whole < low) & (a > 0) & (b > 0)
+    large = whole > high
+    # No product with an entry leaves the range that would be in it with both.
+    power = jnp.asarray(2.0 ** (limits.maxexp - 4), b.dtype)
+    part = jnp.where(small, 1 / power, jnp.where(large, power, 1))
+    rest = jnp.where(large, a / (length * power), whole)
+    return part, jnp.where(small, a * power / length, rest)
+
+
+def unit(tree: Any, floor: float | jax.Array = 0.0) -> Any:
+    """A tree divided by its norm, or by ``floor`` if that is larger; zero for zero."""
+    return multiply(tree, *quotient(1.0, norm(tree), floor))
 
 
 def cosine(a: Any, b: Any) -> jax.Array:
@@ -48,12 +83,7 @@ def cosine(a: Any, b: Any) -> jax.Array:
         A scalar in [-1, 1]; zero where one of the trees is zero.
     """
     # Each side is brought to unit length before the product, so nothing overflows.
-    inverse_a, inverse_b = safe_inverse(norm(a)), safe_inverse(norm(b))
-    pairs = zip(_wide_leaves(a), _wide_leaves(b), strict=True)
-    return _sum(
-        (x * inverse_a.astype(x.dtype)) * (y * inverse_b.astype(y.dtype))
-        for x, y in pairs
-    )
+    return dot(_unit(a), _unit(b))
 
 
 def orthogonal(a: Any, b: Any) -> Any:
@@ -75,10 +105,9 @@ def orthogonal(a: Any, b: Any) -> Any:
         >>> print(orthogonal(jnp.array([1.0, 2.0]), jnp.array([0.0, 3.0])))
         [1. 0.]
     """
-    inverse = safe_inverse(norm(b))
     # Not <a, b> / |b|^2, whose parts leave the range where the lengths are far apart.
-    unit = jax.tree.map(lambda x: wide(x) * inverse.astype(wide(x).dtype), b)
-    return combine((1.0, a), (-dot(a, unit), unit))
+    along = _unit(b)
+    return combine((1.0, a), (-dot(a, along), along))
 
 
 def dot(a: Any, b: Any) -> jax.Array:
@@ -92,8 +121,8 @@ def dot(a: Any, b: Any) -> jax.Array:
         A scalar, at least float32. Bring one side to unit length first if the product
         of the norms may overflow.
     """
-    pairs = zip(_wide_leaves(a), _wide_leaves(b), strict=True)
-    return _sum(x * y for x, y in pairs)
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return _sum(x * y for x, y in map(_common, pairs))
 
 
 def combine(*terms: tuple[Any, Any]) -> Any:
@@ -113,36 +142,59 @@ def combine(*terms: tuple[Any, Any]) -> Any:
     factors, trees = zip(*terms, strict=True)
 
     def add(*leaves: jax.Array) -> jax.Array:
-        total = sum(
-            jnp.asarray(factor).astype(x.dtype) * x
-            for factor, x in zip(factors, map(wide, leaves), strict=True)
-        )
-        return jnp.asarray(total).astype(leaves[0].dtype)
+        def total(scale: float) -> Any:
+            return sum(
+                jnp.asarray(factor).astype(x.dtype) * scale * x
+                for factor, x in zip(factors, map(wide, leaves), strict=True)
+            )
+
+        plain = total(1.0)
+        # Terms that cancel may be beyond the largest number, each of them.
+        small = 2.0**-16
+        found = jnp.where(jnp.isfinite(plain), plain, total(small) / small)
+        return found.astype(leaves[0].dtype)
 
     return jax.tree.map(add, *trees)
 
 
-def safe_inverse(x: jax.Array, floor: float = 0.0) -> jax.Array:
+def safe_inverse(x: jax.Array, floor: float | jax.Array = 0.0) -> jax.Array:
     """Returns ``1 / max(x, floor)`` for x >= 0, and zero where ``x`` is zero."""
     return jnp.where(x == 0, 0, 1 / jnp.where(x == 0, 1, jnp.maximum(x, floor)))
 
 
-def multiply(tree: Any, factor: jax.Array) -> Any:
-    """Multiplies every leaf by a scalar in float32 or wider; dtypes stay.
+def multiply(tree: Any, *factors: Any) -> Any:
+    """Multiplies every leaf by scalars, one by one, in float32 or wider; dtypes stay.
 
     Args:
         tree: arrays.
-        factor: a scalar.
+        factors: scalars.
 
     Returns:
         The products, in the leaves' own dtypes.
     """
+    return jax.tree.map(
+        lambda x, product: product.astype(x.dtype), tree, _products(tree, *factors)
+    )
 
-    def times(x: jax.Array) -> jax.Array:
-        product = wide(x) * jnp.asarray(factor).astype(wide(x).dtype)
-        return product.astype(x.dtype)
 
-    return jax.tree.map(times, tree)
+def added(params: Any, displacement: Any) -> Any:
+    """What is left of a displacement when it has been added to the parameters.
+
+    Args:
+        params: arrays.
+        displacement: arrays of the same structure and shapes.
+
+    Returns:
+        Arrays, float32 or wider: in leaves narrower than float32 what rounding leaves,
+        in the others the displacement.
+    """
+
+    def difference(w: jax.Array, e: jax.Array) -> jax.Array:
+        if wide(w).dtype == w.dtype:
+            return e
+        return wide((w + e).astype(w.dtype)) - wide(w)
+
+    return jax.tree.map(difference, params, displacement)
 
 
 def wide(x: Any) -> jax.Array:
@@ -151,15 +203,44 @@ def wide(x: Any) -> jax.Array:
     return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
 
 
-def _wide_leaves(tree: Any) -> list[jax.Array]:
-    return [wide(x) for x in jax.tree.leaves(tree)]
+def _common(leaves: Iterable[Any]) -> list[jax.Array]:
+    """The arrays in one dtype: that of the widest, float32 if there are none."""
+    arrays = [wide(x) for x in leaves]
+    widest = max((x.dtype for x in arrays), key=lambda d: d.itemsize, default=None)
+    return [x.astype(widest) for x in arrays]
+
+
+def _unit(tree: Any) -> Any:
+    """As `unit`, not rounded to the dtypes of the leaves."""
+    return _products(tree, *quotient(1.0, norm(tree)))
+
+
+def _products(tree: Any, *factors: Any) -> Any:
+    if len(factors) > 1:
+        tree, factors = _unknown(tree, factors)
+
+    def times(x: Any) -> jax.Array:
+        product = wide(x)
+        for factor in factors:
+            product = product * jnp.asarray(factor).astype(product.dtype)
+        return product
+
+    return jax.tree.map(times, tree)
+
+
+def _unknown(*trees: Any) -> Any:
+    """The arrays, as such that XLA does not know when it compiles.
+
+    From ``(x * y) * (x * y)`` with a constant ``x`` or ``y`` it makes
+    ``(x * x) * (y * y)``, which for 0 and 2**72 is zero times infinity.
+    """
+    return jax.lax.optimization_barrier(jax.tree.map(jnp.asarray, trees))
 
 
 def _sum(arrays: Iterable[jax.Array]) -> jax.Array:
     """Sum of all entries of all arrays, float32 if there are none."""
-    sums = [jnp.sum(x) for x in arrays]
-    widest = max((x.dtype for x in sums), key=lambda d: d.itemsize, default=jnp.float32)
-    return jnp.stack([x.astype(widest) for x in [jnp.zeros([], widest), *sums]]).sum()
+    sums = _common(jnp.sum(x) for x in arrays) or [jnp.zeros([], jnp.float32)]
+    return jnp.stack([jnp.zeros_like(sums[0]), *sums]).sum()
 
 
 def _root(x: jax.Array) -> jax.Array:

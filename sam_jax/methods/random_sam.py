@@ -139,8 +139,8 @@ def _by_filter(draw: jax.Array, w: jax.Array) -> jax.Array:
 
 
 def _by_tensor(draw: jax.Array, w: jax.Array) -> jax.Array:
-    ratio = numerics.norm(w) * numerics.safe_inverse(numerics.norm(draw))
-    return numerics.multiply(draw, ratio)
+    ratio = numerics.quotient(numerics.norm(w), numerics.norm(draw))
+    return numerics.multiply(draw, *ratio)
 
 
 def _plain(draw: jax.Array, w: jax.Array) -> jax.Array:

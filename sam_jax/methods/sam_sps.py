@@ -119,12 +119,14 @@ def sam_sps(
         slope = numerics.dot(grads, displacement)
         excess = loss.astype(slope.dtype) - lowest.astype(slope.dtype) - slope
         excess, grads = jnp.maximum(devices.agree(excess), 0), devices.agree(grads)
-        # Multiplied twice: the squared norm may overflow. No step without a gradient.
-        inverse = numerics.safe_inverse(numerics.norm(grads), eps)
-        polyak = excess * inverse * inverse
-        step = jnp.minimum(polyak, cap.astype(polyak.dtype))
+        # Divided twice: the squared norm may overflow. No step without a gradient.
+        norm = numerics.norm(grads)
+        once = jnp.multiply(*numerics.quotient(excess, norm, eps))
+        part, polyak = numerics.quotient(once, norm, eps)
+        step = jnp.minimum(polyak, cap.astype(polyak.dtype) / part)
         steps = numerics.combine(
-            (-step, grads), (-step * decay.astype(step.dtype), params)
+            (-step, numerics.multiply(grads, part)),
+            (-step * part * decay.astype(step.dtype), params),
         )
         return steps, core.SharpnessAwareState(
             count=core.next_count(state.count),

@@ -62,7 +62,7 @@ def stable_sam(
         grads: optax.Updates, perturbed_grads: optax.Updates, count: jax.Array
     ) -> optax.Updates:
         del count
-        inverse = numerics.safe_inverse(numerics.norm(perturbed_grads), eps)
-        return numerics.multiply(perturbed_grads, numerics.norm(grads) * inverse)
+        length, own = numerics.norm(grads), numerics.norm(perturbed_grads)
+        return numerics.multiply(perturbed_grads, *numerics.quotient(length, own, eps))
 
     return core.sharpness_aware(ascent.on_sphere(rho, eps), combine, mask=mask)

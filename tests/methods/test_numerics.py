@@ -40,6 +40,84 @@ def test_norm_agrees_with_numpy_in_float64(vector, exponent):
         assert float(norm) == pytest.approx(expected, rel=1e-15, abs=0)
 
 
+DTYPES = (jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64)
+leaf = st.tuples(
+    st.sampled_from(DTYPES),
+    st.sampled_from([(), (3,), (2, 3), (0, 2)]),
+    st.floats(0, 1),  # where in the dtype's range, from the smallest to the largest
+    st.booleans(),  # known when the program is compiled
+    st.booleans(),  # one number all over
+)
+
+
+@pytest.mark.usefixtures("float64")
+@settings(max_examples=25, deadline=None)
+@given(st.lists(leaf, max_size=3), st.booleans())
+def test_norm_is_exact_for_every_tree_constant_or_not(leaves, zero):
+    rng, arrays = np.random.default_rng(0), []
+    for dtype, shape, place, _, alike in leaves:
+        limits = jnp.finfo(dtype)
+        low, high = float(limits.minexp), float(limits.maxexp) - 2
+        draws = np.ones(shape) if alike else rng.uniform(1, 2, shape)
+        exponent = round(low + place * (high - low))
+        arrays.append(jnp.asarray(draws * (0 if zero else 2.0**exponent), dtype))
+    known = [
+        x if constant else None
+        for x, (*_, constant, _) in zip(arrays, leaves, strict=True)
+    ]
+
+    @jax.jit
+    def measured(given):
+        tree = [g if k is None else k for g, k in zip(given, known, strict=True)]
+        tree.append(None)
+        return numerics.norm(tree), numerics.cosine(tree, tree), numerics.unit(tree)
+
+    norm, cosine, unit = measured(arrays)
+    wide = [np.longdouble(np.asarray(x, np.float64)) for x in arrays]
+    expected = np.sqrt(sum(np.sum(x**2) for x in wide)) if wide else 0
+    widest = jnp.float64 if jnp.float64 in [x.dtype for x in arrays] else jnp.float32
+    accuracy = 4 * float(jnp.finfo(widest).eps)
+    assert norm.dtype == widest
+    assert float(norm) == pytest.approx(float(expected), rel=accuracy, abs=0)
+    assert float(cosine) == pytest.approx(float(expected > 0), abs=1e-6)
+    for x, y in zip(unit[:-1], arrays, strict=True):
+        assert x.dtype == y.dtype
+        right = np.float64(np.longdouble(np.asarray(y, np.float64)) / (expected or 1))
+        tiny, eps = (float(getattr(jnp.finfo(x.dtype), k)) for k in ("tiny", "eps"))
+        np.testing.assert_allclose(np.float64(x), right, rtol=2 * eps, atol=2 * tiny)
+
+
+sizes = st.integers(-126, 127).map(lambda exponent: 2.0**exponent)
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes, sizes, sizes)
+def test_quotient_is_right_where_it_leaves_the_range(a, b, x):
+    part, rest = numerics.quotient(jnp.float32(a), jnp.float32(b))
+    right = a / b
+    if 2.0**-240 < right < 2.0**250:
+        assert float(part) * float(rest) == pytest.approx(right, rel=1e-6)
+    if 2.0**-120 < right < 2.0**120 and b < 2.0**120:
+        assert part == 1
+    product = float(numerics.multiply(jnp.float32(x), part, rest))
+    if 2.0**-126 <= x * right < 2.0**128:
+        assert product == pytest.approx(x * right, rel=1e-6)
+
+
+def test_a_quotient_by_zero_is_zero_and_the_floor_counts():
+    for a in (0.0, 1.0, 3e38):
+        assert float(numerics.quotient(a, jnp.float32(0))[1]) == 0
+        assert float(numerics.quotient(a, jnp.float32(0), 1e-12)[1]) == 0
+    part, rest = numerics.quotient(1.0, jnp.float32(1e-20), 1e-12)
+    assert (float(part), float(rest)) == (1, pytest.approx(1e12))
+
+
+def test_terms_that_cancel_beyond_the_largest_number():
+    g = jnp.array([1e38, -3e38, 1.0])
+    np.testing.assert_allclose(numerics.combine((-8.0, g), (9.0, g)), g, rtol=1e-6)
+    assert jnp.isinf(numerics.combine((2.0, g), (2.0, g))).tolist() == [True, True, 0]
+
+
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
 def test_norm_of_half_precision_is_taken_in_float32(dtype):
     # 300 squared is beyond float16; ones summed in bfloat16 stop at 256.
