@@ -16,7 +16,12 @@ from typing import Any
 from sam_jax import exports
 
 __version__ = "0.1.0"
-__all__ = list(exports.MODULES)  # pyright: ignore[reportUnsupportedDunderAll]
+
+# Other things under these names are Optax's, which a star must not replace.
+_ALSO_OF_OPTAX = {"ema", "scale", "schedules"}
+__all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
+    name for name in exports.MODULES if name not in _ALSO_OF_OPTAX
+]
 
 
 # Importing a method imports JAX, which takes a second: not before one is used.

@@ -6,6 +6,8 @@ import pathlib
 import subprocess
 import sys
 
+import optax
+
 import sam_jax
 from sam_jax import exports, methods
 
@@ -114,7 +116,7 @@ import sys
 import jax, optax
 before = set(sys.modules)
 import sam_jax
-[getattr(sam_jax, name) for name in sam_jax.__all__]
+[getattr(sam_jax, name) for name in dir(sam_jax)]
 loaded = set(sys.modules) - before
 print(*sorted({name.split(".")[0] for name in loaded} - sys.stdlib_module_names))
 print(*sorted(set(sys.argv[1:]) & {name.split(".")[0] for name in sys.modules}))
@@ -192,6 +194,15 @@ def test_every_exported_name_is_there():
             assert value is getattr(importlib.import_module(module), name)
             assert getattr(value, "__module__", module) == module, name
     assert set(exports.MODULES) <= set(dir(sam_jax))
+
+
+def test_a_star_replaces_nothing_of_optax():
+    names = dict(vars(optax))  # as after: from optax import *
+    exec("from sam_jax import *", names)
+    assert names["scale"] is optax.scale and names["vasso"] is sam_jax.vasso
+    assert not set(sam_jax.__all__) & set(dir(optax))
+    left_out = set(exports.MODULES) - set(sam_jax.__all__)
+    assert left_out == set(exports.MODULES) & set(dir(optax))
 
 
 def test_every_method_is_exported():

@@ -70,6 +70,11 @@ def test_the_reader_sees(source):
 def test_the_page_is_linked_and_names_what_it_must():
     assert "(SECURITY.md)" in (ROOT / "README.md").read_text()
     page = (ROOT / "SECURITY.md").read_text()
-    for word in ("Run cards are Python", "--compilation_cache", "trusted network"):
+    for word in (
+        "Run cards are Python",
+        "`my_net.py:MyNet`",
+        "--compilation_cache",
+        "trusted network",
+    ):
         assert word in page
     assert "**trusted network only**" in (ROOT / "docs" / "cloud_tpu.md").read_text()
