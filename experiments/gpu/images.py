@@ -123,5 +123,8 @@ def _dataset(
 
     shape = train[0].shape[1:]
     return data.Dataset(
-        *(name, classes, shape, mean, std), source(*train), None, source(*test)
+        name,
+        tuple(map(str, range(classes))),
+        *(shape, mean, std),
+        *(source(*train), None, source(*test)),
     )

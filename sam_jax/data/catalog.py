@@ -61,12 +61,15 @@ CATALOG: Mapping[str, Entry] = MappingProxyType(
     }
 )
 
+# How a user's own images come.
+OWN = ("folder", "csv", "npz")
+
 
 def names() -> tuple[str, ...]:
-    """Names of the data sets in the catalog; any other name is looked up in TFDS.
+    """Names that need no TFDS, or are in the catalog; others are looked up in TFDS.
 
     Example:
-        >>> names()
-        ('digits', 'mnist', 'fashion_mnist', 'cifar10', 'cifar100', 'svhn_cropped')
+        >>> print(*names())
+        folder csv npz digits mnist fashion_mnist cifar10 cifar100 svhn_cropped
     """
-    return tuple(CATALOG)
+    return (*OWN, *CATALOG)

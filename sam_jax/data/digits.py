@@ -43,20 +43,11 @@ def read(
     labels = labels.astype(np.int32)
     everything = splits.Split(images, labels, labels)
     in_test = np.zeros(len(labels), bool)
-    in_test[_stratified_order(labels)[:_TEST_EXAMPLES]] = True
+    # RandomState, because NumPy promises that its numbers never change.
+    shuffled = np.random.RandomState(0).permutation(len(labels))
+    in_test[splits.stratified(shuffled, labels)[:_TEST_EXAMPLES]] = True
     return splits.RawDataset(
         train=everything.take(np.flatnonzero(~in_test)),
         test=everything.take(np.flatnonzero(in_test)),
-        num_classes=10,
+        class_names=tuple("0123456789"),
     )
-
-
-def _stratified_order(labels: np.ndarray) -> np.ndarray:
-    """Fixed random order in which every beginning has all classes in proportion."""
-    # RandomState, because NumPy promises that its numbers never change.
-    shuffled = np.random.RandomState(0).permutation(len(labels))
-    place = np.empty(len(labels))
-    for label in np.unique(labels):
-        members = shuffled[labels[shuffled] == label]
-        place[members] = (np.arange(len(members)) + 0.5) / len(members)
-    return np.argsort(place, kind="stable")

@@ -1,18 +1,27 @@
 """From the name of a data set to its splits, ready for the trainer."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Sequence
 
 import numpy as np
 
-from sam_jax import checks
-from sam_jax.data import batches, catalog, digits, importance, noise, splits, tfds
-
-# How the data sets that TFDS does not have are read.
-_READERS: Mapping[str, Callable[..., splits.RawDataset]] = MappingProxyType(
-    {"digits": digits.read}
+from sam_jax import checks, errors
+from sam_jax.data import (
+    batches,
+    cache,
+    catalog,
+    digits,
+    folder,
+    importance,
+    noise,
+    npz,
+    pictures,
+    splits,
+    table,
+    tfds,
 )
+
+_OF_TFDS = "tfds:"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -21,9 +30,10 @@ class Dataset:
 
     Attributes:
         name: as given to ``load``.
-        num_classes: labels are 0 to ``num_classes - 1``.
+        class_names: of the labels 0, 1, ....
         image_shape: height, width, channels.
-        mean: per channel, over the original training set, in units of pixel / 255.
+        mean: per channel, in units of pixel / 255: as given, or else over the original
+            training set.
         std: per channel, likewise.
         train: examples to train on; their ``label`` may be noisy.
         validation: examples held out of the original training set; None for none.
@@ -31,13 +41,18 @@ class Dataset:
     """
 
     name: str
-    num_classes: int
+    class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     train: batches.Source
     validation: batches.Source | None
     test: batches.Source
+
+    @property
+    def num_classes(self) -> int:
+        """Labels are 0 to ``num_classes - 1``."""
+        return len(self.class_names)
 
 
 def load(
@@ -46,6 +61,13 @@ def load(
     data_dir: str | None = None,
     manual_dir: str | None = None,
     download: bool = True,
+    path: str | None = None,
+    image_size: int | None = None,
+    resize: str = "squash",
+    skip_broken: bool = False,
+    cache_dir: str = cache.FOLDER,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     validation: float = 0.1,
     train_examples: int | None = None,
     label_noise: float = 0.0,
@@ -54,10 +76,15 @@ def load(
 ) -> Dataset:
     """Reads a data set into memory and divides it.
 
+    Images of your own lie at ``path``: for ``folder`` in a folder for each class, as
+    ``folder.read`` takes them, for ``csv`` in files that a table lists (`table.read`),
+    for ``npz`` in arrays (`npz.read`). `pictures.decode` says how files are read.
+
     ``digits`` needs no files. Every other name is one of TensorFlow Datasets (TFDS),
-    such as ``cifar10``, which prepares the published archives once, under
-    ``data_dir``; later runs read what was prepared. Without a network, put the
-    archives, under their own names, into a folder and pass it as ``manual_dir``:
+    such as ``cifar10``, or ``tfds:cifar10`` in full, which prepares the published
+    archives once, under ``data_dir``; later runs read what was prepared. Without a
+    network, put the archives, under their own names, into a folder and pass it as
+    ``manual_dir``:
 
     - mnist, fashion_mnist: train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz,
       t10k-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte.gz
@@ -67,8 +94,9 @@ def load(
 
     TFDS takes an archive there if name and checksum are those it knows. A data set
     outside the catalog must have splits ``train`` and ``test`` and features ``image``
-    (uint8, of one shape) and ``label``; its mean and standard deviation are computed
-    from the original training set, the latter with a floor of 1/255.
+    (uint8, of one shape) and ``label``. Outside the catalog, mean and standard
+    deviation are computed from the original training set, the latter with a floor of
+    1/255.
 
     A class without an example to train on is logged as a warning.
 
@@ -79,6 +107,17 @@ def load(
         data_dir: where prepared data lie; None is the default folder of TFDS.
         manual_dir: where archives lie that were fetched by hand.
         download: whether archives may be fetched from the network.
+        path: of the folder, table or file with images of your own.
+        image_size: side of the square that image files are scaled to; None takes them
+            as they are, all of one size.
+        resize: how they are scaled: ``"squash"``, ``"crop"`` or ``"pad"``, see
+            `pictures.How`.
+        skip_broken: whether files that cannot be read as images are left out, counted
+            in a warning.
+        cache_dir: where decoded image files wait for the next run; empty is off.
+        mean: per channel, in units of pixel / 255; None is that of the catalog, or
+            computed.
+        std: per channel, likewise.
         validation: share in [0, 1), or number, of the original training examples to
             hold out by a seeded permutation. They keep their true labels; 0 for none.
         train_examples: how many of the rest to train on; None for all.
@@ -92,9 +131,9 @@ def load(
         The data set.
 
     Raises:
-        UserError: an unknown name, archives that are missing or damaged, prepared data
-            that are damaged, folders that cannot be used, or splits that leave no
-            examples.
+        UserError: an unknown name, files, archives or prepared data that are missing,
+            damaged or not as described, folders that cannot be used, settings that the
+            data set does not have, or splits that leave no examples.
         BadValue: a number out of range.
 
     Example:
@@ -109,8 +148,15 @@ def load(
     checks.below_one("label_noise", label_noise)
     checks.integer("seed", seed, 0)
 
-    read = _READERS.get(name, tfds.read)
-    raw = read(name, data_dir=data_dir, manual_dir=manual_dir, download=download)
+    how = pictures.How(image_size, resize, skip_broken, cache_dir)
+    how.check()
+    if name in catalog.OWN:
+        raw = _read_own(name, path, how, seed)
+    else:
+        _refuse_own(name, path, how)
+        read = digits.read if name == "digits" else tfds.read
+        short = name.removeprefix(_OF_TFDS)
+        raw = read(short, data_dir=data_dir, manual_dir=manual_dir, download=download)
     splits.check_labels(raw, name)
     kept, held_out = splits.hold_out(
         raw.train.num_examples,
@@ -124,7 +170,7 @@ def load(
         train.true_labels, label_noise, num_classes=raw.num_classes, seed=seed
     )
     train = dataclasses.replace(train, labels=labels)
-    mean, std = _statistics(name, raw.train.images)
+    mean, std = _statistics(name, raw.train.images, mean, std)
     height, width, channels = train.images.shape[1:]
     chances = None
     if sampling is not None:
@@ -132,7 +178,7 @@ def load(
         chances = importance.probabilities(scores[kept], sampling.uniform)
     return Dataset(
         name=name,
-        num_classes=raw.num_classes,
+        class_names=raw.class_names,
         image_shape=(height, width, channels),
         mean=mean,
         std=std,
@@ -148,13 +194,57 @@ def load(
     )
 
 
+def _read_own(
+    name: str, path: str | None, how: pictures.How, seed: int
+) -> splits.RawDataset:
+    if path is None:
+        raise errors.UserError(
+            f"name={name} needs a path: give that of your images, such as path=~/images"
+        )
+    if name == "npz":
+        _refuse_own(name, None, how)
+        return npz.read(path, seed)
+    return (folder.read if name == "folder" else table.read)(path, how, seed)
+
+
+def _refuse_own(name: str, path: str | None, how: pictures.How) -> None:
+    """Refuses settings of image files for a data set that has none."""
+    given = {
+        "path": path is not None,
+        "image_size": how.image_size is not None,
+        "skip_broken": how.skip_broken,
+    }
+    for setting, is_given in given.items():
+        if is_given:
+            raise errors.UserError(
+                f"{setting} is for images of your own, and name={name} has none in "
+                f"files: leave it out, or give name=folder or name=csv"
+            )
+
+
 def _statistics(
-    name: str, images: np.ndarray
+    name: str,
+    images: np.ndarray,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Published mean and standard deviation per channel, or else computed ones."""
-    if name in catalog.CATALOG:
-        entry = catalog.CATALOG[name]
-        return entry.mean, entry.std
+    """Mean and standard deviation per channel: given, published, or computed."""
+    channels = images.shape[-1]
+    for what, given, high in (("mean", mean, "1]"), ("std", std, "1], above 0")):
+        if given is None:
+            continue
+        fits = len(given) == channels and all(0 <= x <= 1 for x in given)
+        if not fits or (what == "std" and min(given) == 0):
+            raise errors.UserError(
+                f"{what}={tuple(given)} does not fit: give {channels} numbers in [0, "
+                f"{high}, one for each channel, in units of pixel / 255"
+            )
+    entry = catalog.CATALOG.get(name.removeprefix(_OF_TFDS))
+    found = (entry.mean, entry.std) if entry else _computed(images)
+    return tuple(mean or found[0]), tuple(std or found[1])
+
+
+def _computed(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
     # From the counts of the 256 values: exact, and no copy of the images as floats.
     values = np.arange(256) / 255
     shares = [

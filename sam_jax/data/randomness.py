@@ -11,6 +11,7 @@ class Stream(enum.IntEnum):
     SPLIT = 0
     NOISE = 1
     BATCHES = 2
+    TEST = 3
 
 
 def generator(seed: int, stream: Stream, index: int = 0) -> np.random.Generator:

@@ -8,6 +8,8 @@ import numpy as np
 from sam_jax import errors
 from sam_jax.data import randomness
 
+_TEST_SHARE = 0.2
+
 _log = logging.getLogger(__name__)
 
 
@@ -30,8 +32,8 @@ class Split:
         """Number N of examples."""
         return len(self.images)
 
-    def take(self, indices: np.ndarray) -> "Split":
-        """The examples at ``indices``, in that order."""
+    def take(self, indices: np.ndarray | slice) -> "Split":
+        """The examples at ``indices``, in that order; of a slice no copy is made."""
         return Split(
             self.images[indices], self.labels[indices], self.true_labels[indices]
         )
@@ -44,12 +46,17 @@ class RawDataset:
     Attributes:
         train: the original training set.
         test: the test set.
-        num_classes: labels are 0 to ``num_classes - 1``.
+        class_names: of the labels 0, 1, ....
     """
 
     train: Split
     test: Split
-    num_classes: int
+    class_names: tuple[str, ...]
+
+    @property
+    def num_classes(self) -> int:
+        """Labels are 0 to ``num_classes - 1``."""
+        return len(self.class_names)
 
 
 def check_labels(raw: RawDataset, name: str) -> None:
@@ -188,3 +195,44 @@ def hold_out(
     order = generator.permutation(num_examples)
     # Sorted, because reading forwards through memory is faster.
     return np.sort(order[held_out : held_out + kept]), np.sort(order[:held_out])
+
+
+def divide(everything: Split, seed: int) -> tuple[Split, Split]:
+    """Takes a fifth of each class, chosen by the seed, for the test.
+
+    Args:
+        everything: what was published as one set.
+        seed: of the choice.
+
+    Returns:
+        Examples to train on and to test on, each in their old order.
+    """
+    labels = everything.true_labels
+    generator = randomness.generator(seed, randomness.Stream.TEST)
+    order = stratified(generator.permutation(len(labels)), labels)
+    in_test = round(_TEST_SHARE * len(labels))
+    return (
+        everything.take(np.sort(order[in_test:])),
+        everything.take(np.sort(order[:in_test])),
+    )
+
+
+def stratified(shuffled: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """An order in which every beginning has all classes in proportion.
+
+    Args:
+        shuffled: a permutation of all examples, which decides within a class.
+        labels: of the examples, [N].
+
+    Returns:
+        A permutation, int64 [N].
+
+    Example:
+        >>> print(stratified(np.arange(6), np.array([0, 0, 0, 0, 1, 1])))
+        [0 4 1 2 5 3]
+    """
+    place = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = shuffled[labels[shuffled] == label]
+        place[members] = (np.arange(len(members)) + 0.5) / len(members)
+    return np.argsort(place, kind="stable")

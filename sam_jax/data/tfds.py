@@ -262,11 +262,12 @@ def _read_prepared(builder: Any, name: str) -> splits.RawDataset:
         if not (builder.data_path / "dataset_info.json").exists():
             raise errors.UserError(f"{damaged}: dataset_info.json is missing; {remedy}")
         _check_format(builder, name)
+        label = builder.info.features["label"]
         try:
             return splits.RawDataset(
                 train=_read_split(builder, "train"),
                 test=_read_split(builder, "test"),
-                num_classes=builder.info.features["label"].num_classes,
+                class_names=tuple(map(label.int2str, range(label.num_classes))),
             )
         except _Damaged as error:
             raise errors.UserError(f"{damaged}: {error}; {remedy}") from error

@@ -11,7 +11,7 @@ import os
 import pathlib
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -25,7 +25,11 @@ _T = TypeVar("_T")
 
 _AGREEMENT_SECONDS = 24 * 3600  # one process may be preparing a data set meanwhile
 _TEXT_BLOCK = 1024  # bytes; texts are exchanged in multiples, to compile once
-_OWN_SETTINGS = ("wandb", "data.data_dir", "data.manual_dir", "data.download")
+_OWN_SETTINGS = (
+    "wandb",
+    *(f"data.{key}" for key in ("data_dir", "manual_dir", "download")),
+    *(f"data.{key}" for key in ("path", "cache_dir")),
+)
 
 
 class Refused(errors.UserError):
@@ -175,8 +179,32 @@ def check_same_data(dataset: data.Dataset) -> None:
         _check_equal(
             data.fingerprint(dataset),
             "have read different data",
-            "mend config.data.data_dir, manual_dir or sampling.scores",
+            "mend config.data.path, data_dir, manual_dir or sampling.scores",
         )
+
+
+def check_unchanged(
+    dataset: data.Dataset, began_with: Mapping[str, str] | None
+) -> dict[str, str]:
+    """Refuses to continue a run on other data than those that it began with.
+
+    Args:
+        dataset: of this process.
+        began_with: what this returned when the run began; None if it begins now.
+
+    Returns:
+        A fingerprint of the data.
+
+    Raises:
+        UserError: with what differs.
+    """
+    found = data.fingerprint(dataset)
+    if differing := _differences(began_with or found, found):
+        raise Refused(
+            f"the data have changed since this run began ({differing}): give those of "
+            "then, or another --workdir"
+        )
+    return found
 
 
 def check_shared(folder: pathlib.Path) -> None:
@@ -215,15 +243,16 @@ def _file(path: pathlib.Path) -> Iterator[None]:
 def _check_equal(own: dict[str, Any], what: str, advice: str) -> None:
     first, *others = map(json.loads, exchange(json.dumps(own)))
     for process, other in enumerate(others, start=1):
-        differing = [
-            f"{key}: {first.get(key)} and {other.get(key)}"
-            for key in sorted(first.keys() | other.keys())
-            if first.get(key) != other.get(key)
-        ]
-        if differing:
-            raise Refused(
-                f"processes 0 and {process} {what} ({'; '.join(differing)}): {advice}"
-            )
+        if differing := _differences(first, other):
+            raise Refused(f"processes 0 and {process} {what} ({differing}): {advice}")
+
+
+def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    return "; ".join(
+        f"{key}: {one.get(key)} and {other.get(key)}"
+        for key in sorted(one.keys() | other.keys())
+        if one.get(key) != other.get(key)
+    )
 
 
 def _flat(tree: Any) -> dict[str, Any]:

@@ -106,6 +106,7 @@ def train_and_evaluate(
         train_state, saved = restored or (run.init(run.seed), {})
         progress = {"seconds": 0.0, "skipped": 0, "metrics": None}
         progress |= {"last": None, "best": None} | saved
+        progress["data"] = agreement.check_unchanged(run.dataset, saved.get("data"))
         start = int(train_state.step)
         out.header(_header(run, train_state, folder, command))
         _say_what_is_lost(progress, checkpoints, out)

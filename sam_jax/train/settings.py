@@ -56,7 +56,15 @@ Portion = Annotated[float, ranges.Range("a share in [0, 1)", lambda v: 0 <= v < 
 class Data:
     """What is trained on, and what happens to its images."""
 
-    name: str = "cifar10"  # digits, or any image classification set of TFDS
+    # folder, csv or npz: your own, at the path; digits, or any set of TFDS.
+    name: str = "cifar10"
+    path: str | None = None
+    image_size: Count | None = None  # of image files; None: as they are
+    resize: Literal["squash", "crop", "pad"] = "squash"
+    skip_broken: bool = False  # leave out files that are no images
+    cache_dir: str = "~/.cache/sam_jax/images"  # of decoded files; empty is off
+    mean: tuple[float, ...] | None = None  # per channel, of pixel / 255; None: found
+    std: tuple[float, ...] | None = None
     data_dir: str | None = None  # where TFDS prepares it
     manual_dir: str | None = None  # archives fetched by hand
     download: bool = True
@@ -319,6 +327,8 @@ FREE_SETTINGS = (
     "data.data_dir",
     "data.manual_dir",
     "data.download",
+    "data.path",
+    "data.cache_dir",
 )
 
 

@@ -108,7 +108,9 @@ def test_labels_that_cannot_be_classified_are_refused(num_classes, labels, messa
         true_labels=labels,
     )
     with pytest.raises(errors.UserError, match=message):
-        splits.check_labels(splits.RawDataset(good, bad, num_classes), "own")
+        splits.check_labels(
+            splits.RawDataset(good, bad, tuple("abc"[:num_classes])), "own"
+        )
 
 
 def test_a_class_without_training_examples_is_logged(caplog):

@@ -76,13 +76,16 @@ def test_archives_of_the_published_format_are_read(name, published, tmp_path):
     assert_same_examples(found.train, train)
     assert_same_examples(found.test, test)
     assert found.num_classes == 10
+    first = {"cifar10": "airplane", "fashion_mnist": "T-shirt/top"}[name]
+    assert found.class_names[0] == first
     assert found.image_shape == SHAPES[name]
     assert found.mean == data.CATALOG[name].mean
     assert found.std == data.CATALOG[name].std
     # Nothing but prepared data stays: no extracted archives.
     assert not list((tmp_path / "data").glob("extract_*"))
 
-    again = data.load(name, data_dir=data_dir, validation=0, download=False)
+    again = data.load(f"tfds:{name}", data_dir=data_dir, validation=0, download=False)
+    assert again.mean == found.mean and again.class_names == found.class_names
     np.testing.assert_array_equal(again.train.split.images, found.train.split.images)
     np.testing.assert_array_equal(again.train.split.labels, found.train.split.labels)
 
@@ -301,7 +304,7 @@ class SamJaxOnlyTrain(SamJaxTwoSquares):
 
 def test_a_set_outside_the_catalog_has_computed_statistics(tmp_path):
     found = data.load("sam_jax_two_squares", data_dir=str(tmp_path), validation=5)
-    assert found.num_classes == 2
+    assert found.class_names == ("0", "1")
     assert found.image_shape == (4, 5, 3)
     numbers = np.arange(20) / 255
     # Over all 20 examples of the original training set; a constant channel has the
@@ -315,7 +318,7 @@ def test_a_set_without_test_split_is_refused(tmp_path):
         data.load("sam_jax_only_train", data_dir=str(tmp_path))
 
 
-@pytest.mark.parametrize("name", [n for n in data.names() if n != "digits"])
+@pytest.mark.parametrize("name", [n for n in data.CATALOG if n != "digits"])
 def test_the_catalog_agrees_with_tfds(name, tmp_path):
     info = tfds.builder(name, data_dir=str(tmp_path)).info
     entry = data.CATALOG[name]

@@ -183,7 +183,8 @@ def test_different_settings_are_refused(tiny, other_says):
         own = {"config": json.loads(settings.to_json(config)), "workdir": workdir}
         return json.dumps(agreement._flat(own))
 
-    other_says(said(tiny(**{"data.data_dir": "elsewhere"}), "run"))
+    lies = {"data.data_dir": "elsewhere", "data.path": "a", "data.cache_dir": "b"}
+    other_says(said(tiny(**lies), "run"))
     assert agreement.check_same(own, "run") is None
     other_says(said(tiny(**{"method.rho": 0.3, "mesh.data": 2}), "runs"))
     with pytest.raises(agreement.Refused, match="0 and 1 were started with") as raised:

@@ -76,6 +76,15 @@ IN_A_SETTING = {
     ): ["config.data.sampling.scores=nothing.npy", "numpy.save"],
     ("data.validation=5000",): ["config.data.validation=5000", "1297"],
     ("data.train_examples=0",): ["config.data.train_examples must be", "got 0"],
+    # Images of one's own.
+    ("data.name=folder",): ["config.data.path", "needs a path"],
+    ("data.name=image_folder",): ["did you mean 'folder'?"],
+    ("data.name=folder", "data.path=/no"): ["config.data.path=/no does not exist"],
+    ("data.image_size=8",): ["config.data", "image_size is for images of your own"],
+    ("data.image_size=9999",): ["config.data.image_size must be at most 4096"],
+    ("data.resize=pad",): ["config.data.resize=pad needs image_size"],
+    ("data.mean=(0.5,0.5)",): ["config.data.mean=(0.5, 0.5)", "give 1 numbers"],
+    ("data.std=(0,)",): ["config.data.std=(0,)", "above 0"],
     ("batch_size=30", "mesh.data=8"): ["config.batch_size=30", "8 devices", "24 or 32"],
     ("mesh.data=9",): ["config.mesh.data", "[1, 8]"],
     (

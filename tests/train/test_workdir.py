@@ -61,6 +61,8 @@ def test_another_configuration_is_refused_with_what_differs(tmp_path, tiny):
         ("data.data_dir", "x"),
         ("data.manual_dir", "x"),
         ("data.download", False),
+        ("data.path", "x"),
+        ("data.cache_dir", "x"),
     ],
 )
 def test_settings_that_compute_nothing_are_free(tmp_path, tiny, setting, value):

@@ -81,7 +81,10 @@ def random_images(examples: int, side: int = 32) -> data.Dataset:
     labels = generator.integers(0, 10, examples).astype(np.int32)
     source = data.ArraySource(data.Split(images, labels, labels))
     half = (0.5, 0.5, 0.5)
-    return data.Dataset("noise", 10, (side, side, 3), half, half, source, None, source)
+    classes = tuple("0123456789")
+    return data.Dataset(
+        *("noise", classes, (side, side, 3), half, half), source, None, source
+    )
 
 
 def on_one_device(

@@ -1,0 +1,112 @@
+"""Folders of images, a folder for each class."""
+
+import logging
+import os
+import pathlib
+from collections.abc import Iterator
+
+from sam_jax import errors
+from sam_jax.data import labelled, pictures, splits
+
+_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif")
+# What systems put into folders.
+_IGNORED = ("thumbs.db", "desktop.ini", "__macosx", "@eadir")
+
+_log = logging.getLogger(__name__)
+
+
+def read(path: str, how: pictures.How, seed: int) -> splits.RawDataset:
+    """Reads ``train/<class>/*`` and ``test/<class>/*``, or ``<class>/*``.
+
+    The test set may also be called ``val`` or ``validation``. Names that begin with a
+    point are left out, and files of other formats with a warning.
+
+    Args:
+        path: of the folder.
+        how: sizes, broken files, the cache.
+        seed: of the split, if there is one folder.
+
+    Returns:
+        The examples, sorted by class and name.
+
+    Raises:
+        UserError: if it is no such folder, a class is empty, or an image is broken.
+    """
+    root = pathlib.Path(path).expanduser()
+    if not root.is_dir():
+        what = "is no folder" if root.exists() else "does not exist"
+        raise errors.UserError(f"path={path} {what}: give a folder of images")
+    folders = {entry.name.casefold(): entry.path for entry in _classes(str(root))}
+    left_out: list[str] = []
+    if folders.keys().isdisjoint(("train", *labelled.TESTS)):
+        train, test = _labelled(str(root), left_out), None
+    else:
+        second = labelled.test_name(folders, str(root))
+        train, test = (_labelled(folders[n], left_out) for n in ("train", second))
+        others = folders.keys() - {"train", *labelled.TESTS}
+        left_out += [folders[name] for name in sorted(others)]
+    if left_out:
+        _log.warning(
+            f"{len(left_out)} names in {root} are left out, as no {pictures.FORMATS} "
+            f"files of a class: {left_out[0]}" + ", ..." * (len(left_out) > 1)
+        )
+    return labelled.read(train, test, str(root), how, seed)
+
+
+def _labelled(root: str, left_out: list[str]) -> labelled.Labelled:
+    """The images of all classes of a split."""
+    files, classes = [], []
+    spelled: dict[str, str] = {}
+    for folder in _classes(root):
+        name = labelled.class_name(folder.name)
+        if name in spelled:
+            raise errors.UserError(
+                f"{root} has folders {spelled[name]!a} and {folder.name!a}, "
+                "one name in two forms of Unicode: give each class one folder"
+            )
+        spelled[name] = folder.name
+        found = []
+        for entry in _entries(folder.path):
+            is_image = entry.is_file() and entry.name.lower().endswith(_SUFFIXES)
+            (found if is_image else left_out).append(entry.path)
+        if not found:
+            raise errors.UserError(
+                f"{folder.path} has no image ({pictures.FORMATS}) in it: a class needs "
+                "some, in the folder itself"
+            )
+        files += found
+        classes += [name] * len(found)
+    return labelled.Labelled(files, classes)
+
+
+def _classes(root: str) -> list[os.DirEntry[str]]:
+    """The folders in a folder, which must be all there is."""
+    folders = []
+    for entry in _entries(root):
+        if entry.is_dir():
+            folders.append(entry)
+        elif entry.name.lower().endswith(_SUFFIXES):
+            raise errors.UserError(
+                f"{entry.path} has no class: images lie in a folder for each class, "
+                f"{root}/CLASS/{entry.name}"
+            )
+    if not folders:
+        raise errors.UserError(
+            f"{root} has no images: they lie in a folder for each class, as in "
+            f"{root}/CLASS/1.png"
+        )
+    return folders
+
+
+def _entries(path: str) -> Iterator[os.DirEntry[str]]:
+    """What is in a folder, sorted by name."""
+    try:
+        with os.scandir(path) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise errors.UserError(
+            f"{path} cannot be read ({error.strerror}): mend its permissions"
+        ) from error
+    for entry in found:
+        if not entry.name.startswith(".") and entry.name.lower() not in _IGNORED:
+            yield entry

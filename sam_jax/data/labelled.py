@@ -1,0 +1,142 @@
+"""Image files with the names of their classes, from a folder or a table."""
+
+import collections
+import logging
+import unicodedata
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from sam_jax import errors
+from sam_jax.data import pictures, splits
+
+TESTS = ("test", "val", "validation")  # names of what is tested on, best first
+
+_log = logging.getLogger(__name__)
+
+
+class Labelled(NamedTuple):
+    """Files of a split.
+
+    Attributes:
+        files: their paths.
+        classes: the name of the class of each, as `class_name` gives it.
+    """
+
+    files: list[str]
+    classes: list[str]
+
+
+def class_name(text: str) -> str:
+    """The name of a class in Unicode's composed form, whichever a file system has."""
+    return unicodedata.normalize("NFC", text)
+
+
+def test_name(there: Iterable[str], where: str) -> str:
+    """Which of the names beside ``train`` is tested on; the others are reported.
+
+    Args:
+        there: names of the splits, without case.
+        where: the folder, for messages.
+
+    Returns:
+        One of `TESTS`.
+
+    Raises:
+        UserError: if none of them is there, or ``train`` is not.
+    """
+    found = [name for name in TESTS if name in there]
+    if "train" not in there:
+        raise errors.UserError(
+            f"{where} has {' and '.join(found)} and no train: add what to train on"
+        )
+    if not found:
+        raise errors.UserError(
+            f"{where} has train and none of {', '.join(TESTS)}: add one, or give "
+            "train alone as path, and it is split by the seed"
+        )
+    if found[1:]:
+        _log.warning(
+            f"{where}: the test set is {found[0]}, and {' and '.join(found[1:])} is "
+            "not read; validation examples are held out of train"
+        )
+    return found[0]
+
+
+def read(
+    train: Labelled, test: Labelled | None, where: str, how: pictures.How, seed: int
+) -> splits.RawDataset:
+    """Reads the images; their labels are numbers of the sorted names of the classes.
+
+    Args:
+        train: files to train on.
+        test: files to test on; None takes a fifth of each class of ``train``.
+        where: the folder or table, for messages and the cache.
+        how: sizes, broken files, the cache.
+        seed: of the choice of that fifth.
+
+    Returns:
+        The examples.
+
+    Raises:
+        UserError: if names of classes cannot be told apart, a class is in one of the
+            splits only, or an image cannot be read.
+    """
+    names = sorted(set(train.classes))
+    _check_names({*names, *(test.classes if test else ())}, where)
+    if test is not None:
+        _check_same(names, sorted(set(test.classes)), where)
+    files, classes = train.files, train.classes
+    if test is not None:
+        files, classes = files + test.files, classes + test.classes
+    images, kept = pictures.read(files, where, how)
+    number = {name: label for label, name in enumerate(names)}
+    labels = np.array([number[name] for name in classes], np.int32)[kept]
+    everything = splits.Split(images, labels, labels)
+    if test is None:
+        first, second = splits.divide(everything, seed)
+    else:
+        end = int(np.searchsorted(kept, len(train.files)))
+        first, second = everything.take(slice(end)), everything.take(slice(end, None))
+    _check_left(first, names, where)
+    return splits.RawDataset(train=first, test=second, class_names=tuple(names))
+
+
+def _check_names(names: Iterable[str], where: str) -> None:
+    """Refuses names that differ by case, spaces or the form of Unicode alone."""
+    alike = collections.defaultdict(list)
+    for name in sorted(names):
+        alike[" ".join(unicodedata.normalize("NFKC", name).casefold().split())] += [
+            name
+        ]
+    for same in alike.values():
+        if len(same) > 1:
+            raise errors.UserError(
+                f"{where} has classes {' and '.join(map(repr, same))}, one name "
+                "but for case or spaces: give each class one name"
+            )
+
+
+def _check_same(train: list[str], test: list[str], where: str) -> None:
+    for one, other, without, within in (
+        (test, train, "train", "test"),
+        (train, test, "test", "train"),
+    ):
+        if missing := [name for name in one if name not in set(other)]:
+            listed = ", ".join(map(repr, missing[:5])) + ", ..." * (len(missing) > 5)
+            raise errors.UserError(
+                f"{where} has {len(missing)} of its classes in {within} and not in "
+                f"{without} ({listed}): both need images of every class; or give all "
+                "without a test set, and a fifth of each class is taken for it"
+            )
+
+
+def _check_left(train: splits.Split, names: list[str], where: str) -> None:
+    counts = np.bincount(train.true_labels, minlength=len(names))
+    for name, count in zip(names, counts, strict=True):
+        if count == 0:
+            raise errors.UserError(
+                f"{where} has no image of class {name!r} to train on that can be read: "
+                "add some, or remove the class"
+            )

@@ -1,0 +1,82 @@
+"""Tables of image files and their classes, as CSV."""
+
+import csv
+import io
+import os
+import pathlib
+
+from sam_jax import errors
+from sam_jax.data import labelled, pictures, splits
+
+_COLUMNS = ("path", "label")
+_FORM = "a header with path and label, separated by commas, in UTF-8"
+
+
+def read(path: str, how: pictures.How, seed: int) -> splits.RawDataset:
+    """Reads the images that a table lists, or ``train.csv`` and ``test.csv``.
+
+    The columns ``path``, of a file relative to the folder of the table, and ``label``,
+    the name of its class, are read, others are not. The test set may also be called
+    ``val.csv`` or ``validation.csv``.
+
+    Args:
+        path: of a table, or of the folder with the two.
+        how: sizes, broken files, the cache.
+        seed: of the split, if there is one table.
+
+    Returns:
+        The examples in the order of the tables.
+
+    Raises:
+        UserError: if a table cannot be read, a file is not there, or one is broken.
+    """
+    root = pathlib.Path(path).expanduser()
+    if not root.exists():
+        raise errors.UserError(f"path={path} does not exist: give a table, FILE.csv")
+    if not root.is_dir():
+        return labelled.read(_labelled(root), None, str(root), how, seed)
+    tables = {file.stem.casefold(): file for file in root.glob("*.csv")}
+    if tables.keys().isdisjoint(("train", *labelled.TESTS)):
+        raise errors.UserError(
+            f"path={path} has no train.csv: give a folder with train.csv and test.csv, "
+            "or one table, FILE.csv"
+        )
+    test = _labelled(tables[labelled.test_name(tables, str(root))])
+    return labelled.read(_labelled(tables["train"]), test, str(root), how, seed)
+
+
+def _labelled(table: pathlib.Path) -> labelled.Labelled:
+    with errors.translated(f"{table} cannot be read", f"give {_FORM}"):
+        text = io.StringIO(table.read_text("utf-8-sig"), newline="")
+        reader = csv.DictReader(text, skipinitialspace=True, strict=True)
+        rows = [(reader.line_num, row) for row in reader]
+    columns = list(reader.fieldnames or ())
+    if not set(_COLUMNS) <= set(columns):
+        raise errors.UserError(
+            f"{table} has columns {errors.one_line(columns)}: give {_FORM}"
+        )
+    if not rows:
+        raise errors.UserError(f"{table} has no rows: give {_FORM}, and a row an image")
+    files, classes, labels = [], [], {}
+    for line, row in rows:
+        where = f"{table}, line {line}"
+        name, label = row["path"], row["label"]
+        if not name or not (label or "").strip():
+            raise errors.UserError(
+                f"{where}: a {'label' if name else 'path'} is missing: every image "
+                "needs a path and a label"
+            )
+        file = os.path.join(table.parent, name)
+        if not os.path.isfile(file):
+            raise errors.UserError(
+                f"{where}: there is no file {file}: paths are relative to the table"
+            )
+        label = labelled.class_name(label.strip())
+        if labels.setdefault(file, label) != label:
+            raise errors.UserError(
+                f"{where}: {name} has labels {labels[file]!r} and {label!r}: give "
+                "it one"
+            )
+        files.append(file)
+        classes.append(label)
+    return labelled.Labelled(files, classes)
