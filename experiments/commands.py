@@ -12,10 +12,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from sam_jax import checks, errors
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -63,11 +64,11 @@ def with_settings(
     return args, rest
 
 
-def ends(main: Callable[[Sequence[str]], int]) -> Callable[[Sequence[str]], int]:
+def ends(main: Callable[P, int]) -> Callable[P, int]:
     """Decorates the main function of a command: what its user can mend is one line.
 
     Args:
-        main: takes the arguments after the program's name, returns the exit code.
+        main: returns the exit code.
 
     Returns:
         The same, which ends with 2 after a mistake of the user, 1 where a file or
@@ -75,9 +76,9 @@ def ends(main: Callable[[Sequence[str]], int]) -> Callable[[Sequence[str]], int]
     """
 
     @functools.wraps(main)
-    def run(argv: Sequence[str]) -> int:
+    def run(*args: P.args, **settings: P.kwargs) -> int:
         try:
-            return main(argv)
+            return main(*args, **settings)
         except (errors.UserError, checks.BadValue) as error:
             print(f"error: {error}", file=sys.stderr)
             return 1 if isinstance(error, errors.WriteError) else 2

@@ -26,6 +26,7 @@ from experiments.gpu import queue, record
 Spawn = Callable[[queue.Job, Sequence[str], float], tuple[int, str]]
 
 
+@commands.ends
 def main(
     argv: Sequence[str],
     clock: Callable[[], float] = time.monotonic,
@@ -52,11 +53,7 @@ def main(
     parser.add_argument("--tiny", action="store_true", help="smallest sizes")
     parser.add_argument("--list", action="store_true", help="only say what is done")
     args = parser.parse_args(argv)
-    try:
-        jobs = queue.chosen([name for name in args.jobs.split(",") if name])
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    jobs = queue.chosen([name for name in args.jobs.split(",") if name])
     earlier = None if args.tiny else record.RESULTS
     if args.list:
         status = statuses(jobs, args.out, earlier)

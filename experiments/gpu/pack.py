@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from experiments import commands
 
 
+@commands.ends
 def main(argv: Sequence[str]) -> int:
     """Packs as the command line says.
 

@@ -9,6 +9,8 @@ module imports no JAX: the process that hands out the jobs never holds the GPU.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from sam_jax import errors
+
 COMPLETE, BEGUN, FAILED = "complete", "begun", "failed"
 LIMIT = 360.0  # seconds of a job
 
@@ -95,7 +97,7 @@ def chosen(names: Sequence[str]) -> list[Job]:
         The jobs.
 
     Raises:
-        ValueError: for a name that is neither.
+        UserError: for a name that is neither.
 
     Example:
         >>> [job.name for job in chosen(["correctness", "step_time/peak"])]
@@ -104,7 +106,7 @@ def chosen(names: Sequence[str]) -> list[Job]:
     known = {job.name for job in QUEUE} | {job.family for job in QUEUE}
     for name in names:
         if name not in known:
-            raise ValueError(f"no job is called {name!r}: see --list")
+            raise errors.UserError(f"no job is called {name!r}: see --list")
     return [
         job for job in QUEUE if not names or job.name in names or job.family in names
     ]

@@ -16,6 +16,7 @@ from experiments.gpu.tasks import Context, Missing, Row, Task
 MARGIN = 5.0  # seconds for the end of the process
 
 
+@commands.ends
 def main(argv: Sequence[str]) -> int:
     """Does a job as far as the time goes.
 
