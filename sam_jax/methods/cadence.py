@@ -98,6 +98,8 @@ def when(
     ) -> tuple[optax.Updates, CadenceState]:
         calls.require("grad_fn=grad_fn", params=params)
         use, decision = decide(updates, state.decision, state.count, key)
+        # Devices that decide by gradients of their own take one way, that of most.
+        use = devices.agree(jnp.asarray(use).astype(jnp.float32)) >= 0.5
 
         def used() -> tuple[optax.Updates, optax.OptState]:
             return method.update(

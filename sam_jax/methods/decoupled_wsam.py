@@ -55,7 +55,7 @@ def decoupled_wsam(
     Returns:
         An optimizer: its update returns what is added to the parameters, and needs
         ``params`` and ``grad_fn`` as in `sharpness_aware`. Other keywords are passed to
-        the base. In a ``shard_map`` with ``check_vma=False`` give it global gradients.
+        the base.
 
     Raises:
         ValueError: if ``learning_rate``, ``rho`` or ``eps`` is negative, infinite or

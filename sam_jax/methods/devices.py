@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 # Name of the axis of a jax.vmap over groups of examples that share a perturbation each.
 GROUP_AXIS = "sam_jax_groups"
@@ -18,8 +20,9 @@ def agree(tree: Any) -> Any:
 
     - Groups on devices of a ``jax.shard_map``: with ``check_vma=True`` a value computed
       from a device's own gradient says so by its type; anything else is left as it is.
-      With ``check_vma=False`` nothing can be known: put `pmean` before a method that
-      keeps such values.
+      With ``check_vma=False`` no type says anything, and the mean is taken over all
+      mapped axes; so it is in a ``jax.pmap`` with an ``axis_name``. Without a name its
+      members are taken for trainings of their own, as those of a ``jax.vmap`` are.
     - Groups along an axis of a ``jax.vmap``, if it has the name `GROUP_AXIS`.
 
     Args:
@@ -28,14 +31,22 @@ def agree(tree: Any) -> Any:
     Returns:
         The tree, the same for all groups.
     """
-    mapped = _is_bound(GROUP_AXIS)
+    mapped, silent = _is_bound(GROUP_AXIS), _silent_axes()
 
     def mean(x: jax.Array) -> jax.Array:
         x = _mean_over_mapped(x) if mapped else x
-        axes = tuple(_varying(x))
+        axes = (*_varying(x), *silent)
         return jax.lax.pmean(x, axes) if axes else x
 
     return jax.tree.map(mean, tree)
+
+
+def _silent_axes() -> tuple[Any, ...]:
+    """The mapped axes of which no type tells whether a value differs along them."""
+    axes = jax.sharding.get_abstract_mesh().manual_axes
+    spoken = _varying(vary(jnp.zeros([]), axes)) if axes else ()
+    # An underscore begins the name that JAX gives to the axis of a pmap without one.
+    return tuple(x for x in axes if x not in spoken and not str(x).startswith("_"))
 
 
 def _is_bound(axis: str) -> bool:
@@ -128,8 +139,34 @@ def _varying(x: Any) -> frozenset[Any]:
     return getattr(aval.manual_axis_type, "varying", frozenset())
 
 
+def placed_as(x: jax.Array, like: Any) -> jax.Array:
+    """Cuts an array over devices as another one of the same shape.
+
+    Only on a mesh with explicit axes, where the two have different types if they are
+    cut in different ways; elsewhere the compiler sees to it.
+
+    Args:
+        x: an array made of nothing that is cut, such as random numbers or zeros.
+        like: an array.
+
+    Returns:
+        The array.
+    """
+    return _placed(x, jax.typeof(like).sharding)
+
+
+def whole(x: jax.Array) -> jax.Array:
+    """Brings together what is cut over devices by explicit axes; see `placed_as`."""
+    return _placed(x, NamedSharding(jax.typeof(x).sharding.mesh, PartitionSpec()))
+
+
+def _placed(x: jax.Array, sharding: Any) -> jax.Array:
+    explicit = AxisType.Explicit in sharding.mesh.axis_types
+    return jax.reshard(x, sharding) if explicit else x
+
+
 def pmean(axis_name: str | tuple[str, ...]) -> optax.GradientTransformation:
-    """Averages the updates over the devices of a ``jax.shard_map`` axis.
+    """Averages the updates over the devices of a ``jax.shard_map`` or ``pmap`` axis.
 
     Where it stands in a chain decides who shares a perturbation: in
     ``chain(sam(rho), pmean("data"), sgd)`` each device perturbs with the gradient of

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from sam_jax import checks
-from sam_jax.methods import ascent, calls, core, masks, noise
+from sam_jax.methods import ascent, calls, core, devices, masks, noise
 
 
 def esam(
@@ -166,7 +166,7 @@ def _on_sensitive_examples(
 
         def sensitive(perturbed: optax.Params) -> tuple[jax.Array, optax.Updates]:
             losses = example_losses_fn(perturbed)
-            _, rows = jax.lax.top_k(losses - example_losses, size)
+            _, rows = jax.lax.top_k(devices.whole(losses - example_losses), size)
             return jnp.mean(losses), subset_grad_fn(perturbed, rows)
 
         return method.update(

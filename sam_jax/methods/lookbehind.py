@@ -63,7 +63,7 @@ def lookbehind(
     Returns:
         An optimizer: its update returns what is added to the parameters, and needs
         ``params`` and ``grad_fn`` as in `sharpness_aware`. Diagnostics are of the last
-        ascent. In a ``shard_map`` with ``check_vma=False`` give it global gradients.
+        ascent.
 
     Raises:
         ValueError: if ``learning_rate``, ``rho`` or ``eps`` is negative, infinite or
@@ -131,7 +131,9 @@ def lookbehind(
 
         # What was travelled, not where it led: no rounding of the weights enters. Not
         # zeros_like, which would differ between devices by type as the gradients do.
-        start = jax.tree.map(lambda u: jnp.zeros(u.shape, u.dtype), updates)
+        start = jax.tree.map(
+            lambda u: devices.placed_as(jnp.zeros(u.shape, u.dtype), u), updates
+        )
         (displacement, travelled, base_state), _ = jax.lax.scan(
             inner,
             (devices.vary_as(displacement, params), start, state.base),

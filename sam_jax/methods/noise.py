@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from sam_jax.methods import devices
+
 
 def update_key(
     seed: int | jax.Array, count: jax.Array, *keys: jax.Array | None
@@ -56,9 +58,8 @@ def _like(key: jax.Array, tree: Any, draw: Any) -> Any:
 
     def flat(key: jax.Array, leaf: Any) -> jax.Array:
         # Drawn flat: XLA's CPU backend is very slow to compile draws of many axes.
-        return draw(key, (jnp.size(leaf),), jnp.asarray(leaf).dtype).reshape(
-            jnp.shape(leaf)
-        )
+        numbers = draw(key, (jnp.size(leaf),), jnp.asarray(leaf).dtype)
+        return devices.placed_as(numbers.reshape(jnp.shape(leaf)), leaf)
 
     return structure.unflatten(
         [flat(key, leaf) for key, leaf in zip(keys, leaves, strict=False)]

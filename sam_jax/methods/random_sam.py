@@ -8,7 +8,15 @@ import jax.numpy as jnp
 import optax
 
 from sam_jax import checks
-from sam_jax.methods import ascent, calls, core, masks, numerics, observations
+from sam_jax.methods import (
+    ascent,
+    calls,
+    core,
+    devices,
+    masks,
+    numerics,
+    observations,
+)
 from sam_jax.methods import noise as randomness
 
 
@@ -133,7 +141,7 @@ def _by_filter(draw: jax.Array, w: jax.Array) -> jax.Array:
     if wide.ndim < 2:
         sizes = jnp.abs(wide)
     else:
-        norms = jax.vmap(numerics.norm, in_axes=-1)(wide)
+        norms = jax.vmap(numerics.norm, in_axes=-1)(devices.whole(wide))
         sizes = jnp.expand_dims(norms, tuple(range(wide.ndim - 1)))
     return (numerics.wide(draw) * sizes).astype(draw.dtype)
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sam_jax.methods import core
+from sam_jax.methods import core, devices
 
 
 class SparseState(NamedTuple):
@@ -92,15 +92,17 @@ def top(scores: Any, size: int | jax.Array) -> Any:
     leaves, structure = jax.tree.flatten(scores)
     if not leaves:
         return scores
-    order = jnp.argsort(jnp.concatenate([leaf.ravel() for leaf in leaves]))
+    order = jnp.argsort(
+        jnp.concatenate([devices.whole(leaf).ravel() for leaf in leaves])
+    )
     places = jnp.arange(order.size, dtype=jnp.int32)
     largest = places >= order.size - jnp.asarray(size, jnp.int32)
-    flat = jnp.zeros(order.size, bool).at[order].set(largest)
+    marks = jnp.zeros(order.size, bool).at[order].set(largest)
     offsets = [0]
     for leaf in leaves:
         offsets.append(offsets[-1] + leaf.size)
     parts = [
-        flat[start : start + leaf.size].reshape(leaf.shape)
+        devices.placed_as(marks[start : start + leaf.size].reshape(leaf.shape), leaf)
         for start, leaf in zip(offsets, leaves, strict=False)
     ]
     return structure.unflatten(parts)

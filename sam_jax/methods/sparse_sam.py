@@ -141,6 +141,8 @@ def _fisher(subset_grad_fn: calls.SubsetGradFn, params: Any, rows: int) -> Any:
         return jax.tree.map(jnp.add, total, devices.agree(squares)), None
 
     # A real loop: with many samples it saves compilation and memory, and it is rare.
-    start = jax.tree.map(lambda w: jnp.zeros(w.shape, jnp.float32), params)
+    start = jax.tree.map(
+        lambda w: devices.placed_as(jnp.zeros(w.shape, jnp.float32), w), params
+    )
     total, _ = jax.lax.scan(add, start, jnp.arange(rows, dtype=jnp.int32))
     return total

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from sam_jax.methods import devices
+
 
 def network(dtype=jnp.float32):
     """Parameters of a small network: a matrix and a scalar."""
@@ -47,7 +49,8 @@ class Supervised(NamedTuple):
 
     def select(self, rows, *args):
         """Some examples of the batch."""
-        return jax.tree.map(lambda x: x[rows], args)
+        # On a mesh with explicit axes the rows of all devices are brought together.
+        return jax.tree.map(lambda x: devices.whole(x)[rows], args)
 
 
 class Whole(Supervised):

@@ -1,5 +1,7 @@
 """A method on several devices, in groups of examples: one weight vector, one state."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -127,6 +129,73 @@ def test_per_device_gradients_give_finite_weights(name, devices, perturbation):
     cases.assert_finite(jax.jit(sharded)(*arguments))
 
 
+def silently(name, perturbation, how, devices):
+    """`per_device` where no type says what differs: values of all devices, stacked."""
+    tx = optax.chain(
+        sam_jax.pmean("data") if perturbation == "shared" else optax.identity(),
+        cases.method(name),
+        *([] if cases.is_optimizer(name) else [sam_jax.pmean("data"), sgd(0.1)]),
+    )
+    params, batch = problems.network(jnp.float64), problems.batch(jnp.float64)
+
+    def steps(params, state, batch, typed=False):
+        def step(carry, _):
+            params, state = carry
+            own = jax.lax.pcast(params, "data", to="varying") if typed else params
+            call = problems.keywords(problems.network_loss, own, batch)
+            updates, state = tx.update(call["grad_fn"](own), state, own, **call)
+            return (optax.apply_updates(params, updates), state), None
+
+        return jax.lax.scan(step, (params, state), length=3)[0]
+
+    def alone(*args):
+        return jax.tree.map(lambda x: x[None], steps(*args))
+
+    split = jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), batch)
+    mesh = mesh_of(devices)
+    if how == "pmap":
+        mapped = jax.pmap(  # noqa: TID251 (a user's own)
+            steps, "data", in_axes=(None, None, 0), devices=jax.devices()[:devices]
+        )
+        return mapped(params, tx.init(params), split)
+    specs = SPECS if how == "types" else SPECS | {"out_specs": P("data")}
+    typed = functools.partial(steps, typed=True)
+    mapped = jax.shard_map(
+        typed if how == "types" else alone, mesh=mesh, check_vma=how == "types", **specs
+    )
+    return jax.jit(mapped)(params, tx.init(params), batch)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(
+    "perturbation, how", [("per device", "pmap"), ("shared", "shard_map")]
+)
+@every_method("looksam", "bsam", why="programs for devices of each method")
+def test_devices_agree_where_no_type_says_what_differs(name, perturbation, how):
+    carry = silently(name, perturbation, how, devices=2)
+    for leaf in jax.tree.leaves(carry):
+        one, other = cases.to_numpy(leaf)
+        np.testing.assert_array_equal(one, other)
+    if cases.is_optimizer(name):  # with types it is given global gradients
+        return
+    typed = silently(name, perturbation, "types", devices=2)
+    first = jax.tree.map(lambda x: x[0], carry)
+    cases.assert_close(first[0], typed[0], rtol=1e-9)
+    cases.assert_close(first[1], typed[1], rtol=1e-5)  # diagnostics are float32
+
+
+def test_members_of_a_pmap_without_a_name_are_trainings_of_their_own():
+    tx = optax.chain(sam_jax.vasso(0.1), sgd(0.1))
+    params, batch = problems.network(), problems.batch()
+    step = problems.make_step(tx, problems.network_loss)
+    carry = params, tx.init(params)
+    split = jax.tree.map(lambda x: x.reshape(2, -1, *x.shape[1:]), batch)
+    axes = (None, None, 0)
+    mapped = jax.pmap(step, in_axes=axes, devices=jax.devices()[:2])  # noqa: TID251
+    alone = jax.vmap(step, in_axes=axes)(*carry, split)
+    cases.assert_close(mapped(*carry, split), alone, rtol=1e-5)
+
+
 def groups(name, devices):
     """An update in groups of a mapped axis, one with a group a device, arguments."""
     method = cases.method(name)
@@ -209,3 +278,49 @@ def test_one_and_several_devices_agree(name, devices):
     (one, _), (several, _) = after(1), after(devices)
     assert len(jax.tree.leaves(several)[0].devices()) == devices
     cases.assert_close(several, one, rtol=1e-12)
+
+
+def on_a_mesh(name, kind, kernel):
+    """A step on a mesh with axes of some kind, the kernel cut or not; its arguments."""
+    mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=(kind, kind))
+
+    def put(tree, spec):
+        return jax.device_put(tree, NamedSharding(mesh, spec))
+
+    tx, params = cases.optimizer(name), problems.network(jnp.float64)
+    params = {"kernel": put(params["kernel"], kernel), "bias": put(params["bias"], P())}
+    batch = put(problems.batch(jnp.float64), P("data"))
+    step = problems.make_step(tx, problems.network_loss)
+    with jax.set_mesh(mesh):
+        return mesh, jax.jit(step), (params, jax.jit(tx.init)(params), batch)
+
+
+@pytest.mark.usefixtures("float64")
+@every_method()
+def test_types_of_explicit_axes_stay(name):
+    mesh, step, arguments = on_a_mesh(name, AxisType.Explicit, P(None, "model"))
+    with jax.set_mesh(mesh):
+        types = jax.tree.map(jax.typeof, arguments[:2])
+        after = jax.eval_shape(lambda *args: step(*args), *arguments)
+        assert cases.signature_of(after) == cases.signature_of(types)
+        kept = jax.tree.map(lambda x: x.sharding.spec, after[0])
+    assert kept == {"kernel": P(None, "model"), "bias": P()}
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(
+    "kind", [AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"]
+)
+@every_method("dynamic_sparse_sam", why="a program for four devices of each method")
+def test_cut_parameters_on_any_kind_of_mesh_are_one_device(name, kind):
+    mesh, step, (*carry, batch) = on_a_mesh(name, kind, P(None, "model"))
+    with jax.set_mesh(mesh):
+        for _ in range(2):
+            carry = step(*carry, batch)
+    assert not carry[0]["kernel"].sharding.is_fully_replicated
+    with jax.disable_jit():
+        network = problems.network(jnp.float64), (problems.batch(jnp.float64),), 2
+        one = problems.trajectory(
+            cases.optimizer(name), problems.network_loss, *network
+        )
+    cases.assert_close(jax.device_get(carry[0]), jax.device_get(one[-1]), rtol=1e-9)
