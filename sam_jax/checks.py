@@ -168,7 +168,7 @@ def _require(
     if number is None or not math.isfinite(number) or not accepts(number):
         also = " or a schedule" if schedule else ""
         raise BadValue(f"{name} must be {allowed}{also}, got {value!r}")
-    if abs(number) > np.finfo(np.float32).max:
+    if abs(number) > float(np.finfo(np.float32).max):
         raise BadValue(f"{name} must be a float32, at most 3.4e38, got {value!r}")
     if isinstance(value, int) and abs(value) >= 2**31:
         raise BadValue(f"{name} must be an int32 or a float: write {number!r}")

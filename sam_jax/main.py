@@ -145,7 +145,8 @@ def _parse(argv: Sequence[str]) -> list[str]:
 
 
 def _say(message: object, code: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    # A path may have any character.
+    print("error:", *str(message).splitlines(), file=sys.stderr)
     return code
 
 

@@ -5,6 +5,7 @@
 #     bash tests/nightly.sh lowest      contract, step, checkpoints, quick start, lowest
 #     bash tests/nightly.sh mutations   changes of the code that a test must notice
 #     bash tests/nightly.sh tutorials   every recipe and every block of the README
+#     bash tests/nightly.sh fuzz        every setting of every card with many values
 #     bash tests/nightly.sh gpu         every job for a GPU, at the smallest size
 #
 # `newest` takes the python of $NEWEST_PYTHON (python3.13), `lowest` that of
@@ -51,12 +52,16 @@ tutorials() {
     python -m pytest -n auto -m "slow or not slow" tests/test_{recipes,readme,docs}.py
 }
 
+fuzz() {
+    JAX_PLATFORMS=cpu python -m tests.train.fuzz
+}
+
 gpu() {
     python -m experiments.gpu --tiny --seconds=7200 --out="$folder/gpu" | tee "$folder/jobs"
     grep -E "^([0-9]+) of \\1 jobs" "$folder/jobs"
 }
 
-for part in "${@:-newest lowest mutations tutorials gpu}"; do
+for part in "${@:-newest lowest mutations tutorials fuzz gpu}"; do
     for name in $part; do
         [[ $(type -t "$name") == function ]] || { echo "no part $name"; exit 2; }
         echo "── $name"

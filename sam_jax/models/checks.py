@@ -1,15 +1,18 @@
 """Checks of the numbers that a user gives for a network."""
 
+from typing import Any
+
 from sam_jax import errors
 
 
-def count(setting: str, value: object, least: int = 1) -> None:
-    """Refuses what is no integer of at least ``least``.
+def count(setting: str, value: Any, least: int = 1, most: int = 2**16) -> None:
+    """Refuses what is no integer from ``least`` to ``most``.
 
     Args:
         setting: its name, for the message.
         value: what the user gave.
         least: the smallest value allowed.
+        most: the largest one.
 
     Raises:
         UserError: if ``value`` is not such a number.
@@ -17,14 +20,14 @@ def count(setting: str, value: object, least: int = 1) -> None:
     Example:
         >>> count("width", 0)
         Traceback (most recent call last):
-        sam_jax.errors.UserError: width is 0: give an integer of at least 1
+        sam_jax.errors.UserError: width is 0: give an integer in [1, 65536]
     """
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        message = f"{setting} is {value!r}: give an integer of at least {least}"
+    if type(value) is not int or not least <= value <= most:
+        message = f"{setting} is {value!r}: give an integer in [{least}, {most}]"
         raise errors.UserError(message)
 
 
-def rate(setting: str, value: object) -> None:
+def rate(setting: str, value: Any) -> None:
     """Refuses what is no probability below 1.
 
     Args:
@@ -39,6 +42,6 @@ def rate(setting: str, value: object) -> None:
         Traceback (most recent call last):
         sam_jax.errors.UserError: dropout is 30: give a number in [0, 1)
     """
-    if not isinstance(value, int | float) or not 0 <= value < 1:
+    if type(value) not in (int, float) or not 0 <= value < 1:
         message = f"{setting} is {value!r}: give a number in [0, 1)"
         raise errors.UserError(message)

@@ -39,7 +39,7 @@ def mlp(
     num_classes: int, width: int | None, make: layers.Layers, depth: int = 2
 ) -> nn.Module:
     """MLP of ``depth`` hidden layers, 512 units each."""
-    checks.count("depth", depth, least=0)
+    checks.count("depth", depth, least=0, most=1000)
     return MLP(depth, num_classes, width or 512, make)
 
 

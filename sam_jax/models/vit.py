@@ -134,7 +134,7 @@ def vit(published: int) -> Callable[[int], Callable[..., nn.Module]]:
             depth: int = 12,
             dropout: float = 0.0,
         ) -> nn.Module:
-            checks.count("depth", depth)
+            checks.count("depth", depth, most=1000)
             checks.rate("dropout", dropout)
             width = width or published
             if width > HEAD and width % HEAD:

@@ -28,6 +28,8 @@ def wide_resnet(depth: int, widen: int) -> Callable[..., nn.Module]:
     Raises:
         UserError: if no network has this depth.
     """
+    checks.count("depth of a wide ResNet", depth, most=10_000)
+    checks.count("widening of a wide ResNet", widen, most=1000)
     blocks, rest = divmod(depth - 4, 6)
     if blocks < 1 or rest:
         message = f"depth of a wide ResNet is {depth}: give 6 n + 4, n at least 1"

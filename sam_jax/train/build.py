@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -254,6 +255,12 @@ def _network(
         return _own_network(config, spec, groups, own)
     # Statistics over all groups are for groups that pass through the network together.
     over_all = config.batch_norm == "batch" and groups.lockstep
+    for key in config.model.options:
+        if key in _NO_OPTIONS or not isinstance(key, str):
+            raise errors.UserError(
+                f"config.model.options: {key!r} is no option of a model; "
+                "config.model.width, config.model.dtype and config.remat are settings"
+            )
     return models.build(
         config.model.name,
         num_classes=spec.num_classes,
@@ -263,6 +270,10 @@ def _network(
         norm_axis=GROUP_AXIS if over_all else None,
         **config.model.options,
     )
+
+
+# What `models.build` takes from other settings.
+_NO_OPTIONS = inspect.signature(models.build).parameters.keys() - {"options"}
 
 
 def _own_network(

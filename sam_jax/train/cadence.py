@@ -38,5 +38,11 @@ def make_cadence(cadence: settings.Cadence, unit: schedule.Unit) -> Wrap:
                     "config.cadence.late_phase.stop must be at least start, got "
                     f"{stop} < {start}"
                 )
-            first, last = (round(part * unit.total_steps) for part in (start, stop))
+            first, last = phase(cadence, unit)
             return lambda method: wrappers.late_phase(method, first, last)
+
+
+def phase(cadence: settings.LatePhase, unit: schedule.Unit) -> tuple[int, int]:
+    """The first update with the method, and the first one after that without it."""
+    total = unit.total_steps
+    return round(cadence.start * total), round(cadence.stop * total)

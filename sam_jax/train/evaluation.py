@@ -27,15 +27,15 @@ def evaluate(run: Run, train_state: state.TrainState) -> Scores:
         ['test', 'validation']
     """
     params, model_state = state.evaluated(train_state, run.optimizer)
+    sources = {"validation": run.dataset.validation, "test": run.dataset.test}
+    there = {split: source for split, source in sources.items() if source is not None}
     # Rounded up to a multiple of the devices; what pads the last batch is masked.
     devices = run.mesh.size
-    batch_size = -(-run.config.eval_batch_size // devices) * devices
+    most = max(source.num_examples for source in there.values())
+    batch_size = -(-min(run.config.eval_batch_size, most) // devices) * devices
     rows = sharding.local_rows(batch_size, run.mesh)
     scores = {}
-    for split in ("validation", "test"):
-        source = getattr(run.dataset, split)
-        if source is None:
-            continue
+    for split, source in there.items():
         sums = jax.device_get(
             [
                 run.eval_step(params, model_state, sharding.put_batch(batch, run.mesh))

@@ -24,6 +24,7 @@ from sam_jax.train import (
     losses,
     metrics,
     optimizer,
+    remarks,
     report,
     settings,
     sharding,
@@ -109,6 +110,8 @@ def train_and_evaluate(
         progress["data"] = agreement.check_unchanged(run.dataset, saved.get("data"))
         start = int(train_state.step)
         out.header(_header(run, train_state, folder, command))
+        for remark in remarks.of(run):
+            out.warning(remark)
         _say_what_is_lost(progress, checkpoints, out)
         finished = start == run.total_steps
         if finished:

@@ -43,7 +43,7 @@ def make_method(
     if method.name == coefficients.BASELINE:
         return optax.identity
     given = {
-        key: _coefficient(key, value, unit, learning_rate)
+        key: coefficient(key, value, unit, learning_rate)
         for key, value in method.coefficients.items()
     }
     factory = coefficients.factory(method.name)
@@ -76,9 +76,23 @@ MASKS: Mapping[coefficients.Mask, Callable[[optax.Params], Any]] = {
 }
 
 
-def _coefficient(
+def coefficient(
     key: str, value: Any, unit: schedule.Unit, learning_rate: optax.Schedule
 ) -> Any:
+    """A coefficient as the factory of the method takes it.
+
+    Args:
+        key: its name.
+        value: of the settings.
+        unit: length of the run.
+        learning_rate: of the run.
+
+    Returns:
+        A number, a schedule, or a function that makes a mask.
+
+    Raises:
+        UserError: if a schedule does not fit the length of the run.
+    """
     if key == "mask" and value is not None:
         return MASKS[value]
     if not isinstance(value, coefficients.Scheduled):

@@ -63,6 +63,11 @@ def make_optimizer(config: settings.Settings, steps_per_epoch: int) -> Optimizer
     """
     _check_averages(config)
     unit = schedule.Unit(steps_per_epoch, config.epochs * steps_per_epoch)
+    if unit.total_steps >= 2**31:
+        raise errors.UserError(
+            f"config.epochs={config.epochs} of {steps_per_epoch} updates are more than "
+            f"int32 counts: take at most {(2**31 - 1) // steps_per_epoch}"
+        )
     learning_rate = schedule.make_schedule(config.schedule, config.learning_rate, unit)
     clip_norm = config.clip_norm
     clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()

@@ -1,5 +1,6 @@
 """Which optimizers Optax has, and what each of their options may be."""
 
+import functools
 import inspect
 import types
 import typing
@@ -16,7 +17,8 @@ from sam_jax.train.ranges import BelowOne, Finite, Share, UpTo1000, Whole
 Factory = Callable[..., optax.GradientTransformation]
 
 
-def optimizers() -> dict[str, Factory]:
+@functools.cache
+def optimizers() -> Mapping[str, Factory]:
     """Every optimizer of Optax and ``optax.contrib`` that needs a learning rate only.
 
     Those in ``_UNFIT`` are none of them.
@@ -105,8 +107,7 @@ def _kind(parameter: inspect.Parameter) -> Any:
         case (float(), *_):
             return tuple[_number(key, 0.5), ...]
         case None if key in _UNSET:
-            kind: Any = Whole if key == "warmup_steps" else _number(key, 0.5)
-            return kind | None
+            return _number(key, 0.5) | None
     return types.NoneType  # anything else is a function
 
 
@@ -124,8 +125,9 @@ _DECAYS = (
     *("b1", "b2", "b3", "adam_b1", "adam_b2", "beta", "beta3", "betas"),
     *("momentum", "decay", "decay_rate", "rho"),
 )
-# Numbers that have none by default.
+# Numbers that have none by default. Not warmup_steps, which want a number as learning
+# rate; config.schedule warms up.
 _UNSET = (
-    *("momentum", "beta3", "weight_decay", "weight_decay_rate", "warmup_steps"),
+    *("momentum", "beta3", "weight_decay", "weight_decay_rate"),
     *("adam_learning_rate", "consistent_rms", "init_estim_sq_dist"),
 )

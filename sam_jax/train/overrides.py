@@ -3,6 +3,7 @@
 import ast
 import difflib
 import re
+import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -102,7 +103,10 @@ def unused(config: settings.Settings, changes: Iterable[str]) -> Iterator[str]:
         >>> print(*unused(config, ["--config.optimizer.sgd.momentum=0.5"]))
         --config.optimizer.sgd.momentum has no effect: config.optimizer.name is 'adamw'
     """
+    from sam_jax.train import method  # Optax, which a command line does not need
+
     plain = settings.flat(typed.plain(config))
+    alone = method.takes_step(config.method.name)
     for change in changes:
         key, _ = _split(change)
         switch, off = _SWITCHES.get(key, (None, None))
@@ -110,6 +114,8 @@ def unused(config: settings.Settings, changes: Iterable[str]) -> Iterator[str]:
             parts = key.split(".")
             groups = [".".join(parts[:i]) for i in range(1, len(parts))]
             switch = next(f"{g}.name" for g in groups[::-1] if f"{g}.name" in plain)
+        elif alone and key.startswith("optimizer."):
+            switch = "method.name"
         elif switch is None or plain[switch] != off:
             continue
         yield (f"--config.{key} has no effect: config.{switch} is {plain[switch]!r}")
@@ -181,7 +187,8 @@ def _initials(name: str) -> str:
 
 def _is_group(key: str, text: str, group: dict[str, Any], card: str) -> str:
     """Message for a group of settings that was given a value."""
-    message = f"config.{key} is a group of settings, got {text!r}: "
+    text = reprlib.repr(text)[1:-1]
+    message = f"config.{key} is a group of settings, got '{text}': "
     if key == "method":
         return message + f"another method is --config={_suffixed(card, text)}"
     for name in ("name", "value"):

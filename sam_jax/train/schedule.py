@@ -1,6 +1,7 @@
 """Learning rates and coefficients over a run, counted in epochs."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -51,6 +52,10 @@ def make_schedule(
             f"got {kind.warmup_epochs!r}"
         )
     warmup_steps = round(kind.warmup_epochs * unit.steps_per_epoch)
+    if warmup_steps == unit.total_steps:
+        raise errors.UserError(
+            f"{setting}.warmup_epochs={kind.warmup_epochs!r} leaves no update after it"
+        )
     main = _after_warmup(kind, peak, unit, warmup_steps, setting)
     if warmup_steps == 0:
         return main
@@ -96,7 +101,7 @@ def tied(
         )
 
 
-def sampled(schedule: optax.Schedule, unit: Unit) -> np.ndarray:
+def sampled(schedule: Callable[[jax.Array], Any], unit: Unit) -> np.ndarray:
     """The values of a schedule over the run, in order.
 
     Args:
