@@ -1,7 +1,11 @@
 """Signals are remembered while a run listens, and handlers are given back."""
 
 import os
+import pathlib
+import runpy
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -10,13 +14,14 @@ from hypothesis import strategies as st
 from jax.experimental import multihost_utils
 
 from sam_jax.train import hosts, interrupt
+from tests.train import runs
 
 
 def handlers():
-    return [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    return [signal.getsignal(number) for number in interrupt.SIGNALS]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", interrupt.SIGNALS)
 def test_remembers_the_signal_and_gives_the_handlers_back(number):
     before = handlers()
     with interrupt.Interrupt() as stop:
@@ -41,6 +46,76 @@ def test_ctrl_c_after_another_signal_leaves_at_once(first):
         os.kill(os.getpid(), first)
         os.kill(os.getpid(), signal.SIGINT)
     assert handlers() == before
+
+
+def test_a_second_ctrl_c_does_what_it_did_before():
+    """An exception may be swallowed; what the command line does may not."""
+    seen = []
+    before = signal.signal(signal.SIGINT, lambda *args: seen.append(args[0]))
+    try:
+        with interrupt.Interrupt() as stop:
+            for _ in range(3):
+                os.kill(os.getpid(), signal.SIGINT)
+        assert stop.received == signal.SIGINT and seen == [signal.SIGINT] * 2
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_signal_that_is_switched_off_stays_so():
+    """As by ``nohup``."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interrupt.Interrupt() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.received is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_platform_may_lack_signals(monkeypatch):
+    assert {x.name for x in interrupt.SIGNALS} == {
+        *("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+    }
+    monkeypatch.delattr(signal, "SIGHUP")
+    monkeypatch.delattr(signal, "SIGUSR1")
+    path = pathlib.Path(interrupt.__file__)
+    there = runpy.run_path(str(path))
+    assert there["SIGNALS"] == (signal.SIGINT, signal.SIGTERM)
+    with there["Interrupt"]() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert stop.received == signal.SIGTERM
+
+
+LISTENING = """if True:
+    import gc, os, signal, sys
+    from sam_jax.train import interrupt
+    assert "jax" not in sys.modules
+    interrupt.listen()
+    print("before", end="")
+
+    def swallow(phase, info):
+        os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+
+    gc.callbacks.append(swallow)
+    gc.collect()
+    print("after")
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGUSR1"])
+def test_before_training_a_signal_ends_the_process_wherever_it_comes(name):
+    """Also in a callback of the garbage collector, which swallows exceptions."""
+    ended = subprocess.run(
+        [sys.executable, "-c", LISTENING, name],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=runs.ROOT,
+    )
+    assert ended.returncode == 128 + getattr(signal, name)
+    assert ended.stdout == "before"
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(f"error: ended by {name}; the same command goes on from")
 
 
 def test_handlers_are_given_back_after_an_error():
@@ -119,6 +194,21 @@ def test_all_processes_stop_at_the_same_step(before, order, noticed):
         assert ended[0] is not None
         assert ended == [ended[0]] * 3
         assert ended[0] <= max(order.count(process) for process in range(3)) + 1
+
+
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGUSR1"])
+def test_other_signals_become_the_one_that_the_runtime_tells_all(name, monkeypatch):
+    monkeypatch.setattr(
+        multihost_utils, "reached_preemption_sync_point", lambda number: False
+    )
+    received = []
+    before = signal.signal(signal.SIGTERM, lambda *_: received.append("SIGTERM"))
+    try:
+        with interrupt.Preemption():
+            os.kill(os.getpid(), getattr(signal, name))
+        assert received == ["SIGTERM"]
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_outside_the_main_thread_ctrl_c_is_left_alone(monkeypatch):

@@ -113,10 +113,13 @@ CHANGES = {
     "half twice": lambda data, at: data[:at] + data,
     "more": lambda data, at: data[:at] + b"\n3\n[" + data[at:],
 }
-INSTEAD = (None, b"", b"3", b"{}", b"null", b"\xff\xfe", b"[" * 100_000, "a folder")
+INSTEAD = {
+    **{"nothing": b"", "a number": b"3", "an object": b"{}", "null": b"null"},
+    **{"no text": b"\xff\xfe", "too deep": b"[" * 100_000},
+}
 damages = st.one_of(
     st.tuples(st.sampled_from(sorted(CHANGES)), st.floats(0, 1)),
-    st.tuples(st.just("instead"), st.sampled_from(INSTEAD)),
+    st.tuples(st.just("instead"), st.sampled_from([*INSTEAD, "no file", "a folder"])),
 )
 
 
@@ -127,8 +130,8 @@ def damaged(path, kind, how):
         path.write_bytes(CHANGES[kind](data, round(how * len(data))))
     elif how == "a folder":
         path.mkdir()
-    elif how is not None:
-        path.write_bytes(how)
+    elif how in INSTEAD:
+        path.write_bytes(INSTEAD[how])
 
 
 def check_any_damage(both, capsys, folder, number, damage):
