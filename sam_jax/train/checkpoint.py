@@ -235,13 +235,16 @@ class Checkpoints:
             post_finalization_callback=lambda: self._write_digests()
         )
         try:
-            checkpointer = ocp.training.Checkpointer(
-                str(self.directory),
-                context=ocp.Context(async_options=finalization),
-                preservation_policy=_Kept(self._keep),
-                cleanup_tmp_directories=True,
-            )
-        except ValueError as error:
+            with files.reading(self.directory):
+                checkpointer = ocp.training.Checkpointer(
+                    str(self.directory),
+                    context=ocp.Context(async_options=finalization),
+                    preservation_policy=_Kept(self._keep),
+                    cleanup_tmp_directories=True,
+                )
+        except errors.UserError:
+            raise
+        except Exception as error:  # Orbax's own notes in a folder may be anything
             raise errors.UserError(
                 f"a checkpoint in {self.directory} is damaged ({_brief(error)}): move "
                 "it away, or give another --workdir"

@@ -92,6 +92,7 @@ DAMAGES = {
     "emptied": lambda path: path.write_bytes(b""),
     "halved": lambda path: os.truncate(path, path.stat().st_size // 2),
     "flipped": flip_a_bit,
+    "too deep": lambda path: path.write_bytes(b"[" * 100_000),
 }
 
 

@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import signal
+import time
 
 import pytest
 
@@ -166,6 +168,19 @@ def test_exit_code_and_one_line(trainer, flags, code, message):
     (line,) = err.splitlines()
     assert line.startswith("error: ")
     assert message in line
+
+
+@pytest.mark.slow("starts four trainers")
+def test_ctrl_c_at_any_moment_ends_the_run_in_one_line(trainer):
+    """While modules are imported, JAX is, data are read, the step is compiled."""
+    for delay in (0.4, 1.0, 2.0, 3.5):
+        process = trainer(CARD, *TINY[:-1], "--config.epochs=999", "--workdir=run")
+        time.sleep(delay)
+        process.send_signal(signal.SIGINT)
+        code, out, err = finish(process)
+        assert code == 130, (delay, out, err)
+        (line,) = err.splitlines() or out.splitlines()[-1:]
+        assert line.startswith(("error: ended by SIGINT", "stopped after step")), line
 
 
 def test_missing_card(trainer):

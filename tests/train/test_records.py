@@ -161,7 +161,7 @@ def test_any_damage_is_mended_or_one_sentence(both, capsys, folder, number, dama
 
 @pytest.mark.slow("more damages")
 @fuzz
-@of_hypothesis(max_examples=200, **relaxed)
+@of_hypothesis(max_examples=100, **relaxed)
 def test_many_damages_are_mended_or_one_sentence(both, capsys, folder, number, damage):
     check_any_damage(both, capsys, folder, number, damage)
 
