@@ -49,17 +49,17 @@ def both(tiny, tmp_path_factory) -> Runs:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(results.curves, "draw_curves", lambda *args: args[1].touch())
         stopping = dataclasses.replace(run, train_step=train_step)
-        patch.setattr(build, "build", lambda config: stopping)
+        patch.setattr(build, "build", lambda config, **parts: stopping)
         with pytest.raises(loop.Stopped):
             loop.train_and_evaluate(config, root / "stopped")
-        patch.setattr(build, "build", lambda config: run)
+        patch.setattr(build, "build", lambda config, **parts: run)
         found = loop.train_and_evaluate(config, root / "ended")
     return Runs(config, run, root / "stopped", root / "ended", found)
 
 
 @pytest.fixture(autouse=True)
 def built_once(both, monkeypatch):
-    monkeypatch.setattr(build, "build", lambda config: both.run)
+    monkeypatch.setattr(build, "build", lambda config, **parts: both.run)
 
 
 def go_on(both, folder, capsys):
@@ -368,7 +368,7 @@ def disturbed(both, monkeypatch, number, action):
         return both.run.train_step(state, batch)
 
     run = dataclasses.replace(both.run, train_step=train_step)
-    monkeypatch.setattr(build, "build", lambda config: run)
+    monkeypatch.setattr(build, "build", lambda config, **parts: run)
 
 
 def test_a_picture_that_cannot_be_drawn_ends_no_run(
@@ -417,7 +417,7 @@ def test_a_folder_that_vanishes_ends_the_run(both, how, tmp_path, monkeypatch):
     expected = {"renamed": {"moved"}, "deleted": set(), "without metrics": {"run"}}
     assert left == expected[how]
     if how == "without metrics":
-        monkeypatch.setattr(build, "build", lambda config: both.run)
+        monkeypatch.setattr(build, "build", lambda config, **parts: both.run)
         assert loop.train_and_evaluate(both.config, folder)["last"]["step"] == 12
 
 
