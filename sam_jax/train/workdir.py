@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import fcntl
+import os
 import pathlib
 import re
 from collections.abc import Iterator
@@ -84,7 +85,9 @@ def _locked(workdir: pathlib.Path, config: settings.Settings) -> Iterator[None]:
                 raise errors.UserError(
                     f"{path} is a folder, where the run has a file: move it away"
                 )
-        lock = (workdir / _LOCK_FILE).open("w")
+        # Not through a link, which would empty a file elsewhere.
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+        lock = os.fdopen(os.open(workdir / _LOCK_FILE, flags, 0o666), "w")
     except OSError as error:
         raise errors.UserError(
             f"cannot write to {error.filename or workdir} ({error.strerror}): give "

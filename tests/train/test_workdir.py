@@ -125,6 +125,18 @@ def test_one_process_at_a_time(tmp_path, tiny):
         assert "another process" in refused(tmp_path, tiny())
 
 
+def test_a_lock_that_is_a_link_is_refused(tmp_path, tiny):
+    (tmp_path / "theirs").write_text("kept")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").symlink_to(tmp_path / "theirs")
+    with (
+        pytest.raises(errors.UserError, match=r"cannot write to .*\.lock \("),
+        workdir.claimed(tmp_path / "run", tiny()),
+    ):
+        pass
+    assert (tmp_path / "theirs").read_text() == "kept"
+
+
 def test_the_lock_is_given_back_after_an_error(tmp_path, tiny):
     with pytest.raises(ZeroDivisionError), workdir.claimed(tmp_path, tiny()):
         raise ZeroDivisionError
