@@ -10,13 +10,9 @@ import pytest
 
 import sam_jax
 from sam_jax.theory import descent, finite_sums, problems, sampling
-from sam_jax.theory.step_sizes import si_yun
+from sam_jax.theory.step_sizes import Constants, Rule, si_yun
 
-
-@pytest.fixture(autouse=True)
-def _float64():
-    with jax.enable_x64(True):
-        yield
+QUADRATIC = Constants(0.1, 1.0)
 
 
 def _means(problem, oracle, eta, rho, checkpoints, chains=1):
@@ -50,22 +46,24 @@ CHECKPOINTS = np.array([1, 10, 100, 1000])
 @pytest.mark.parametrize("rho", [0.05, 0.5])
 def test_deterministic_bounds_hold(rho):
     problem = problems.quadratic([0.1, 1.0], [1.0, 1.0])
-    known = {"smoothness": 1.0, "rho": rho, "gap": _start_gap(problem)}
-    curved = known | {"strong_convexity": 0.1}
-    eta = si_yun.strongly_convex(**curved, steps=1000)
+    gap = _start_gap(problem)
+    eta = si_yun.strongly_convex(QUADRATIC, rho, gap, 1000)
     means, gaps = _means(problem, descent.exact(problem), eta, rho, CHECKPOINTS)
-    assert (gaps <= si_yun.strongly_convex_bound(eta, CHECKPOINTS, **curved)).all()
-    assert (means <= si_yun.convex_bound(eta, CHECKPOINTS, **known)).all()
-    assert (means <= si_yun.nonconvex_bound(eta, CHECKPOINTS, **known)).all()
+    for measured, bound in (
+        (gaps, si_yun.strongly_convex_bound),
+        (means, si_yun.convex_bound),
+        (means, si_yun.nonconvex_bound),
+    ):
+        assert (measured <= bound(QUADRATIC, Rule(rho, eta), gap, CHECKPOINTS)).all()
 
 
 def test_the_strongly_convex_floor_is_not_far_above_sam():
     # A bound that is too large by orders of magnitude would be of no use.
     problem = problems.quadratic([1.0], [1.0])
-    known = {"smoothness": 1.0, "strong_convexity": 1.0, "rho": 0.1, "gap": 0.5}
-    eta = 0.1
-    _, gaps = _means(problem, descent.exact(problem), eta, 0.1, [500])
-    bound = si_yun.strongly_convex_bound(eta, [500], **known)
+    _, gaps = _means(problem, descent.exact(problem), 0.1, 0.1, [500])
+    bound = si_yun.strongly_convex_bound(
+        Constants(1.0, 1.0), Rule(0.1, 0.1), 0.5, [500]
+    )
     assert gaps[0] <= bound[0] <= 8 * gaps[0]
 
 
@@ -73,66 +71,51 @@ def test_the_strongly_convex_floor_is_not_far_above_sam():
 def test_stochastic_bounds_hold(kind):
     problem = finite_sums.parabolas([-1.0, -1.0, 2.0])
     oracle = kind(problem, sampling.uniform(3))
-    gap, eta, rho = _start_gap(problem), 0.05, 0.3
-    known = {"smoothness": 1.0, "rho": rho, "gap": gap, "variance": 2.0}
-    means, gaps = _means(problem, oracle, eta, rho, CHECKPOINTS, chains=100)
-    assert (means <= si_yun.stochastic_bound(eta, CHECKPOINTS, **known)).all()
-    bound = si_yun.stochastic_strongly_convex_bound(
-        eta, CHECKPOINTS, **known, strong_convexity=1.0
-    )
+    run = Constants(1.0, 1.0, variance=2.0), Rule(0.3, 0.05), _start_gap(problem)
+    means, gaps = _means(problem, oracle, 0.05, 0.3, CHECKPOINTS, chains=100)
+    assert (means <= si_yun.stochastic_bound(*run, CHECKPOINTS)).all()
+    bound = si_yun.stochastic_strongly_convex_bound(*run, CHECKPOINTS)
     assert (gaps <= bound).all()
 
 
 def test_n_sam_bound_has_the_deterministic_one_as_its_limit():
-    known = {"smoothness": 2.0, "rho": 0.1, "gap": 3.0}
-    bound = si_yun.n_sam_nonconvex_bound(0.1, 50, **known, variance=0.0)
-    assert bound == si_yun.nonconvex_bound(0.1, 50, **known)
+    run = Constants(0.0, 2.0, variance=0.0), Rule(0.1, 0.1), 3.0, 50
+    assert si_yun.n_sam_nonconvex_bound(*run) == si_yun.nonconvex_bound(*run)
 
 
-def test_rules_minimize_their_bounds():
-    known = {"smoothness": 2.0, "gap": 3.0}
-    settings = [
-        (si_yun.n_sam_nonconvex, si_yun.n_sam_nonconvex_bound, {"variance": 5.0}),
-        (si_yun.m_sam_lipschitz, si_yun.m_sam_lipschitz_bound, {"second_moment": 5.0}),
-    ]
-    for rule, bound, noise in settings:
-        eta = rule(**known, **noise, steps=10_000)
-        assert eta < 1 / 2
-        near = eta * np.array([0.9, 1.0, 1.1])
-        values = bound(near, 10_000, rho=0.1, **known, **noise)
-        assert values.argmin() == 1
+@pytest.mark.parametrize(
+    "name, noise",
+    [("n_sam_nonconvex", "variance"), ("m_sam_lipschitz", "second_moment")],
+)
+def test_rules_minimize_their_bounds(name, noise):
+    known = Constants(0.0, 2.0)._replace(**{noise: 5.0})
+    eta = getattr(si_yun, name)(known, 3.0, 10_000)
+    assert eta < 1 / 2
+    near = Rule(0.1, eta * np.array([0.9, 1.0, 1.1]))
+    values = getattr(si_yun, f"{name}_bound")(known, near, 3.0, 10_000)
+    assert values.argmin() == 1
 
 
 def test_rules_are_capped_at_their_limits():
-    assert si_yun.nonconvex(smoothness=4.0) == 0.25
-    assert si_yun.convex(smoothness=4.0, rho=0.1, gap=1.0, steps=1) == 0.125
-    known = {"smoothness": 4.0, "gap": 1.0, "steps": 10**6}
     # Without noise above beta rho nothing asks for small steps.
-    assert si_yun.stochastic_convex(**known, rho=1.0, variance=16.0) == 0.125
-    assert (
-        si_yun.stochastic_strongly_convex(
-            **known, strong_convexity=1.0, rho=1.0, variance=16.0
-        )
-        == 0.125
-    )
-    assert si_yun.n_sam_nonconvex(**known, variance=0.0) == 0.25
+    noisy, clean = (Constants(1.0, 4.0, variance=v) for v in (16.0, 0.0))
+    assert si_yun.nonconvex(noisy) == 0.25
+    assert si_yun.convex(noisy, rho=0.1, gap=1.0, steps=1) == 0.125
+    assert si_yun.stochastic_convex(noisy, 1.0, 1.0, 10**6) == 0.125
+    assert si_yun.stochastic_strongly_convex(noisy, 1.0, 1.0, 10**6) == 0.125
+    assert si_yun.n_sam_nonconvex(clean, 1.0, 10**6) == 0.25
 
 
 def test_strongly_convex_rule_has_the_stated_limit():
-    known = {"smoothness": 1.0, "strong_convexity": 0.1, "rho": 0.1, "gap": 0.55}
     steps = 10**7
-    eta = si_yun.strongly_convex(**known, steps=steps)
+    eta = si_yun.strongly_convex(QUADRATIC, 0.1, 0.55, steps)
     cycle = si_yun.cycle_amplitude(eta, smoothness=1.0, rho=0.1)
-    lower = si_yun.strongly_convex_lower_bound(
-        steps, smoothness=1.0, strong_convexity=0.1, rho=0.1
-    )
+    lower = si_yun.strongly_convex_lower_bound(QUADRATIC, 0.1, steps)
     assert cycle**2 / 2 == pytest.approx(lower * (eta * 0.1 * steps) ** 2, rel=1e-3)
 
 
 def test_strongly_convex_rule_decays_to_its_floor():
-    eta = si_yun.strongly_convex(
-        smoothness=2.0, strong_convexity=0.1, rho=0.3, gap=5.0, steps=10_000
-    )
+    eta = si_yun.strongly_convex(Constants(0.1, 2.0), 0.3, 5.0, 10_000)
     left = math.exp(-0.1 * eta * 10_000) * 5.0
     assert left == pytest.approx(2.0**4 * 0.3**2 / (0.1**3 * 10_000**2))
 
@@ -146,7 +129,7 @@ def test_slow_descent_is_sam():
         [0, 7],
         record=lambda x: x[0],
     )
-    expected = si_yun.slow_descent(0.3, [0, 7], strong_convexity=0.1, rho=0.2, x=1.0)
+    expected = si_yun.slow_descent(QUADRATIC, Rule(0.2, 0.3), 1.0, [0, 7])
     np.testing.assert_allclose(trace.recorded, expected, rtol=1e-12)
 
 
@@ -224,60 +207,61 @@ def test_stationary_moments_have_the_paper_like_closed_form():
     assert variance == pytest.approx(eta * 2 / 9 * (3 + 2 * rho) ** 2 / (2 - eta))
 
 
-CURVED = {"smoothness": 1.0, "strong_convexity": 2.0, "rho": 0.1, "gap": 1.0}
-FLAT = {"smoothness": 2.0, "rho": 0.1, "gap": 1.0}
+FLAT = Constants(0.0, 2.0, variance=1.0)
 
 
 @pytest.mark.parametrize(
-    ("call", "message"),
+    ("call", "arguments", "message"),
     [
+        ("strongly_convex", (Constants(2.0, 1.0), 0.1, 1, 9), "mu = 2 and L = 1"),
+        ("strongly_convex_bound", (FLAT, Rule(0.1, 0.1), 1, 9), "mu = 0 and L = 2"),
+        ("convex_bound", (FLAT, Rule(0.1, 0.3), 1, 9), "at most 1 / 4: 0.3 > 0.25"),
         (
-            lambda: si_yun.strongly_convex(**CURVED, steps=10),
-            "strong_convexity must be at most smoothness: 2 > 1",
+            "nonconvex_bound",
+            (FLAT, Rule(0.1, [0.1, 0.6]), 1, 9),
+            "eta must be at most 1 / 2: 0.6 > 0.5",
         ),
+        ("stochastic_bound", (FLAT, Rule(0.1, 0.6), 1, 9), "0.6 > 0.5"),
         (
-            lambda: si_yun.convex_bound(0.3, 10, **FLAT),
-            r"eta must be at most 1 / 4: 0.3 > 0.25",
-        ),
-        (
-            lambda: si_yun.nonconvex_bound([0.1, 0.6], 10, **FLAT),
-            r"eta must be at most 1 / 2: 0.6 > 0.5",
-        ),
-        (
-            lambda: si_yun.stochastic_bound(0.6, 10, **FLAT, variance=1.0),
-            r"0.6 > 0.5",
-        ),
-        (
-            lambda: si_yun.stochastic_bound(0.1, 10, **FLAT, variance=-1.0),
+            "stochastic_bound",
+            (FLAT._replace(variance=-1.0), Rule(0.1, 0.1), 1, 9),
             "variance must be a finite number >= 0, got -1.0",
         ),
         (
-            lambda: si_yun.convex(smoothness=1.0, rho=0.0, gap=1.0, steps=5),
-            "rho must be a finite number > 0, got 0.0",
+            "n_sam_nonconvex",
+            (Constants(0.0, 2.0), 1, 9),
+            "variance must be a finite number >= 0, got inf",
         ),
-        (
-            lambda: si_yun.cycle_amplitude(2.0, smoothness=1.0, rho=0.1),
-            r"must be below 2 \* \(1 \+ momentum\): 2 >= 2",
-        ),
-        (
-            lambda: si_yun.cycle_amplitude(0.1, smoothness=1.0, rho=0.1, momentum=1.0),
-            r"momentum must be in \[0, 1\), got 1.0",
-        ),
-        (lambda: si_yun.stall_gradient(2.0), r"sin 0.909297 at 2"),
-        (
-            lambda: si_yun.stationary_moments(
-                0.1, centers=[1.0, 2.0, 3.0], curvatures=[1.0] * 3, rho=0.1
-            ),
-            "centers must have 2 different values, got 3",
-        ),
-        (
-            lambda: si_yun.stationary_moments(
-                2.5, centers=[1.0, 2.0], curvatures=[1.0] * 2, rho=0.1
-            ),
-            "must be below 1: 2.25 >= 1",
-        ),
+        ("convex", (FLAT, 0.0, 1, 5), "rho must be a finite number > 0, got 0.0"),
+        ("convex", (FLAT, 0.1, math.nan, 5), "gap must be a finite number > 0"),
+        ("stall_gradient", (2.0,), "sin 0.909297 at 2"),
     ],
 )
-def test_impossible_constants_are_refused(call, message):
+def test_impossible_constants_are_refused(call, arguments, message):
     with pytest.raises(ValueError, match=message):
-        call()
+        getattr(si_yun, call)(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("eta", "momentum", "message"),
+    [
+        (2.0, 0.0, r"must be below 2 \* \(1 \+ momentum\): 2 >= 2"),
+        (0.1, 1.0, r"momentum must be in \[0, 1\), got 1.0"),
+    ],
+)
+def test_no_cycle(eta, momentum, message):
+    with pytest.raises(ValueError, match=message):
+        si_yun.cycle_amplitude(eta, smoothness=1.0, rho=0.1, momentum=momentum)
+
+
+@pytest.mark.parametrize(
+    ("eta", "centers", "message"),
+    [
+        (0.1, [1.0, 2.0, 3.0], "centers must have 2 different values, got 3"),
+        (2.5, [1.0, 2.0], "must be below 1: 2.25 >= 1"),
+    ],
+)
+def test_no_stationary_distribution(eta, centers, message):
+    curvatures = [1.0] * len(centers)
+    with pytest.raises(ValueError, match=message):
+        si_yun.stationary_moments(eta, centers=centers, curvatures=curvatures, rho=0.1)

@@ -7,7 +7,7 @@ import optax
 
 import sam_jax
 from experiments.theory import claims, pictures
-from sam_jax.theory import conditions, descent, families, finite_sums
+from sam_jax.theory import conditions, descent, families, finite_sums, step_sizes
 from sam_jax.theory.step_sizes import khanh, si_yun
 
 CLAIM = claims.Claim(
@@ -57,11 +57,10 @@ def run(quick: bool) -> claims.Outcome:
     last = {name: float(values[-1]) for name, values in norms.items()}
     first_gap = float(problem.gap(jnp.asarray(problem.start)))
     bound = si_yun.nonconvex_bound(
-        constant.value,
+        step_sizes.Constants(0.0, smoothness),
+        step_sizes.Rule(RHO, constant.value),
+        first_gap,
         np.maximum(ends, 1),
-        smoothness=smoothness,
-        rho=RHO,
-        gap=first_gap,
     )
     hessian = jax.jit(jax.hessian(problem.value))(traces["GD"].x)
     top = float(jnp.linalg.eigvalsh(hessian)[-1])

@@ -7,7 +7,7 @@ import optax
 
 import sam_jax
 from experiments.theory import claims, pictures
-from sam_jax.theory import descent, finite_sums
+from sam_jax.theory import descent, finite_sums, step_sizes
 from sam_jax.theory.step_sizes import si_yun
 
 CLAIM = claims.Claim(
@@ -37,8 +37,8 @@ def run(quick: bool) -> claims.Outcome:
     horizons = np.geomspace(100, 1e4 if quick else 1e5, 5 if quick else 7)
     horizons = horizons.round().astype(int)
     checkpoints = np.union1d(descent.geometric(horizons[-1])[1:], horizons)
-    known = {"smoothness": beta, "rho": rho, "gap": gap}
-    etas = np.array([si_yun.convex(**known, steps=int(t)) for t in horizons])
+    known = step_sizes.Constants(0.0, beta)
+    etas = np.array([si_yun.convex(known, rho, gap, int(t)) for t in horizons])
     largest = 1 / (2 * beta)
 
     @jax.jit
@@ -56,7 +56,8 @@ def run(quick: bool) -> claims.Outcome:
 
     *means, kept = np.asarray(descend(jnp.asarray([*etas, largest])).means)
     means = np.stack(means)
-    bounds = np.stack([si_yun.convex_bound(e, checkpoints, **known) for e in etas])
+    rule = step_sizes.Rule(rho, etas[:, None])
+    bounds = si_yun.convex_bound(known, rule, gap, checkpoints)
     at_end = np.searchsorted(checkpoints, horizons)
     final, final_bound = (m[np.arange(len(etas)), at_end] for m in (means, bounds))
     slope = np.polyfit(np.log(horizons), np.log(final), 1)[0]

@@ -10,7 +10,7 @@ import optax
 import sam_jax
 from experiments.theory import claims, pictures
 from experiments.theory.si_yun import _family
-from sam_jax.theory import descent, finite_sums, problems
+from sam_jax.theory import descent, finite_sums, problems, step_sizes
 from sam_jax.theory.step_sizes import si_yun
 
 CLAIM = claims.Claim(
@@ -52,10 +52,8 @@ def run(quick: bool) -> claims.Outcome:
     which, share, rho = (
         a.ravel() for a in np.meshgrid(range(3), [1.0, 0.3], RHOS, indexing="ij")
     )
-    eta = (
-        share
-        * np.array([si_yun.nonconvex(smoothness=p.smoothness) for p in problem])[which]
-    )
+    known = [step_sizes.Constants(0.0, p.smoothness) for p in problem]
+    eta = share * np.array([si_yun.nonconvex(k) for k in known])[which]
 
     @jax.jit
     @jax.vmap
@@ -75,11 +73,10 @@ def run(quick: bool) -> claims.Outcome:
     bound = np.stack(
         [
             si_yun.nonconvex_bound(
-                e,
+                known[i],
+                step_sizes.Rule(r, e),
+                float(problem[i].gap(jnp.asarray(problem[i].start))),
                 checkpoints,
-                smoothness=problem[i].smoothness,
-                rho=r,
-                gap=float(problem[i].gap(jnp.asarray(problem[i].start))),
             )
             for i, e, r in zip(which, eta, rho, strict=True)
         ]

@@ -5,7 +5,7 @@ import numpy as np
 
 from experiments.theory import claims, pictures
 from experiments.theory.si_yun import _chains
-from sam_jax.theory import descent, finite_sums
+from sam_jax.theory import descent, finite_sums, step_sizes
 from sam_jax.theory.step_sizes import si_yun
 
 CLAIM = claims.Claim(
@@ -36,7 +36,7 @@ def run(quick: bool) -> claims.Outcome:
     start, beta = np.full(5, 4 / np.sqrt(5)), problem.largest_smoothness
     gap = float(problem.value(jnp.asarray(start))) - np.log(2)
     variance = float((features**2).sum(1).mean())
-    known = {"smoothness": beta, "gap": gap, "variance": variance}
+    known = step_sizes.Constants(0.0, beta, variance=variance)
     horizons = np.geomspace(100, 600 if quick else 3_000, 3 if quick else 4)
     horizons = horizons.round().astype(int)
     checkpoints = np.union1d(descent.geometric(horizons[-1], 40)[1:], horizons)
@@ -44,7 +44,7 @@ def run(quick: bool) -> claims.Outcome:
     rhos, steps = (a.ravel() for a in np.meshgrid(RHOS, horizons, indexing="ij"))
     etas = np.array(
         [
-            si_yun.stochastic_convex(**known, rho=float(r), steps=int(t))
+            si_yun.stochastic_convex(known, float(r), gap, int(t))
             for r, t in zip(rhos, steps, strict=True)
         ]
     )
@@ -66,9 +66,8 @@ def run(quick: bool) -> claims.Outcome:
             names, *(np.split(part, 2) for part in means), strict=True
         )
     }
-    bound = si_yun.stochastic_bound(
-        etas[:, None], checkpoints, **known, rho=rhos[:, None]
-    )
+    rule = step_sizes.Rule(rhos[:, None], etas[:, None])
+    bound = si_yun.stochastic_bound(known, rule, gap, checkpoints)
 
     def final(values: np.ndarray) -> np.ndarray:
         """[radius, horizon]: at the end of each run."""

@@ -6,7 +6,7 @@ import numpy as np
 
 from experiments.theory import claims, pictures
 from experiments.theory.si_yun import _chains
-from sam_jax.theory import descent, finite_sums
+from sam_jax.theory import descent, finite_sums, step_sizes
 from sam_jax.theory.step_sizes import si_yun
 
 CLAIM = claims.Claim(
@@ -39,16 +39,17 @@ def run(quick: bool) -> claims.Outcome:
     gap = float(problem.gap(jnp.asarray(start)))
     second_moment = 27 / 64 * float((matrix**2).sum(1).mean())
     checkpoints = descent.geometric(steps, 40)[1:]
-    of_f, of_samples = problem.smoothness, problem.largest_smoothness
-    rules = {
-        "n-SAM": si_yun.n_sam_nonconvex(
-            smoothness=of_f, gap=gap, variance=second_moment, steps=steps
-        ),
-        "m-SAM": si_yun.m_sam_lipschitz(
-            smoothness=of_samples, gap=gap, second_moment=second_moment, steps=steps
-        ),
+    betas = {"n-SAM": problem.smoothness, "m-SAM": problem.largest_smoothness}
+    known = {
+        name: step_sizes.Constants(
+            0.0, beta, variance=second_moment, second_moment=second_moment
+        )
+        for name, beta in betas.items()
     }
-    betas = {"n-SAM": of_f, "m-SAM": of_samples}
+    rules = {
+        "n-SAM": si_yun.n_sam_nonconvex(known["n-SAM"], gap, steps),
+        "m-SAM": si_yun.m_sam_lipschitz(known["m-SAM"], gap, steps),
+    }
     etas = {
         name: np.tile([rules[name], 0.2 / beta, 1 / beta], 3)
         for name, beta in betas.items()
@@ -56,7 +57,7 @@ def run(quick: bool) -> claims.Outcome:
 
     def measure(x: jax.Array) -> jax.Array:
         norm = jnp.linalg.norm(problem.gradient(x))
-        return jnp.r_[norm, norm - of_samples * RHOS] ** 2
+        return jnp.r_[norm, norm - betas["m-SAM"] * RHOS] ** 2
 
     _, means = _chains.sam_chains(
         problem,
@@ -80,29 +81,17 @@ def run(quick: bool) -> claims.Outcome:
     setting = np.arange(9)
     shifted = high["m-SAM"][setting, :, 1 + setting // 3]
     shifted_mean = found["m-SAM"].mean[setting, :, 1 + setting // 3]
-    known = {"rho": np.repeat(RHOS, 3)[:, None], "gap": gap}
+    formulas = {
+        "n-SAM": ("n-SAM", si_yun.n_sam_nonconvex_bound),
+        "m-SAM": ("m-SAM", si_yun.stochastic_bound),
+        "m-SAM, shifted": ("m-SAM", si_yun.m_sam_lipschitz_bound),
+    }
+    radii = np.repeat(RHOS, 3)[:, None]
     bounds = {
-        "n-SAM": si_yun.n_sam_nonconvex_bound(
-            etas["n-SAM"][:, None],
-            checkpoints,
-            smoothness=of_f,
-            variance=second_moment,
-            **known,
-        ),
-        "m-SAM": si_yun.stochastic_bound(
-            etas["m-SAM"][:, None],
-            checkpoints,
-            smoothness=of_samples,
-            variance=second_moment,
-            **known,
-        ),
-        "m-SAM, shifted": si_yun.m_sam_lipschitz_bound(
-            etas["m-SAM"][:, None],
-            checkpoints,
-            smoothness=of_samples,
-            second_moment=second_moment,
-            **known,
-        ),
+        name: formula(
+            known[kind], step_sizes.Rule(radii, etas[kind][:, None]), gap, checkpoints
+        )
+        for name, (kind, formula) in formulas.items()
     }
     measured = {
         "n-SAM": found["n-SAM"].mean[..., 0],

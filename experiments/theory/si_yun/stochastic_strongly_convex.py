@@ -7,7 +7,7 @@ import numpy as np
 
 from experiments.theory import claims, pictures
 from experiments.theory.si_yun import _chains
-from sam_jax.theory import descent, finite_sums
+from sam_jax.theory import descent, finite_sums, step_sizes
 from sam_jax.theory.step_sizes import si_yun
 
 CLAIM = claims.Claim(
@@ -32,7 +32,7 @@ def run(quick: bool) -> claims.Outcome:
     """Runs the claim; ``quick`` has smaller horizons and fewer chains."""
     problem, rho = finite_sums.parabolas([-1.0, -1.0, 2.0]), 0.3
     gap = float(problem.gap(jnp.asarray(problem.start)))
-    known = {"smoothness": 1.0, "strong_convexity": 1.0, "gap": gap, "variance": 2.0}
+    known = step_sizes.Constants(1.0, 1.0, variance=2.0)
     horizons = np.geomspace(100, 3_000 if quick else 10_000, 5).round().astype(int)
     checkpoints = np.union1d(descent.geometric(horizons[-1], 40)[1:], horizons)
     at_end = np.searchsorted(checkpoints, horizons)
@@ -40,7 +40,7 @@ def run(quick: bool) -> claims.Outcome:
     def etas(radius: float) -> np.ndarray:
         return np.array(
             [
-                si_yun.stochastic_strongly_convex(**known, rho=radius, steps=int(t))
+                si_yun.stochastic_strongly_convex(known, radius, gap, int(t))
                 for t in horizons
             ]
         )
@@ -60,13 +60,8 @@ def run(quick: bool) -> claims.Outcome:
         dict(zip(radii, a.reshape(3, len(horizons), -1), strict=True)) for a in estimate
     )
     bound = {
-        name: np.stack(
-            [
-                si_yun.stochastic_strongly_convex_bound(
-                    eta, checkpoints, **known, rho=radius
-                )
-                for eta in etas(radius)
-            ]
+        name: si_yun.stochastic_strongly_convex_bound(
+            known, step_sizes.Rule(radius, etas(radius)[:, None]), gap, checkpoints
         )
         for name, radius in radii.items()
     }

@@ -8,7 +8,7 @@ import optax
 import sam_jax
 from experiments.theory import claims, pictures
 from experiments.theory.si_yun import _family
-from sam_jax.theory import descent, problems
+from sam_jax.theory import descent, problems, step_sizes
 from sam_jax.theory.step_sizes import si_yun
 
 CLAIM = claims.Claim(
@@ -55,10 +55,9 @@ def run(quick: bool) -> claims.Outcome:
     # Of each run, the iterate at its own horizon.
     every = np.asarray(found).reshape(*etas.shape, len(horizons))
     last = np.einsum("csii->csi", every)
-    bound = si_yun.strongly_convex_lower_bound(
-        horizons, smoothness=beta, strong_convexity=mu, rho=rho
-    )
-    slow = si_yun.slow_descent(etas[1], horizons, strong_convexity=mu, rho=rho, x=1.0)
+    known = step_sizes.Constants(mu, beta)
+    bound = si_yun.strongly_convex_lower_bound(known, rho, horizons)
+    slow = si_yun.slow_descent(known, step_sizes.Rule(rho, etas[1]), 1.0, horizons)
     gaps = np.array([beta, mu])[:, None, None] * last**2 / 2
 
     picture, (left, right) = pictures.panels(2)

@@ -7,7 +7,7 @@ import optax
 
 import sam_jax
 from experiments.theory import claims, pictures
-from sam_jax.theory import descent, problems
+from sam_jax.theory import descent, problems, step_sizes
 from sam_jax.theory.step_sizes import si_yun
 
 CLAIM = claims.Claim(
@@ -36,8 +36,8 @@ def run(quick: bool) -> claims.Outcome:
     horizons = np.geomspace(1e3, 1e4 if quick else 1e5, 5 if quick else 9)
     horizons = horizons.round().astype(int)
     checkpoints = np.union1d(descent.geometric(horizons[-1])[1:], horizons)
-    known = {"smoothness": beta, "strong_convexity": mu, "rho": rho, "gap": gap}
-    etas = np.array([si_yun.strongly_convex(**known, steps=int(t)) for t in horizons])
+    known = step_sizes.Constants(mu, beta)
+    etas = np.array([si_yun.strongly_convex(known, rho, gap, int(t)) for t in horizons])
 
     @jax.jit
     @jax.vmap
@@ -52,19 +52,14 @@ def run(quick: bool) -> claims.Outcome:
         ).recorded
 
     gaps = np.asarray(descend(jnp.asarray(etas)))
-    bounds = np.stack(
-        [si_yun.strongly_convex_bound(e, checkpoints, **known) for e in etas]
-    )
+    rule = step_sizes.Rule(rho, etas[:, None])
+    bounds = si_yun.strongly_convex_bound(known, rule, gap, checkpoints)
     at_end = np.searchsorted(checkpoints, horizons)
     final, final_bound = (g[np.arange(len(etas)), at_end] for g in (gaps, bounds))
     logarithms = np.log(mu**3 * gap * horizons**2 / (beta**4 * rho**2))
     scaled = final * horizons**2 / logarithms**2
     # At T = 1 the lower bound is the limit itself.
-    limit = float(
-        si_yun.strongly_convex_lower_bound(
-            1, smoothness=beta, strong_convexity=mu, rho=rho
-        )
-    )
+    limit = float(si_yun.strongly_convex_lower_bound(known, rho, 1))
     cycle = limit / (1 - beta * etas / 2) ** 2
 
     picture, (left, right) = pictures.panels(2)

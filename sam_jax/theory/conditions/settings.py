@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sam_jax.theory import families, finite_sums, problems, sampling
-from sam_jax.theory.step_sizes import unified
+from sam_jax.theory.step_sizes import constants
 
 _NO_RADIUS = families.Constant(0.0)
 
@@ -90,7 +90,7 @@ class Setting:
     @property
     def seen_residual(self) -> sampling.ExpectedResidual | None:
         """A, B and C; those of full gradients if there are no samples."""
-        return self.residual if self.stochastic else unified.EXACT
+        return self.residual if self.stochastic else constants.EXACT
 
     @property
     def seen_variance(self) -> float | None:

@@ -8,7 +8,7 @@ from sam_jax.theory.conditions import requirements
 from sam_jax.theory.conditions.requirements import Condition, Requirement, below, over
 from sam_jax.theory.conditions.settings import Setting
 from sam_jax.theory.conditions.theorems import Conclusion, Theorem
-from sam_jax.theory.step_sizes import si_yun
+from sam_jax.theory.step_sizes import Constants, Rule, si_yun
 
 
 def _step_below_inverse(factor: float, field: str) -> Requirement:
@@ -37,137 +37,84 @@ def _variance_is_bounded(s: Setting) -> Condition:
     )
 
 
-def _strongly_convex_floor(s: Setting) -> str:
-    floor = _floor(
-        s,
-        si_yun.strongly_convex_bound,
-        smoothness=s.smoothness,
-        strong_convexity=s.growth_constant,
-    )
-    return (
-        f"f(x_T) - f* comes linearly below {floor}, which is O(eta^2 rho^2); "
-        "with eta ~ log T/T the rate is 1/T^2"
-    )
+def _theorem(
+    numbers: str,
+    about: str,
+    needs: Sequence[Requirement],
+    largest_step: Requirement,
+    bound: Callable[[Constants, Rule, float, int], Any],
+    text: str,
+) -> Theorem:
+    """Of SAM with constants: a text about what a bound leaves of a forgotten start."""
 
+    def conclusion(s: Setting) -> str:
+        known = Constants(
+            s.growth_constant or 0.0,
+            s.largest_smoothness or math.nan,
+            variance=math.inf if s.seen_variance is None else s.seen_variance,
+        )
+        rule = Rule(s.radius.supremum, s.step_size.supremum)
+        return text.format(f"{float(bound(known, rule, 0.0, 1)):.4g}")
 
-def _convex_floor(s: Setting) -> str:
-    floor = _floor(s, si_yun.convex_bound, smoothness=s.smoothness)
-    return f"the mean of ||grad f||^2 is at most O(1/T) + {floor}"
-
-
-def _nonconvex_floor(s: Setting) -> str:
-    floor = _floor(s, si_yun.nonconvex_bound, smoothness=s.smoothness)
-    return (
-        f"the mean of ||grad f||^2 is at most O(1/T) + {floor}, (L rho)^2: a "
-        "floor that no step size removes"
-    )
-
-
-def _stochastic_gap_floor(s: Setting) -> str:
-    floor = _floor(
-        s,
-        si_yun.stochastic_strongly_convex_bound,
-        smoothness=s.largest_smoothness,
-        strong_convexity=s.growth_constant,
-        variance=s.seen_variance,
-    )
-    return (
-        f"E f(x_T) - f* comes linearly below {floor}; a part of order rho^2 "
-        "stays for every step size"
+    return Theorem(
+        f"Si and Yun, {numbers} (derived form)",
+        f"SAM, {about}",
+        (
+            requirements.is_sam,
+            *requirements.AS_STATED,
+            *needs,
+            *requirements.CONSTANTS,
+            largest_step,
+        ),
+        (Conclusion(conclusion),),
     )
 
 
-def _stochastic_mean_floor(s: Setting) -> str:
-    floor = _floor(
-        s,
-        si_yun.stochastic_bound,
-        smoothness=s.largest_smoothness,
-        variance=s.seen_variance,
-    )
-    return (
-        f"the mean of E||grad f||^2 is at most O(1/T) + {floor}; a part of "
-        "order rho^2 stays for every step size"
-    )
-
-
-def _floor(s: Setting, bound: Callable[..., Any], **constants: float | None) -> str:
-    """What is left of a bound where the start is forgotten."""
-    known = {name: math.nan if x is None else x for name, x in constants.items()}
-    floor = bound(s.step_size.supremum, 1, rho=s.radius.supremum, gap=0.0, **known)
-    return f"{float(floor):.4g}"
-
+_DETERMINISTIC = (requirements.is_deterministic, requirements.is_smooth)
 
 THEOREMS: Sequence[Theorem] = (
-    Theorem(
-        "Si and Yun, Theorem 3.1 (derived form)",
-        "SAM, deterministic, strongly convex",
-        (
-            requirements.is_sam,
-            *requirements.AS_STATED,
-            requirements.is_deterministic,
-            requirements.is_smooth,
-            requirements.is_convex,
-            requirements.has_pl,
-            *requirements.CONSTANTS,
-            _step_below_inverse(2, "smoothness"),
-        ),
-        (Conclusion(_strongly_convex_floor),),
+    _theorem(
+        "Theorem 3.1",
+        "deterministic, strongly convex",
+        (*_DETERMINISTIC, requirements.is_convex, requirements.has_pl),
+        _step_below_inverse(2, "smoothness"),
+        si_yun.strongly_convex_bound,
+        "f(x_T) - f* comes linearly below {}, which is O(eta^2 rho^2); "
+        "with eta ~ log T/T the rate is 1/T^2",
     ),
-    Theorem(
-        "Si and Yun, Theorem 3.3 (derived form)",
-        "SAM, deterministic, convex",
-        (
-            requirements.is_sam,
-            *requirements.AS_STATED,
-            requirements.is_deterministic,
-            requirements.is_smooth,
-            requirements.is_convex,
-            requirements.is_bounded_below,
-            *requirements.CONSTANTS,
-            _step_below_inverse(2, "smoothness"),
-        ),
-        (Conclusion(_convex_floor),),
+    _theorem(
+        "Theorem 3.3",
+        "deterministic, convex",
+        (*_DETERMINISTIC, requirements.is_convex, requirements.is_bounded_below),
+        _step_below_inverse(2, "smoothness"),
+        si_yun.convex_bound,
+        "the mean of ||grad f||^2 is at most O(1/T) + {}",
     ),
-    Theorem(
-        "Si and Yun, Theorem 3.4 (derived form)",
-        "SAM, deterministic, non-convex",
-        (
-            requirements.is_sam,
-            *requirements.AS_STATED,
-            requirements.is_deterministic,
-            requirements.is_smooth,
-            requirements.is_bounded_below,
-            *requirements.CONSTANTS,
-            _step_below_inverse(1, "smoothness"),
-        ),
-        (Conclusion(_nonconvex_floor),),
+    _theorem(
+        "Theorem 3.4",
+        "deterministic, non-convex",
+        (*_DETERMINISTIC, requirements.is_bounded_below),
+        _step_below_inverse(1, "smoothness"),
+        si_yun.nonconvex_bound,
+        "the mean of ||grad f||^2 is at most O(1/T) + {}, (L rho)^2: a "
+        "floor that no step size removes",
     ),
-    Theorem(
-        "Si and Yun, Theorem 4.1 (derived form)",
-        "SAM, stochastic, strongly convex",
-        (
-            requirements.is_sam,
-            *requirements.AS_STATED,
-            *requirements.UNBIASED,
-            requirements.has_pl,
-            _variance_is_bounded,
-            *requirements.CONSTANTS,
-            _step_below_inverse(2, "largest_smoothness"),
-        ),
-        (Conclusion(_stochastic_gap_floor),),
+    _theorem(
+        "Theorem 4.1",
+        "stochastic, strongly convex",
+        (*requirements.UNBIASED, requirements.has_pl, _variance_is_bounded),
+        _step_below_inverse(2, "largest_smoothness"),
+        si_yun.stochastic_strongly_convex_bound,
+        "E f(x_T) - f* comes linearly below {}; a part of order rho^2 "
+        "stays for every step size",
     ),
-    Theorem(
-        "Si and Yun, Theorems 4.3 and 4.5 (derived form)",
-        "SAM, stochastic, convex or not",
-        (
-            requirements.is_sam,
-            *requirements.AS_STATED,
-            *requirements.UNBIASED,
-            requirements.is_bounded_below,
-            _variance_is_bounded,
-            *requirements.CONSTANTS,
-            _step_below_inverse(1, "largest_smoothness"),
-        ),
-        (Conclusion(_stochastic_mean_floor),),
+    _theorem(
+        "Theorems 4.3 and 4.5",
+        "stochastic, convex or not",
+        (*requirements.UNBIASED, requirements.is_bounded_below, _variance_is_bounded),
+        _step_below_inverse(1, "largest_smoothness"),
+        si_yun.stochastic_bound,
+        "the mean of E||grad f||^2 is at most O(1/T) + {}; a part of "
+        "order rho^2 stays for every step size",
     ),
 )

@@ -7,13 +7,19 @@ SAM and its normalized variants are gradient descent with an absolute error
 :math:`\varepsilon_k = L \rho_k`, USAM and the extragradient method with a relative one,
 :math:`\nu = L \rho_k`. The inequalities take numbers or arrays that broadcast, such as
 what was recorded along a trajectory.
+
+Arguments, the same everywhere: ``smoothness`` L > 0; ``pl`` the Polyak-Lojasiewicz
+constant mu in (0, L]; ``nu`` the relative error, in [0, 1); ``step_size`` t_k >= 0;
+``radius`` rho_k >= 0; ``value`` f(x^k) and ``squared_gradient``
+:math:`\|\nabla f(x^k)\|^2`, after which a descent inequality has its right-hand side.
+What is outside of its range raises a ValueError that says the range.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-Real = Any  # a number, or an array of them
+from sam_jax.theory.step_sizes.constants import Real
 
 
 class Rates(NamedTuple):
@@ -37,18 +43,7 @@ def relative_error_step_size(smoothness: float, nu: float, delta: float) -> floa
     r"""The largest step size :math:`(2 - 2\nu - \delta) / (L (1 + \nu)^2)`.
 
     Condition (12) of Theorems 4.1 and 4.2: up to it every step decreases f by at least
-    :math:`\delta t_k \|\nabla f\|^2 / 2`.
-
-    Args:
-        smoothness: L > 0.
-        nu: the relative error, in [0, 1).
-        delta: what is left for the decrease, in (0, 2 - 2 nu).
-
-    Returns:
-        The step size.
-
-    Raises:
-        ValueError: if a constant is outside its range.
+    :math:`\delta t_k \|\nabla f\|^2 / 2`, delta in (0, 2 - 2 nu).
 
     Example:
         >>> relative_error_step_size(smoothness=2.0, nu=0.5, delta=0.1)
@@ -67,16 +62,6 @@ def relative_error_step_size(smoothness: float, nu: float, delta: float) -> floa
 def unnormalized_radius(smoothness: float, nu: float) -> float:
     r"""The largest radius :math:`\nu / L` of USAM and extragradient (Theorem 4.2).
 
-    Args:
-        smoothness: L > 0.
-        nu: the relative error, in [0, 1).
-
-    Returns:
-        The radius.
-
-    Raises:
-        ValueError: if a constant is outside its range.
-
     Example:
         >>> unnormalized_radius(smoothness=4.0, nu=0.5)
         0.125
@@ -91,18 +76,7 @@ def linear_factor(step_size: float, smoothness: float, pl: float, nu: float) -> 
 
     Theorem 4.1 (v) states a linear rate for :math:`q \le 1/2` without its factor. This
     one is ours: inequality (40) with :math:`\|\nabla f\|^2 \ge 2\mu (f - f^*)`.
-
-    Args:
-        step_size: t > 0, below :math:`(2 - 2\nu) / (L (1 + \nu)^2)`.
-        smoothness: L > 0.
-        pl: the Polyak-Lojasiewicz constant mu, in (0, L].
-        nu: the relative error, in [0, 1).
-
-    Returns:
-        The factor, below 1.
-
-    Raises:
-        ValueError: if a constant is outside its range.
+    Below 1, for step sizes below :math:`(2 - 2\nu) / (L (1 + \nu)^2)`.
 
     Example:
         >>> linear_factor(step_size=0.5, smoothness=1.0, pl=0.5, nu=0.0)
@@ -132,19 +106,6 @@ def relative_error_descent(
         f(x^{k+1}) \le f(x^k)
         - \frac{t_k}{2} (2 - 2\nu - L t_k (1 + \nu)^2) \|\nabla f(x^k)\|^2
 
-    Args:
-        value: f(x^k).
-        squared_gradient: its gradient's squared norm.
-        step_size: t_k >= 0.
-        smoothness: L > 0.
-        nu: the relative error, in [0, 1).
-
-    Returns:
-        The right-hand side.
-
-    Raises:
-        ValueError: if a constant is outside its range.
-
     Example:
         >>> float(
         ...     relative_error_descent(1.0, 4.0, step_size=0.5, smoothness=1.0, nu=0.0)
@@ -162,17 +123,8 @@ def kl_rates(q: float) -> Rates:
     r"""Exponents of Theorem 4.1 (v) for the KL function :math:`M t^{1-q}`, q > 1/2.
 
     With step sizes bounded away from 0 the distance and the gradient's norm are
-    :math:`O(k^{-(1-q)/(2q-1)})`, f - f at the limit is
-    :math:`O(k^{-(2-2q)/(2q-1)})`.
-
-    Args:
-        q: the KL exponent, in (1/2, 1). Up to 1/2 the rate is linear.
-
-    Returns:
-        The exponents.
-
-    Raises:
-        ValueError: if q is not in (1/2, 1).
+    :math:`O(k^{-(1-q)/(2q-1)})`, f - f at the limit is :math:`O(k^{-(2-2q)/(2q-1)})`;
+    q < 1, and up to 1/2 the rate is linear.
 
     Example:
         >>> kl_rates(0.75)
@@ -187,16 +139,9 @@ def kl_rates(q: float) -> Rates:
 
 
 def power_kl_exponent(exponent: float) -> float:
-    r"""The KL exponent q = 1 - 1/p of :math:`|x|^p`.
+    r"""The KL exponent q = 1 - 1/p of :math:`|x|^p`, p > 1.
 
-    Args:
-        exponent: p > 1.
-
-    Returns:
-        q; with it `kl_rates` has 1 / (p - 2) for the iterates.
-
-    Raises:
-        ValueError: if p is not above 1.
+    With it `kl_rates` has 1 / (p - 2) for the iterates.
 
     Example:
         >>> power_kl_exponent(4.0)
@@ -226,20 +171,7 @@ def convex_descent(
         + \frac{L^3 t_k^2 \rho_k^2}{2}
 
     The error enters with the square of the step size: a constant radius needs no more
-    than :math:`\sum_k t_k^2 < \infty`.
-
-    Args:
-        value: f(x^k).
-        squared_gradient: its gradient's squared norm.
-        step_size: t_k, in [0, 1/L].
-        smoothness: L > 0.
-        radius: rho_k >= 0.
-
-    Returns:
-        The right-hand side.
-
-    Raises:
-        ValueError: if a constant is outside its range.
+    than :math:`\sum_k t_k^2 < \infty`. ``step_size`` is at most 1/L.
 
     Example:
         >>> float(
@@ -271,20 +203,7 @@ def absolute_error_descent(
     with the sharpest constants that the proof allows,
     :math:`c_1 = (2 - Lt_k - \varepsilon_k + Lt_k\varepsilon_k) / 2` and
     :math:`c_2 = (1 - Lt_k + Lt_k\varepsilon_k) / 2`. For SAM, F-SAM, VaSSO and RSAM
-    :math:`\varepsilon_k = L\rho_k`.
-
-    Args:
-        value: f(x^k).
-        squared_gradient: its gradient's squared norm.
-        step_size: t_k, in [0, 1/L].
-        smoothness: L > 0.
-        error: eps_k, in [0, 2).
-
-    Returns:
-        The right-hand side.
-
-    Raises:
-        ValueError: if a constant is outside its range.
+    :math:`\varepsilon_k = L\rho_k`. ``step_size`` is at most 1/L, ``error`` in [0, 2).
 
     Example:
         >>> float(
@@ -314,18 +233,7 @@ def two_cycle(step_size: Real, radius: Real, curvature: Real) -> np.ndarray:
 
     With a constant step size and radius, SAM on a quadratic jumps between the two
     points at this distance from the minimizer, along the eigenvector of the eigenvalue
-    l. Example 3.1 states that it does not converge, without the amplitude.
-
-    Args:
-        step_size: t > 0, below 2/l.
-        radius: rho >= 0.
-        curvature: l > 0.
-
-    Returns:
-        The distance.
-
-    Raises:
-        ValueError: if a constant is outside its range.
+    l, if t < 2/l. Example 3.1 states that it does not converge, without the amplitude.
 
     Example:
         >>> float(round(two_cycle(step_size=1 / 3, radius=0.1, curvature=1.5), 6))
@@ -360,16 +268,6 @@ class Example31(NamedTuple):
 def example_3_1(smallest: float, largest: float) -> Example31:
     """The step sizes of Example 3.1.
 
-    Args:
-        smallest: eigenvalue of the Hessian, > 0.
-        largest: eigenvalue, >= ``smallest``.
-
-    Returns:
-        The interval, and where its proof holds.
-
-    Raises:
-        ValueError: if ``smallest`` is not in (0, ``largest``].
-
     Example:
         >>> example_3_1(1.0, 3.0)  # empty: valid below 0.5, from 0.75 on
         Example31(low=0.75, high=1.0, valid_below=0.5)
@@ -388,16 +286,7 @@ def example_3_1(smallest: float, largest: float) -> Example31:
 def example_3_1_bound(step_size: Real, radius: Real, smallest: Real) -> np.ndarray:
     r"""The distance :math:`t \rho s / (1 - t s)` within which Example 3.1 stays.
 
-    Args:
-        step_size: t > 0, below 1/s.
-        radius: rho >= 0.
-        smallest: eigenvalue s of the Hessian, > 0.
-
-    Returns:
-        The bound of the distance to the minimizer, for starts within it.
-
-    Raises:
-        ValueError: if a constant is outside its range.
+    For starts within it, s the smallest eigenvalue of the Hessian and t < 1/s.
 
     Example:
         >>> float(round(example_3_1_bound(0.8, 0.1, 1.0), 6))

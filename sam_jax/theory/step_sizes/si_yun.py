@@ -8,10 +8,11 @@ derived here, each docstring has the proof. All of them start from
 .. math:: f(x^+) \le f(x) - \eta \langle \nabla f(x), g(y) \rangle
     + \tfrac{\beta \eta^2}{2} \|g(y)\|^2, \qquad \|y - x\| = \rho.
 
-Notation: ``smoothness`` beta, ``strong_convexity`` mu (the Polyak-Lojasiewicz constant
-is enough), ``gap`` Delta = f(x_0) - f*, ``steps`` T, ``variance`` sigma^2 of the
-stochastic gradient. In m-SAM both gradients are of one sample, and beta is the
-smoothness of every sampled loss; in n-SAM the ascent takes the full gradient.
+A rule is a step size :math:`\eta`; a bound holds for each T and broadcasts over T and
+the radii and step sizes of its `Rule`. Its arguments are those of `step_sizes`: beta is
+``known.L``, and ``known.mu`` may be a Polyak-Lojasiewicz constant. In m-SAM both
+gradients are of one sample, and beta is the smoothness of every sampled loss; in n-SAM
+the ascent takes the full gradient, in `n_sam_nonconvex` beta is that of f alone.
 
 References:
     Si, Yun, "Practical Sharpness-Aware Minimization Cannot Converge All the Way to
@@ -26,6 +27,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sam_jax import checks
+from sam_jax.theory.step_sizes.constants import Constants, Real, Rule
 
 Floats = NDArray[np.float64]
 
@@ -40,9 +42,10 @@ class Moments(NamedTuple):
     variance: float
 
 
-def strongly_convex(
-    *, smoothness: float, strong_convexity: float, rho: float, gap: float, steps: int
-) -> float:
+# ── Deterministic ────────────────────────────────────────────────────────────────────
+
+
+def strongly_convex(known: Constants, rho: float, gap: float, steps: int) -> float:
     r"""Step size of Theorem 3.1: deterministic, strongly convex; rate 1/T^2.
 
     .. math:: \eta = \min\Big\{\frac{1}{\mu T} \max\Big(1,
@@ -50,40 +53,21 @@ def strongly_convex(
 
     As recalled; the constants inside of the logarithm are ours.
 
-    Args:
-        smoothness: beta.
-        strong_convexity: mu <= beta.
-        rho: radius > 0.
-        gap: Delta > 0.
-        steps: T.
-
-    Returns:
-        The step size eta.
-
-    Raises:
-        ValueError: if a constant is not positive or mu > beta.
-
     Example:
-        >>> constants = dict(smoothness=1.0, strong_convexity=0.1, rho=0.1, gap=0.55)
-        >>> eta = strongly_convex(**constants, steps=1000)
-        >>> bound = strongly_convex_bound(eta, 1000, **constants)
+        >>> known = Constants(mu=0.1, L=1.0)
+        >>> eta = strongly_convex(known, rho=0.1, gap=0.55, steps=1000)
+        >>> bound = strongly_convex_bound(known, Rule(0.1, eta), 0.55, 1000)
         >>> print(f"{eta:.4f} {bound:.3g}")
         0.1092 0.000655
     """
-    _check_curvature(smoothness, strong_convexity)
+    known.check_curvature()
     _check_positive(rho=rho, gap=gap, steps=steps)
-    ratio = strong_convexity**3 * gap * steps**2 / (smoothness**4 * rho**2)
-    return _logarithmic(smoothness, strong_convexity, ratio, steps)
+    ratio = known.mu**3 * gap * steps**2 / (known.L**4 * rho**2)
+    return _logarithmic(known, ratio, steps)
 
 
 def strongly_convex_bound(
-    eta: float,
-    steps: ArrayLike,
-    *,
-    smoothness: float,
-    strong_convexity: float,
-    rho: float,
-    gap: float,
+    known: Constants, rule: Rule, gap: float, steps: ArrayLike
 ) -> Floats:
     r"""Bound of f(x_T) - f*: deterministic, convex and mu-PL, eta <= 1/(2 beta).
 
@@ -95,30 +79,16 @@ def strongly_convex_bound(
     :math:`\|\nabla f\| \ge \beta^2\eta\rho` the terms with D do no harm and the gap
     shrinks by :math:`1 - \frac32\mu\eta`; elsewhere it is at most the first part of the
     second term, and a step adds at most its second part.
-
-    Args:
-        eta: step size.
-        steps: numbers of steps T.
-        smoothness: beta.
-        strong_convexity: mu <= beta.
-        rho: radius.
-        gap: Delta.
-
-    Returns:
-        The bound for each T.
-
-    Raises:
-        ValueError: if mu > beta or eta > 1/(2 beta).
     """
-    _check_curvature(smoothness, strong_convexity)
-    _check_step_size(eta, 2 * smoothness)
-    start = (1 - 1.5 * strong_convexity * eta) ** _array(steps) * gap
-    floor = (smoothness**3 * (eta * rho) ** 2 / 2) * (smoothness / strong_convexity + 1)
+    known.check_curvature()
+    rho, eta = _limited(rule, 2 * known.L)
+    start = (1 - 1.5 * known.mu * eta) ** _array(steps) * gap
+    floor = (known.L**3 * (eta * rho) ** 2 / 2) * (known.L / known.mu + 1)
     return np.maximum(start, floor)
 
 
 def strongly_convex_lower_bound(
-    steps: ArrayLike, *, smoothness: float, strong_convexity: float, rho: float
+    known: Constants, rho: float, steps: ArrayLike
 ) -> Floats:
     r"""What no constant eta >= 1/(mu T) gets below: beta^3 rho^2 / (8 mu^2 T^2).
 
@@ -126,114 +96,54 @@ def strongly_convex_lower_bound(
     started on its 2-cycle (`cycle_amplitude`), stays there. With a smaller eta, mu x^2
     / 2 started far away does not come near (`slow_descent`). It is also the limit of
     (f(x_T) - f*) / log^2 for the rule of `strongly_convex`.
-
-    Args:
-        steps: numbers of steps T.
-        smoothness: beta.
-        strong_convexity: mu <= beta.
-        rho: radius.
-
-    Returns:
-        The bound for each T.
-
-    Raises:
-        ValueError: if mu > beta.
     """
-    _check_curvature(smoothness, strong_convexity)
-    return smoothness**3 * rho**2 / (8 * (strong_convexity * _array(steps)) ** 2)
+    known.check_curvature()
+    return known.L**3 * rho**2 / (8 * (known.mu * _array(steps)) ** 2)
 
 
-def slow_descent(
-    eta: ArrayLike, steps: ArrayLike, *, strong_convexity: float, rho: float, x: float
-) -> Floats:
+def slow_descent(known: Constants, rule: Rule, x: float, steps: ArrayLike) -> Floats:
     r"""x_T of SAM on mu x^2 / 2 from x > 0, as long as it has not crossed 0.
 
     .. math:: x_T = (1 - \eta\mu)^T (x_0 + \rho) - \rho
 
     Derived; the other case of the lower bound, see `strongly_convex_lower_bound`.
-
-    Args:
-        eta: step sizes.
-        steps: numbers of steps T.
-        strong_convexity: mu.
-        rho: radius.
-        x: start.
-
-    Returns:
-        The iterates.
     """
-    return (1 - _array(eta) * strong_convexity) ** _array(steps) * (x + rho) - rho
+    rho, eta = map(_array, rule)
+    return (1 - eta * known.mu) ** _array(steps) * (x + rho) - rho
 
 
-def convex(*, smoothness: float, rho: float, gap: float, steps: int) -> float:
+def convex(known: Constants, rho: float, gap: float, steps: int) -> float:
     r"""Step size of Theorem 3.3: deterministic, convex; rate 1/sqrt(T).
 
     .. math:: \eta = \min\Big\{\sqrt{\frac{\Delta}{\beta^3\rho^2 T}},
         \frac{1}{2\beta}\Big\}
 
     As recalled.
-
-    Args:
-        smoothness: beta.
-        rho: radius > 0.
-        gap: Delta > 0.
-        steps: T.
-
-    Returns:
-        The step size eta.
-
-    Raises:
-        ValueError: if a constant is not positive.
     """
-    _check_positive(smoothness=smoothness, rho=rho, gap=gap, steps=steps)
-    return min(math.sqrt(gap / (smoothness**3 * rho**2 * steps)), 1 / (2 * smoothness))
+    _check_positive(L=known.L, rho=rho, gap=gap, steps=steps)
+    return min(math.sqrt(gap / (known.L**3 * rho**2 * steps)), 1 / (2 * known.L))
 
 
-def convex_bound(
-    eta: float, steps: ArrayLike, *, smoothness: float, rho: float, gap: float
-) -> Floats:
+def convex_bound(known: Constants, rule: Rule, gap: float, steps: ArrayLike) -> Floats:
     r"""Bound of the mean of ||grad f(x_t)||^2, t < T: convex, eta <= 1/(2 beta).
 
     .. math:: \frac43\Big(\frac{\Delta}{\eta T} + \frac{\beta^3\eta\rho^2}{2}\Big)
 
     Derived: by convexity :math:`\langle\nabla f(x), D\rangle \ge 0`, and
     :math:`\|D\| \le \beta\rho`.
-
-    Args:
-        eta: step size.
-        steps: numbers of steps T >= 1.
-        smoothness: beta.
-        rho: radius.
-        gap: Delta.
-
-    Returns:
-        The bound for each T.
-
-    Raises:
-        ValueError: if eta > 1/(2 beta).
     """
-    _check_step_size(eta, 2 * smoothness)
-    return 4 / 3 * (gap / (eta * _array(steps)) + smoothness**3 * eta * rho**2 / 2)
+    rho, eta = _limited(rule, 2 * known.L)
+    return 4 / 3 * (gap / (eta * _array(steps)) + known.L**3 * eta * rho**2 / 2)
 
 
-def nonconvex(*, smoothness: float) -> float:
-    """Step size of Theorem 3.4: deterministic, non-convex: 1/beta, as recalled.
-
-    Args:
-        smoothness: beta.
-
-    Returns:
-        The step size eta.
-
-    Raises:
-        ValueError: if beta is not positive.
-    """
-    _check_positive(smoothness=smoothness)
-    return 1 / smoothness
+def nonconvex(known: Constants) -> float:
+    """Step size of Theorem 3.4: deterministic, non-convex: 1/beta, as recalled."""
+    _check_positive(L=known.L)
+    return 1 / known.L
 
 
 def nonconvex_bound(
-    eta: ArrayLike, steps: ArrayLike, *, smoothness: float, rho: ArrayLike, gap: float
+    known: Constants, rule: Rule, gap: float, steps: ArrayLike
 ) -> Floats:
     r"""Bound of the mean of ||grad f(x_t)||^2, t < T: any f, eta <= 1/beta.
 
@@ -242,32 +152,16 @@ def nonconvex_bound(
     The paper's, as recalled, and derived: :math:`f(x^+) \le f - \frac\eta2
     \|\nabla f(x)\|^2 - \frac\eta2 (1 - \beta\eta) \|\nabla f(y)\|^2 + \frac\eta2
     \|\nabla f(x) - \nabla f(y)\|^2`.
-
-    Args:
-        eta: step sizes.
-        steps: numbers of steps T >= 1.
-        smoothness: beta.
-        rho: radii.
-        gap: Delta.
-
-    Returns:
-        The bound, broadcast over eta, T and rho.
-
-    Raises:
-        ValueError: if eta > 1/beta.
     """
-    _check_step_size(eta, smoothness)
-    return 2 * gap / (_array(eta) * _array(steps)) + (smoothness * _array(rho)) ** 2
+    rho, eta = _limited(rule, known.L)
+    return 2 * gap / (eta * _array(steps)) + (known.L * rho) ** 2
+
+
+# ── Stochastic ───────────────────────────────────────────────────────────────────────
 
 
 def stochastic_strongly_convex(
-    *,
-    smoothness: float,
-    strong_convexity: float,
-    rho: float,
-    gap: float,
-    variance: float,
-    steps: int,
+    known: Constants, rho: float, gap: float, steps: int
 ) -> float:
     r"""Step size of Theorem 4.1: stochastic, strongly convex, n-SAM and m-SAM.
 
@@ -275,38 +169,17 @@ def stochastic_strongly_convex(
         {\beta [\sigma^2 - \beta^2\rho^2]_+}\Big), \frac{1}{2\beta}\Big\}
 
     As recalled.
-
-    Args:
-        smoothness: beta.
-        strong_convexity: mu <= beta.
-        rho: radius.
-        gap: Delta > 0.
-        variance: sigma^2 >= 0.
-        steps: T.
-
-    Returns:
-        The step size eta.
-
-    Raises:
-        ValueError: if a constant is out of its range or mu > beta.
     """
-    _check_curvature(smoothness, strong_convexity)
+    known.check_curvature()
     _check_positive(gap=gap, steps=steps)
-    excess = _excess_variance(variance, smoothness, rho)
+    excess = _excess_variance(known, rho)
     with np.errstate(divide="ignore"):
-        ratio = float(np.divide(strong_convexity**2 * gap * steps, smoothness * excess))
-    return _logarithmic(smoothness, strong_convexity, ratio, steps)
+        ratio = float(np.divide(known.mu**2 * gap * steps, known.L * excess))
+    return _logarithmic(known, ratio, steps)
 
 
 def stochastic_strongly_convex_bound(
-    eta: float,
-    steps: ArrayLike,
-    *,
-    smoothness: float,
-    strong_convexity: float,
-    rho: float,
-    gap: float,
-    variance: float,
+    known: Constants, rule: Rule, gap: float, steps: ArrayLike
 ) -> Floats:
     r"""Bound of E f(x_T) - f* under mu-PL, n-SAM and m-SAM, eta <= 1/beta.
 
@@ -316,31 +189,14 @@ def stochastic_strongly_convex_bound(
     Derived, from `stochastic_bound`'s step. For eta <= 1/(2 beta) the floor is at most
     :math:`\beta^2\rho^2/\mu + \beta\eta[\sigma^2 - \beta^2\rho^2]_+/\mu`, the paper's
     form with another constant.
-
-    Args:
-        eta: step size.
-        steps: numbers of steps T.
-        smoothness: beta, for m-SAM of every sampled loss.
-        strong_convexity: mu <= beta.
-        rho: radius.
-        gap: Delta.
-        variance: sigma^2.
-
-    Returns:
-        The bound for each T.
-
-    Raises:
-        ValueError: if mu > beta or eta > 1/beta.
     """
-    _check_curvature(smoothness, strong_convexity)
-    floor = _stochastic_floor(eta, smoothness, rho, variance)
-    start = (1 - strong_convexity * eta) ** _array(steps) * gap
-    return start + floor / (2 * strong_convexity)
+    known.check_curvature()
+    floor = _stochastic_floor(known, rule)
+    start = (1 - known.mu * _array(rule.gamma)) ** _array(steps) * gap
+    return start + floor / (2 * known.mu)
 
 
-def stochastic_convex(
-    *, smoothness: float, rho: float, gap: float, variance: float, steps: int
-) -> float:
+def stochastic_convex(known: Constants, rho: float, gap: float, steps: int) -> float:
     r"""Step size of Theorem 4.3: stochastic, convex, n-SAM and m-SAM.
 
     .. math:: \eta = \min\Big\{\sqrt{\frac{\Delta}
@@ -348,35 +204,16 @@ def stochastic_convex(
 
     Derived: it makes the bound's terms alike and gives the recalled rate
     :math:`\beta\Delta/T + \sqrt{\beta\Delta[\sigma^2-\beta^2\rho^2]_+/T} + \rho^2`.
-
-    Args:
-        smoothness: beta, for m-SAM of every sampled loss.
-        rho: radius.
-        gap: Delta > 0.
-        variance: sigma^2 >= 0.
-        steps: T.
-
-    Returns:
-        The step size eta.
-
-    Raises:
-        ValueError: if a constant is out of its range.
     """
-    _check_positive(smoothness=smoothness, gap=gap, steps=steps)
-    excess = _excess_variance(variance, smoothness, rho)
+    _check_positive(L=known.L, gap=gap, steps=steps)
+    excess = _excess_variance(known, rho)
     with np.errstate(divide="ignore"):
-        eta = math.sqrt(np.divide(gap, smoothness * excess * steps))
-    return min(eta, 1 / (2 * smoothness))
+        eta = math.sqrt(np.divide(gap, known.L * excess * steps))
+    return min(eta, 1 / (2 * known.L))
 
 
 def stochastic_bound(
-    eta: ArrayLike,
-    steps: ArrayLike,
-    *,
-    smoothness: float,
-    rho: ArrayLike,
-    gap: float,
-    variance: float,
+    known: Constants, rule: Rule, gap: float, steps: ArrayLike
 ) -> Floats:
     r"""Bound of the mean of E||grad f(x_t)||^2, t < T, n-SAM and m-SAM, any f.
 
@@ -388,28 +225,12 @@ def stochastic_bound(
     \|E g(y)\|^2)`, and the variance of g(y) is at most :math:`2\sigma^2 + 2 E\|d\|^2 -
     2\|E d\|^2`. What is left of d is largest at one of the ends of :math:`0 \le
     \|E d\|^2 \le E\|d\|^2 \le \beta^2\rho^2`.
-
-    Args:
-        eta: step sizes.
-        steps: numbers of steps T >= 1.
-        smoothness: beta, for m-SAM of every sampled loss.
-        rho: radii.
-        gap: Delta.
-        variance: sigma^2.
-
-    Returns:
-        The bound, broadcast over eta, T and rho.
-
-    Raises:
-        ValueError: if eta > 1/beta.
     """
-    floor = _stochastic_floor(eta, smoothness, rho, variance)
-    return 2 * gap / (_array(eta) * _array(steps)) + floor
+    floor = _stochastic_floor(known, rule)
+    return 2 * gap / (_array(rule.gamma) * _array(steps)) + floor
 
 
-def n_sam_nonconvex(
-    *, smoothness: float, gap: float, variance: float, steps: int
-) -> float:
+def n_sam_nonconvex(known: Constants, gap: float, steps: int) -> float:
     r"""Step size of Theorem 4.5: n-SAM, non-convex.
 
     .. math:: \eta = \min\Big\{\sqrt{\frac{2\Delta}{\beta\sigma^2 T}},
@@ -417,30 +238,12 @@ def n_sam_nonconvex(
 
     Derived: it makes `n_sam_nonconvex_bound` smallest and gives the recalled rate
     :math:`\beta\Delta/T + \sqrt{\beta\sigma^2\Delta/T} + \beta^2\rho^2`.
-
-    Args:
-        smoothness: beta of f.
-        gap: Delta > 0.
-        variance: sigma^2 >= 0.
-        steps: T.
-
-    Returns:
-        The step size eta.
-
-    Raises:
-        ValueError: if a constant is out of its range.
     """
-    return _balanced(smoothness, gap, variance, steps)
+    return _balanced(known, gap, known.variance, steps)
 
 
 def n_sam_nonconvex_bound(
-    eta: ArrayLike,
-    steps: ArrayLike,
-    *,
-    smoothness: float,
-    rho: ArrayLike,
-    gap: float,
-    variance: float,
+    known: Constants, rule: Rule, gap: float, steps: ArrayLike
 ) -> Floats:
     r"""Bound of the mean of E||grad f(x_t)||^2, t < T: n-SAM, any f, eta <= 1/beta.
 
@@ -449,28 +252,12 @@ def n_sam_nonconvex_bound(
     Derived: given x, the point y is not random, so that E g(y) = grad f(y) and
     :math:`E\|g(y)\|^2 \le \|\nabla f(y)\|^2 + \sigma^2`; the rest is as in
     `nonconvex_bound`.
-
-    Args:
-        eta: step sizes.
-        steps: numbers of steps T >= 1.
-        smoothness: beta of f alone.
-        rho: radii.
-        gap: Delta.
-        variance: sigma^2.
-
-    Returns:
-        The bound, broadcast over eta, T and rho.
-
-    Raises:
-        ValueError: if eta > 1/beta.
     """
-    deterministic = nonconvex_bound(eta, steps, smoothness=smoothness, rho=rho, gap=gap)
-    return deterministic + smoothness * _array(eta) * variance
+    deterministic = nonconvex_bound(known, rule, gap, steps)
+    return deterministic + known.L * _array(rule.gamma) * known.variance
 
 
-def m_sam_lipschitz(
-    *, smoothness: float, gap: float, second_moment: float, steps: int
-) -> float:
+def m_sam_lipschitz(known: Constants, gap: float, steps: int) -> float:
     r"""Step size of Theorem 4.6: m-SAM, non-convex and Lipschitz.
 
     .. math:: \eta = \min\Big\{\sqrt{\frac{2\Delta}{\beta M^2 T}},
@@ -478,30 +265,12 @@ def m_sam_lipschitz(
 
     Derived: it makes `m_sam_lipschitz_bound` smallest; the recalled rate has
     :math:`\sigma^2 + L^2` for M^2.
-
-    Args:
-        smoothness: beta of every sampled loss.
-        gap: Delta > 0.
-        second_moment: M^2 > 0.
-        steps: T.
-
-    Returns:
-        The step size eta.
-
-    Raises:
-        ValueError: if a constant is out of its range.
     """
-    return _balanced(smoothness, gap, second_moment, steps)
+    return _balanced(known, gap, known.second_moment, steps)
 
 
 def m_sam_lipschitz_bound(
-    eta: ArrayLike,
-    steps: ArrayLike,
-    *,
-    smoothness: float,
-    rho: ArrayLike,
-    gap: float,
-    second_moment: float,
+    known: Constants, rule: Rule, gap: float, steps: ArrayLike
 ) -> Floats:
     r"""Bound of the mean of E(||grad f(x_t)|| - beta rho)^2, t < T: m-SAM, Lipschitz.
 
@@ -510,26 +279,14 @@ def m_sam_lipschitz_bound(
     Derived, for any eta > 0: :math:`-\langle\nabla f, E g(y)\rangle \le
     -\|\nabla f\|^2 + \beta\rho\|\nabla f\| = -\frac12[(\|\nabla f\| - \beta\rho)^2 +
     \|\nabla f\|^2 - \beta^2\rho^2]`.
-
-    Args:
-        eta: step sizes.
-        steps: numbers of steps T >= 1.
-        smoothness: beta of every sampled loss.
-        rho: radii.
-        gap: Delta.
-        second_moment: M^2.
-
-    Returns:
-        The bound, broadcast over eta, T and rho.
-
-    Raises:
-        ValueError: if beta or eta is not positive.
     """
-    _check_positive(smoothness=smoothness, eta=float(np.min(eta)))
-    first = 2 * gap / (_array(eta) * _array(steps))
-    return first + smoothness * (
-        smoothness * _array(rho) ** 2 + _array(eta) * second_moment
-    )
+    rho, eta = map(_array, rule)
+    _check_positive(L=known.L, eta=float(eta.min()))
+    first = 2 * gap / (eta * _array(steps))
+    return first + known.L * (known.L * rho**2 + eta * known.second_moment)
+
+
+# ── Where SAM stays ──────────────────────────────────────────────────────────────────
 
 
 def stall_gradient(shift: ArrayLike = STALL_SHIFT) -> Floats:
@@ -538,16 +295,7 @@ def stall_gradient(shift: ArrayLike = STALL_SHIFT) -> Floats:
     :math:`-\sin(u)/u`, where it is positive, as in (pi, 2 pi): SAM stops where the
     perturbed point is a minimum. u = 5 pi / 3 is the wave of Theorem 3.5, as recalled,
     with :math:`27 / (100\pi^2)` for the square. The family is ours; its worst member
-    solves tan u = u.
-
-    Args:
-        shift: u, radians of the wave in rho.
-
-    Returns:
-        The gradient for each u.
-
-    Raises:
-        ValueError: if SAM does not stall, sin u >= 0.
+    solves tan u = u. Where SAM does not stall, sin u >= 0, u is refused.
 
     Example:
         >>> print(f"{stall_gradient()**2:.7f} {stall_gap():.7f}")
@@ -563,16 +311,9 @@ def stall_gradient(shift: ArrayLike = STALL_SHIFT) -> Floats:
 
 
 def stall_gap(shift: ArrayLike = STALL_SHIFT) -> Floats:
-    r"""(f - f*) / (beta rho^2) at the stall of `stall_gradient`: (1 - cos u) / u^2.
+    """(f - f*) / (beta rho^2) at the stall of `stall_gradient`: (1 - cos u) / u^2.
 
-    Args:
-        shift: u, radians of the wave in rho.
-
-    Returns:
-        The gap for each u; 9 / (50 pi^2) at 5 pi / 3.
-
-    Raises:
-        ValueError: if SAM does not stall, sin u >= 0.
+    It is 9 / (50 pi^2) at 5 pi / 3, and refuses the u that `stall_gradient` refuses.
     """
     stall_gradient(shift)
     return (1 - np.cos(_array(shift))) / _array(shift) ** 2
@@ -586,19 +327,8 @@ def cycle_amplitude(
     .. math:: |x| = \frac{s\rho}{2(1 + b) - s}, \qquad s = \eta\beta(1 - b)
 
     For the average m <- b m + (1 - b) g, ``optax.ema(b, debias=False)``; for a trace m
-    <- b m + g, pass eta / (1 - b).
-
-    Args:
-        eta: step size.
-        smoothness: beta.
-        rho: radius.
-        momentum: b in [0, 1).
-
-    Returns:
-        The amplitude of the 2-cycle.
-
-    Raises:
-        ValueError: if b is outside [0, 1), or SAM diverges, s >= 2(1 + b).
+    <- b m + g, pass eta / (1 - b). It refuses a ``momentum`` b outside [0, 1), and
+    s >= 2(1 + b), with which SAM diverges.
 
     Example:
         >>> print(f"{cycle_amplitude(0.1, smoothness=1.0, rho=0.1):.6f}")
@@ -627,19 +357,8 @@ def stationary_moments(
     and a share p of the components at the left center the mean is :math:`x^* -
     \rho(2p - 1)` for every eta, the variance :math:`\eta a p(1-p)(b_2 - b_1 +
     2\rho)^2 / (2 - \eta a)`. Iterates must stay between the centers, which they nearly
-    do for small eta. ``rho=0`` is SGD.
-
-    Args:
-        eta: step size.
-        centers: b_i, [n], drawn uniformly.
-        curvatures: c_i > 0, [n].
-        rho: radius.
-
-    Returns:
-        Mean and variance of the stationary distribution.
-
-    Raises:
-        ValueError: if there are not two centers, or the second moment diverges.
+    do for small eta. ``rho=0`` is SGD. It refuses other than two values among the
+    centers b_i [n], and an eta for which the second moment diverges.
     """
     b, c = np.asarray(centers, np.float64), np.asarray(curvatures, np.float64)
     if len(np.unique(b)) != 2:
@@ -658,38 +377,35 @@ def stationary_moments(
     return Moments(float(mean), float(second - mean**2))
 
 
-def _array(values: ArrayLike) -> Floats:
+def _array(values: Real) -> Floats:
     return np.asarray(values, np.float64)
 
 
-def _logarithmic(
-    smoothness: float, strong_convexity: float, ratio: float, steps: int
-) -> float:
-    eta = max(1.0, math.log(ratio)) / (strong_convexity * steps)
-    return min(eta, 1 / (2 * smoothness))
+def _logarithmic(known: Constants, ratio: float, steps: int) -> float:
+    eta = max(1.0, math.log(ratio)) / (known.mu * steps)
+    return min(eta, 1 / (2 * known.L))
 
 
-def _balanced(smoothness: float, gap: float, noise: float, steps: int) -> float:
-    _check_positive(smoothness=smoothness, gap=gap, steps=steps)
-    _check_nonnegative(noise=noise)
+def _balanced(known: Constants, gap: float, noise: float, steps: int) -> float:
+    _check_positive(L=known.L, gap=gap, steps=steps)
+    checks.nonnegative("variance", noise)
     with np.errstate(divide="ignore"):
-        eta = math.sqrt(np.divide(2 * gap, smoothness * noise * steps))
-    return min(eta, 1 / smoothness)
+        eta = math.sqrt(np.divide(2 * gap, known.L * noise * steps))
+    return min(eta, 1 / known.L)
 
 
-def _stochastic_floor(
-    eta: ArrayLike, smoothness: float, rho: ArrayLike, variance: float
-) -> Floats:
-    _check_step_size(eta, smoothness)
-    _check_nonnegative(variance=variance)
-    rate = smoothness * _array(eta)
+def _stochastic_floor(known: Constants, rule: Rule) -> Floats:
+    rho, eta = _limited(rule, known.L)
+    checks.nonnegative("variance", known.variance)
+    rate = known.L * eta
     largest = np.maximum(1, 2 * rate)
-    return (smoothness * _array(rho)) ** 2 * largest + 2 * rate * variance
+    return (known.L * rho) ** 2 * largest + 2 * rate * known.variance
 
 
-def _excess_variance(variance: float, smoothness: float, rho: float) -> float:
-    _check_nonnegative(variance=variance, rho=rho)
-    return max(variance - (smoothness * rho) ** 2, 0.0)
+def _excess_variance(known: Constants, rho: float) -> float:
+    checks.nonnegative("variance", known.variance)
+    checks.nonnegative("rho", rho)
+    return max(known.variance - (known.L * rho) ** 2, 0.0)
 
 
 def _check_positive(**constants: float) -> None:
@@ -697,25 +413,14 @@ def _check_positive(**constants: float) -> None:
         checks.positive(name, value)
 
 
-def _check_nonnegative(**constants: float) -> None:
-    for name, value in constants.items():
-        checks.nonnegative(name, value)
-
-
-def _check_curvature(smoothness: float, strong_convexity: float) -> None:
-    _check_positive(smoothness=smoothness, strong_convexity=strong_convexity)
-    if strong_convexity > smoothness:
-        raise ValueError(
-            "strong_convexity must be at most smoothness: "
-            f"{strong_convexity:g} > {smoothness:g}"
-        )
-
-
-def _check_step_size(eta: ArrayLike, reciprocal: float) -> None:
-    _check_positive(smoothness=reciprocal, eta=float(np.min(eta)))
-    largest = float(np.max(eta))
+def _limited(rule: Rule, reciprocal: float) -> tuple[Floats, Floats]:
+    """Radii and step sizes of a rule, of which none may be above 1 / reciprocal."""
+    rho, eta = map(_array, rule)
+    _check_positive(L=reciprocal, eta=float(eta.min()))
+    largest = float(eta.max())
     # The rounding of a division must not refuse the limit itself.
     if largest * reciprocal > 1 + 1e-12:
         raise ValueError(
             f"eta must be at most 1 / {reciprocal:g}: {largest:g} > {1 / reciprocal:g}"
         )
+    return rho, eta

@@ -10,7 +10,10 @@ rest on one inequality of a step (derived),
     Q = gamma L rho (1-lam)^2 + L gamma^2 (2 L^2 rho^2 (1-lam)^2 + 1),
     R = gamma L rho lam^2 (1 + 2 gamma L^2 rho),
 
-in which the expected residual condition bounds E||g||^2.
+in which the expected residual condition bounds E||g||^2. ``known``, ``lam``, ``rule``,
+``gap`` and ``steps`` are those of `step_sizes`. Where lambda is not in [0, 1], L is not
+> 0 or A, B, C are not finite and >= 0 a ValueError says so; so it does, in what needs
+the Polyak-Lojasiewicz inequality, where mu is not in (0, L] or B mu + A is 0.
 """
 
 import math
@@ -21,40 +24,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from numpy.typing import ArrayLike
 
 from sam_jax import checks
-from sam_jax.theory import finite_sums, problems, sampling
-
-EXACT = sampling.ExpectedResidual(0.0, 1.0, 0.0)  # full gradients
-
-
-class Constants(NamedTuple):
-    """What the theorems know of a problem and its sampling.
-
-    Attributes:
-        mu: constant of the Polyak-Lojasiewicz inequality; 0 where there is none.
-        L: smoothness of the sampled functions. The paper writes L_max, the largest
-            L_i. The proof needs the largest smoothness over all samples, weights
-            included (derived), which is smaller under importance sampling but may
-            exceed L_max under other probabilities; see `sampling.sampled_smoothness`.
-        residual: A, B and C of the expected residual condition.
-    """
-
-    mu: float
-    L: float
-    residual: sampling.ExpectedResidual = EXACT
-
-    @property
-    def growth(self) -> float:
-        """B mu + A, which bounds E||g||^2 <= 2 (B mu + A) (f - f*) + C at worst."""
-        return self.residual.B * self.mu + self.residual.A
-
-
-class Rule(NamedTuple):
-    """A constant radius and step size."""
-
-    rho: float
-    gamma: float
+from sam_jax.theory.step_sizes.constants import Constants, Rule
+from sam_jax.theory.step_sizes.constants import constants as constants
+from sam_jax.theory.step_sizes.constants import deterministic as deterministic
+from sam_jax.theory.step_sizes.constants import interpolated as interpolated
 
 
 class Schedules(NamedTuple):
@@ -80,58 +56,11 @@ class Limit(NamedTuple):
     gap: float
 
 
-def constants(
-    problem: finite_sums.FiniteSum,
-    scheme: sampling.Sampling,
-    smoothness: float | None = None,
-) -> Constants:
-    """Constants of a finite sum under a sampling.
-
-    Args:
-        problem: the finite sum.
-        scheme: the sampling.
-        smoothness: of the sampled functions; the paper's L_max if None.
-
-    Returns:
-        The constants.
-
-    Example:
-        >>> problem = finite_sums.parabolas([-1.0, -1.0, 2.0])
-        >>> constants(problem, sampling.uniform(3))
-        Constants(mu=1.0, L=1.0, residual=ExpectedResidual(A=1.0, B=0.0, C=2.0))
-    """
-    return Constants(
-        problem.pl,
-        problem.largest_smoothness if smoothness is None else smoothness,
-        sampling.expected_residual(scheme, problem),
-    )
-
-
-def deterministic(problem: problems.Problem) -> Constants:
-    """Constants for full gradients, as in Corollary 3.4: A = 0, B = 1, C = 0."""
-    return Constants(problem.pl, problem.smoothness)
-
-
-def interpolated(known: Constants) -> Constants:
-    """The same with C = 0, as where all components share their minimizer."""
-    return known._replace(residual=known.residual._replace(C=0.0))
-
-
 def largest_radius(known: Constants, lam: float) -> float:
     r"""rho* of Theorem 3.2, below which a radius must be.
 
     rho* = mu / (L (mu + 2 (B mu + A) (1 - lam)^2)); for full gradients it is that of
     Corollary 3.4, 1 / (L (1 + 2 (1 - lam)^2)). As in the authors' code.
-
-    Args:
-        known: the constants, mu > 0.
-        lam: in [0, 1].
-
-    Returns:
-        rho*.
-
-    Raises:
-        ValueError: if mu is not in (0, L], a constant negative or ``lam`` outside.
 
     Example:
         >>> round(largest_radius(Constants(mu=0.1, L=10.0), lam=0.0), 6)
@@ -147,17 +76,6 @@ def largest_step_size(known: Constants, lam: float, rho: float) -> float:
     gamma* = (mu - L rho (mu + 2 (B mu + A) (1 - lam)^2))
     / (2 L (B mu + A) (2 L^2 rho^2 (1 - lam)^2 + 1)). As in the authors' code. With
     rho = 0 it is SGD's mu / (2 L (B mu + A)).
-
-    Args:
-        known: the constants, mu > 0.
-        lam: in [0, 1].
-        rho: the radius, in [0, rho*).
-
-    Returns:
-        gamma*.
-
-    Raises:
-        ValueError: as `largest_radius`, or if ``rho`` is not in [0, rho*).
 
     Example:
         >>> round(largest_step_size(Constants(mu=0.1, L=10.0), lam=0.0, rho=1 / 60), 6)
@@ -179,16 +97,6 @@ def largest_step_size(known: Constants, lam: float, rho: float) -> float:
 def default(known: Constants, lam: float) -> Rule:
     """Half of rho*, and gamma* for it: the choice of the authors' experiments.
 
-    Args:
-        known: the constants, mu > 0.
-        lam: in [0, 1].
-
-    Returns:
-        The rule.
-
-    Raises:
-        ValueError: as `largest_radius`.
-
     Example:
         >>> default(Constants(mu=0.1, L=10.0), lam=1.0)
         Rule(rho=0.05, gamma=0.025)
@@ -204,23 +112,13 @@ def simplified(known: Constants, lam: float) -> Rule:
     gamma = min(2, mu / (8 (B mu + A))) / L. It satisfies the conditions of Theorem 3.2
     (derived, from 2 L^2 rho^2 <= 1/8).
 
-    Args:
-        known: the constants, mu > 0.
-        lam: in [0, 1].
-
-    Returns:
-        The rule.
-
-    Raises:
-        ValueError: as `largest_radius`.
-
     Example:
         >>> simplified(Constants(mu=0.1, L=10.0), lam=0.0)
         Rule(rho=0.0125, gamma=0.0125)
     """
     _check(known, lam)
     share = known.mu / known.growth
-    rho = _capped(share / 2, (1 - lam) ** 2) / (4 * known.L)
+    rho = min(1.0, _over(share / 2, (1 - lam) ** 2)) / (4 * known.L)
     return Rule(rho, min(2.0, share / 8) / known.L)
 
 
@@ -241,44 +139,17 @@ def floor(known: Constants, lam: float, rule: Rule) -> float:
     r"""N of Theorem 3.2: how near the theorem lets the mean gap come.
 
     N = (L / mu) (C (rho (1 - lam)^2 + gamma (1 + 2 L^2 rho^2 (1 - lam)^2))
-    + lam^2 rho (1 + 2 gamma L^2 rho)). That L stands before the last term is derived.
-
-    Args:
-        known: the constants, mu > 0.
-        lam: in [0, 1].
-        rule: rho < rho* and gamma <= gamma*(rho).
-
-    Returns:
-        N; 0 for ``lam`` 0 under interpolation.
-
-    Raises:
-        ValueError: as `largest_step_size`, or if gamma is not in (0, gamma*(rho)].
+    + lam^2 rho (1 + 2 gamma L^2 rho)). That L stands before the last term is derived. A
+    rule without rho < rho* and gamma <= gamma*(rho) is refused, here and in `bound`.
     """
     _check_rule(known, lam, rule)
     return _noise(known, lam, rule) / (rule.gamma * known.mu)
 
 
 def bound(
-    known: Constants,
-    lam: float,
-    rule: Rule,
-    gap: float,
-    steps: Sequence[int] | np.ndarray,
+    known: Constants, lam: float, rule: Rule, gap: float, steps: ArrayLike
 ) -> np.ndarray:
     r"""Theorem 3.2: E f(x_t) - f* <= (1 - gamma mu)^t (f(x_0) - f*) + N.
-
-    Args:
-        known: the constants, mu > 0.
-        lam: in [0, 1].
-        rule: rho < rho* and gamma <= gamma*(rho).
-        gap: f(x_0) - f*.
-        steps: numbers of updates t, [k].
-
-    Returns:
-        The bound after each, [k].
-
-    Raises:
-        ValueError: as `floor`.
 
     Example:
         >>> known = Constants(mu=0.1, L=10.0)
@@ -293,17 +164,7 @@ def decreasing(mu: float, rule: Rule) -> Schedules:
     r"""The decreasing rule of Theorem 3.5, which converges exactly for every lam.
 
     rho_t = min(1 / (2t + 1), rho) and gamma_t = min((2t + 1) / ((t + 1)^2 mu), gamma),
-    t from 0, as in the authors' code.
-
-    Args:
-        mu: constant of the Polyak-Lojasiewicz inequality, > 0.
-        rule: the caps, such as `default`; they may be traced.
-
-    Returns:
-        Schedules of the update count.
-
-    Raises:
-        ValueError: if ``mu`` is not positive.
+    t from 0, as in the authors' code. The caps, such as `default`, may be traced.
 
     Example:
         >>> schedules = decreasing(1.0, Rule(rho=0.5, gamma=0.25))
@@ -340,31 +201,15 @@ def switch(mu: float, rule: Rule) -> int:
 
 
 def decreasing_bound(
-    known: Constants,
-    lam: float,
-    rule: Rule,
-    gap: float,
-    steps: Sequence[int] | np.ndarray,
+    known: Constants, lam: float, rule: Rule, gap: float, steps: ArrayLike
 ) -> np.ndarray:
     r"""A bound of O(1/T) for `decreasing` (Theorem 3.5; the constants are derived).
 
     With t* of `switch`, for T >= t*: E f(x_T) - f* <= t*^2 d / T^2 + (L / (mu T))
     (C ((1 - lam)^2 + (4 / mu) (1 + 2 L^2 rho^2 (1 - lam)^2))
     + lam^2 (1 + 2 gamma L^2 rho)). Before t*, and for d, the bound of the gap after
-    t* updates, the inequality of one step is iterated.
-
-    Args:
-        known: the constants, mu > 0.
-        lam: in [0, 1].
-        rule: the caps; rho < rho* and gamma <= gamma*(rho).
-        gap: f(x_0) - f*.
-        steps: numbers of updates T, [k].
-
-    Returns:
-        The bound after each, [k].
-
-    Raises:
-        ValueError: as `floor`.
+    t* updates, the inequality of one step is iterated. ``rule`` has the caps, for which
+    Theorem 3.2 must hold as for `floor`.
     """
     _check_rule(known, lam, rule)
     t = np.arange(switch(known.mu, rule))
@@ -374,16 +219,9 @@ def decreasing_bound(
     for rho, gamma in zip(radii, sizes, strict=True):
         noise = _noise(known, lam, Rule(float(rho), float(gamma)))
         early.append((1 - gamma * known.mu) * early[-1] + noise)
-    unnormalized = (1 - lam) ** 2
-    rate = (
-        known.L
-        / known.mu
-        * (
-            known.residual.C
-            * (unnormalized + 4 / known.mu * _spread(known, lam, rule.rho))
-            + lam**2 * (1 + 2 * rule.gamma * known.L**2 * rule.rho)
-        )
-    )
+    sampled = (1 - lam) ** 2 + 4 / known.mu * _spread(known, lam, rule.rho)
+    normalized = lam**2 * (1 + 2 * rule.gamma * known.L**2 * rule.rho)
+    rate = known.L / known.mu * (known.residual.C * sampled + normalized)
     ends = np.asarray(steps)
     late = np.maximum(ends, max(len(t), 1)).astype(float)
     return np.where(
@@ -394,31 +232,14 @@ def decreasing_bound(
 
 
 def nonconvex_bound(
-    known: Constants,
-    lam: float,
-    rule: Rule,
-    gap: float,
-    steps: Sequence[int] | np.ndarray,
+    known: Constants, lam: float, rule: Rule, gap: float, steps: ArrayLike
 ) -> np.ndarray:
     r"""Right-hand side of the inequality behind Theorem 3.7 (derived).
 
     The least E||grad f(x_t)||^2 over t < T is at most 2 (1 + 2 A Q)^T (f(x_0) - f^inf)
     / (gamma T) + 2 C Q / gamma + 2 L rho lam^2 (1 + 2 gamma L^2 rho), with
-    Q = gamma L rho (1-lam)^2 + L gamma^2 (2 L^2 rho^2 (1-lam)^2 + 1). No mu is needed.
-
-    Args:
-        known: the constants.
-        lam: in [0, 1].
-        rule: B Q / gamma <= (1 - L rho) / 2.
-        gap: f(x_0) - f^inf.
-        steps: numbers of updates T >= 1, [k].
-
-    Returns:
-        The bound after each, [k].
-
-    Raises:
-        ValueError: if ``lam`` or a constant is outside its range, or the condition on
-            the rule fails.
+    Q = gamma L rho (1-lam)^2 + L gamma^2 (2 L^2 rho^2 (1-lam)^2 + 1). No mu is needed;
+    a rule with B Q / gamma > (1 - L rho) / 2 is refused.
     """
     _check_residual(known, lam)
     q = _gain(known, lam, rule)
@@ -445,18 +266,6 @@ def nonconvex(known: Constants, lam: float, gap: float, epsilon: float) -> Plan:
     sqrt(2 / (9 L A T)), 2 e^2 / (27 C L)). Derived, in the form of the theorem as
     recalled; the paper is quoted with the term 5184 only.
 
-    Args:
-        known: the constants; mu is not used.
-        lam: in [0, 1].
-        gap: f(x_0) - f^inf, or more, > 0.
-        epsilon: the target, > 0.
-
-    Returns:
-        The plan.
-
-    Raises:
-        ValueError: if an argument is outside its range.
-
     Example:
         >>> known = Constants(mu=0.0, L=1.0)
         >>> nonconvex(known, lam=1.0, gap=1.0, epsilon=0.1).steps
@@ -467,11 +276,7 @@ def nonconvex(known: Constants, lam: float, gap: float, epsilon: float) -> Plan:
     checks.positive("epsilon", epsilon)
     a, b, c = known.residual
     L, square, unnormalized = known.L, epsilon**2, (1 - lam) ** 2
-    per_target = (
-        5184 * L * a**2 * unnormalized**2 * gap,
-        1458 * a * gap,
-        243 * c,
-    )
+    per_target = 5184 * L * a**2 * unnormalized**2 * gap, 1458 * a * gap, 243 * c
     factor = max(18.0, 81 * b, *(term / square for term in per_target))
     # Rounding must not add a step: 8100 is 8100.000000000001 in floating point.
     steps = math.ceil(gap * L / square * factor * (1 - 1e-12))
@@ -507,16 +312,6 @@ def andriushchenko_decreasing(mu: float, smoothness: float) -> Schedules:
     gamma_t = min((8t + 4) / (3 mu (t + 1)^2), 1 / (2 L)), rho_t = sqrt(gamma_t / L), t
     from 0, as in the code of Oikonomou and Loizou.
 
-    Args:
-        mu: constant of the Polyak-Lojasiewicz inequality, in (0, L].
-        smoothness: L.
-
-    Returns:
-        Schedules of the update count.
-
-    Raises:
-        ValueError: if ``mu`` is not in (0, L].
-
     Example:
         >>> schedules = andriushchenko_decreasing(1.0, 2.0)
         >>> print(schedules.gamma(0), round(float(schedules.gamma(99)), 5))
@@ -536,18 +331,7 @@ def two_cycle(smoothness: float, lam: float, rule: Rule) -> float:
 
     Along the top eigenvector it ends in the cycle c, -c with
     c = gamma L rho lam / (2 - gamma L (1 + L rho (1 - lam))); the gap of both is
-    (L / 2) c^2.
-
-    Args:
-        smoothness: L, the largest eigenvalue.
-        lam: in [0, 1].
-        rule: gamma L (1 + L rho (1 - lam)) < 2.
-
-    Returns:
-        The gap.
-
-    Raises:
-        ValueError: if the step size is too large, so that the method diverges.
+    (L / 2) c^2. With gamma L (1 + L rho (1 - lam)) >= 2 it diverges, and is refused.
 
     Example:
         >>> print(f"{two_cycle(10.0, 1.0, Rule(rho=0.05, gamma=0.025)):.5e}")
@@ -569,17 +353,8 @@ def parabolas_limit(centers: Sequence[float], lam: float, rule: Rule) -> Limit:
     gamma^2 var(k b_i - lam rho s_i) / (1 - (1 - gamma k)^2). For centers (-1, -1, 2)
     the mean is -lam rho / (3 k): a bias that no step size removes.
 
-    Args:
-        centers: b_i, [n].
-        lam: in [0, 1].
-        rule: gamma k < 2.
-
-    Returns:
-        Mean, variance, and the mean gap ((mean - x*)^2 + variance) / 2.
-
-    Raises:
-        ValueError: if the mean lies outside of the interval, so that the form does not
-            hold, or the step size is too large.
+    ``gap`` is the mean gap ((mean - x*)^2 + variance) / 2. A rule with gamma k >= 2
+    is refused, and one whose mean is outside of the interval: the form does not hold.
 
     Example:
         >>> limit = parabolas_limit([-1.0, -1.0, 2.0], 1.0, Rule(rho=0.3, gamma=0.02))
@@ -635,10 +410,6 @@ def _over(numerator: float, denominator: float) -> float:
     return numerator / denominator if denominator > 0 else math.inf
 
 
-def _capped(numerator: float, denominator: float) -> float:
-    return min(1.0, _over(numerator, denominator))
-
-
 def _float(count: jax.typing.ArrayLike) -> jax.Array:
     return jnp.asarray(count).astype(float)
 
@@ -653,10 +424,7 @@ def _check_residual(known: Constants, lam: float) -> None:
 
 def _check(known: Constants, lam: float) -> None:
     _check_residual(known, lam)
-    if not 0 < known.mu <= known.L:
-        raise ValueError(
-            f"mu must be in (0, L], got mu = {known.mu:g} and L = {known.L:g}"
-        )
+    known.check_curvature()
     # 2 mu (f - f*) <= ||grad f||^2 <= E||g||^2 <= 2 (B mu + A) (f - f*) + C
     if not known.growth > 0:
         raise ValueError(
