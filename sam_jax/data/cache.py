@@ -50,14 +50,15 @@ class Cache:
         """
         if not cache_dir:
             return cls(None)
-        folder = pathlib.Path(cache_dir).expanduser().resolve()
+        folder = pathlib.Path(os.path.expanduser(cache_dir)).resolve()
         source = pathlib.Path(where).resolve()
         if source.is_dir() and folder.is_relative_to(source):
             raise errors.UserError(
                 f"cache_dir={cache_dir} lies inside of {where}, which only you write "
                 "to: give another folder, or an empty one for no cache"
             )
-        digest = hashlib.sha256(f"{_VERSION}\n{settings}\n{source}".encode())
+        digest = hashlib.sha256(f"{_VERSION}\n{settings}\n".encode())
+        digest.update(os.fsencode(source))
         return cls(folder / f"{source.stem}-{digest.hexdigest()[:16]}.npz")
 
     def load(self, listing: str) -> tuple[np.ndarray, dict[int, str]] | None:

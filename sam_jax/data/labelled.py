@@ -29,7 +29,15 @@ class Labelled(NamedTuple):
 
 
 def class_name(text: str) -> str:
-    """The name of a class in Unicode's composed form, whichever a file system has."""
+    """The name of a class in Unicode's composed form, whichever a file system has.
+
+    Raises:
+        UserError: if there are characters in it that are no text.
+    """
+    if {"Cc", "Cs"} & set(map(unicodedata.category, text)):  # control, not Unicode
+        raise errors.UserError(
+            f"class {text!a} has characters that are no text: give it another name"
+        )
     return unicodedata.normalize("NFC", text)
 
 

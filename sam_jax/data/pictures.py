@@ -3,6 +3,7 @@
 import concurrent.futures
 import contextlib
 import dataclasses
+import importlib.util
 import logging
 import sys
 import warnings
@@ -75,6 +76,8 @@ def read(files: Sequence[str], where: str, how: How) -> tuple[np.ndarray, np.nda
     Raises:
         UserError: naming the file that cannot be read, or two of different sizes.
     """
+    if importlib.util.find_spec("PIL") is None:
+        raise errors.UserError(f"{where} needs Pillow: pip install pillow")
     kept = cache.Cache.of(how.cache_dir, where, f"{how.image_size} {how.resize}")
     listing = cache.listing(files)
     found = kept.load(listing)
@@ -127,7 +130,9 @@ def decode(path: str, how: How) -> np.ndarray:
             image.draft(
                 None, (2 * size, 2 * size)
             )  # a large JPEG in a part of the time
-        ImageOps.exif_transpose(image, in_place=True)
+        image.load()
+        with contextlib.suppress(Exception):  # of damaged EXIF data, which say nothing
+            ImageOps.exif_transpose(image, in_place=True)
         image = _as_bytes(image)
         if size is not None:
             fit = {"squash": Image.Image.resize, "crop": ImageOps.fit}
@@ -170,7 +175,7 @@ def _collect(
             continue
         if of == 0:
             first = path
-            images = np.empty((len(files), *found.shape), np.uint8)
+            images = _empty((len(files), *found.shape))
         if found.shape[:2] != images.shape[1:3]:
             sides = ["x".join(map(str, x.shape[1::-1])) for x in (images[0], found)]
             raise errors.UserError(
@@ -182,6 +187,16 @@ def _collect(
         images[of] = found
         of += 1
     return images[:of], broken
+
+
+def _empty(shape: tuple[int, ...]) -> np.ndarray:
+    try:
+        return np.empty(shape, np.uint8)
+    except MemoryError as error:
+        raise errors.UserError(
+            f"{shape[0]} images of {shape[2]}x{shape[1]} do not fit in memory: give a "
+            "smaller image_size, or fewer images"
+        ) from error
 
 
 def _decoded(files: Sequence[str], where: str, how: How) -> Generator[np.ndarray | str]:

@@ -210,7 +210,7 @@ def divide(everything: Split, seed: int) -> tuple[Split, Split]:
     labels = everything.true_labels
     generator = randomness.generator(seed, randomness.Stream.TEST)
     order = stratified(generator.permutation(len(labels)), labels)
-    in_test = round(_TEST_SHARE * len(labels))
+    in_test = max(1, round(_TEST_SHARE * len(labels)))
     return (
         everything.take(np.sort(order[in_test:])),
         everything.take(np.sort(order[:in_test])),

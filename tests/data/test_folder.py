@@ -157,6 +157,7 @@ def test_broken_images_are_named_or_left_out(tmp_path):
         ({}, [], "has no images: they lie in a folder for each class"),
         ({}, ["readme.txt"], "has no images: they lie in a folder for each class"),
         ({"deep/train/a": 1}, [], "deep has no image"),
+        ({"a": 1, "b": 1}, [], "has no image of class"),
         ({"a": 9}, [], "has 1 class: classification needs at least 2"),
     ],
 )
@@ -166,6 +167,24 @@ def test_folders_that_are_refused(sizes, files, said, tmp_path):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).touch()
     assert said in refused(tmp_path)
+
+
+def test_names_that_are_no_text_are_refused(tmp_path):
+    images.folder(tmp_path, SPLITS)
+    for name in (b"train/new\nline", b"train/\xff"):
+        folder = os.fsencode(tmp_path) + b"/" + name
+        os.makedirs(folder)
+        assert "characters that are no text" in refused(tmp_path)
+        os.rmdir(folder)
+
+
+def test_names_of_files_and_folders_may_be_anything(tmp_path):
+    root = tmp_path / os.fsdecode(b"a\xffb\n")
+    images.folder(root, SPLITS)
+    os.rename(root / "train/cat/0.png", root / os.fsdecode(b"train/cat/0\xff.png"))
+    cache = str(tmp_path / "cache")
+    assert load(root, cache_dir=cache).train.num_examples == 11
+    assert len(os.listdir(cache)) == 1
 
 
 def test_paths_that_are_refused(tmp_path, monkeypatch):

@@ -159,9 +159,34 @@ def test_damaged_files_are_named_in_one_sentence(tmp_path):
         assert message.startswith(f"{path} cannot be read: ") and "\n" not in message
 
 
-def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 15)
-    path = images.write(tmp_path / "a.png", GREY)  # 16 pixels, where Pillow only warns
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_any_damage_is_an_image_or_one_sentence(tmp_path_factory, data):
+    root = tmp_path_factory.getbasetemp()
+    suffix = data.draw(st.sampled_from(["png", "jpg", "webp", "bmp", "gif"]))
+    exif = {} if suffix in ("bmp", "gif") else {"exif": Image.Exif()}
+    Image.fromarray(images.pixels(1, 9)).save(root / f"a.{suffix}", **exif)
+    content = bytearray((root / f"a.{suffix}").read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(content) - 1))
+        content[place] = data.draw(st.integers(0, 255))
+    path = damaged(root / "b.png", content[: data.draw(st.integers(0, len(content)))])
+    how = pictures.How(image_size=4, cache_dir="", skip_broken=True)
+    found, kept = pictures.read([path], "here", how)
+    assert len(found) == len(kept) and found.shape[1:3] in {(4, 4), (0, 0)}
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_damaged_exif_data_do_not_matter(suffix, tmp_path):
+    image = Image.new("L", (4, 4), 7)
+    found = decoded(image, tmp_path / f"a.{suffix}", exif=b"Exif\0\0garbage")
+    np.testing.assert_allclose(found, 7, atol=2)
+
+
+@pytest.mark.parametrize("limit", [15, 7])
+def test_a_decompression_bomb_is_refused(limit, tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    path = images.write(tmp_path / "a.png", GREY)  # of 16, Pillow warns or raises
     with pytest.raises(errors.UserError, match=r"a\.png cannot be read: .* bomb"):
         pictures.read([str(path)], str(tmp_path), pictures.How(cache_dir=""))
 
@@ -226,6 +251,16 @@ def test_images_of_different_sizes_need_a_size(tmp_path):
         pictures.read(pair, "here", pictures.How(cache_dir=""))
     found, _ = pictures.read(pair, "here", pictures.How(image_size=3, cache_dir=""))
     assert found.shape == (2, 3, 3, 3)
+
+
+def test_images_that_do_not_fit_in_memory(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise MemoryError
+
+    one = files(tmp_path, COLOUR)
+    monkeypatch.setattr(np, "empty", lambda shape, *_: refuse() if shape[0] else COLOUR)
+    with pytest.raises(errors.UserError, match="1 images of 4x4 do not fit in memory"):
+        pictures.read(one, "here", pictures.How(cache_dir=""))
 
 
 @pytest.mark.parametrize(
