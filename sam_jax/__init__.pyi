@@ -32,6 +32,7 @@ from sam_jax.methods.dynamic_sparse_sam import dynamic_sparse_sam as dynamic_spa
 from sam_jax.methods.eigen_sam import eigen_sam as eigen_sam
 from sam_jax.methods.esam import esam as esam
 from sam_jax.methods.extragradient import extragradient as extragradient
+from sam_jax.methods.finite import apply_if_finite as apply_if_finite
 from sam_jax.methods.fisher_sam import fisher_sam as fisher_sam
 from sam_jax.methods.friendly_sam import friendly_sam as friendly_sam
 from sam_jax.methods.functional_sam import functional_sam as functional_sam

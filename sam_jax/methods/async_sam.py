@@ -92,8 +92,9 @@ def async_sam(
 
     Differences from the authors' code:
         None known; no public code was found. The paper computes the ascent's gradient
-        on another processor, with a batch size to suit it; here it is the gradient of
-        the whole batch, which the caller passes, and what runs where is up to XLA.
+        on another processor, with a batch of its own, of a size to suit it; here it is
+        the gradient that the caller passes as ``updates``, of the same batch as
+        ``grad_fn`` or of another one, and what runs where is up to XLA.
     """
     checks.integer("delay", delay, 0, core.MOST_GRADIENTS)
     climb = ascent.on_sphere(rho, eps)
