@@ -39,7 +39,7 @@ _CONFIG = flags.DEFINE_string(
     "config", None, "Run card, such as configs/digits_sam.py:method."
 )
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of the run; given again, the run continues."
+    "workdir", None, "Folder of the run; given again, also alone, the run continues."
 )
 _COMPILATION_CACHE = flags.DEFINE_string(
     "compilation_cache",
@@ -72,7 +72,10 @@ def main(argv: Sequence[str]) -> int:
         of the user, 128 + n stopped by signal n, with the state saved once it trains.
     """
     try:
-        card = cards.configuration(_CONFIG.value, *argv[1:])
+        if _CONFIG.value is None and _WORKDIR.value:
+            card = cards.continued(_WORKDIR.value, *argv[1:])
+        else:
+            card = cards.configuration(_CONFIG.value, *argv[1:])
     except errors.UserError as error:
         return _say(error, 2)
     # Not before the card is known to be good: this takes seconds.

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from sam_jax import errors
 from sam_jax.data import labelled, pictures, splits
 
-_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif")
 # What systems put into folders.
 _IGNORED = ("thumbs.db", "desktop.ini", "__macosx", "@eadir")
 
@@ -67,7 +66,9 @@ def _labelled(root: str, left_out: list[str]) -> labelled.Labelled:
         spelled[name] = folder.name
         found = []
         for entry in _entries(folder.path):
-            is_image = entry.is_file() and entry.name.lower().endswith(_SUFFIXES)
+            is_image = entry.is_file() and entry.name.lower().endswith(
+                pictures.SUFFIXES
+            )
             (found if is_image else left_out).append(entry.path)
         if not found:
             raise errors.UserError(
@@ -85,7 +86,7 @@ def _classes(root: str) -> list[os.DirEntry[str]]:
     for entry in _entries(root):
         if entry.is_dir():
             folders.append(entry)
-        elif entry.name.lower().endswith(_SUFFIXES):
+        elif entry.name.lower().endswith(pictures.SUFFIXES):
             raise errors.UserError(
                 f"{entry.path} has no class: images lie in a folder for each class, "
                 f"{root}/CLASS/{entry.name}"

@@ -16,6 +16,7 @@ from sam_jax import checks, errors
 from sam_jax.data import cache
 
 FORMATS = "JPEG, PNG, WebP, BMP or GIF"
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif")
 _PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 _GREY = ("1", "L", "LA", "La")  # and the modes of 16 bits, such as "I;16"
 _RESIZE = ("squash", "crop", "pad")
@@ -89,7 +90,7 @@ def read(files: Sequence[str], where: str, how: How) -> tuple[np.ndarray, np.nda
     if broken:
         first = next(iter(broken.values()))
         if not how.skip_broken:
-            raise errors.UserError(f"{first}; {_REMEDY}")
+            raise errors.UserError(f"{first}; {REMEDY}")
         _log.warning(
             f"{len(broken)} of {len(files)} files of {where} are no images that can be "
             f"read, and are left out: {first}" + ", ..." * (len(broken) > 1)
@@ -97,7 +98,7 @@ def read(files: Sequence[str], where: str, how: How) -> tuple[np.ndarray, np.nda
     return images, np.setdiff1d(np.arange(len(files)), list(broken))
 
 
-_REMEDY = "mend or delete it, or leave such files out with skip_broken=True"
+REMEDY = "mend or delete it, or leave such files out with skip_broken=True"
 
 
 def decode(path: str, how: How) -> np.ndarray:
@@ -122,7 +123,7 @@ def decode(path: str, how: How) -> np.ndarray:
 
     del WebPImagePlugin  # known to Image.open once it is imported
     with (
-        errors.translated(f"{path} cannot be read", _REMEDY),
+        errors.translated(f"{path} cannot be read", REMEDY),
         Image.open(path, formats=_PILLOW_FORMATS) as image,
     ):
         size = how.image_size
@@ -225,7 +226,7 @@ def _try(path: str, how: How) -> np.ndarray | str:
         # That a file may not be read, or a disk fails, says nothing about the image.
         if not how.skip_broken or (isinstance(cause, OSError) and cause.errno):
             raise
-        return str(error).removesuffix(f"; {_REMEDY}")
+        return str(error).removesuffix(f"; {REMEDY}")
 
 
 @contextlib.contextmanager

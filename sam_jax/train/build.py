@@ -204,7 +204,9 @@ def steps(
     elif mesh is None:
         _, mesh = layout(config)
     losses = make_losses(config, loss)
-    model = _network(config, spec, groups, model)
+    # Statistics over all groups are for groups that pass through the network together.
+    over_all = config.batch_norm == "batch" and groups.lockstep
+    model = network(config, spec.num_classes, model, over_all=over_all)
     optimizer = optimizer or optimizer_lib.make_optimizer(config, spec.steps_per_epoch)
 
     scales_loss = config.model.dtype == "float16"
@@ -248,13 +250,29 @@ def steps(
     )
 
 
-def _network(
-    config: settings.Settings, spec: DataSpec, groups: groups_lib.Groups, own: Any
+def network(
+    config: settings.Settings,
+    num_classes: int,
+    own: Any = None,
+    *,
+    over_all: bool = False,
 ) -> models.Model:
+    """The network of a run.
+
+    Args:
+        config: of the run.
+        num_classes: number of logits.
+        own: another network; see `steps`.
+        over_all: whether BatchNorm takes its statistics over all groups.
+
+    Returns:
+        The network.
+
+    Raises:
+        UserError: if a setting will not do.
+    """
     if own is not None or plugins.is_reference(config.model.name):
-        return _own_network(config, spec, groups, own)
-    # Statistics over all groups are for groups that pass through the network together.
-    over_all = config.batch_norm == "batch" and groups.lockstep
+        return _own_network(config, num_classes, own, over_all)
     for key in config.model.options:
         if key in _NO_OPTIONS or not isinstance(key, str):
             raise errors.UserError(
@@ -263,7 +281,7 @@ def _network(
             )
     return models.build(
         config.model.name,
-        num_classes=spec.num_classes,
+        num_classes=num_classes,
         width=config.model.width,
         dtype=config.model.dtype,
         remat=config.remat,
@@ -277,7 +295,7 @@ _NO_OPTIONS = inspect.signature(models.build).parameters.keys() - {"options"}
 
 
 def _own_network(
-    config: settings.Settings, spec: DataSpec, groups: groups_lib.Groups, own: Any
+    config: settings.Settings, num_classes: int, own: Any, over_all: bool
 ) -> models.Model:
     """A network that the user brings."""
     name = "model" if own is not None else f"config.model.name ({config.model.name})"
@@ -286,7 +304,7 @@ def _own_network(
     unfit = {
         "config.remat": (config.remat, "it decides itself what to keep, by nn.remat"),
         "config.batch_norm=batch": (
-            config.batch_norm == "batch" and groups.lockstep,
+            over_all,
             "its BatchNorm sees the examples that pass together",
         ),
     }
@@ -300,7 +318,7 @@ def _own_network(
         given["width"] = config.model.width
     if config.model.dtype != "float32":
         given["dtype"] = config.model.dtype
-    offered = {"num_classes": spec.num_classes, "dtype": config.model.dtype}
+    offered = {"num_classes": num_classes, "dtype": config.model.dtype}
     return models.own.build(own, name, given, offered)
 
 
@@ -327,8 +345,8 @@ def build(
     """
     config = settings.read(config)
     layout(config)  # its mistakes show before the data are read
+    dataset = load_data(config.data) if dataset is None else dataset
     with mistakes.in_settings("config.data", _DATA):
-        dataset = _read(config.data) if dataset is None else dataset
         augment = _augment(config.data, dataset)
         spec = DataSpec.of(dataset, config.batch_size)
     several = config.steps_per_dispatch
@@ -356,28 +374,40 @@ _DATA = (
 )
 
 
-def _read(config: settings.Data) -> data.Dataset:
+def load_data(config: settings.Data) -> data.Dataset:
+    """Loads the data set of a run.
+
+    Args:
+        config: what to load, and how to divide it.
+
+    Returns:
+        The data set.
+
+    Raises:
+        UserError: if a setting or the data will not do.
+    """
     sampling = config.sampling
-    return data.load(
-        config.name,
-        data_dir=config.data_dir,
-        manual_dir=config.manual_dir,
-        download=config.download,
-        path=config.path,
-        image_size=config.image_size,
-        resize=config.resize,
-        skip_broken=config.skip_broken,
-        cache_dir=config.cache_dir,
-        mean=config.mean,
-        std=config.std,
-        validation=config.validation,
-        train_examples=config.train_examples,
-        label_noise=config.label_noise,
-        seed=config.seed,
-        sampling=data.Importance(sampling.scores, sampling.uniform)
-        if isinstance(sampling, settings.Importance)
-        else None,
-    )
+    with mistakes.in_settings("config.data", _DATA):
+        return data.load(
+            config.name,
+            data_dir=config.data_dir,
+            manual_dir=config.manual_dir,
+            download=config.download,
+            path=config.path,
+            image_size=config.image_size,
+            resize=config.resize,
+            skip_broken=config.skip_broken,
+            cache_dir=config.cache_dir,
+            mean=config.mean,
+            std=config.std,
+            validation=config.validation,
+            train_examples=config.train_examples,
+            label_noise=config.label_noise,
+            seed=config.seed,
+            sampling=data.Importance(sampling.scores, sampling.uniform)
+            if isinstance(sampling, settings.Importance)
+            else None,
+        )
 
 
 def _augment(

@@ -12,7 +12,7 @@ from typing import Any
 from absl import flags
 
 from sam_jax import errors
-from sam_jax.train import config, overrides, settings
+from sam_jax.train import config, overrides, settings, typed
 
 
 def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
@@ -96,6 +96,37 @@ def configuration(card: str | None, *changes: str) -> dict[str, Any]:
     tree = made.to_dict()
     for change in changes:
         overrides.apply(change, tree, made, card)
+    return tree
+
+
+def continued(workdir: str, *changes: str) -> dict[str, Any]:
+    """The settings that the folder of a run holds, changed.
+
+    Args:
+        workdir: the folder.
+        *changes: as of `load`.
+
+    Returns:
+        Nested dicts, for `sam_jax.train.settings.read`.
+
+    Raises:
+        UserError: if it is not the folder of a run, its settings name code that no
+            change names, or for a change of what is no setting.
+    """
+    from sam_jax.train import workdir as workdir_lib  # which imports JAX
+
+    named = {word.partition("=")[0].removeprefix("--config.") for word in changes}
+    try:
+        stored = workdir_lib.stored(pathlib.Path(workdir), named)
+    except workdir_lib.OwnCodeError as error:
+        raise errors.UserError(f"{error}: give that setting again") from error
+    except errors.UserError as error:
+        raise errors.UserError(
+            f"{error}: give a run card as well, such as --config=configs/digits_sam.py"
+        ) from error
+    tree = typed.plain(stored)
+    for change in changes:
+        overrides.apply(change, tree, config.default_config())
     return tree
 
 

@@ -23,14 +23,13 @@ from types import TracebackType
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from sam_jax import errors
 
 with errors.needing("train"):
     from orbax.checkpoint import v1 as ocp
 
-from sam_jax.train import agreement, digests, files, hosts, settings
+from sam_jax.train import agreement, digests, files, hosts, settings, stored
 
 
 class Checkpoints:
@@ -56,6 +55,7 @@ class Checkpoints:
 
     Example:
         >>> import tempfile
+        >>> import jax.numpy as jnp
         >>> state = {"w": jnp.arange(3.0), "step": jnp.int32(7)}
         >>> with Checkpoints(pathlib.Path(tempfile.mkdtemp())) as checkpoints:
         ...     checkpoints.save(7, state, {"best": 0.9}, is_best=True)
@@ -153,7 +153,7 @@ class Checkpoints:
         self._saving = step
         with self._failures():
             self._pending = self._checkpointer.save_checkpointables_async(
-                step, {"state": _without_empty(state)}, metrics=record, force=True
+                step, {"state": stored.without_empty(state)}, metrics=record, force=True
             )
 
     def restore(
@@ -190,15 +190,13 @@ class Checkpoints:
             if hosts.is_first() and step not in self._verified:
                 digests.check(folder)
             metadata = self._checkpointer.checkpointables_metadata(step).metadata
-            expected = _as_stored(abstract_state, metadata["state"])
-            _check_compatible(folder, metadata["state"], expected)
-        expected = jax.tree.map(_abstract, expected)
+            expected = stored.as_stored(abstract_state, metadata["state"])
+            stored.check_compatible(folder, metadata["state"], expected)
+        expected = jax.tree.map(stored.abstract, expected)
         restored = self._checkpointer.load_checkpointables(
-            step, {"state": _without_empty(expected)}
+            step, {"state": stored.without_empty(expected)}
         )["state"]
-        restored = jax.tree.map(
-            lambda leaf, value: value if leaf.size else _empty(leaf), expected, restored
-        )
+        restored = stored.with_empty(expected, restored)
         record: Any = found[step].metrics
         structure = jax.tree.structure(abstract_state)
         progress = files.from_json(json.dumps(record["progress"]))
@@ -340,6 +338,62 @@ class Checkpoints:
             ) from error
 
 
+def kept(workdir: pathlib.Path) -> dict[int, bool]:
+    """The checkpoints of a run; nothing is written, unlike by `Checkpoints`.
+
+    Args:
+        workdir: the folder of the run.
+
+    Returns:
+        Step -> whether it was the best so far, first to last.
+
+    Raises:
+        UserError: if a record of theirs is damaged, or cannot be read.
+    """
+    folders = (workdir / "checkpoints").glob("[0-9]*")
+    steps = sorted(int(path.name) for path in folders if path.name.isdecimal())
+    return {
+        step: digests.record(workdir / "checkpoints" / str(step))["is_best"]
+        for step in steps
+    }
+
+
+def read(workdir: pathlib.Path, step: int, expected: dict[str, Any]) -> dict[str, Any]:
+    """Reads some fields of a saved state; nothing is written.
+
+    Args:
+        workdir: the folder of the run.
+        step: one of `kept`.
+        expected: field of the state -> its shapes and dtypes.
+
+    Returns:
+        The fields, on the first device, whatever devices they were saved from.
+
+    Raises:
+        UserError: if the checkpoint is damaged, or belongs to another model or method.
+    """
+    _silence_orbax()
+    folder = (workdir / "checkpoints" / str(step)).absolute()
+    digests.check(folder)
+    metadata: Any = ocp.checkpointables_metadata(str(folder)).metadata
+    saved = {name: metadata["state"].get(name) for name in expected}
+    # In the order of a dict's leaves.
+    fields = collections.namedtuple("Fields", sorted(expected))
+    wanted = stored.as_stored(fields(**expected), saved)
+    stored.check_compatible(folder, saved, wanted)
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    wanted = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), wanted
+    )
+    context = ocp.Context()
+    context.pytree.loading.partial_load = True
+    with context:
+        partial = {"state": stored.without_empty(wanted)}
+        found = ocp.load_checkpointables(str(folder), partial)
+    leaves = jax.tree.leaves(stored.with_empty(wanted, found["state"]))
+    return jax.tree.structure(expected).unflatten(leaves)
+
+
 class _Kept:
     """Which ones stay: the last, the best, and whatever has no record of ours."""
 
@@ -360,59 +414,6 @@ class _Kept:
 def _best_step(checkpoints: Sequence[Any]) -> int | None:
     best = (each.step for each in checkpoints if (each.metrics or {}).get("is_best"))
     return max(best, default=None)
-
-
-def _as_stored(state: Any, stored: Any) -> Any:
-    """The same leaves in the structure of an earlier version's checkpoint.
-
-    It has no field for what came later and is None; the first kept the states of method
-    and base optimizer as a pair without names.
-    """
-    if not (hasattr(state, "_fields") and isinstance(stored, dict)):
-        return state
-    fields = {k: v for k, v in state._asdict().items() if v is not None or k in stored}
-    if isinstance(stored.get("opt_state"), list):
-        fields["opt_state"] = list(state.opt_state)
-    return collections.namedtuple("AsStored", fields)(**fields)
-
-
-def _check_compatible(folder: pathlib.Path, stored: Any, expected: Any) -> None:
-    """Raises UserError with the first leaf that differs in path, shape or dtype."""
-    have = _signatures(stored)
-    want = _signatures(expected)
-    for path in [*want, *have]:
-        if have.get(path) != want.get(path):
-            raise errors.UserError(
-                f"checkpoint {folder} is of another model or method (leaf '{path}': "
-                f"stored {have.get(path, 'nothing')}, expected "
-                f"{want.get(path, 'nothing')}): give another --workdir, or the "
-                "settings it was written with"
-            )
-
-
-def _signatures(tree: Any) -> dict[str, str]:
-    """For each leaf with data, in order: its path, and such as ``float32[3,4]``."""
-    signatures = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            leaf = jax.eval_shape(jax.random.key_data, _abstract(leaf))
-        if 0 not in leaf.shape:
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
-            signatures[name] = f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
-    return signatures
-
-
-def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
-
-
-def _without_empty(tree: Any) -> Any:
-    # Orbax refuses arrays without elements; their shape says all there is to know.
-    return jax.tree.map(lambda leaf: leaf if leaf.size else None, tree)
-
-
-def _empty(leaf: jax.ShapeDtypeStruct) -> jax.Array:
-    return jnp.zeros(leaf.shape, leaf.dtype, device=leaf.sharding)
 
 
 def _brief(error: BaseException) -> str:

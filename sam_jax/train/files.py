@@ -6,11 +6,13 @@ is valid JSON.
 """
 
 import contextlib
+import errno
 import json
 import math
 import os
 import pathlib
 import secrets
+import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -81,6 +83,25 @@ def make_folder(path: pathlib.Path) -> None:
                 reason = f"{each} is {'a link to nothing' if dangling else 'no folder'}"
         raise errors.UserError(
             f"cannot write to {path} ({reason}): give another --workdir"
+        ) from error
+
+
+def check_new(path: pathlib.Path) -> None:
+    """Refuses a file to write that is there, or could not be made.
+
+    Worth to know before what takes long.
+
+    Raises:
+        UserError: saying so.
+    """
+    try:
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, "it exists, and is not replaced")
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise errors.UserError(
+            f"cannot write {path} ({error.strerror}): give another --out"
         ) from error
 
 

@@ -16,6 +16,7 @@ from sam_jax.train import (
     agreement,
     build,
     checkpoint,
+    data_record,
     dispatch,
     due,
     hosts,
@@ -108,6 +109,8 @@ def train_and_evaluate(
         progress = {"seconds": 0.0, "skipped": 0, "metrics": None}
         progress |= {"last": None, "best": None} | saved
         progress["data"] = agreement.check_unchanged(run.dataset, saved.get("data"))
+        record = data_record.DataRecord.of(run.dataset, config.batch_size)
+        agreement.from_first(lambda: data_record.write(folder, record))
         start = int(train_state.step)
         out.header(_header(run, train_state, folder, command))
         for remark in remarks.of(run):

@@ -124,7 +124,13 @@ def eval_params(
         return of_method
     if optimizer.name.startswith("schedule_free"):
         return schedule_free_eval_params
-    return lambda state, params: params
+    return as_trained
+
+
+def as_trained(state: Any, params: optax.Params) -> optax.Params:
+    """The weights themselves, whatever the state of method and base."""
+    del state
+    return params
 
 
 def schedule_free_eval_params(state: Any, params: optax.Params) -> optax.Params:

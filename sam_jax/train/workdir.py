@@ -6,15 +6,20 @@ import fcntl
 import os
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
+from typing import Any
 
-from sam_jax import errors
+from sam_jax import errors, plugins
 from sam_jax.train import agreement, files, settings
 
 CONFIG_FILE = "config.json"
 _LOCK_FILE = ".lock"
 _OF_FILES = {".json", ".jsonl", ".png", ".txt"}
 _OLD_TEMPORARY_FILE = "config.tmp"  # what a kill of an earlier version may have left
+
+
+class OwnCodeError(errors.UserError):
+    """The settings of a run name files to run, and the user has not said so."""
 
 
 def fresh(config: settings.Settings, root: pathlib.Path) -> pathlib.Path:
@@ -36,6 +41,38 @@ def fresh(config: settings.Settings, root: pathlib.Path) -> pathlib.Path:
         f"{now}_{what}{suffix}" for suffix in ["", *map("_{}".format, range(2, 100))]
     )
     return next(root / name for name in names if not (root / name).exists())
+
+
+def stored(
+    workdir: pathlib.Path, named: Container[str] | None = None
+) -> settings.Settings:
+    """The settings of the run that a folder holds; nothing is written.
+
+    Args:
+        workdir: the folder of a run.
+        named: settings such as ``"model.name"`` whose files of the user's own,
+            ``my_net.py:MyNet``, may be run; None: all.
+
+    Returns:
+        The settings.
+
+    Raises:
+        UserError: if it is not the folder of a run, its settings cannot be read, or
+            they name other files to run.
+    """
+    path = workdir / CONFIG_FILE
+    if not path.is_file():
+        what = "not the folder of a run" if workdir.exists() else "not there"
+        raise errors.UserError(f"{workdir} is {what} (no {CONFIG_FILE} in it)")
+    content = files.read(path)
+    if named is not None:
+        for key, value in settings.flat(_parsed(path, content)).items():
+            if plugins.is_reference(value) and key not in named:
+                raise OwnCodeError(
+                    f"{path} names code of its own, config.{key}={value}, which is "
+                    "run only if you say so"
+                )
+    return _settings(path, content)
 
 
 @contextlib.contextmanager
@@ -113,15 +150,10 @@ def _write_or_compare(path: pathlib.Path, config: settings.Settings) -> None:
     # A schedule that a card has made is no text that could be read.
     if path.exists() and stored != text.encode():
         try:
-            before = settings.of_folder(files.from_json(stored))
+            before = _settings(path, stored)
         except errors.UserError as error:
             raise errors.UserError(
-                f"{path} is of another version ({error}): continue with that version, "
-                "or give another --workdir"
-            ) from error
-        except ValueError as error:  # neither JSON nor text
-            raise errors.UserError(
-                f"{path} is damaged: give another --workdir"
+                f"{error}: continue with that version, or give another --workdir"
             ) from error
         changed = settings.differences(before, config)
         if changed:
@@ -130,3 +162,21 @@ def _write_or_compare(path: pathlib.Path, config: settings.Settings) -> None:
                 f"({'; '.join(changed)}): give another --workdir, or the same settings"
             )
     files.replace(path, text)
+
+
+def _settings(path: pathlib.Path, content: bytes) -> settings.Settings:
+    tree = _parsed(path, content)
+    try:
+        return settings.of_folder(tree)
+    except errors.UserError as error:
+        raise errors.UserError(f"{path} is of another version ({error})") from error
+
+
+def _parsed(path: pathlib.Path, content: bytes) -> dict[str, Any]:
+    try:
+        tree = files.from_json(content)
+    except ValueError:  # neither JSON nor text
+        tree = None
+    if not isinstance(tree, dict):
+        raise errors.UserError(f"{path} is damaged")
+    return tree

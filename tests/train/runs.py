@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import optax
 
-from sam_jax.train import build, checkpoint, loop, metrics
+from sam_jax.train import build, checkpoint, data_record, loaded, loop, losses, metrics
 
 ROOT = pathlib.Path(__file__).parents[2]
 LEARNING_RATE = 0.1  # of the chains that the fixture `chain` makes
@@ -70,3 +70,14 @@ def damage(checkpoint_folder):
     content = bytearray(largest.read_bytes())
     content[len(content) // 2] ^= 1
     largest.write_bytes(content)
+
+
+def untrained(config, folder, image_shape=(8, 8, 1), names=tuple("0123456789")):
+    """A `LoadedRun` with weights that nothing has trained."""
+    pixels = (0.5,) * image_shape[-1]
+    record = data_record.DataRecord("none", image_shape, names, pixels, pixels, 4)
+    model = build.network(config, len(names))
+    example = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
+    weights = model.init(jax.random.key(0), example)
+    loss = losses.make_losses(config).evaluate
+    return loaded.LoadedRun(folder, 12, config, record, model, *weights, loss)

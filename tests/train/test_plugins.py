@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sam_jax import errors, models, plugins
+from sam_jax import errors, models, plugins, train
 from sam_jax.train import build, cards, loop, losses, settings
 from tests.train import my_parts, runs
 from tests.train.steps import SPEC, Trainer, batches, plain
@@ -56,6 +56,19 @@ def test_an_own_network_and_loss_resume_to_the_same_bits(
     runs.assert_same_run(config, tmp_path / "stopped", whole.folder)
     seen = [row["loss"] for row in whole.rows if row["split"] == "test"]
     assert 0 < seen[-1] < seen[0] < 2  # of Brier
+    # What its settings name is run when that is asked for.
+    with pytest.raises(errors.UserError, match=r"my_parts.py.*own_code=True"):
+        train.load_run(whole.folder, "last")
+    with pytest.raises(errors.UserError, match=r"my_parts.py.*give that setting again"):
+        cards.continued(whole.folder)
+    again = (
+        f"--config.model.name={reference(net)}",
+        f"--config.loss={reference('brier')}",
+    )
+    assert settings.read(cards.continued(whole.folder, *again)) == config
+    found = train.load_run(whole.folder, "last", own_code=True).evaluate()
+    assert found.loss == pytest.approx(seen[-1], rel=1e-5)
+    assert found.accuracy == whole.results["last"]["test"]["accuracy"]
 
 
 @pytest.mark.parametrize("method", ["functional_sam", "esam"])

@@ -1,0 +1,155 @@
+"""The command line ``sam-jax VERB``: each verb is a thin file around one function.
+
+A verb is a module of this package with ``main(arguments) -> exit code``. JAX is
+imported only once the arguments are known to be good.
+"""
+
+import argparse
+import functools
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import NoReturn
+
+import sam_jax
+from sam_jax import errors
+
+VERBS: Mapping[str, str] = MappingProxyType(
+    {
+        "train": "train a network as a run card says, or continue",
+        "resume": "continue a run from its folder alone",
+        "evaluate": "accuracy, loss, calibration and scores of each class",
+        "predict": "a table of predictions for image files",
+        "export": "a trained network as one file, for other programs",
+    }
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a verb.
+
+    Args:
+        arguments: the command line after the program's name; that of this process by
+            default.
+
+    Returns:
+        The exit code: 0 done, 2 a mistake of the user, 1 a file cannot be written, 130
+        after Ctrl-C.
+
+    Example:
+        >>> main(["--version"])
+        sam_jax 0.1.0
+        0
+    """
+    verb, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if verb in ("-h", "--help"):
+        print(_help())
+        return 0
+    if verb == "--version":
+        print(f"sam_jax {sam_jax.__version__}")
+        return 0
+    if verb not in VERBS:
+        return say(errors.unknown("verb", verb, VERBS), 2)
+    return importlib.import_module(f"{__name__}.{verb}").main(rest)
+
+
+def parser(verb: str, description: str, example: str) -> argparse.ArgumentParser:
+    """A command line whose mistakes are one line.
+
+    Args:
+        verb: whose it is.
+        description: what the verb does.
+        example: of its use.
+
+    Returns:
+        The parser, without arguments; its help shows the defaults.
+    """
+    return _Parser(
+        prog=f"sam-jax {verb}",
+        description=description,
+        epilog=f"Example:\n  {example}",
+        formatter_class=_Help,
+        allow_abbrev=False,
+    )
+
+
+def add_run(made: argparse.ArgumentParser) -> None:
+    """Adds what `load_run` is told."""
+    made.add_argument("run", metavar="RUN", help="folder of the run (its --workdir)")
+    made.add_argument(
+        "--step",
+        type=lambda text: int(text) if text.isdecimal() else text,
+        default="best",
+        help="which weights: best on validation, last, or the number of a kept step",
+    )
+    made.add_argument(
+        "--own_code",
+        action="store_true",
+        help="run the files that the run's settings name, such as my_net.py:MyNet",
+    )
+
+
+def ends(main: Callable[[Sequence[str]], int]) -> Callable[[Sequence[str]], int]:
+    """Decorates the main function of a verb: what its user can mend is one line."""
+
+    @functools.wraps(main)
+    def run(arguments: Sequence[str]) -> int:
+        try:
+            return main(arguments)
+        except errors.WriteError as error:
+            return say(error, 1)
+        except errors.UserError as error:
+            return say(error, 2)
+        except KeyboardInterrupt:
+            return say("interrupted", 130)
+
+    return run
+
+
+def start_jax() -> None:
+    """Imports JAX, quietly, with the compiled programs of earlier starts."""
+    import jax
+
+    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
+    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", "~/.cache/sam_jax/xla")
+    jax.config.update("jax_compilation_cache_dir", os.path.expanduser(cache))
+
+
+def say(message: object, code: int) -> int:
+    """Prints an error; returns the code."""
+    print(f"error: {message}", file=sys.stderr)
+    return code
+
+
+def _help() -> str:
+    width = max(map(len, VERBS))
+    lines = [f"  {verb:<{width}}  {line}" for verb, line in VERBS.items()]
+    return "\n".join(
+        [
+            "usage: sam-jax VERB ...        (or: python -m sam_jax VERB ...)",
+            "",
+            "Sharpness-aware minimization (SAM) for JAX.",
+            "",
+            *lines,
+            "",
+            "sam-jax VERB --help shows the settings of a verb and an example.",
+        ]
+    )
+
+
+class _Help(
+    argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter
+):
+    """Defaults after each argument, the example as it is written."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        known = action.default not in (None, False, argparse.SUPPRESS)
+        return super()._get_help_string(action) if known else action.help
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; {self.prog} --help shows what there is\n")

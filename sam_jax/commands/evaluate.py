@@ -1,0 +1,51 @@
+"""``sam-jax evaluate``: scores of a run on labelled data."""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+
+from sam_jax import commands
+
+
+@commands.ends
+def main(arguments: Sequence[str]) -> int:
+    """Evaluates a run and prints its scores."""
+    made = commands.parser(
+        "evaluate",
+        "Accuracy, top-5, loss, calibration error and scores of each class.",
+        "sam-jax evaluate runs/cifar --split=validation --out=scores.json",
+    )
+    commands.add_run(made)
+    made.add_argument("--data", help="another data set than the run's, by its name")
+    made.add_argument("--data_dir", help="where the data lie, if not where they were")
+    made.add_argument("--split", default="test", help="test, validation or train")
+    made.add_argument("--out", help="also a JSON file, with the confusion matrix")
+    given = made.parse_args(arguments)
+    commands.start_jax()
+
+    from sam_jax.train import build, files, loaded, report
+
+    if given.out:
+        files.check_new(pathlib.Path(given.out))
+    run = loaded.load_run(given.run, given.step, own_code=given.own_code)
+    chosen = {"name": given.data, "data_dir": given.data_dir}
+    changes = {key: value for key, value in chosen.items() if value}
+    dataset = build.load_data(dataclasses.replace(run.config.data, **changes))
+    scores = run.evaluate(dataset, given.split)
+    if given.out:
+        files.replace(given.out, files.to_json(scores.plain(), indent=2) + "\n")
+    rows = [
+        {key: f"{x:.4f}" if isinstance(x, float) else x for key, x in row.items()}
+        for row in scores.per_class()
+    ]
+    totals = {
+        "run": f"{given.run}, step {run.step}",
+        "data": f"{dataset.name}, {given.split}: {scores.examples} images",
+        "accuracy": report.percent(scores.accuracy),
+        "top-5": report.percent(scores.top_5),
+        "loss": report.number(scores.loss),
+        "ECE": report.number(scores.ece),
+    }
+    with report.Report() as out:
+        out.summary(rows, totals)
+    return 0

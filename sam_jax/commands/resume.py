@@ -1,0 +1,24 @@
+"""``sam-jax resume``: continues a run from its folder alone."""
+
+from collections.abc import Sequence
+
+from sam_jax import commands
+from sam_jax.commands import train
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Continues a run; ends the process as ``python -m sam_jax.main`` does."""
+    made = commands.parser(
+        "resume",
+        "Continues a run with the settings that its folder holds.",
+        "sam-jax resume runs/cifar",
+    )
+    made.add_argument("run", metavar="RUN", help="folder of the run (its --workdir)")
+    made.add_argument(
+        "flags",
+        metavar="FLAG",
+        nargs="*",
+        help="further flags of sam-jax train, after --, such as -- --process_id=1",
+    )
+    given = made.parse_args(arguments)
+    return train.main([f"--workdir={given.run}", *given.flags])

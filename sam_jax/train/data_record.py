@@ -1,0 +1,110 @@
+"""What a run knew of its data: with it, its network works where they are not."""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any, Self
+
+import sam_jax
+from sam_jax import data, errors
+from sam_jax.train import files
+
+FILE = "data.json"
+FORMAT = 1  # of the file; a reader refuses later ones
+
+
+@dataclasses.dataclass(frozen=True)
+class DataRecord:
+    """What predictions need of the data.
+
+    Attributes:
+        name: of the data set.
+        image_shape: height, width, channels of the network's input.
+        class_names: of the labels, in their order.
+        mean: per channel, in units of pixel / 255; see `data.augment.normalize`.
+        std: per channel, likewise.
+        steps_per_epoch: updates in an epoch of the run.
+    """
+
+    name: str
+    image_shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    steps_per_epoch: int
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    @classmethod
+    def of(cls, dataset: data.Dataset, batch_size: int) -> Self:
+        """That of a data set, in batches of some size."""
+        return cls(
+            dataset.name,
+            dataset.image_shape,
+            dataset.class_names,
+            dataset.mean,
+            dataset.std,
+            dataset.train.steps_per_epoch(batch_size),
+        )
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON, with the format and the version that writes it."""
+        versions = {"format": FORMAT, "sam_jax": sam_jax.__version__}
+        return versions | dataclasses.asdict(self)
+
+
+def write(folder: pathlib.Path, record: DataRecord) -> None:
+    """Writes ``data.json``, unless it says the same already.
+
+    Raises:
+        WriteError: if that cannot be done.
+    """
+    # Not `files.to_json`, which would read a class named NaN as a number.
+    text = json.dumps(record.plain(), indent=2) + "\n"
+    path = folder / FILE
+    if not path.is_file() or files.read(path) != text.encode():
+        files.replace(path, text)
+
+
+def read(folder: pathlib.Path) -> DataRecord:
+    """Reads ``data.json`` of a run.
+
+    Raises:
+        UserError: if it is missing, damaged or of a later version.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        raise errors.UserError(
+            f"{folder} has no {FILE}, which earlier versions did not write: start its "
+            "command once more where its data set is (a finished run trains no "
+            "further), or pass load_run(..., dataset=...)"
+        )
+    try:
+        found: Any = json.loads(files.read(path))
+        version = found.pop("sam_jax")
+        if found.pop("format") <= FORMAT:
+            fields: dict[str, Any] = {
+                key: tuple(value) if isinstance(value, list) else value
+                for key, value in found.items()
+            }
+            return DataRecord(**fields)
+    except errors.UserError:
+        raise
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        RecursionError,
+    ) as error:
+        raise errors.UserError(
+            f"{path} is damaged: delete it, then start the run's command once more "
+            "where its data set is"
+        ) from error
+    raise errors.UserError(
+        f"{path} is of a later version, sam_jax {version}, than this one, "
+        f"{sam_jax.__version__}: update sam_jax"
+    )

@@ -1,0 +1,107 @@
+"""A trained network as one file that others read without this package.
+
+``safetensors`` and ``npz`` have the arrays by names such as ``params.Dense_0.kernel``;
+network, preprocessing and classes are JSON, in the metadata or the array ``sam_jax``.
+``flax`` has the variables, for ``flax.serialization.msgpack_restore``. ``jax.export``
+has the program from bytes to probabilities, normalization included, for any number of
+images, on CPU, GPU and TPU; ``jax.export.deserialize(content).call(images)`` runs it.
+"""
+
+import dataclasses
+import io
+import json
+import os
+import pathlib
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.export
+import numpy as np
+
+from sam_jax import errors
+from sam_jax.models import serialization
+from sam_jax.train import files, loaded
+
+
+def export(run: loaded.LoadedRun, to: str, out: str | os.PathLike[str]) -> pathlib.Path:
+    """Writes what a run has trained to one file.
+
+    Args:
+        run: of `load_run`.
+        to: the name of one of `FORMATS`.
+        out: the file to write.
+
+    Returns:
+        Its path.
+
+    Raises:
+        UserError: if there is no such format, what it needs is not installed, or the
+            file exists or cannot be written.
+    """
+    if to not in FORMATS:
+        raise errors.UserError(errors.unknown("format", to, FORMATS))
+    path = pathlib.Path(out)
+    files.check_new(path)
+    files.replace(path, FORMATS[to](run))
+    return path
+
+
+def named_arrays(run: loaded.LoadedRun) -> dict[str, np.ndarray]:
+    """Weights and statistics, by names such as ``params.Dense_0.kernel``."""
+    variables = {"params": run.params, **run.model_state}
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(variables)
+    }
+
+
+def about(run: loaded.LoadedRun) -> str:
+    """Network, preprocessing and class names, as JSON."""
+    config = dataclasses.asdict(run.config.model)
+    return json.dumps(
+        {"model": config, "step": run.step, "data": run.preprocessing.plain()}
+    )
+
+
+def _safetensors(run: loaded.LoadedRun) -> bytes:
+    try:
+        from safetensors import numpy as safetensors
+    except ImportError as error:
+        raise errors.UserError(
+            "the format safetensors needs its package: pip install safetensors"
+        ) from error
+    return safetensors.save(named_arrays(run), metadata={"sam_jax": about(run)})
+
+
+def _npz(run: loaded.LoadedRun) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, sam_jax=np.array(about(run)), **named_arrays(run))  # pyright: ignore
+    return file.getvalue()
+
+
+def _flax(run: loaded.LoadedRun) -> bytes:
+    variables = jax.device_get({"params": run.params, **run.model_state})
+    return serialization.to_bytes(variables)
+
+
+def _stablehlo(run: loaded.LoadedRun) -> bytes:
+    @jax.jit
+    def probabilities(images: jax.Array) -> jax.Array:
+        return jax.nn.softmax(run.logits(run.params, run.model_state, images))
+
+    sizes = jax.export.symbolic_shape(
+        f"batch, {', '.join(map(str, run.preprocessing.image_shape))}"
+    )
+    images = jax.ShapeDtypeStruct(sizes, np.uint8)
+    platforms = ("cpu", "cuda", "rocm", "tpu")
+    exported = jax.export.export(probabilities, platforms=platforms)(images)
+    return bytes(exported.serialize())
+
+
+# Name -> the content of the file.
+FORMATS: Mapping[str, Callable[[loaded.LoadedRun], bytes]] = {
+    "safetensors": _safetensors,
+    "npz": _npz,
+    "flax": _flax,
+    "jax.export": _stablehlo,
+}

@@ -1,0 +1,139 @@
+"""The command line ``sam-jax VERB``."""
+
+import csv
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sam_jax import commands, data
+from tests.train import runs
+
+
+def said(capsys, *arguments):
+    """Exit code, output and errors of a command, run here."""
+    try:
+        code = commands.main([str(word) for word in arguments])
+    except SystemExit as ended:
+        code = ended.code
+    found = capsys.readouterr()
+    return code, found.out, found.err
+
+
+def one_line(capsys, *arguments, code=2):
+    returned, _, err = said(capsys, *arguments)
+    assert returned == code
+    (line,) = err.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+# ── Help ─────────────────────────────────────────────────────────────────────────────
+
+
+def test_help_shows_the_verbs_without_jax():
+    program = f"""
+import sys
+from sam_jax import commands
+assert commands.main(["--help"]) == commands.main([]) == 0
+for verb in {list(commands.VERBS)}:
+    try:
+        assert commands.main([verb, "--help"]) == 0
+    except SystemExit as ended:
+        assert ended.code == 0
+print("jax" in sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=runs.ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("False\n")
+    for verb, line in commands.VERBS.items():
+        assert f"{verb}  " in done.stdout
+        assert line in done.stdout
+        assert f"Example:\n  sam-jax {verb} " in done.stdout
+    for default in ("--config.batch_size=128", "(default: best)", "--config=\n"):
+        assert default in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["predikt"], "did you mean 'predict'"),
+        (["evaluate"], "required: RUN"),
+        (["evaluate", "x", "--ste=3"], "unrecognized arguments: --ste=3"),
+        (["predict", "x", "y"], "required: --out"),
+        (["resume"], "required: RUN"),
+    ],
+)
+def test_mistakes_on_the_command_line(capsys, words, message):
+    assert message in one_line(capsys, *words)
+
+
+def test_the_script_of_the_package_is_this():
+    text = (runs.ROOT / "pyproject.toml").read_text()
+    assert f'sam-jax = "{commands.__name__}:{commands.main.__name__}"' in text
+
+
+# ── Verbs ────────────────────────────────────────────────────────────────────────────
+
+
+def test_evaluate(finished, capsys, tmp_path):
+    out = tmp_path / "scores.json"
+    code, shown, err = said(
+        capsys, "evaluate", finished.folder, "--step=last", f"--out={out}"
+    )
+    assert (code, err) == (0, "")
+    reported = finished.results["last"]["test"]
+    assert f"{100 * reported['accuracy']:.2f} %" in shown
+    assert "digits, test: 500 images" in shown
+    written = json.loads(out.read_text())
+    assert written["accuracy"] == reported["accuracy"]
+    assert np.sum(written["confusion"]) == 500
+    assert [row["class"] for row in written["classes"]] == list("0123456789")
+    assert "it exists" in one_line(capsys, "evaluate", finished.folder, f"--out={out}")
+    line = one_line(capsys, "evaluate", finished.folder, "--data=digitz")
+    assert "did you mean 'digits'" in line
+    assert "'best', 'last'" in one_line(capsys, "evaluate", finished.folder, "--step=9")
+
+
+def test_predict(finished, capsys, tmp_path):
+    images = data.load("digits").test.split.images[:3]
+    for number, image in enumerate(images):
+        Image.fromarray(image[..., 0]).save(tmp_path / f"{number}.png")
+    out = tmp_path / "table.csv"
+    code, shown, err = said(
+        capsys, "predict", finished.folder, tmp_path, f"--out={out}"
+    )
+    assert (code, err) == (0, "")
+    assert "3 images" in shown
+    with out.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [pathlib.Path(row["path"]).name for row in rows] == [
+        "0.png",
+        "1.png",
+        "2.png",
+    ]
+    assert all(abs(sum(float(r[f"p_{k}"]) for k in range(10)) - 1) < 1e-5 for r in rows)
+    (tmp_path / "broken.png").write_text("x")
+    other = f"--out={tmp_path / 'other.csv'}"
+    line = one_line(capsys, "predict", finished.folder, tmp_path, other)
+    assert "broken.png" in line
+    assert "is not there" in one_line(capsys, "predict", tmp_path / "no", "x", other)
+    assert "exists" in one_line(
+        capsys, "predict", finished.folder, tmp_path, f"--out={out}"
+    )
+
+
+def test_export(finished, capsys, tmp_path):
+    out = tmp_path / "x.npz"
+    code, shown, _ = said(capsys, "export", finished.folder, "--to=npz", f"--out={out}")
+    assert code == 0
+    assert str(out) in shown
+    assert np.load(out)["params.Dense_0.kernel"].shape == (64, 8)
+    line = one_line(capsys, "export", finished.folder, "--to=onnx", f"--out={out}")
+    assert "There are: flax, jax.export, npz, safetensors" in line

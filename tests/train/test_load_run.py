@@ -1,0 +1,278 @@
+"""What comes out of a run's folder, where its data are not."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from sam_jax import data, errors, train
+from sam_jax.train import build, checkpoint, data_record, state, workdir
+from tests.train import runs
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """The folder of a run, to be spoilt."""
+    return shutil.copytree(finished.folder, tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("digits", validation=100, train_examples=128)
+
+
+@pytest.fixture
+def no_data(monkeypatch):
+    def load(*args, **settings):
+        raise AssertionError("the data set was read")
+
+    monkeypatch.setattr(data, "load", load)
+
+
+def refused(*args, **settings):
+    with pytest.raises(errors.UserError) as raised:
+        train.load_run(*args, **settings)
+    message = str(raised.value)
+    assert "\n" not in message
+    return message
+
+
+def snapshot(folder):
+    """All that is there, and when it was written."""
+    return {path: path.stat().st_mtime_ns for path in [folder, *folder.rglob("*")]}
+
+
+# ── What is read ─────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("step", ["best", "last"])
+def test_scores_are_those_that_training_reported(finished, step):
+    run = train.load_run(finished.folder, step)
+    reported = finished.results[step]
+    assert run.step == reported["step"]
+    for split in ("test", "validation"):
+        found = run.evaluate(split=split)
+        assert found.accuracy == reported[split]["accuracy"]
+        assert found.loss == pytest.approx(reported[split]["loss"], rel=1e-6)
+
+
+def test_every_kept_step_is_there_by_its_number(finished):
+    for step in runs.checkpoints(finished.folder):
+        assert train.load_run(finished.folder, step).step == step
+
+
+def test_predicts_without_the_data(finished, no_data, digits):
+    run = train.load_run(finished.folder)
+    assert run.config == finished.config
+    assert run.class_names == tuple("0123456789")
+    images = digits.test.split.images[:70]
+    found = run.predict(images)
+    assert found.dtype == np.float32
+    # By hand: normalize, apply, softmax.
+    floats = (images / 255.0 - np.array(digits.mean)) / np.array(digits.std)
+    logits, _ = run.model.apply(run.params, run.model_state, floats, train=False)
+    exp = np.exp(np.asarray(logits, np.float64))
+    np.testing.assert_allclose(found, exp / exp.sum(1, keepdims=True), rtol=1e-4)
+    assert 0 < (found.argmax(1) == digits.test.split.labels[:70]).mean() < 1
+    # However many at once.
+    for batch_size in (1, 32, 64):
+        some = run.predict(images[:33], batch_size)
+        np.testing.assert_allclose(some, found[:33], rtol=1e-5)
+    np.testing.assert_allclose(run.predict(list(images)), found, rtol=1e-6)
+    assert run.predict(images[:0]).shape == run.predict([]).shape == (0, 10)
+
+
+def test_labelled_images_are_evaluated(finished, no_data, digits):
+    run = train.load_run(finished.folder, "last")
+    split = digits.test.split
+    whole = run.evaluate((split.images, split.labels))
+    assert whole.accuracy == finished.results["last"]["test"]["accuracy"]
+    for found in (run.evaluate(digits), run.evaluate(digits.test)):
+        np.testing.assert_array_equal(found.confusion, whole.confusion)
+        assert found.loss == pytest.approx(whole.loss, rel=1e-6)
+    training = run.evaluate(digits, "train")
+    assert training.examples == 128
+    assert not np.isnan(training.ece)
+
+
+def test_nothing_is_written(finished):
+    before = snapshot(finished.folder)
+    run = train.load_run(finished.folder)
+    run.predict(np.zeros((1, 8, 8, 1), np.uint8))
+    run.evaluate()
+    assert snapshot(finished.folder) == before
+
+
+def test_the_averages_are_what_is_evaluated(finished):
+    run = train.load_run(finished.folder, "last")
+    leaves, _ = runs.saved(finished.config, finished.folder)
+    average = [x for path, x in leaves.items() if path.startswith(".average")]
+    plain = [x for path, x in leaves.items() if path.startswith(".params")]
+    for found, expected, other in zip(
+        jax.tree.leaves((run.params, run.model_state)), average, plain, strict=True
+    ):
+        np.testing.assert_array_equal(found, expected)
+        assert not np.array_equal(found, other)
+
+
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [
+        ("sam", {"mesh.data": 2, "mesh.fsdp": 4}),
+        ("momentum_sam", {}),
+        ("sam", {"optimizer.name": "schedule_free_sgd", "schedule.name": "constant"}),
+    ],
+)
+def test_weights_of_other_devices_and_of_methods_that_train_others(
+    tiny, tmp_path, method, changes, digits
+):
+    config = tiny(method, **changes)
+    made = build.steps(config, build.DataSpec.of(digits, config.batch_size))
+
+    # No two arrays alike.
+    leaves, structure = jax.tree.flatten(made.init(made.seed))
+    for number, leaf in enumerate(leaves):
+        if leaf.dtype == np.float32:
+            leaves[number] = jax.device_put(leaf + number / 8, leaf.sharding)
+    trained = structure.unflatten(leaves)
+    with workdir.claimed(tmp_path, config), checkpoint.Checkpoints(tmp_path) as kept:
+        kept.save(4, trained, {}, is_best=False)
+    record = data_record.DataRecord.of(digits, config.batch_size)
+    data_record.write(tmp_path, record)
+
+    run = train.load_run(tmp_path, "last")
+    expected = state.evaluated(trained, made.optimizer)
+    for found, leaf in zip(
+        jax.tree.leaves((run.params, run.model_state)),
+        jax.tree.leaves(expected),
+        strict=True,
+    ):
+        np.testing.assert_allclose(found, leaf, rtol=1e-6)
+        assert len(found.devices()) == 1
+    differs = [
+        not np.allclose(a, b)
+        for a, b in zip(
+            jax.tree.leaves(run.params), jax.tree.leaves(trained.params), strict=True
+        )
+    ]
+    assert any(differs) == ("mesh.data" not in changes)
+
+
+# ── What is refused ──────────────────────────────────────────────────────────────────
+
+
+def test_a_wrong_path_creates_nothing(tmp_path):
+    assert "is not there" in refused(tmp_path / "runs" / "typo")
+    assert "not the folder of a run (no config.json in it)" in refused(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_step_that_is_not_kept(finished, copied):
+    kept = sorted(runs.checkpoints(finished.folder))
+    message = refused(finished.folder, 7)
+    assert "step 7" in message
+    assert f"one of {', '.join(map(str, kept))}" in message
+    assert "'first'" in refused(finished.folder, "first")
+    for folder in (copied / "checkpoints").iterdir():
+        shutil.rmtree(folder)
+    assert "no checkpoint yet" in refused(copied)
+
+
+def test_no_best_one_is_said_so(copied, monkeypatch):
+    kept = dict.fromkeys(checkpoint.kept(copied), False)
+    monkeypatch.setattr(checkpoint, "kept", lambda folder: kept)
+    message = refused(copied)
+    assert "no best step" in message
+    assert "'last', or one of those kept: " in message
+
+
+def test_damaged_weights(copied):
+    runs.damage(copied / "checkpoints" / str(max(runs.checkpoints(copied))))
+    assert "is damaged" in refused(copied, "last")
+
+
+def test_a_folder_of_a_later_version(copied):
+    path = copied / data_record.FILE
+    stored = json.loads(path.read_text())
+    path.write_text(json.dumps(stored | {"format": 2, "sam_jax": "9.0", "new": [1]}))
+    message = refused(copied)
+    assert "of a later version, sam_jax 9.0" in message
+    assert "update sam_jax" in message
+
+    path = copied / workdir.CONFIG_FILE
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"telepathy": True}))
+    message = refused(copied)
+    assert "telepathy" in message
+    assert "of another version" in message
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"format": 1}', '{"format": "x"}'])
+def test_a_damaged_record_of_the_data(copied, content):
+    (copied / data_record.FILE).write_text(content)
+    assert "data.json is damaged" in refused(copied)
+
+
+def test_a_folder_of_an_earlier_version(copied, finished, digits):
+    (copied / data_record.FILE).unlink()
+    assert "has no data.json" in refused(copied)
+    image = np.full((1, 8, 8, 1), 99, np.uint8)
+    expected = train.load_run(finished.folder).predict(image)
+    found = train.load_run(copied, dataset=digits).predict(image)
+    np.testing.assert_array_equal(found, expected)
+    # The other advice: the run's command once more.
+    train.train_and_evaluate(finished.config, copied)
+    np.testing.assert_array_equal(train.load_run(copied).predict(image), expected)
+
+
+def test_settings_that_are_no_text_are_given(copied, finished):
+    path = copied / workdir.CONFIG_FILE
+    stored = json.loads(path.read_text())
+    stored["method"]["rho"] = "a function"
+    path.write_text(json.dumps(stored))
+    assert "config=" in refused(copied)
+    assert train.load_run(copied, config=finished.config).config == finished.config
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((2, 9, 8, 1), np.uint8), "uint8 of shape (2, 9, 8, 1)"),
+        (np.zeros((2, 8, 8, 3), np.uint8), "(8, 8, 1)"),
+        (np.zeros((2, 8, 8, 1), np.float32), "float32 of shape (2, 8, 8, 1)"),
+        (np.zeros((8, 8, 1), np.uint8), "images[None]"),
+        ([np.zeros((8, 8, 1), np.uint8), np.zeros((4, 4, 1), np.uint8)], "image 1 is"),
+        ([np.zeros((8, 8, 1))], "image 0 is float64"),
+    ],
+)
+def test_images_that_do_not_fit(finished, images, message):
+    with pytest.raises(errors.UserError) as raised:
+        train.load_run(finished.folder).predict(images)
+    assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, 10], "labels are 0 to 10"),
+        ([-1, 3], "labels are -1 to 3"),
+        ([0.5, 1.0], "2 integers"),
+        ([1], "2 integers"),
+    ],
+)
+def test_labels_that_do_not_fit(finished, labels, message):
+    images = np.zeros((2, 8, 8, 1), np.uint8)
+    run = train.load_run(finished.folder)
+    with pytest.raises(errors.UserError, match=message):
+        run.evaluate((images, np.array(labels)))
+    with pytest.raises(errors.UserError, match="no examples"):
+        run.evaluate((images[:0], np.zeros(0, int)))
+
+
+def test_a_split_that_is_not_there(finished):
+    run = train.load_run(finished.folder)
+    with pytest.raises(errors.UserError, match="unknown split 'val': There are"):
+        run.evaluate(split="val")
+    with pytest.raises(errors.UserError, match="has no validation set"):
+        run.evaluate(data.load("digits", validation=0), "validation")
