@@ -127,12 +127,13 @@ def test_the_ways_to_a_square(tmp_path):
 
 
 def test_a_large_jpeg_is_scaled_as_a_small_one(tmp_path):
-    smooth = np.add.outer(np.arange(256), np.arange(256)) // 2
-    image = Image.fromarray(smooth.astype(np.uint8))
-    how = pictures.How(image_size=8)
+    waves = 128 + 100 * np.sin(np.arange(256) * (2 * np.pi / 16))
+    image = Image.fromarray(np.tile(waves.astype(np.uint8), (256, 1)))
+    how = pictures.How(image_size=64)  # 4 pixels a wave
     found = decoded(image, tmp_path / "a.jpg", how, quality=95)
-    exact = np.asarray(image.resize((8, 8), Image.Resampling.BILINEAR))
-    np.testing.assert_allclose(found[..., 0].astype(int), exact, atol=2)
+    exact = np.asarray(image.resize((64, 64), Image.Resampling.BILINEAR))
+    np.testing.assert_allclose(found[..., 0].astype(int), exact, atol=10)
+    assert np.ptp(exact) > 80
 
 
 # ── Damages ──────────────────────────────────────────────────────────────────────────
