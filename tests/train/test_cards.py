@@ -3,7 +3,7 @@
 import pytest
 
 from sam_jax import errors
-from sam_jax.train import cards, settings, typed
+from sam_jax.train import cards, settings, typed, workdir
 from sam_jax.train.config import CARDS, default_coefficients
 
 CARD = """
@@ -331,3 +331,19 @@ def test_a_card_of_ones_own_takes_the_values_of_the_papers(method, tmp_path):
     found = cards.load(f"{card}:{method}").method
     assert found.coefficients["rho"] == 0.123
     assert cards.load(f"{card}:sam").method == cards.load("digits_sam:sam").method
+
+
+def test_a_folder_holds_the_settings_of_its_run(tiny, tmp_path):
+    config = tiny("vasso", **{"optimizer.name": "adamw", "cadence.name": "every_k"})
+    with workdir.claimed(tmp_path / "run", config):
+        pass
+    assert settings.read(cards.continued(str(tmp_path / "run"))) == config
+    changed = cards.continued(str(tmp_path / "run"), "--config.log_every_steps=7")
+    assert settings.differences(settings.read(changed), config) == []
+    assert settings.read(changed).log_every_steps == 7
+    with pytest.raises(errors.UserError, match=r"did you mean 'config\.epochs'"):
+        cards.continued(str(tmp_path / "run"), "--config.epoch=7")
+    for wrong, why in {"no": "is not there", ".": "not the folder of a run"}.items():
+        with pytest.raises(errors.UserError, match=f"{why}.*give a run card as well"):
+            cards.continued(str(tmp_path / wrong))
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]

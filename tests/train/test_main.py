@@ -170,6 +170,20 @@ def test_exit_code_and_one_line(trainer, flags, code, message):
     assert message in line
 
 
+@pytest.mark.slow("starts two trainers")
+def test_a_folder_alone_continues_its_run(trainer, tmp_path):
+    first = trainer(CARD, *TINY, "--workdir=run")
+    first.stdout.readline()  # it has begun
+    first.terminate()
+    finish(first)
+    if not (tmp_path / "run" / "config.json").exists():
+        finish(trainer(CARD, *TINY, "--workdir=run"))
+    code, out, err = finish(trainer("--workdir=run"))
+    assert (code, err) == (0, ""), err
+    assert "test accuracy" in out
+    assert (tmp_path / "run" / "results.json").exists()
+
+
 @pytest.mark.slow("starts four trainers")
 def test_ctrl_c_at_any_moment_ends_the_run_in_one_line(trainer):
     """While modules are imported, JAX is, data are read, the step is compiled."""
