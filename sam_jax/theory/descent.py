@@ -44,45 +44,39 @@ def exact(problem: problems.Problem) -> Oracle:
 
 def same_sample(problem: finite_sums.FiniteSum, scheme: sampling.Sampling) -> Oracle:
     """One sample per step for both gradients: m-SAM, what mini-batch training does."""
-
-    def oracle(
-        key: jax.Array, count: jax.Array
-    ) -> tuple[problems.Value, problems.Value]:
-        loss = _sampled(problem, scheme.draw(jax.random.fold_in(key, count)))
-        return loss, loss
-
-    return oracle
+    return _both(
+        problem, lambda key, count: scheme.draw(jax.random.fold_in(key, count))
+    )
 
 
 def full_ascent(problem: finite_sums.FiniteSum, scheme: sampling.Sampling) -> Oracle:
     """All components for the ascent, a sample for the descent: n-SAM."""
-
-    def oracle(
-        key: jax.Array, count: jax.Array
-    ) -> tuple[problems.Value, problems.Value]:
-        sample = scheme.draw(jax.random.fold_in(key, count))
-        return problem.value, _sampled(problem, sample)
-
-    return oracle
+    sampled = same_sample(problem, scheme)
+    return lambda key, count: (problem.value, sampled(key, count)[1])
 
 
 def reshuffled(problem: finite_sums.FiniteSum) -> Oracle:
     """Single components in an order drawn anew for each epoch, for both gradients."""
 
-    def oracle(
-        key: jax.Array, count: jax.Array
-    ) -> tuple[problems.Value, problems.Value]:
+    def draw(key: jax.Array, count: jax.Array) -> sampling.Sample:
         epoch, place = count // problem.size, count % problem.size
         order = jax.random.permutation(jax.random.fold_in(key, epoch), problem.size)
-        row = jax.lax.dynamic_slice(order, (place,), (1,))
-        loss = _sampled(problem, sampling.Sample(row, jnp.ones(1)))
-        return loss, loss
+        return sampling.Sample(
+            jax.lax.dynamic_slice(order, (place,), (1,)), jnp.ones(1)
+        )
+
+    return _both(problem, draw)
+
+
+def _both(
+    problem: finite_sums.FiniteSum,
+    draw: Callable[[jax.Array, jax.Array], sampling.Sample],
+) -> Oracle:
+    def oracle(key: jax.Array, count: jax.Array):
+        rows, weights = draw(key, count)
+        return (lambda x: jnp.sum(weights * problem.component_values(x, rows)),) * 2
 
     return oracle
-
-
-def _sampled(problem: finite_sums.FiniteSum, sample: sampling.Sample) -> problems.Value:
-    return lambda x: jnp.sum(sample.weights * problem.component_values(x, sample.rows))
 
 
 def descend(

@@ -105,40 +105,6 @@ def sampled_smoothness(sampling: Sampling, problem: finite_sums.FiniteSum) -> fl
     return sampling.largest_smoothness(problem.component_smoothness)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Single:
-    """One component, i with probability p_i, weighted by 1 / (n p_i).
-
-    Attributes:
-        probabilities: p_i > 0, [n]; they sum to 1.
-    """
-
-    probabilities: np.ndarray
-
-    def __post_init__(self) -> None:
-        _check_probabilities(self.probabilities)
-
-    def draw(self, key: jax.Array) -> Sample:
-        """One sample, k = 1."""
-        row = _categorical(key, self.probabilities, 1)
-        size = len(self.probabilities)
-        return Sample(row, 1 / (size * jnp.asarray(self.probabilities)[row]))
-
-    def outcomes(self) -> Iterator[tuple[float, Sample]]:
-        """The n samples."""
-        for i, p in enumerate(self.probabilities):
-            weight = 1 / (len(self.probabilities) * p)
-            yield float(p), _sample([i], [weight])
-
-    def growth(self, smoothness: np.ndarray) -> tuple[float, float]:
-        """A = max L_i / (n p_i), B = 0."""
-        return self.largest_smoothness(smoothness), 0.0
-
-    def largest_smoothness(self, smoothness: np.ndarray) -> float:
-        """The largest L_i / (n p_i)."""
-        return float((smoothness / self.probabilities).max() / len(smoothness))
-
-
 @dataclasses.dataclass(frozen=True)
 class Nice:
     """A uniform subset of fixed size (tau-nice), each weighted by 1 / tau.
@@ -258,6 +224,17 @@ class WithReplacement:
     def largest_smoothness(self, smoothness: np.ndarray) -> float:
         """The largest L_i / (n q_i), when one is drawn every time."""
         return float((smoothness / self.probabilities).max() / len(smoothness))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Single(WithReplacement):
+    """One component, i with probability q_i: A = max L_i / (n q_i), B = 0.
+
+    Attributes:
+        probabilities: q_i > 0, [n]; they sum to 1.
+    """
+
+    size: int = dataclasses.field(default=1, init=False)
 
 
 def uniform(n: int) -> Single:

@@ -1,10 +1,10 @@
 """Khanh et al. 2024: methods with an absolute or a relative error."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sam_jax.theory import orders
 from sam_jax.theory.conditions import method_classes, requirements
-from sam_jax.theory.conditions.requirements import Condition, below, over
+from sam_jax.theory.conditions.requirements import Condition, Requirement, below, over
 from sam_jax.theory.conditions.settings import Setting
 from sam_jax.theory.conditions.theorems import Conclusion, Theorem
 from sam_jax.theory.step_sizes import khanh
@@ -56,30 +56,25 @@ def _is_attracted(s: Setting) -> Condition:
 
 
 def _has_kl(s: Setting) -> Condition:
-    q = s.kl_exponent
-    return Condition(
-        "f has the KL property with phi = M t^(1-q)",
-        None if q is None else True,
-        "q is unknown" if q is None else f"q = {q:g}",
-    )
+    text = "f has the KL property with phi = M t^(1-q)"
+    return requirements.is_given(text, q=s.kl_exponent)
 
 
-def _sum_diverges(s: Setting) -> Condition:
-    order = s.step_size.order
-    return Condition(
-        "sum t_k = infinity",
-        s.step_size.sum_diverges,
-        _series("t_k", order),
-    )
+def _sum(
+    name: str, finite: bool, order_of: Callable[[Setting], orders.Order]
+) -> Requirement:
+    def check(s: Setting) -> Condition:
+        order = order_of(s)
+        why = f" ~ {order}: {order.why()}" if order.terms else f" is {order}"
+        text = f"sum {name} {'<' if finite else '='} infinity"
+        return Condition(text, order.summable == finite, name + why)
+
+    return check
 
 
-def _squares_sum(s: Setting) -> Condition:
-    order = s.step_size.order * s.step_size.order
-    return Condition(
-        "sum t_k^2 < infinity",
-        s.step_size.square_summable,
-        _series("t_k^2", order),
-    )
+_sum_diverges = _sum("t_k", False, lambda s: s.step_size.order)
+_squares_sum = _sum("t_k^2", True, lambda s: s.step_size.order * s.step_size.order)
+_products_sum = _sum("t_k rho_k", True, lambda s: s.step_size.order * s.radius.order)
 
 
 def _steps_vanish(s: Setting) -> Condition:
@@ -87,15 +82,6 @@ def _steps_vanish(s: Setting) -> Condition:
         "t_k tends to 0",
         s.step_size.vanishes,
         f"t_k ~ {s.step_size.order}" if s.step_size.order.terms else "it ends at 0",
-    )
-
-
-def _products_sum(s: Setting) -> Condition:
-    order = s.step_size.order * s.radius.order
-    return Condition(
-        "sum t_k rho_k < infinity",
-        order.summable,
-        _series("t_k rho_k", order),
     )
 
 
@@ -118,16 +104,6 @@ def _error_below_two(s: Setting) -> Condition:
     )
 
 
-def _relative_error(s: Setting) -> float | None:
-    """The nu in the long run: the theorem may be started at a late iterate."""
-    limit = s.radius.limsup
-    return 0.0 if limit == 0 else _times(s.smoothness, limit)
-
-
-def _times(a: float | None, b: float) -> float | None:
-    return None if a is None else a * b
-
-
 def _relative_error_below_one(s: Setting) -> Condition:
     return below(
         "rho_k <= nu/L with nu < 1 from some k on",
@@ -139,9 +115,11 @@ def _relative_error_below_one(s: Setting) -> Condition:
 
 
 def _steps_below_relative_limit(s: Setting) -> Condition:
-    nu, smoothness = _relative_error(s), s.smoothness
+    smoothness, rho = s.smoothness, s.radius.limsup
     limit = None
-    if nu is not None and smoothness is not None:
+    if smoothness is not None:
+        # The nu in the long run: the theorem may be started at a late iterate.
+        nu = 0.0 if rho == 0 else smoothness * rho
         limit = 2 * max(1 - nu, 0.0) / (smoothness * (1 + nu) ** 2)
     return below(
         "t_k <= (2 - 2 nu - delta)/(L (1 + nu)^2) for large k",
@@ -173,10 +151,6 @@ def _stays_away(s: Setting) -> Condition:
         s.step_size.order.bounded_away,
         f"t_k ~ {s.step_size.order}",
     )
-
-
-def _series(name: str, order: orders.Order) -> str:
-    return f"{name} ~ {order}: {order.why()}" if order.terms else f"{name} is {order}"
 
 
 def _kl_rate(s: Setting) -> str:

@@ -137,6 +137,15 @@ is_bounded_below = fact("inf f(x^k) > -infinity", "bounded_below")
 is_strongly_convex = fact("f is strongly convex", "strong_convexity")
 
 
+def is_given(text: str, **constants: float | None) -> Condition:
+    """Constants are known, whatever they are."""
+    if None in constants.values():
+        plural = "is" if len(constants) == 1 else "are"
+        return Condition(text, None, f"{', '.join(constants)} {plural} unknown")
+    values = (f"{name} = {value:.6g}" for name, value in constants.items())
+    return Condition(text, True, ", ".join(values))
+
+
 def has_pl(s: Setting) -> Condition:
     """There is a mu > 0."""
     mu = s.growth_constant

@@ -29,12 +29,8 @@ def _step_below_inverse(factor: float, field: str) -> Requirement:
 
 
 def _variance_is_bounded(s: Setting) -> Condition:
-    known = s.seen_variance
-    return Condition(
-        "the variance of the gradients is bounded",
-        None if known is None else True,
-        "sigma^2 is unknown" if known is None else f"sigma^2 = {known:.6g}",
-    )
+    text = "the variance of the gradients is bounded"
+    return requirements.is_given(text, **{"sigma^2": s.seen_variance})
 
 
 def _theorem(

@@ -31,14 +31,10 @@ def _is_exact_usam(s: Setting) -> Condition:
 
 
 def _has_residual(s: Setting) -> Condition:
-    r = s.seen_residual
-    return Condition(
-        "expected residual: E||g||^2 <= 2A (f - f^inf) + B||grad f||^2 + C",
-        None if r is None else True,
-        "A, B, C are unknown"
-        if r is None
-        else f"A = {r.A:.6g}, B = {r.B:.6g}, C = {r.C:.6g}",
-    )
+    text = "expected residual: E||g||^2 <= 2A (f - f^inf) + B||grad f||^2 + C"
+    known = s.seen_residual
+    constants = dict.fromkeys("ABC") if known is None else known._asdict()
+    return requirements.is_given(text, **constants)
 
 
 def _interpolates(s: Setting) -> Condition:

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+from typing import NamedTuple
 
 import optax
 
@@ -9,27 +10,53 @@ from sam_jax import checks
 from sam_jax.theory import orders
 
 
+class Facts(NamedTuple):
+    """What is known of a sequence.
+
+    Attributes:
+        order: what it is like for k to infinity.
+        supremum: its largest value.
+        limsup: its largest value in the long run.
+        depends_on_horizon: whether it is laid out for a given number of steps.
+    """
+
+    order: orders.Order
+    supremum: float
+    limsup: float
+    depends_on_horizon: bool = False
+
+
 class Family(abc.ABC):
     """A sequence of step sizes or radii, k from 1."""
 
     @property
     @abc.abstractmethod
-    def order(self) -> orders.Order:
-        """What it is like for k to infinity."""
-
-    @property
-    @abc.abstractmethod
-    def supremum(self) -> float:
-        """Its largest value."""
-
-    @property
-    @abc.abstractmethod
-    def limsup(self) -> float:
-        """Its largest value in the long run."""
+    def facts(self) -> Facts:
+        """What the questions below are answered from."""
 
     @abc.abstractmethod
     def schedule(self) -> optax.Schedule:
         """The same sequence for an optimizer: a schedule of the count, from 0."""
+
+    @property
+    def order(self) -> orders.Order:
+        """What it is like for k to infinity."""
+        return self.facts.order
+
+    @property
+    def supremum(self) -> float:
+        """Its largest value."""
+        return self.facts.supremum
+
+    @property
+    def limsup(self) -> float:
+        """Its largest value in the long run."""
+        return self.facts.limsup
+
+    @property
+    def depends_on_horizon(self) -> bool:
+        """Whether it is laid out for a given number of steps."""
+        return self.facts.depends_on_horizon
 
     @property
     def vanishes(self) -> bool:
@@ -46,10 +73,10 @@ class Family(abc.ABC):
         """Whether the sum of its squares is finite."""
         return (self.order * self.order).summable
 
-    @property
-    def depends_on_horizon(self) -> bool:
-        """Whether the sequence is laid out for a given number of steps."""
-        return False
+
+def level(supremum: float, last: float, *, horizon: bool = False) -> Facts:
+    """The facts of a sequence that ends at a value >= 0, perhaps after a horizon."""
+    return Facts(orders.ONE if last > 0 else orders.ZERO, supremum, last, horizon)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,19 +97,9 @@ class Constant(Family):
         checks.nonnegative("value", self.value)
 
     @property
-    def order(self) -> orders.Order:
-        """1."""
-        return level(self.value)
-
-    @property
-    def supremum(self) -> float:
-        """The value."""
-        return self.value
-
-    @property
-    def limsup(self) -> float:
-        """The value."""
-        return self.value
+    def facts(self) -> Facts:
+        """Order 1."""
+        return level(self.value, self.value)
 
     def schedule(self) -> optax.Schedule:
         """Optax's constant schedule."""
@@ -90,8 +107,3 @@ class Constant(Family):
 
     def __str__(self) -> str:
         return f"constant {self.value:g}"
-
-
-def level(value: float) -> orders.Order:
-    """The order of a sequence that ends at a value >= 0."""
-    return orders.ONE if value > 0 else orders.ZERO

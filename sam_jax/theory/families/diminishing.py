@@ -10,21 +10,12 @@ import optax
 
 from sam_jax import checks, schedules
 from sam_jax.theory import orders
-from sam_jax.theory.families.base import Family
+from sam_jax.theory.families.base import Facts, Family
 from sam_jax.theory.step_sizes import unified
 
 
-class _Vanishing(Family):
-    """A family that tends to zero, though it never is."""
-
-    @property
-    def limsup(self) -> float:
-        """0."""
-        return 0.0
-
-
 @dataclasses.dataclass(frozen=True)
-class Power(_Vanishing):
+class Power(Family):
     """c / n^p, where n = ceil(k / steps) counts steps, or epochs.
 
     Attributes:
@@ -48,14 +39,9 @@ class Power(_Vanishing):
         checks.positive("exponent", self.exponent)
 
     @property
-    def order(self) -> orders.Order:
-        """k^-p: an epoch of s steps multiplies it by at most s^p."""
-        return orders.power_order(self.exponent)
-
-    @property
-    def supremum(self) -> float:
-        """The first value."""
-        return self.scale
+    def facts(self) -> Facts:
+        """Order k^-p: an epoch of s steps multiplies it by at most s^p."""
+        return Facts(orders.power_order(self.exponent), self.scale, 0.0)
 
     def schedule(self) -> optax.Schedule:
         """`sam_jax.schedules.power_decay`."""
@@ -67,7 +53,7 @@ class Power(_Vanishing):
 
 
 @dataclasses.dataclass(frozen=True)
-class PowerLog(_Vanishing):
+class PowerLog(Family):
     """c / (m^p (log m)^q), m = floor(n / period) + 2, n = ceil(k / steps).
 
     With p = q = 1 and period 5 this is "Diminish 3" of Khanh et al. 2024.
@@ -96,15 +82,12 @@ class PowerLog(_Vanishing):
         checks.nonnegative("log_exponent", self.log_exponent)
 
     @property
-    def order(self) -> orders.Order:
-        """k^-p (log k)^-q."""
-        return orders.power_order(self.exponent, self.log_exponent)
-
-    @property
-    def supremum(self) -> float:
-        """The first value; m is 2 unless the period is 1."""
+    def facts(self) -> Facts:
+        """Order k^-p (log k)^-q; in the first value m is 2 unless the period is 1."""
+        order = orders.power_order(self.exponent, self.log_exponent)
         m = 1 // self.period + 2
-        return self.scale / (m**self.exponent * math.log(m) ** self.log_exponent)
+        first = self.scale / (m**self.exponent * math.log(m) ** self.log_exponent)
+        return Facts(order, first, 0.0)
 
     def schedule(self) -> optax.Schedule:
         """Of the formula; for p = q = 1 it is `sam_jax.schedules.log_decay`."""
@@ -149,21 +132,12 @@ class PerfectSquares(Family):
         checks.positive("exponent", self.exponent)
 
     @property
-    def order(self) -> orders.Order:
-        """k^-p everywhere, and 1 on the squares."""
+    def facts(self) -> Facts:
+        """Order k^-p everywhere, and 1 on the squares, whose C stays."""
         everywhere = orders.Term(orders.exact(self.exponent))
         squares = orders.Term(Fraction(0), spacing=2)
-        return orders.Order(frozenset([everywhere, squares]))
-
-    @property
-    def supremum(self) -> float:
-        """C."""
-        return self.scale
-
-    @property
-    def limsup(self) -> float:
-        """C."""
-        return self.scale
+        order = orders.Order(frozenset([everywhere, squares]))
+        return Facts(order, self.scale, self.scale)
 
     def schedule(self) -> optax.Schedule:
         """`sam_jax.schedules.perfect_squares`."""
@@ -175,7 +149,7 @@ class PerfectSquares(Family):
 
 
 @dataclasses.dataclass(frozen=True)
-class PLStep(_Vanishing):
+class PLStep(Family):
     """min((2t+1)/((t+1)^2 mu), limit), t from 0 (Oikonomou and Loizou 2025, Thm 3.5).
 
     Attributes:
@@ -191,14 +165,9 @@ class PLStep(_Vanishing):
         checks.positive("limit", self.limit)
 
     @property
-    def order(self) -> orders.Order:
-        """1/k."""
-        return orders.power_order(1)
-
-    @property
-    def supremum(self) -> float:
-        """The first value."""
-        return min(1 / self.pl, self.limit)
+    def facts(self) -> Facts:
+        """Order 1/k."""
+        return Facts(orders.power_order(1), min(1 / self.pl, self.limit), 0.0)
 
     def schedule(self) -> optax.Schedule:
         """`sam_jax.theory.step_sizes.unified.decreasing`."""
@@ -209,7 +178,7 @@ class PLStep(_Vanishing):
 
 
 @dataclasses.dataclass(frozen=True)
-class PLRadius(_Vanishing):
+class PLRadius(Family):
     """min(1/(2t+1), limit), t from 0 (Oikonomou and Loizou 2025, Theorem 3.5).
 
     Attributes:
@@ -222,14 +191,9 @@ class PLRadius(_Vanishing):
         checks.positive("limit", self.limit)
 
     @property
-    def order(self) -> orders.Order:
-        """1/k."""
-        return orders.power_order(1)
-
-    @property
-    def supremum(self) -> float:
-        """The first value."""
-        return min(1.0, self.limit)
+    def facts(self) -> Facts:
+        """Order 1/k."""
+        return Facts(orders.power_order(1), min(1.0, self.limit), 0.0)
 
     def schedule(self) -> optax.Schedule:
         """`sam_jax.theory.step_sizes.unified.decreasing`."""

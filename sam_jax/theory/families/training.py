@@ -6,29 +6,11 @@ import jax.numpy as jnp
 import optax
 
 from sam_jax import checks, schedules
-from sam_jax.theory import orders
-from sam_jax.theory.families.base import (
-    Family,
-    level,
-)
-
-
-class _Levelling(Family):
-    """A family that ends at a level, its limsup, after a given number of steps."""
-
-    @property
-    def order(self) -> orders.Order:
-        """That of its end."""
-        return level(self.limsup)
-
-    @property
-    def depends_on_horizon(self) -> bool:
-        """It does."""
-        return True
+from sam_jax.theory.families.base import Facts, Family, level
 
 
 @dataclasses.dataclass(frozen=True)
-class _Fall(_Levelling):
+class _Fall(Family):
     peak: float
     horizon: int
     final: float = 0.0
@@ -37,14 +19,9 @@ class _Fall(_Levelling):
         _check_levels(self.peak, self.final, self.horizon)
 
     @property
-    def supremum(self) -> float:
-        """The peak."""
-        return self.peak
-
-    @property
-    def limsup(self) -> float:
-        """The last value."""
-        return self.final
+    def facts(self) -> Facts:
+        """Of its end."""
+        return level(self.peak, self.final, horizon=True)
 
     def _text(self, shape: str) -> str:
         return f"{shape} from {self.peak:g} to {self.final:g} in {self.horizon} steps"
@@ -76,13 +53,7 @@ class Cosine(_Fall):
 
 @dataclasses.dataclass(frozen=True)
 class Linear(_Fall):
-    """A straight line from the peak down to ``final`` after ``horizon`` steps.
-
-    Attributes:
-        peak: first value, > 0.
-        horizon: steps.
-        final: last value, in [0, peak].
-    """
+    """A straight line instead of a `Cosine`, with its attributes."""
 
     def schedule(self) -> optax.Schedule:
         """Optax's linear schedule."""
@@ -93,7 +64,7 @@ class Linear(_Fall):
 
 
 @dataclasses.dataclass(frozen=True)
-class StepDecay(_Levelling):
+class StepDecay(Family):
     """The peak, multiplied by a factor at each of finitely many boundaries.
 
     In the end it is a constant, which does not tend to zero.
@@ -118,14 +89,10 @@ class StepDecay(_Levelling):
         checks.nonnegative("factor", self.factor)
 
     @property
-    def limsup(self) -> float:
-        """The value after the last boundary."""
-        return self.peak * self.factor ** len(self.boundaries)
-
-    @property
-    def supremum(self) -> float:
-        """The largest of all levels."""
-        return max(self.peak, self.limsup)
+    def facts(self) -> Facts:
+        """Of the value after the last boundary."""
+        last = self.peak * self.factor ** len(self.boundaries)
+        return level(max(self.peak, last), last, horizon=True)
 
     def schedule(self) -> optax.Schedule:
         """Optax's piecewise constant schedule."""
@@ -139,7 +106,7 @@ class StepDecay(_Levelling):
 
 
 @dataclasses.dataclass(frozen=True)
-class Following(_Levelling):
+class Following(Family):
     """A radius that follows a step size down to ``final`` after ``horizon`` steps.
 
     Attributes:
@@ -158,14 +125,9 @@ class Following(_Levelling):
         _check_levels(self.peak, self.final, self.horizon)
 
     @property
-    def supremum(self) -> float:
-        """The peak."""
-        return self.peak
-
-    @property
-    def limsup(self) -> float:
-        """The last value."""
-        return self.final
+    def facts(self) -> Facts:
+        """Of its end."""
+        return level(self.peak, self.final, horizon=True)
 
     def schedule(self) -> optax.Schedule:
         """`sam_jax.schedules.tied_to`."""
@@ -204,19 +166,9 @@ class CosineRestarts(Family):
         checks.positive("period", self.period)
 
     @property
-    def order(self) -> orders.Order:
-        """1: the last step of a cycle comes before the zero."""
-        return orders.ONE
-
-    @property
-    def supremum(self) -> float:
-        """The peak."""
-        return self.peak
-
-    @property
-    def limsup(self) -> float:
-        """The peak."""
-        return self.peak
+    def facts(self) -> Facts:
+        """Order 1: the last step of a cycle comes before the zero."""
+        return level(self.peak, self.peak)
 
     def schedule(self) -> optax.Schedule:
         """Optax's cosine of the place in the cycle."""
@@ -242,24 +194,9 @@ class WarmUp(Family):
     then: Family
 
     @property
-    def order(self) -> orders.Order:
-        """That of what follows."""
-        return self.then.order
-
-    @property
-    def supremum(self) -> float:
-        """That of what follows."""
-        return self.then.supremum
-
-    @property
-    def limsup(self) -> float:
-        """That of what follows."""
-        return self.then.limsup
-
-    @property
-    def depends_on_horizon(self) -> bool:
-        """As what follows."""
-        return self.then.depends_on_horizon
+    def facts(self) -> Facts:
+        """Of what follows."""
+        return self.then.facts
 
     def schedule(self) -> optax.Schedule:
         """Optax's linear schedule, joined to what follows."""
