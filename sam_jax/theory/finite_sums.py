@@ -1,4 +1,10 @@
-"""Finite sums f = (1/n) sum_i f_i with known constants of every component."""
+"""Finite sums f = (1/n) sum_i f_i with known constants of every component.
+
+Of examples: ``matrix`` or ``features`` has the rows a_i, [n, d], ``target`` b [n],
+``labels`` y_i, -1 or 1, [n]. ``l2`` >= 0 is the coefficient of ||x||^2 / 2,
+``nonconvex`` >= 0 that of sum_j x_j^2 / (1 + x_j^2), whose curvature lies in [-1/2, 2].
+``start`` is a point to start from.
+"""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -65,14 +71,7 @@ def least_squares(
 ) -> FiniteSum:
     """Least squares, or ridge: f_i(x) = (a_i . x - b_i)^2 / 2 + l2 ||x||^2 / 2.
 
-    Args:
-        matrix: rows a_i, [n, d].
-        target: b [n].
-        l2: coefficient of the regularizer, >= 0.
-        start: a point to start from, [d]; zeros if None.
-
-    Returns:
-        The finite sum, with f* from the normal equations.
+    With f* from the normal equations; it starts from the origin if not told otherwise.
 
     Raises:
         ValueError: if ``l2`` is negative, or 0 with a singular matrix.
@@ -124,15 +123,8 @@ def conditioned_matrix(
     A = P P^T with P = U diag(s) V^T, s log-spaced from c^(-1/4) to c^(1/4), so that the
     eigenvalues of A run from c^(-1/2) to c^(1/2). U and V are the orthogonal factors of
     (uniform - 5) * 200 matrices, as in the authors' code of Unified SAM, which with
-    ``numpy.random.RandomState(3107)`` draws the same matrix.
-
-    Args:
-        size: rows and columns.
-        condition: c >= 1.
-        generator: of the random numbers; drawn from twice.
-
-    Returns:
-        [size, size], float64.
+    ``numpy.random.RandomState(3107)`` draws the same matrix, [size, size] in float64.
+    The generator is drawn from twice; ``condition`` is c >= 1.
     """
     left, right = (
         np.linalg.qr((generator.rand(size, size) - 5.0) * 200).Q for _ in range(2)
@@ -143,24 +135,12 @@ def conditioned_matrix(
 
 
 def logistic(
-    features: np.ndarray,
-    labels: np.ndarray,
-    *,
-    l2: float = 0.0,
-    nonconvex: float = 0.0,
+    features: np.ndarray, labels: np.ndarray, *, l2: float = 0.0, nonconvex: float = 0.0
 ) -> FiniteSum:
     r"""Logistic regression, f_i(x) = log(1 + exp(-y_i a_i . x)) + regularizers.
 
-    Args:
-        features: rows a_i, [n, d].
-        labels: y_i, -1 or 1, [n].
-        l2: coefficient of ||x||^2 / 2, >= 0.
-        nonconvex: coefficient of sum_j x_j^2 / (1 + x_j^2), whose curvature lies in
-            [-1/2, 2], >= 0.
-
-    Returns:
-        The finite sum. Where it is strongly convex (``l2 > 0``, ``nonconvex = 0``) the
-        minimizer is found by Newton's method; otherwise the minimum is the bound 0.
+    Where it is strongly convex (``l2 > 0``, ``nonconvex = 0``) the minimizer is found
+    by Newton's method; otherwise the minimum is the bound 0.
 
     Raises:
         ValueError: if a label is not -1 or 1, or a coefficient negative.
@@ -248,14 +228,7 @@ def bounded_residuals(matrix: np.ndarray, target: np.ndarray) -> FiniteSum:
     r"""Non-convex sums f_i(x) = phi(a_i . x - b_i), phi(z) = z^2 / (1 + z^2).
 
     phi'' lies in [-1/2, 2], so L_i = 2 ||a_i||^2; |phi'| <= 3 sqrt(3) / 8, so f is
-    Lipschitz too.
-
-    Args:
-        matrix: rows a_i, [n, d].
-        target: b [n].
-
-    Returns:
-        The finite sum; the lower bound of its minimum is 0.
+    Lipschitz too. The lower bound of its minimum is 0.
     """
     count, dimension = matrix.shape
 
@@ -278,19 +251,11 @@ def parabolas(
     curvatures: Sequence[float] | None = None,
     start: float = 1.0,
 ) -> FiniteSum:
-    r"""Parabolas on the line, f_i(x) = c_i (x - b_i)^2 / 2.
+    r"""Parabolas on the line, f_i(x) = c_i (x - b_i)^2 / 2, c_i = 1 if not given.
 
     Skewed centers, such as (-1, -1, 2), are the simplest case in which SAM with the
     same sample in both gradients is biased: between the centers its mean step at the
     minimizer is not zero.
-
-    Args:
-        centers: b_i, [n].
-        curvatures: c_i > 0, [n]; ones if None.
-        start: a point to start from.
-
-    Returns:
-        The finite sum.
     """
     b = np.asarray(centers, np.float64)
     c = np.ones_like(b) if curvatures is None else np.asarray(curvatures, np.float64)
@@ -314,20 +279,13 @@ def parabolas(
 
 
 def vanishing_noise(curvature: float, rho: float, start: float) -> FiniteSum:
-    r"""Three functions on which stochastic SAM stalls at -rho/3, not at 0.
+    r"""Three functions on which SAM of radius rho stalls at -rho/3, not at 0.
 
     With h(x) = 2 a rho cos(pi (x - c) / rho) and c = -rho/3, two components have the
     gradient a x + h(x)/3 and one a x - 2 h(x)/3. Both give a zero step of SAM at c, so
     that the noise vanishes there and every path ends in c, with f - f* = a rho^2 / 18.
-    A construction of ours that proves what Theorem 4.2 of Si and Yun 2023 claims.
-
-    Args:
-        curvature: a > 0; f(x) = a x^2 / 2.
-        rho: the radius of SAM that it stalls, > 0.
-        start: a point to start from.
-
-    Returns:
-        The finite sum of n = 3 components.
+    A construction of ours that proves what Theorem 4.2 of Si and Yun 2023 claims; f(x)
+    = a x^2 / 2 with a the ``curvature``.
     """
     a, c = curvature, -rho / 3
     weights = np.array([2.0, 2.0, -4.0]) * a * rho**2 / (3 * np.pi)
@@ -355,18 +313,10 @@ def vanishing_noise(curvature: float, rho: float, start: float) -> FiniteSum:
 def digits(
     classes: Sequence[int] = (3, 8), l2: float = 0.01, nonconvex: float = 0.0
 ) -> FiniteSum:
-    """Logistic regression on two of scikit-learn's handwritten digits.
+    """Logistic regression on two of scikit-learn's handwritten digits, the second +1.
 
-    Pixels are scaled to [0, 1], a constant feature is added, rows are divided by the
-    largest norm.
-
-    Args:
-        classes: the two digits, the second one is +1.
-        l2: coefficient of ||x||^2 / 2.
-        nonconvex: coefficient of the non-convex regularizer; see `logistic`.
-
-    Returns:
-        The finite sum, d = 65.
+    Pixels are scaled to [0, 1], a constant feature is added (d = 65), rows are divided
+    by the largest norm.
     """
     with errors.needing("theory"):
         from sklearn import datasets

@@ -1,7 +1,8 @@
 """Objectives with known constants: minimum, smoothness, curvature.
 
-A constant that holds in a part of the space only says so by ``radius``. The property
-tests compare all of them with random points.
+``start`` is the point to start from; a constant that holds in a part of the space only,
+a ball around the origin, says so by ``radius``. The property tests compare all of them
+with random points.
 """
 
 import dataclasses
@@ -52,17 +53,10 @@ class Problem:
 
 
 def quadratic(eigenvalues: Sequence[float], start: Sequence[float]) -> Problem:
-    """The quadratic f(x) = sum_i l_i x_i^2 / 2.
-
-    Args:
-        eigenvalues: l_i of the diagonal Hessian, all > 0.
-        start: a point to start from.
-
-    Returns:
-        The problem; its minimum 0 is at the origin.
+    """The quadratic f(x) = sum_i l_i x_i^2 / 2 with its minimum 0 at the origin.
 
     Raises:
-        ValueError: if an eigenvalue is not positive or the lengths differ.
+        ValueError: if an eigenvalue l_i is not positive or the lengths differ.
 
     Example:
         >>> problem = quadratic([1.0, 10.0], [1.0, 1.0])
@@ -88,19 +82,13 @@ def quadratic(eigenvalues: Sequence[float], start: Sequence[float]) -> Problem:
 
 
 def power(exponent: float, start: float = 1.0) -> Problem:
-    r"""The flat minimum f(x) = |x|^p on the line.
+    """The flat minimum f(x) = |x|^p on the line, 0 at 0; the larger p, the flatter.
 
-    A Kurdyka-Lojasiewicz function with exponent q = 1 - 1/p.
-
-    Args:
-        exponent: p >= 2; the larger, the flatter.
-        start: a point to start from, not 0. Constants hold where |x| <= |start|.
-
-    Returns:
-        The problem; its minimum 0 is at 0.
+    A Kurdyka-Lojasiewicz function with exponent q = 1 - 1/p. Constants hold where |x|
+    <= |start|.
 
     Raises:
-        ValueError: if the exponent is below 2 or the start is 0.
+        ValueError: if the exponent p is below 2 or the start is 0.
     """
     if exponent < 2 or start == 0:
         raise ValueError(
@@ -122,15 +110,7 @@ def log_residuals(matrix: np.ndarray, target: np.ndarray, start: np.ndarray) -> 
     r"""The toy problem f(x) = sum_i log(1 + (Ax - b)_i^2) (Khanh et al. 2024, App. E).
 
     The second derivative of log(1 + r^2) lies in [-1/4, 2], so L = 2 ||A||^2. Not
-    convex.
-
-    Args:
-        matrix: A [n, n], invertible.
-        target: b [n].
-        start: a point to start from, [n].
-
-    Returns:
-        The problem; its minimum 0 is where Ax = b.
+    convex; ``matrix`` A [n, n] is invertible, and the minimum 0 is where Ax = b.
     """
     return Problem(
         value=lambda x: jnp.sum(jnp.log1p((matrix @ x - target) ** 2)),
@@ -144,12 +124,7 @@ def log_residuals(matrix: np.ndarray, target: np.ndarray, start: np.ndarray) -> 
 def hyperbola(start: Sequence[float] = (3.0, 0.2), radius: float = 4.0) -> Problem:
     """The valley f(x, y) = (xy - 1)^2, flattest at (1, 1) (Si and Yun 2023, Figure 1).
 
-    Args:
-        start: a point to start from.
-        radius: of the ball in which the smoothness holds.
-
-    Returns:
-        The problem; its minimum 0 is wherever xy = 1. Not convex.
+    Not convex; its minimum 0 is wherever xy = 1.
     """
     # Hessian [[2y^2, 4xy - 2], [4xy - 2, 2x^2]]: its trace and twice the off-diagonal
     # entry bound its norm.
@@ -164,15 +139,7 @@ def hyperbola(start: Sequence[float] = (3.0, 0.2), radius: float = 4.0) -> Probl
 
 
 def double_well(start: float = 0.3, radius: float = 2.0) -> Problem:
-    """The wells f(x) = x^4/4 - x^2/2: minima at -1 and 1, a maximum at 0.
-
-    Args:
-        start: a point to start from.
-        radius: of the interval in which the smoothness holds, >= 1.
-
-    Returns:
-        The problem; its minimum is -1/4.
-    """
+    """The wells f(x) = x^4/4 - x^2/2: minima -1/4 at -1 and 1, a maximum at 0."""
     return Problem(
         value=lambda x: jnp.sum(x**4 / 4 - x**2 / 2),
         start=np.array([start]),
@@ -184,15 +151,7 @@ def double_well(start: float = 0.3, radius: float = 2.0) -> Problem:
 
 
 def saddle(start: Sequence[float] = (0.5, 0.03), radius: float = 2.0) -> Problem:
-    """The saddle f(x, y) = (x^2 - y^2)/2 + y^4/4 at the origin, minima at (0, +-1).
-
-    Args:
-        start: a point to start from.
-        radius: of the ball in which the smoothness holds.
-
-    Returns:
-        The problem; its minimum is -1/4.
-    """
+    """The saddle (x^2 - y^2)/2 + y^4/4 at the origin, minima -1/4 at (0, +-1)."""
     return Problem(
         value=lambda x: (x[0] ** 2 - x[1] ** 2) / 2 + x[1] ** 4 / 4,
         start=np.asarray(start, np.float64),
@@ -208,15 +167,8 @@ def sinusoid(smoothness: float, rho: float, start: float) -> Problem:
 
     A counterexample for deterministic SAM on non-convex functions (after Si and Yun
     2023, Theorem 3.5): a shift by rho is 5/6 of a period, so that SAM stops where the
-    *perturbed* point is a minimum; there ||grad f||^2 = 0.0273567 beta^2 rho^2.
-
-    Args:
-        smoothness: beta > 0.
-        rho: the radius of SAM that it stalls, > 0.
-        start: a point to start from.
-
-    Returns:
-        The problem; it has a minimum at -0.3 rho and every 1.2 rho from it.
+    *perturbed* point is a minimum; there ||grad f||^2 = 0.0273567 beta^2 rho^2. It has
+    a minimum at -0.3 rho and every 1.2 rho from it.
     """
     scale, frequency = 9 * smoothness * rho**2 / (25 * np.pi**2), 5 * np.pi / (3 * rho)
     return Problem(

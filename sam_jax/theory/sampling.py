@@ -64,14 +64,7 @@ class Sampling(Protocol):
 def expected_residual(
     sampling: Sampling, problem: finite_sums.FiniteSum
 ) -> ExpectedResidual:
-    """The constants A, B and C = 2 A sigma* of a sampling on a finite sum.
-
-    Args:
-        sampling: the sampling, of as many components.
-        problem: the finite sum of smooth components.
-
-    Returns:
-        The constants.
+    """The constants A, B and C = 2 A sigma* of a sampling, for smooth components.
 
     Example:
         >>> problem = finite_sums.parabolas([-1.0, -1.0, 2.0])
@@ -86,14 +79,8 @@ def sampled_smoothness(sampling: Sampling, problem: finite_sums.FiniteSum) -> fl
     """Largest smoothness of the sampled function over all samples, weights included.
 
     The proofs use it where the paper writes L_max, which it does not exceed for uniform
-    sampling; under importance sampling it is the mean of L_i.
-
-    Args:
-        sampling: the sampling, of as many components.
-        problem: the finite sum of smooth components.
-
-    Returns:
-        The largest sum of weights * L_i over the rows of a sample.
+    sampling; under importance sampling it is the mean of L_i. It is the largest sum of
+    weights * L_i over the rows of a sample.
 
     Example:
         >>> problem = finite_sums.parabolas([0.0, 0.0, 0.0], [1.0, 2.0, 9.0])
@@ -245,12 +232,6 @@ def uniform(n: int) -> Single:
 def importance(smoothness: np.ndarray) -> Single:
     """One component with p_i = L_i / sum L, which makes A smallest: the mean of L_i.
 
-    Args:
-        smoothness: L_i > 0, [n].
-
-    Returns:
-        The sampling.
-
     Example:
         >>> print(importance(np.array([1.0, 3.0])).probabilities)
         [0.25 0.75]
@@ -264,16 +245,9 @@ def full(n: int) -> Nice:
 
 
 def independent_importance(smoothness: np.ndarray, size: float) -> Independent:
-    """Independent sampling of an expected size that makes A smallest.
+    """Independent sampling of an expected size in (0, n) that makes A smallest.
 
     p_i = L_i / (q + L_i), with q so that the probabilities sum to ``size``.
-
-    Args:
-        smoothness: L_i > 0, [n].
-        size: expected number of components, in (0, n).
-
-    Returns:
-        The sampling.
 
     Raises:
         ValueError: if ``size`` is not in (0, n).

@@ -11,7 +11,26 @@ from sam_jax.train import cards
 from tests import tiers
 
 CARDS = sorted(str(path) for path in pathlib.Path("configs").glob("*.py"))
+DIGITS = "--config=configs/digits_sam.py"
 METHODS = [*methods.names(), "sgd"]
+PLAIN = [
+    "--config.data.crop=0",
+    "--config.optimizer.sgd.momentum=0.0",
+    "--config.schedule.name=constant",
+    "--config.weight_decay.kind=loss",
+]
+
+
+def of_theorem(config, name):
+    verdicts = conditions.assess(run_cards.setting_of(config))
+    [found] = [v for v in verdicts if name in v.theorem.name]
+    return found
+
+
+def changed(config, card, recipe):
+    """The card and its overrides that a recipe tells."""
+    first, *overrides = shlex.split(check.changes(config, card, recipe))
+    return first.removeprefix("--config="), overrides
 
 
 def told(capsys, *argv):
@@ -53,23 +72,15 @@ def test_why_the_card_of_sam_is_not_covered(capsys):
 def test_what_it_says_to_change_suffices(recipe, card):
     card = f"configs/{card}"
     config = cards.load(card)
-
-    def of_theorem(config):
-        verdicts = conditions.assess(run_cards.setting_of(config))
-        [found] = [v for v in verdicts if v.theorem.name.startswith(recipe.theorem)]
-        return found
-
-    assert of_theorem(config).applies is False
-    first, *overrides = shlex.split(check.changes(config, card, recipe))
-    changed = cards.load(first.removeprefix("--config="), *overrides)
-    verdict = of_theorem(changed)
-    assert verdict.failures == []
+    assert of_theorem(config, recipe.theorem).applies is False
+    first, overrides = changed(config, card, recipe)
+    assert of_theorem(cards.load(first, *overrides), recipe.theorem).failures == []
     # Without any one of the changes it does not.
     assert overrides
     for left_out in overrides:
         fewer = [override for override in overrides if override != left_out]
-        partly = cards.load(first.removeprefix("--config="), *fewer)
-        assert of_theorem(partly).applies is False, left_out
+        partly = cards.load(first, *fewer)
+        assert of_theorem(partly, recipe.theorem).applies is False, left_out
 
 
 @pytest.mark.parametrize(
@@ -79,57 +90,39 @@ def test_it_keeps_a_method_that_will_do(method):
     card = f"configs/digits_sam.py:{method}"
     config = cards.load(card)
     for recipe in check.RECIPES:
-        first, *overrides = shlex.split(check.changes(config, card, recipe))
-        changed = cards.load(first.removeprefix("--config="), *overrides)
-        verdicts = conditions.assess(run_cards.setting_of(changed))
-        [found] = [v for v in verdicts if v.theorem.name.startswith(recipe.theorem)]
-        assert found.failures == []
+        first, overrides = changed(config, card, recipe)
+        told_to = cards.load(first, *overrides)
+        assert of_theorem(told_to, recipe.theorem).failures == []
         has_radius = "rho" in config.method.coefficients
         kept = cards.load(card, *overrides) if has_radius else config
-        verdicts = conditions.assess(run_cards.setting_of(kept))
-        [found] = [v for v in verdicts if v.theorem.name.startswith(recipe.theorem)]
-        replaced = changed.method.name != config.method.name
+        failed = of_theorem(kept, recipe.theorem).failures
+        replaced = told_to.method.name != config.method.name
         assert (
-            any("method" in c.text or "direction" in c.text for c in found.failures)
-            == replaced
+            any("method" in c.text or "direction" in c.text for c in failed) == replaced
         )
 
 
 def test_a_covered_run_says_what_is_left_to_know(capsys):
-    text = told(
-        capsys,
-        "--config=configs/digits_sam.py:usam",
-        "--config.batch_size=1167",
-        "--config.data.crop=0",
-        "--config.optimizer.sgd.momentum=0.0",
-        "--config.schedule.name=constant",
-        "--config.weight_decay.kind=loss",
-    )
+    text = told(capsys, f"{DIGITS}:usam", "--config.batch_size=1167", *PLAIN)
     assert "Covered, as far as it can be known" in text
     assert "if rho_k <= nu/L with nu < 1" in text
 
 
-@pytest.mark.parametrize(
-    "override, expected",
-    [
-        ("--config.schedule.name=constant", families.Constant(0.1)),
-        ("--config.schedule.name=cosine", families.Cosine(0.1, 540)),
-        ("--config.schedule.name=linear", families.Linear(0.1, 540)),
-        (
-            "--config.schedule.name=step",
-            families.StepDecay(0.1, (1080, 2160, 2880), 0.2),
-        ),
-        ("--config.schedule.name=diminish1", families.Power(0.1, 1.0, 18)),
-        ("--config.schedule.name=diminish2", families.Power(0.1, 0.5001, 18)),
-        ("--config.schedule.name=diminish3", families.PowerLog(0.1, steps=18)),
-        (
-            "--config.schedule.warmup_epochs=1.0",
-            families.WarmUp(18, families.Cosine(0.1, 522)),
-        ),
-    ],
-)
+SCHEDULES = {
+    "name=constant": families.Constant(0.1),
+    "name=cosine": families.Cosine(0.1, 540),
+    "name=linear": families.Linear(0.1, 540),
+    "name=step": families.StepDecay(0.1, (1080, 2160, 2880), 0.2),
+    "name=diminish1": families.Power(0.1, 1.0, 18),
+    "name=diminish2": families.Power(0.1, 0.5001, 18),
+    "name=diminish3": families.PowerLog(0.1, steps=18),
+    "warmup_epochs=1.0": families.WarmUp(18, families.Cosine(0.1, 522)),
+}
+
+
+@pytest.mark.parametrize("override, expected", SCHEDULES.items())
 def test_schedules_of_the_trainer_as_families(override, expected):
-    config = cards.load("configs/digits_sam.py", override)
+    config = cards.load("configs/digits_sam.py", f"--config.schedule.{override}")
     setting = run_cards.setting_of(config)
     assert setting.step_size == expected
     assert setting.radius == families.Constant(0.1)
@@ -150,49 +143,33 @@ def test_a_radius_may_be_a_schedule(rho, expected):
     assert run_cards.setting_of(config).radius == expected
 
 
-PLAIN = [
-    "--config.data.crop=0",
-    "--config.optimizer.sgd.momentum=0.0",
-    "--config.schedule.name=constant",
-    "--config.weight_decay.kind=loss",
-]
+DRAWN = "data.sampling.name=importance"
+NO_NOISE, SHUFFLED, FRESH = (True, True), (False, False), (False, True)
 
 
 @pytest.mark.parametrize(
-    "overrides, full, fresh, says",
+    "overrides, full_and_fresh, says",
     [
-        (["batch_size=1167"], True, True, "full, without noise"),
-        ([], False, False, "(shuffled: each is seen once per epoch)"),
-        (["data.sampling.name=importance"], False, True, "the images' squared norms"),
+        (["batch_size=1167"], NO_NOISE, "full, without noise"),
+        ([], SHUFFLED, "(shuffled: each is seen once per epoch)"),
+        ([DRAWN], FRESH, "the images' squared norms"),
         (
-            ["data.sampling.name=importance", "batch_size=1167"],
-            False,  # with replacement it is not all of them
-            True,
+            [DRAWN, "batch_size=1167"],
+            FRESH,  # with replacement it is not all of them
             "batches of 1167 of 1,167 examples (drawn with replacement",
         ),
-        (
-            ["data.sampling.name=importance", "data.sampling.uniform=1.0"],
-            False,
-            True,
-            "(drawn with replacement, all alike)",
-        ),
-        (
-            ["data.sampling.name=importance", "data.sampling.scores=l.npy"],
-            False,
-            True,
-            "in proportion to l.npy",
-        ),
+        ([DRAWN, "data.sampling.uniform=1.0"], FRESH, "replacement, all alike)"),
+        ([DRAWN, "data.sampling.scores=l.npy"], FRESH, "in proportion to l.npy"),
     ],
 )
-def test_how_examples_are_drawn(overrides, full, fresh, says):
+def test_how_examples_are_drawn(overrides, full_and_fresh, says):
     flags = [f"--config.{override}" for override in overrides]
     config = cards.load("configs/digits_sam.py", *PLAIN, *flags)
     setting = run_cards.setting_of(config)
     assert says in run_cards.describe(config, setting)["gradients"]
-    verdicts = {v.theorem.name: v.applies for v in conditions.assess(setting)}
-    assert (verdicts["Si and Yun, Theorem 3.4 (derived form)"] is None) == full
-    stochastic = verdicts["Si and Yun, Theorems 4.3 and 4.5 (derived form)"]
-    assert (stochastic is None) == fresh
+    names = "Yun, Theorem 3.4", "Yun, Theorems 4.3 and 4.5"
+    verdicts = [of_theorem(config, name).applies for name in names]
+    assert tuple(applies is None for applies in verdicts) == full_and_fresh
 
 
 def test_a_radius_that_ends_says_so(capsys):
@@ -217,54 +194,40 @@ def test_a_cadence_keeps_what_needs_no_regular_use():
         '--config.method.rho={"name": "diminish1", "value": 0.1}',
     ]
     config = cards.load("configs/digits_sam.py", *overrides)
-    verdicts = conditions.assess(run_cards.setting_of(config))
-    [found] = [v for v in verdicts if "Corollary 3.5" in v.theorem.name]
-    assert found.failures == []
+    assert of_theorem(config, "Corollary 3.5").failures == []
     constant = cards.load(
         "configs/digits_sam.py",
         *overrides[:-2],
         "--config.schedule.name=constant",
         "--config.weight_decay.kind=loss",
     )
-    verdicts = conditions.assess(run_cards.setting_of(constant))
-    [found] = [v for v in verdicts if "Theorem 3.4" in v.theorem.name]
-    assert [c.text for c in found.failures] == ["the method is used in every update"]
+    failed = of_theorem(constant, "Yun, Theorem 3.4").failures
+    assert [c.text for c in failed] == ["the method is used in every update"]
 
 
-@pytest.mark.parametrize(
-    "argv, message",
-    [
-        (["--config=configs/cifar_sam.py"], "unknown run card"),
-        (["--config=configs/digits_sam.py:sma"], "did you mean 'sam'"),
-        (["--config=configs/digits_sam.py", "--config.epoch=3"], "'config.epochs'"),
-        (["--config=configs/digits_sam.py", "--epochs=3"], "unexpected argument"),
-        (["--config=configs/digits_sam.py", "--config.batch_size=0"], "batch_size"),
-        (
-            ["--config=configs/digits_sam.py", "--config.batch_size=9999"],
-            r"\[1, 1167\]",
-        ),
-        (
-            ["--config=configs/digits_sam.py", "--config.schedule.name=diminish"],
-            "unknown config.schedule.name",
-        ),
-        (["configs/digits_sam.py"], "a run card is written --config=CARD.py"),
-        (["--config=configs/methods/sam.py"], "returns no configuration"),
-        (["--config=configs/methods"], "directory"),
-        (
-            ["--config=configs/digits_sam.py", "--config.data.sampling.name=import"],
-            "did you mean 'importance'",
-        ),
-        (
-            [
-                "--config=configs/digits_sam.py",
-                "--config.data.sampling.name=importance",
-                "--config.data.sampling.uniform=2.0",
-            ],
-            r"uniform must be a number in \[0, 1\], got 2.0",
-        ),
-        ([], "--config is missing"),
+IMPORTANCE = "--config.data.sampling.name=importance"
+MISTAKES = {
+    "unknown run card": ["--config=configs/cifar_sam.py"],
+    "did you mean 'sam'": [f"{DIGITS}:sma"],
+    "'config.epochs'": [DIGITS, "--config.epoch=3"],
+    "unexpected argument": [DIGITS, "--epochs=3"],
+    "batch_size": [DIGITS, "--config.batch_size=0"],
+    r"\[1, 1167\]": [DIGITS, "--config.batch_size=9999"],
+    "unknown config.schedule.name": [DIGITS, "--config.schedule.name=diminish"],
+    "a run card is written --config=CARD.py": ["configs/digits_sam.py"],
+    "returns no configuration": ["--config=configs/methods/sam.py"],
+    "directory": ["--config=configs/methods"],
+    "did you mean 'importance'": [DIGITS, "--config.data.sampling.name=import"],
+    r"uniform must be a number in \[0, 1\], got 2.0": [
+        DIGITS,
+        IMPORTANCE,
+        "--config.data.sampling.uniform=2.0",
     ],
-)
+    "--config is missing": [],
+}
+
+
+@pytest.mark.parametrize("message, argv", MISTAKES.items())
 def test_mistakes_are_one_line(capsys, argv, message):
     assert theory.main(["check", *argv]) == 2
     [line] = capsys.readouterr().err.splitlines()

@@ -9,24 +9,27 @@ import pytest
 
 import sam_jax
 from sam_jax import methods
-from sam_jax.theory import (
-    conditions,
-    descent,
-    families,
-    finite_sums,
-    orders,
-    problems,
-    sampling,
-)
+from sam_jax.theory import conditions, finite_sums, orders, problems, sampling
 from sam_jax.theory.conditions import method_classes
+from sam_jax.theory.families import (
+    Constant,
+    Cosine,
+    CosineRestarts,
+    PerfectSquares,
+    PLRadius,
+    PLStep,
+    Power,
+    PowerLog,
+)
 from sam_jax.theory.step_sizes import unified
 from sam_jax.train import config as config_lib
 from tests import tiers
+from tests.theory import runs
 
 # ── Khanh et al., the table of schedules ─────────────────────────────────────────────
 
-DIMINISH_1, DIMINISH_2 = families.Power(0.1, 1), families.Power(0.1, 0.5001)
-DIMINISH_3 = families.PowerLog(0.1)
+DIMINISH_1, DIMINISH_2 = Power(0.1, 1), Power(0.1, 0.5001)
+DIMINISH_3 = PowerLog(0.1)
 
 
 @pytest.mark.parametrize(
@@ -35,9 +38,9 @@ DIMINISH_3 = families.PowerLog(0.1)
         (DIMINISH_1, True, True, "0"),
         (DIMINISH_2, True, True, "0.4999"),
         (DIMINISH_3, True, True, "0"),
-        (families.Constant(0.1), True, False, None),
-        (families.Cosine(0.1, 100), False, True, None),
-        (families.CosineRestarts(0.1, 100), True, False, None),
+        (Constant(0.1), True, False, None),
+        (Cosine(0.1, 100), False, True, None),
+        (CosineRestarts(0.1, 100), True, False, None),
     ],
     ids=str,
 )
@@ -45,16 +48,20 @@ def test_the_table_of_schedules(step_size, infinite, squares, needed):
     assert step_size.sum_diverges == infinite
     assert step_size.square_summable == squares
     for exponent in (0.001, 0.4999, 0.49991, 0.7):
-        setting = nonconvex(step_size=step_size, radius=families.Power(0.1, exponent))
+        setting = nonconvex(step_size=step_size, radius=Power(0.1, exponent))
         expected = needed is not None and Fraction(str(exponent)) > Fraction(needed)
         assert (corollary_3_5(setting).applies is True) == expected
-    constant = nonconvex(step_size=step_size, radius=families.Constant(0.05))
+    constant = nonconvex(step_size=step_size, radius=Constant(0.05))
     assert corollary_3_5(constant).applies is False
 
 
 def nonconvex(**others):
     known = {"smoothness": 1.0, "bounded_below": True, "convex": False, "pl": 0.0}
     return conditions.Setting(**(known | {"strong_convexity": 0.0} | others))
+
+
+def run(rho, step_size):
+    return {"step_size": Constant(step_size), "radius": Constant(rho)}
 
 
 def verdict(setting, name):
@@ -67,24 +74,21 @@ def corollary_3_5(setting):
 
 
 def test_perfect_squares_need_no_vanishing_radius():
-    setting = nonconvex(step_size=DIMINISH_1, radius=families.PerfectSquares(1.99, 0.5))
+    setting = nonconvex(step_size=DIMINISH_1, radius=PerfectSquares(1.99, 0.5))
     found = corollary_3_5(setting)
     assert found.applies and found.properties == {1, 2, 3}
-    too_large = nonconvex(
-        step_size=DIMINISH_1, radius=families.PerfectSquares(2.0, 0.5)
-    )
+    too_large = nonconvex(step_size=DIMINISH_1, radius=PerfectSquares(2.0, 0.5))
     [failure] = corollary_3_5(too_large).failures
     assert failure.reason == "limsup rho_k = 2 >= 2/L = 2"
 
 
 @pytest.mark.parametrize(
-    "exponent, q, expected",
-    [(0.5, 0.5, True), (0.01, 0.01, True), (0.5, 0.0, False)],
+    "exponent, q, expected", [(0.5, 0.5, True), (0.01, 0.01, True), (0.5, 0.0, False)]
 )
 def test_condition_9(exponent, q, expected):
     setting = nonconvex(
-        step_size=families.Power(1.0, 1),
-        radius=families.Power(0.1, exponent),
+        step_size=Power(1.0, 1),
+        radius=Power(0.1, exponent),
         kl_exponent=q,
     )
     found = corollary_3_5(setting)
@@ -106,16 +110,16 @@ def test_condition_9_is_stronger_than_the_sum():
     [
         ({"stochastic": True}, "full gradients"),
         ({"others": ("momentum 0.9",)}, "no momentum"),
-        ({"step_size": families.Cosine(0.1, 100)}, "sum t_k = infinity"),
-        ({"step_size": families.Constant(0.1)}, "t_k tends to 0"),
-        ({"radius": families.Constant(0.05)}, "sum t_k rho_k"),
+        ({"step_size": Cosine(0.1, 100)}, "sum t_k = infinity"),
+        ({"step_size": Constant(0.1)}, "t_k tends to 0"),
+        ({"radius": Constant(0.05)}, "sum t_k rho_k"),
         ({"method": "usam"}, "within eps_k"),
         ({"bounded_below": False}, "inf f"),
         ({"smooth": False}, "Lipschitz"),
     ],
 )
 def test_every_condition_of_corollary_3_5_is_asked_for(change, condition):
-    good = {"step_size": DIMINISH_1, "radius": families.Power(0.1, 0.001)}
+    good = {"step_size": DIMINISH_1, "radius": Power(0.1, 0.001)}
     assert corollary_3_5(nonconvex(**good)).applies is True
     found = corollary_3_5(nonconvex(**(good | change)))
     assert found.applies is False and not found.follows and not found.properties
@@ -124,7 +128,7 @@ def test_every_condition_of_corollary_3_5_is_asked_for(change, condition):
 
 def test_what_is_not_known_is_neither_true_nor_false():
     setting = nonconvex(
-        step_size=DIMINISH_1, radius=families.PerfectSquares(0.1, 1), smoothness=None
+        step_size=DIMINISH_1, radius=PerfectSquares(0.1, 1), smoothness=None
     )
     found = corollary_3_5(setting)
     assert found.applies is None and not found.failures and not found.follows
@@ -139,12 +143,12 @@ def test_what_is_not_known_is_neither_true_nor_false():
 
 def test_theorem_3_2_allows_a_constant_radius():
     problem = problems.quadratic([0.1, 1.0], [1.0, 1.0])
-    radius = families.Constant(10.0)
+    radius = Constant(10.0)
     for step_size, expected in (
         (DIMINISH_2, {1, 2, 3, 4, 5}),
-        (families.Constant(0.1), frozenset()),
-        (families.Power(0.1, 0.5), frozenset()),
-        (families.Power(0.1, 1.0001), frozenset()),
+        (Constant(0.1), frozenset()),
+        (Power(0.1, 0.5), frozenset()),
+        (Power(0.1, 1.0001), frozenset()),
     ):
         setting = conditions.on(problem, step_size=step_size, radius=radius)
         found = verdict(setting, "Khanh et al., Theorem 3.2")
@@ -153,12 +157,7 @@ def test_theorem_3_2_allows_a_constant_radius():
 
 def test_theorem_4_2_and_its_limits():
     def applies(rho, t):
-        setting = nonconvex(
-            method="extragradient",
-            smoothness=4.0,
-            step_size=families.Constant(t),
-            radius=families.Constant(rho),
-        )
+        setting = nonconvex(method="extragradient", smoothness=4.0, **run(rho, t))
         return verdict(setting, "Theorems 4.1").applies
 
     # nu = 1/2: t below (2 - 1) / (4 * 2.25) = 1/9.
@@ -169,9 +168,7 @@ def test_theorem_4_2_and_its_limits():
 
 def test_rates_under_kl():
     def follows(q):
-        setting = nonconvex(
-            method="usam", step_size=families.Constant(0.01), kl_exponent=q
-        )
+        setting = nonconvex(method="usam", step_size=Constant(0.01), kl_exponent=q)
         return " ".join(verdict(setting, "Theorems 4.1").follows)
 
     assert "finitely many" in follows(0.0)
@@ -191,7 +188,7 @@ def test_rates_under_kl():
     ],
 )
 def test_iterates_converge_only_where_they_cannot_run_away(known, expected):
-    setting = nonconvex(method="usam", step_size=families.Constant(0.01), **known)
+    setting = nonconvex(method="usam", step_size=Constant(0.01), **known)
     assert verdict(setting, "Theorems 4.1").properties == expected
 
 
@@ -205,7 +202,7 @@ def test_shuffled_examples_are_not_drawn_anew():
             problem,
             scheme=sampling.uniform(3),
             method="sgd",
-            step_size=families.Constant(0.1),
+            step_size=Constant(0.1),
             variance=0.0,
             fresh_samples=fresh,
         )
@@ -217,9 +214,7 @@ def test_the_smoothness_of_a_sample_has_its_weight():
     problem = finite_sums.parabolas([-1.0, -1.0, 2.0])
     rare = sampling.Single(np.array([0.01, 0.01, 0.98]))
     # 1/L_max is 1, but what is seen when the first is drawn has L = 1 / 0.03.
-    setting = conditions.on(
-        problem, scheme=rare, variance=1.0, step_size=families.Constant(0.5)
-    )
+    setting = conditions.on(problem, scheme=rare, variance=1.0, step_size=Constant(0.5))
     [failure] = verdict(setting, "4.3 and 4.5").failures
     assert failure.reason == "sup eta = 0.5 > 1/beta = 0.03"
 
@@ -229,8 +224,7 @@ def test_a_large_radius_is_refused_without_growth():
     setting = conditions.on(
         finite_sums.parabolas([-1.0, -1.0, 2.0]),
         scheme=sampling.uniform(3),
-        step_size=families.Constant(0.1),
-        radius=families.Constant(5.0),
+        **run(5.0, 0.1),
     )
     [failure] = verdict(setting, "Theorem 3.7").failures
     assert failure.reason == "2 B Q = 0 > gamma (1 - L rho) = -0.4"
@@ -244,84 +238,61 @@ def test_a_consistent_system_interpolates():
         problem = finite_sums.least_squares(matrix, target)
         scheme = sampling.uniform(8)
         rule = unified.default(unified.constants(problem, scheme), 0.0)
-        setting = conditions.on(
-            problem,
-            scheme=scheme,
-            method="usam",
-            step_size=families.Constant(rule.gamma),
-            radius=families.Constant(rule.rho),
-        )
+        setting = conditions.on(problem, scheme=scheme, method="usam", **run(*rule))
         assert verdict(setting, "Corollaries 3.3 and 3.4").applies == expected
 
 
 def test_a_step_size_of_zero_moves_nothing():
     problem = problems.quadratic([0.5, 1.0], [1.0, 1.0])
     for method in ("sam", "usam", "sgd"):
-        setting = conditions.on(
-            problem, method=method, step_size=families.Constant(0.0)
-        )
+        setting = conditions.on(problem, method=method, step_size=Constant(0.0))
         verdicts = conditions.assess(setting)
         assert not any(found.applies for found in verdicts)
 
 
+SAMPLED = {"stochastic": True, "sampled_smoothness": 2.0}
 EXTREMES = {
     "method": ["sam", "usam", "sgd", "igd", "unified_sam", "gnp", "unheard_of"],
     "coefficients": [{}, {"lam": 0.5}, {"lam": 1.5}, {"lam": "1/t"}, {"alpha": 0.0}],
     "step_size": [
-        families.Constant(0.0),
-        families.Constant(0.1),
-        families.Power(0.1, 1),
-        families.PLStep(0.5, 0.1),
-        families.Cosine(0.1, 10),
+        Constant(0.0),
+        Constant(0.1),
+        Power(0.1, 1),
+        PLStep(0.5, 0.1),
+        Cosine(0.1, 10),
     ],
-    "radius": [families.Constant(0.0), families.Constant(9.0), families.PLRadius(0.1)],
-    "known": [
-        {},
-        {"smoothness": 1.0, "strong_convexity": 1.0, "convex": True},
-        {"smoothness": float("inf"), "smooth": False, "pl": 0.5},
-        {"smoothness": 1.0, "pl": 0.5, "kl_exponent": 0.75},
-    ],
-    "samples": [
-        {},
-        {"stochastic": True},
-        {"stochastic": True, "sampled_smoothness": 2.0, "variance": 0.0},
-        {
-            "stochastic": True,
-            "sampled_smoothness": 2.0,
-            "residual": sampling.ExpectedResidual(0.0, 0.0, 1.0),
-        },
-        {
-            "stochastic": True,
-            "sampled_smoothness": 2.0,
-            "residual": sampling.ExpectedResidual(2.0, 0.0, 0.0),
-            "horizon": 10,
-        },
-    ],
+    "radius": [Constant(0.0), Constant(9.0), PLRadius(0.1)],
 }
+KNOWN = [
+    {},
+    {"smoothness": 1.0, "strong_convexity": 1.0, "convex": True},
+    {"smoothness": float("inf"), "smooth": False, "pl": 0.5},
+    {"smoothness": 1.0, "pl": 0.5, "kl_exponent": 0.75},
+]
+SAMPLES = [
+    {},
+    {"stochastic": True},
+    SAMPLED | {"variance": 0.0},
+    SAMPLED | {"residual": sampling.ExpectedResidual(0.0, 0.0, 1.0)},
+    SAMPLED | {"residual": sampling.ExpectedResidual(2.0, 0.0, 0.0), "horizon": 10},
+]
 
 
 def test_no_setting_breaks_it():
-    for method, given, step_size, radius, known, samples in itertools.product(
-        *EXTREMES.values()
+    for *chosen, known, samples in itertools.product(
+        *EXTREMES.values(), KNOWN, SAMPLES
     ):
-        if method == "sgd" and radius.supremum:
+        fields = dict(zip(EXTREMES, chosen, strict=True))
+        if fields["method"] == "sgd" and fields["radius"].supremum:
             continue
-        setting = conditions.Setting(
-            method=method,
-            coefficients=given,
-            step_size=step_size,
-            radius=radius,
-            bounded_below=True,
-            **known,
-            **samples,
-        )
+        setting = conditions.Setting(**fields, bounded_below=True, **known, **samples)
         for found in conditions.assess(setting):
             assert bool(found.follows) == (found.applies is True), (setting, found)
 
 
 def test_sgd_has_no_radius():
     with pytest.raises(ValueError, match="method 'sgd' has no radius, got constant 1"):
-        nonconvex(method="sgd", step_size=DIMINISH_1, radius=families.Constant(1.0))
+        nonconvex(method="sgd", step_size=DIMINISH_1, radius=Constant(1.0))
 
 
 def test_theorem_3_2_of_unified_sam_up_to_its_largest_constants():
@@ -330,14 +301,13 @@ def test_theorem_3_2_of_unified_sam_up_to_its_largest_constants():
     known = unified.constants(problem, scheme)
 
     def found(share):
-        rule = unified.default(known, 0.5)
+        rho, gamma = unified.default(known, 0.5)
         setting = conditions.on(
             problem,
             scheme=scheme,
             method="unified_sam",
             coefficients={"lam": 0.5},
-            step_size=families.Constant(share * rule.gamma),
-            radius=families.Constant(rule.rho),
+            **run(rho, share * gamma),
         )
         return verdict(setting, "Oikonomou and Loizou, Theorem 3.2")
 
@@ -349,45 +319,28 @@ def test_theorem_3_2_of_unified_sam_up_to_its_largest_constants():
 def test_theorem_3_5_knows_its_rule():
     problem = problems.quadratic([0.5, 1.0], [1.0, 1.0])
     rule = unified.default(unified.deterministic(problem), 1.0)
-    good = conditions.on(
-        problem,
-        step_size=families.PLStep(0.5, rule.gamma),
-        radius=families.PLRadius(rule.rho),
-    )
-    assert 3 in verdict(good, "Theorem 3.5").properties
-    other = conditions.on(
-        problem, step_size=DIMINISH_1, radius=families.PLRadius(rule.rho)
-    )
-    assert verdict(other, "Oikonomou and Loizou, Theorem 3.5").applies is False
+    good = {"step_size": PLStep(0.5, rule.gamma), "radius": PLRadius(rule.rho)}
+
+    def found(**change):
+        setting = conditions.on(problem, **(good | change))
+        return verdict(setting, "Oikonomou and Loizou, Theorem 3.5")
+
+    assert 3 in found().properties
+    assert found(step_size=DIMINISH_1).applies is False
 
 
 def test_no_property_is_claimed_where_a_method_stalls():
     problem = problems.quadratic([1.0, 1.5], [1.0, 1.0])
-    step_size, radius = families.Constant(1 / 3), families.Constant(0.1)
-
-    def run(method):
-        tx = optax.chain(method(0.1), optax.sgd(1 / 3))
-        measured = descent.descend(
-            tx,
-            descent.exact(problem),
-            problem.start,
-            [2000],
-            record=problem.gap,
-        )
-        return float(measured.recorded[0])
-
+    left, rule = {}, run(0.1, 1 / 3)
     for name, method in (("sam", sam_jax.sam), ("usam", sam_jax.usam)):
-        setting = conditions.on(
-            problem, method=name, step_size=step_size, radius=radius
-        )
-        converges = run(method) < 1e-12
+        tx = optax.chain(method(0.1), optax.sgd(1 / 3))
+        left[name] = float(runs.recorded(problem, tx, [2000], problem.gap)[0])
+        setting = conditions.on(problem, method=name, **rule)
         claimed = 5 in conditions.properties(conditions.assess(setting))
-        assert converges == claimed == (name == "usam")
-    follows = verdict(
-        conditions.on(problem, step_size=step_size, radius=radius), "Yun, Theorem 3.1"
-    ).follows
-    floor = float(follows[0].split("below ")[1].split(",")[0])
-    assert run(sam_jax.sam) < floor < 20 * run(sam_jax.sam)
+        assert (left[name] < 1e-12) == claimed == (name == "usam")
+    [text] = verdict(conditions.on(problem, **rule), "Yun, Theorem 3.1").follows
+    floor = float(text.split("below ")[1].split(",")[0])
+    assert left["sam"] < floor < 20 * left["sam"]
 
 
 @pytest.mark.parametrize("field", ["strong_convexity", "pl"])
@@ -399,13 +352,15 @@ def test_impossible_constants(field):
 # ── Methods ──────────────────────────────────────────────────────────────────────────
 
 
+def usual(name):
+    """A setting with the method's own coefficients."""
+    given = config_lib.default_coefficients(name) if name in methods.names() else {}
+    return nonconvex(method=name, coefficients=given, step_size=DIMINISH_1)
+
+
 @pytest.mark.parametrize("name", [*methods.names(), "sgd", "igd", "unheard_of"])
 def test_every_method_has_an_answer(name):
-    coefficients = {}
-    if name in methods.names():
-        coefficients = config_lib.default_coefficients(name)
-    setting = nonconvex(method=name, coefficients=coefficients, step_size=DIMINISH_1)
-    applies = [v.applies for v in conditions.assess(setting)]
+    applies = [v.applies for v in conditions.assess(usual(name))]
     if name not in conditions.methods():
         assert not any(applies)
         assert name in {*method_classes.NO_THEOREM, "unheard_of"}, "state its class"
@@ -414,12 +369,8 @@ def test_every_method_has_an_answer(name):
 
 def covered_by_3_3():
     for name in sorted(conditions.methods() & set(methods.names())):
-        coefficients = config_lib.default_coefficients(name)
-        setting = nonconvex(
-            method=name, coefficients=coefficients, step_size=DIMINISH_1
-        )
         # sparse_sam needs what only the trainer gives.
-        if conditions.error_factor(setting) is not None and name != "sparse_sam":
+        if conditions.error_factor(usual(name)) is not None and name != "sparse_sam":
             yield name
 
 
@@ -428,30 +379,23 @@ QUICK = {"sam", "vasso", "ae_sam", "decoupled_wsam"}
 
 
 @pytest.mark.parametrize(
-    "name",
-    tiers.cases(QUICK, covered_by_3_3(), "compiles each method"),
+    "name", tiers.cases(QUICK, covered_by_3_3(), "compiles each method")
 )
 def test_the_error_of_a_direction_is_as_claimed(name):
     generator = np.random.default_rng(0)
     matrix = generator.normal(size=(6, 4))
     problem = finite_sums.bounded_residuals(matrix, generator.normal(size=6))
-    rho, rate, rough = 0.3, 0.01, 0.0
-    coefficients = config_lib.default_coefficients(name)
-    factor = conditions.error_factor(
-        nonconvex(method=name, coefficients=coefficients, step_size=DIMINISH_1)
-    )
-    factory = methods.factory(name)
-    full = name == "decoupled_wsam"
-    tx = (
-        factory(learning_rate=rate, rho=rho, base=optax.sgd)
-        if full
-        else optax.chain(factory(rho=rho), optax.sgd(rate))
-    )
+    rho, rate = 0.3, 0.01
+    factor, factory = conditions.error_factor(usual(name)), methods.factory(name)
+    if name == "decoupled_wsam":
+        tx = factory(learning_rate=rate, rho=rho, base=optax.sgd)
+    else:
+        tx = optax.chain(factory(rho=rho), optax.sgd(rate))
     grad_fn = jax.grad(problem.value)
 
     @jax.jit
     def update(x, state, key):
-        updates, state = tx.update(
+        return tx.update(
             grad_fn(x),
             state,
             x,
@@ -460,7 +404,6 @@ def test_the_error_of_a_direction_is_as_claimed(name):
             value_and_grad_fn=jax.value_and_grad(problem.value),
             key=key,
         )
-        return updates, state
 
     errors = []
     x = jnp.asarray(generator.normal(size=4))
@@ -469,5 +412,4 @@ def test_the_error_of_a_direction_is_as_claimed(name):
         updates, state = update(x, state, key)
         errors.append(float(jnp.linalg.norm(-updates / rate - grad_fn(x))))
         x = x + updates + 0.3 * jax.random.normal(key, 4)
-    rough = max(errors)
-    assert 0 < rough <= factor * problem.smoothness * rho
+    assert 0 < max(errors) <= factor * problem.smoothness * rho

@@ -8,16 +8,17 @@ import pytest
 
 import sam_jax
 from sam_jax.theory import descent, finite_sums, problems, sampling
+from tests.theory import runs
 
 
-def sam_sgd(rho, step_size):
-    return optax.chain(sam_jax.sam(rho), optax.sgd(step_size))
+def gaps_of(tx, problem, checkpoints, **others):
+    return runs.recorded(problem, tx, checkpoints, problem.gap, **others)
 
 
 def test_the_same_as_a_loop_by_hand():
     problem = problems.quadratic([1.0, 3.0], [1.0, -0.5])
     trace = descent.descend(
-        sam_sgd(0.1, 0.2),
+        runs.sam(0.1, 0.2),
         descent.exact(problem),
         problem.start,
         [0, 1, 4],
@@ -47,14 +48,7 @@ def test_a_sweep_is_one_compilation():
         compilations.append(None)
 
         def one(rho, key):
-            return descent.descend(
-                sam_sgd(rho, 0.1),
-                descent.exact(problem),
-                problem.start,
-                descent.geometric(50),
-                record=problem.gap,
-                key=key,
-            ).recorded
+            return gaps_of(runs.sam(rho, 0.1), problem, descent.geometric(50), key=key)
 
         return jax.vmap(jax.vmap(one, (None, 0)), (0, None))(radii, keys)
 
@@ -62,13 +56,7 @@ def test_a_sweep_is_one_compilation():
     for seed in (0, 1):
         swept = sweep(radii + seed, jax.random.split(jax.random.key(seed), 4))
     assert len(compilations) == 1
-    alone = descent.descend(
-        sam_sgd(1.1, 0.1),
-        descent.exact(problem),
-        problem.start,
-        descent.geometric(50),
-        record=problem.gap,
-    ).recorded
+    alone = gaps_of(runs.sam(1.1, 0.1), problem, descent.geometric(50))
     np.testing.assert_allclose(swept[1, 0], alone, rtol=1e-12)
 
 
@@ -106,7 +94,8 @@ def test_which_losses_each_gradient_sees():
     centers = [-1.0, 0.0, 4.0]
     problem = finite_sums.parabolas(centers, start=0.0)
     scheme = sampling.uniform(3)
-    same = gradients_seen(descent.same_sample(problem, scheme), problem.start, 40)
+    oracle = descent.same_sample(problem, scheme)
+    same = gradients_seen(oracle, problem.start, 40)
     assert (same[:, 0] == same[:, 1]).all()
     assert set(same[:, 0].round(9)) == {1.0, 0.0, -4.0}
 
@@ -117,10 +106,7 @@ def test_which_losses_each_gradient_sees():
     full = gradients_seen(descent.exact(problem), problem.start, 3)
     np.testing.assert_allclose(full, -1.0)
 
-    other = gradients_seen(
-        descent.same_sample(problem, scheme), problem.start, 40, seed=1
-    )
-    assert (other != same).any()
+    assert (gradients_seen(oracle, problem.start, 40, seed=1) != same).any()
 
 
 def test_reshuffling_sees_each_component_once_per_epoch():
@@ -139,9 +125,7 @@ def test_methods_get_what_the_trainer_offers():
         sam_jax.sam_sps(1.0, 0.01),
         optax.chain(sam_jax.random_sam(0.01), optax.sgd(0.1)),
     ):
-        gaps = descent.descend(
-            tx, descent.exact(problem), problem.start, [0, 30], record=problem.gap
-        ).recorded
+        gaps = gaps_of(tx, problem, [0, 30])
         assert gaps[1] < 0.05 * gaps[0]
 
 
@@ -162,13 +146,7 @@ def test_what_a_method_draws_has_nothing_to_do_with_the_sample():
 
 def test_divergence_is_a_result():
     problem = problems.quadratic([1.0], [1.0])
-    gaps = descent.descend(
-        optax.sgd(3.0),
-        descent.exact(problem),
-        problem.start,
-        [10, 5000],
-        record=problem.gap,
-    ).recorded
+    gaps = gaps_of(optax.sgd(3.0), problem, [10, 5000])
     assert gaps[0] > 100
     assert not np.isfinite(gaps[1])
 
@@ -179,13 +157,7 @@ def test_divergence_is_a_result():
 def test_bad_checkpoints(checkpoints):
     problem = problems.quadratic([1.0], [1.0])
     with pytest.raises(ValueError, match="increasing integers from 0 on"):
-        descent.descend(
-            optax.sgd(0.1),
-            descent.exact(problem),
-            problem.start,
-            checkpoints,
-            record=problem.gap,
-        )
+        gaps_of(optax.sgd(0.1), problem, checkpoints)
 
 
 def test_geometric_checkpoints():

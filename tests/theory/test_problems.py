@@ -191,19 +191,19 @@ def test_perceptron_starts_near_the_loss_of_a_guess():
     assert float(problem.value(zeros)) == pytest.approx(np.log(3))
 
 
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: problems.quadratic([1.0, 0.0], [1.0, 1.0]), "eigenvalues must be"),
-        (lambda: problems.quadratic([1.0], [1.0, 1.0]), "one for each entry"),
-        (lambda: problems.power(1.5), "exponent must be >= 2"),
-        (lambda: problems.power(3.0, start=0.0), "start not 0"),
-        (lambda: finite_sums.least_squares(*data(2, 3)), "> 0 where the columns"),
-        (lambda: finite_sums.least_squares(*data(4, 3), l2=-1.0), "l2 must be"),
-        (lambda: finite_sums.logistic(*data(4, 3)), "labels must be -1 or 1"),
-        (lambda: finite_sums.logistic(*labelled(4, 3), l2=-1.0), "must be >= 0"),
-    ],
-)
+REFUSED = {
+    "eigenvalues must be": lambda: problems.quadratic([1.0, 0.0], [1.0, 1.0]),
+    "one for each entry": lambda: problems.quadratic([1.0], [1.0, 1.0]),
+    "exponent must be >= 2": lambda: problems.power(1.5),
+    "start not 0": lambda: problems.power(3.0, start=0.0),
+    "> 0 where the columns": lambda: finite_sums.least_squares(*data(2, 3)),
+    "l2 must be": lambda: finite_sums.least_squares(*data(4, 3), l2=-1.0),
+    "labels must be -1 or 1": lambda: finite_sums.logistic(*data(4, 3)),
+    "must be >= 0": lambda: finite_sums.logistic(*labelled(4, 3), l2=-1.0),
+}
+
+
+@pytest.mark.parametrize("message, call", REFUSED.items())
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()

@@ -164,20 +164,20 @@ def test_sampled_smoothness():
         assert found[name] == pytest.approx((weights @ L_I).max()), name
 
 
-@pytest.mark.parametrize(
-    "make, message",
-    [
-        (lambda: sampling.Single(np.array([0.5, 0.6])), "sum to 1, got sum 1.1"),
-        (lambda: sampling.Single(np.array([1.0, 0.0])), "smallest 0"),
-        (lambda: sampling.Nice(3, 4), r"size must be in \[1, 3\], got 4"),
-        (lambda: sampling.Nice(3, 0), "got 0"),
-        (lambda: sampling.Independent(np.array([0.5, 1.5])), r"in \(0, 1\]"),
-        (lambda: sampling.Independent(np.array([0.5, 0.0])), r"in \(0, 1\]"),
-        (lambda: sampling.WithReplacement(np.full(2, 0.5), 0), "size must be >= 1"),
-        (lambda: sampling.WithReplacement(np.full(2, 0.4), 1), "sum to 1"),
-        (lambda: sampling.independent_importance(np.ones(3), 3), r"in \(0, 3\)"),
-    ],
-)
+REFUSED = {
+    "sum to 1, got sum 1.1": lambda: sampling.Single(np.array([0.5, 0.6])),
+    "smallest 0": lambda: sampling.Single(np.array([1.0, 0.0])),
+    r"size must be in \[1, 3\], got 4": lambda: sampling.Nice(3, 4),
+    "got 0": lambda: sampling.Nice(3, 0),
+    r"in \(0, 1\]": lambda: sampling.Independent(np.array([0.5, 1.5])),
+    r"be in \(0, 1\]": lambda: sampling.Independent(np.array([0.5, 0.0])),
+    "size must be >= 1": lambda: sampling.WithReplacement(np.full(2, 0.5), 0),
+    "sum to 1": lambda: sampling.WithReplacement(np.full(2, 0.4), 1),
+    r"in \(0, 3\)": lambda: sampling.independent_importance(np.ones(3), 3),
+}
+
+
+@pytest.mark.parametrize("message, make", REFUSED.items())
 def test_errors(make, message):
     with pytest.raises(ValueError, match=message):
         make()

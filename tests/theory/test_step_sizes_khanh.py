@@ -2,12 +2,11 @@
 
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
-import sam_jax
-from sam_jax.theory import descent, problems
+from sam_jax.theory import problems
 from sam_jax.theory.step_sizes import khanh
+from tests.theory import runs
 
 
 def test_at_the_step_size_limit_a_share_delta_of_the_decrease_is_left():
@@ -68,14 +67,8 @@ def test_the_bounds_are_attained_in_the_two_cycle_of_step_size_one_over_l():
 @pytest.mark.parametrize("step_size, rho", [(1 / 3, 0.1), (1.2, 0.05)])
 def test_sam_ends_in_the_two_cycle(step_size, rho):
     problem = problems.quadratic([1.5], [1.0])
-    trace = descent.descend(
-        optax.chain(sam_jax.sam(rho), optax.sgd(step_size)),
-        descent.exact(problem),
-        problem.start,
-        [500, 501],
-        record=jnp.sum,
-    )
-    before, after = np.asarray(trace.recorded)
+    tx = runs.sam(rho, step_size)
+    before, after = runs.recorded(problem, tx, [500, 501], jnp.sum)
     assert after == pytest.approx(-before)
     assert abs(after) == pytest.approx(khanh.two_cycle(step_size, rho, 1.5))
 
@@ -95,65 +88,48 @@ def test_inequalities_take_arrays():
     np.testing.assert_allclose(right, 1 - t / 2)
 
 
-@pytest.mark.parametrize(
-    "make, message",
-    [
-        (
-            lambda: khanh.relative_error_step_size(0.0, 0.5, 0.1),
-            "smoothness must be finite and > 0, got 0",
-        ),
-        (
-            lambda: khanh.relative_error_step_size(1.0, 1.0, 0.1),
-            r"nu must be in \[0, 1\), got 1",
-        ),
-        (
-            lambda: khanh.relative_error_step_size(1.0, 0.5, 1.5),
-            r"delta must be in \(0, 2 - 2 nu\), got 1.5 with 2 - 2 nu = 1",
-        ),
-        (lambda: khanh.unnormalized_radius(1.0, -0.1), r"nu must be in \[0, 1\)"),
-        (
-            lambda: khanh.linear_factor(0.1, 1.0, 2.0, 0.5),
-            r"pl must be in \(0, L\], got 2 with L = 1",
-        ),
-        (
-            lambda: khanh.linear_factor(0.5, 1.0, 1.0, 0.5),
-            r"step_size must be in \(0, .*\), got 0.5 with 0.444",
-        ),
-        (lambda: khanh.kl_rates(0.5), r"q must be in \(1/2, 1\), got 0.5"),
-        (lambda: khanh.kl_rates(1.0), r"q must be in \(1/2, 1\), got 1"),
-        (lambda: khanh.power_kl_exponent(1.0), "exponent must be > 1, got 1"),
-        (
-            lambda: khanh.convex_descent(
-                1.0, 1.0, step_size=[0.1, 0.6], smoothness=2.0, radius=0.1
-            ),
-            "step_size must be <= 1/L, got 0.6 with 1/L = 0.5",
-        ),
-        (
-            lambda: khanh.convex_descent(
-                1.0, 1.0, step_size=0.1, smoothness=2.0, radius=-0.1
-            ),
-            "radius must be >= 0, got -0.1",
-        ),
-        (
-            lambda: khanh.absolute_error_descent(
-                1.0, 1.0, step_size=0.1, smoothness=2.0, error=2.0
-            ),
-            r"error must be in \[0, 2\), .* got up to 2",
-        ),
-        (
-            lambda: khanh.two_cycle(1.0, 0.1, 2.5),
-            r"t l must be in \(0, 2\), .* got 2.5 to 2.5",
-        ),
-        (
-            lambda: khanh.example_3_1(2.0, 1.0),
-            r"smallest must be in \(0, largest\], got 2 with 1",
-        ),
-        (
-            lambda: khanh.example_3_1_bound(1.0, 0.1, 1.0),
-            r"t s must be in \(0, 1\), got 1 to 1",
-        ),
-    ],
-)
+REFUSED = {
+    "smoothness must be finite and > 0, got 0": lambda: khanh.relative_error_step_size(
+        0.0, 0.5, 0.1
+    ),
+    r"nu must be in \[0, 1\), got 1": lambda: khanh.relative_error_step_size(
+        1.0, 1.0, 0.1
+    ),
+    r"delta must be in \(0, 2 - 2 nu\), got 1.5 with 2 - 2 nu = 1": lambda: (
+        khanh.relative_error_step_size(1.0, 0.5, 1.5)
+    ),
+    r"nu must be in \[0, 1\)": lambda: khanh.unnormalized_radius(1.0, -0.1),
+    r"pl must be in \(0, L\], got 2 with L = 1": lambda: khanh.linear_factor(
+        0.1, 1.0, 2.0, 0.5
+    ),
+    r"step_size must be in \(0, .*\), got 0.5 with 0.444": lambda: khanh.linear_factor(
+        0.5, 1.0, 1.0, 0.5
+    ),
+    r"q must be in \(1/2, 1\), got 0.5": lambda: khanh.kl_rates(0.5),
+    r"q must be in \(1/2, 1\), got 1": lambda: khanh.kl_rates(1.0),
+    "exponent must be > 1, got 1": lambda: khanh.power_kl_exponent(1.0),
+    "step_size must be <= 1/L, got 0.6 with 1/L = 0.5": lambda: khanh.convex_descent(
+        1.0, 1.0, step_size=[0.1, 0.6], smoothness=2.0, radius=0.1
+    ),
+    "radius must be >= 0, got -0.1": lambda: khanh.convex_descent(
+        1.0, 1.0, step_size=0.1, smoothness=2.0, radius=-0.1
+    ),
+    r"error must be in \[0, 2\), .* got up to 2": lambda: khanh.absolute_error_descent(
+        1.0, 1.0, step_size=0.1, smoothness=2.0, error=2.0
+    ),
+    r"t l must be in \(0, 2\), .* got 2.5 to 2.5": lambda: khanh.two_cycle(
+        1.0, 0.1, 2.5
+    ),
+    r"smallest must be in \(0, largest\], got 2 with 1": lambda: khanh.example_3_1(
+        2.0, 1.0
+    ),
+    r"t s must be in \(0, 1\), got 1 to 1": lambda: khanh.example_3_1_bound(
+        1.0, 0.1, 1.0
+    ),
+}
+
+
+@pytest.mark.parametrize("message, make", REFUSED.items())
 def test_impossible_constants_are_refused_with_both_sides(make, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         make()

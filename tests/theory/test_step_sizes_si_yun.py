@@ -11,6 +11,7 @@ import pytest
 import sam_jax
 from sam_jax.theory import descent, finite_sums, problems, sampling
 from sam_jax.theory.step_sizes import Constants, Rule, si_yun
+from tests.theory import runs
 
 QUADRATIC = Constants(0.1, 1.0)
 
@@ -22,7 +23,7 @@ def _means(problem, oracle, eta, rho, checkpoints, chains=1):
     @jax.vmap
     def descend(key):
         trace = descent.descend(
-            optax.chain(sam_jax.sam(rho), optax.sgd(eta)),
+            runs.sam(rho, eta),
             oracle,
             problem.start,
             checkpoints,
@@ -122,28 +123,20 @@ def test_strongly_convex_rule_decays_to_its_floor():
 
 def test_slow_descent_is_sam():
     problem = problems.quadratic([0.1], [1.0])
-    trace = descent.descend(
-        optax.chain(sam_jax.sam(0.2), optax.sgd(0.3)),
-        descent.exact(problem),
-        problem.start,
-        [0, 7],
-        record=lambda x: x[0],
-    )
+    found = runs.recorded(problem, runs.sam(0.2, 0.3), [0, 7], lambda x: x[0])
     expected = si_yun.slow_descent(QUADRATIC, Rule(0.2, 0.3), 1.0, [0, 7])
-    np.testing.assert_allclose(trace.recorded, expected, rtol=1e-12)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
 def test_stall_is_where_the_perturbed_point_is_a_minimum():
     beta, rho = 2.0, 0.3
     problem = problems.sinusoid(beta, rho, 0.02)
-    trace = descent.descend(
-        optax.chain(sam_jax.sam(rho), optax.sgd(0.1)),
-        descent.exact(problem),
-        problem.start,
+    [slope], [gap] = runs.recorded(
+        problem,
+        runs.sam(rho, 0.1),
         [500],
-        record=lambda x: (problem.gradient(x)[0], problem.gap(x)),
+        lambda x: (problem.gradient(x)[0], problem.gap(x)),
     )
-    slope, gap = (float(value[0]) for value in trace.recorded)
     assert slope == pytest.approx(beta * rho * si_yun.stall_gradient(), rel=1e-9)
     assert gap == pytest.approx(beta * rho**2 * si_yun.stall_gap(), rel=1e-9)
     assert si_yun.stall_gradient() ** 2 == pytest.approx(27 / (100 * math.pi**2))
@@ -157,16 +150,10 @@ def test_cycle_amplitude_is_sam_with_momentum(momentum):
     tx = optax.chain(
         sam_jax.sam(0.1), optax.ema(momentum, debias=False), optax.scale(-eta)
     )
-    trace = descent.descend(
-        tx,
-        descent.exact(problem),
-        problem.start,
-        [998, 999],
-        record=lambda x: x[0],
-    )
+    found = runs.recorded(problem, tx, [998, 999], lambda x: x[0])
     expected = si_yun.cycle_amplitude(eta, smoothness=2.0, rho=0.1, momentum=momentum)
-    np.testing.assert_allclose(np.abs(trace.recorded), expected, rtol=1e-9)
-    assert trace.recorded[0] * trace.recorded[1] < 0
+    np.testing.assert_allclose(np.abs(found), expected, rtol=1e-9)
+    assert found[0] * found[1] < 0
 
 
 @pytest.mark.parametrize(
@@ -181,7 +168,7 @@ def test_stationary_moments_are_kept_by_a_step(centers, curvatures):
     mean, variance = si_yun.stationary_moments(
         eta, centers=centers, curvatures=curvatures, rho=rho
     )
-    tx = optax.chain(sam_jax.sam(rho), optax.sgd(eta))
+    tx = runs.sam(rho, eta)
     after = []
     for x in (mean - math.sqrt(variance), mean + math.sqrt(variance)):
         for row in range(3):

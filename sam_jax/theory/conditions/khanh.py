@@ -31,17 +31,15 @@ def _has_absolute_error(s: Setting) -> Condition:
     )
 
 
-def _decays_as_gradient(s: Setting) -> Condition:
-    decay = f"{s.outside_decay:g}"
-    return Condition(
-        "weight decay, if any, is the gradient of a part of f",
-        True,
-        f"f stands for f + {decay}/2 ||w||^2: the error is the same (ours)"
+_decays_as_gradient = requirements.asks(
+    "weight decay, if any, is the gradient of a part of f",
+    lambda s: True,
+    lambda s: (
+        f"f stands for f + {s.outside_decay:g}/2 ||w||^2: the error is the same (ours)"
         if s.outside_decay
-        else "there is none outside of f",
-    )
-
-
+        else "there is none outside of f"
+    ),
+)
 _has_level_sets = requirements.fact("f has bounded level sets", "bounded_level_sets")
 
 
@@ -77,16 +75,23 @@ _squares_sum = _sum("t_k^2", True, lambda s: s.step_size.order * s.step_size.ord
 _products_sum = _sum("t_k rho_k", True, lambda s: s.step_size.order * s.radius.order)
 
 
-def _steps_vanish(s: Setting) -> Condition:
-    return Condition(
-        "t_k tends to 0",
-        s.step_size.vanishes,
-        f"t_k ~ {s.step_size.order}" if s.step_size.order.terms else "it ends at 0",
-    )
-
-
-def _radius_is_bounded(s: Setting) -> Condition:
-    return Condition("sup rho_k < infinity", True, f"sup rho_k = {s.radius.supremum:g}")
+_steps_vanish = requirements.asks(
+    "t_k tends to 0",
+    lambda s: s.step_size.vanishes,
+    lambda s: (
+        f"t_k ~ {s.step_size.order}" if s.step_size.order.terms else "it ends at 0"
+    ),
+)
+_radius_is_bounded = requirements.asks(
+    "sup rho_k < infinity",
+    lambda s: True,
+    lambda s: f"sup rho_k = {s.radius.supremum:g}",
+)
+_stays_away = requirements.asks(
+    "t_k is bounded away from 0",
+    lambda s: s.step_size.order.bounded_away,
+    lambda s: f"t_k ~ {s.step_size.order}",
+)
 
 
 def _error_below_two(s: Setting) -> Condition:
@@ -145,14 +150,6 @@ def _kl_sum(s: Setting) -> Condition:
     return Condition(text, order.summable, f"its terms ~ {order}: {order.why()}")
 
 
-def _stays_away(s: Setting) -> Condition:
-    return Condition(
-        "t_k is bounded away from 0",
-        s.step_size.order.bounded_away,
-        f"t_k ~ {s.step_size.order}",
-    )
-
-
 def _kl_rate(s: Setting) -> str:
     q = s.kl_exponent
     assert q is not None
@@ -167,6 +164,8 @@ def _kl_rate(s: Setting) -> str:
     )
 
 
+_FULL_STEPS = (requirements.is_deterministic, requirements.is_plain)
+_OF_F = (requirements.is_smooth, requirements.is_bounded_below, _sum_diverges)
 _GRADIENTS_VANISH = Conclusion("lim ||grad f(x^k)|| = 0", frozenset({3}))
 _VALUES_CONVERGE = Conclusion(
     "f(x^k) converges to its value at a stationary point",
@@ -180,13 +179,10 @@ THEOREMS: Sequence[Theorem] = (
         "SAM on convex functions, a constant radius is allowed",
         (
             requirements.is_sam,
-            requirements.is_deterministic,
-            requirements.is_plain,
+            *_FULL_STEPS,
             requirements.decays_inside,
             requirements.is_convex,
-            requirements.is_smooth,
-            requirements.is_bounded_below,
-            _sum_diverges,
+            *_OF_F,
             _squares_sum,
             _radius_is_bounded,
         ),
@@ -209,12 +205,9 @@ THEOREMS: Sequence[Theorem] = (
         "SAM and other methods with an absolute error, diminishing steps",
         (
             _has_absolute_error,
-            requirements.is_deterministic,
-            requirements.is_plain,
+            *_FULL_STEPS,
             _decays_as_gradient,
-            requirements.is_smooth,
-            requirements.is_bounded_below,
-            _sum_diverges,
+            *_OF_F,
             _steps_vanish,
             _products_sum,
             _error_below_two,
@@ -239,12 +232,9 @@ THEOREMS: Sequence[Theorem] = (
         "USAM and extragradient, constant steps and radii are allowed",
         (
             _is_unnormalized,
-            requirements.is_deterministic,
-            requirements.is_plain,
+            *_FULL_STEPS,
             requirements.decays_inside,
-            requirements.is_smooth,
-            requirements.is_bounded_below,
-            _sum_diverges,
+            *_OF_F,
             _relative_error_below_one,
             _steps_below_relative_limit,
         ),

@@ -26,14 +26,20 @@ class Condition(NamedTuple):
 Requirement = Callable[[Setting], Condition]
 
 
+def asks(
+    text: str, holds: Callable[[Setting], bool | None], why: Callable[[Setting], str]
+) -> Requirement:
+    """A condition, whether it holds in a setting, and why."""
+    return lambda s: Condition(text, holds(s), why(s))
+
+
 def method_is(what: str, methods: method_classes.Methods) -> Requirement:
     """The method is in a table of `method_classes`."""
-
-    def check(s: Setting) -> Condition:
-        holds = method_classes.is_one_of(s, methods)
-        return Condition(f"the method is {what}", holds, f"it is {name_of(s)}")
-
-    return check
+    return asks(
+        f"the method is {what}",
+        lambda s: method_classes.is_one_of(s, methods),
+        lambda s: f"it is {name_of(s)}",
+    )
 
 
 def name_of(s: Setting) -> str:
@@ -42,99 +48,16 @@ def name_of(s: Setting) -> str:
     return s.method if lam is None else f"{s.method} with lam = {lam}"
 
 
-is_sam = method_is("SAM (normalized, ascent along the gradient)", method_classes.SAM)
-
-
-def is_deterministic(s: Setting) -> Condition:
-    """Steps see all of f."""
-    return Condition(
-        "full gradients (deterministic)",
-        not s.stochastic,
-        "a step sees a sample of f" if s.stochastic else "a step sees all of f",
-    )
-
-
-def is_plain(s: Setting) -> Condition:
-    """No momentum, no other optimizer, no clipping."""
-    return Condition(
-        "steps x - t_k g_k and nothing else (no momentum)",
-        not s.others,
-        f"there is {', '.join(s.others)}" if s.others else "nothing else",
-    )
-
-
-def decays_inside(s: Setting) -> Condition:
-    """No weight decay beside the function."""
-    return Condition(
-        "weight decay, if any, is part of f",
-        s.outside_decay == 0,
-        f"{s.outside_decay:g} w is added to the direction"
-        if s.outside_decay
-        else "there is none outside of f",
-    )
-
-
-def is_every_update(s: Setting) -> Condition:
-    """No cadence."""
-    return Condition(
-        "the method is used in every update",
-        s.every_update,
-        "in every update" if s.every_update else "some updates are plain gradients",
-    )
-
-
-def is_smooth(s: Setting) -> Condition:
-    """The gradient of f is Lipschitz continuous."""
-    smooth = s.smooth
-    if smooth is None and s.smoothness is not None:
-        smooth = math.isfinite(s.smoothness)
-    known = "" if s.smoothness is None else f", L = {s.smoothness:g}"
-    reason = {
-        True: f"it is{known}",
-        False: "it is not",
-        None: "no L is known",
-    }
-    return Condition("the gradient is Lipschitz continuous", smooth, reason[smooth])
-
-
-def smooth_samples(s: Setting) -> Condition:
-    """So is that of what a step sees."""
-    value = s.largest_smoothness
-    return Condition(
-        "every sampled function is smooth",
-        False
-        if s.smooth is False
-        else (None if value is None else math.isfinite(value)),
-        "L of the samples is unknown" if value is None else f"L_max = {value:.6g}",
-    )
-
-
-def has_fresh_samples(s: Setting) -> Condition:
-    """The mean of what a step sees is the gradient, whatever happened before."""
-    fresh = s.fresh_samples or not s.stochastic
-    return Condition(
-        "samples, if any, are drawn anew for every step",
-        fresh,
-        "they are" if fresh else "examples are shuffled: each is seen once per epoch",
-    )
-
-
 def fact(text: str, field: str) -> Requirement:
     """A truth value that is known of the function, or a constant that is not zero."""
 
     def check(s: Setting) -> Condition:
         value = getattr(s, field)
         holds = None if value is None else bool(value)
-        return Condition(
-            text, holds, {True: "yes", False: "no", None: "unknown"}[holds]
-        )
+        reason = {True: "yes", False: "no", None: "unknown"}[holds]
+        return Condition(text, holds, reason)
 
     return check
-
-
-is_convex = fact("f is convex", "convex")
-is_bounded_below = fact("inf f(x^k) > -infinity", "bounded_below")
-is_strongly_convex = fact("f is strongly convex", "strong_convexity")
 
 
 def is_given(text: str, **constants: float | None) -> Condition:
@@ -146,33 +69,89 @@ def is_given(text: str, **constants: float | None) -> Condition:
     return Condition(text, True, ", ".join(values))
 
 
+# What a step is.
+is_sam = method_is("SAM (normalized, ascent along the gradient)", method_classes.SAM)
+is_plain = asks(
+    "steps x - t_k g_k and nothing else (no momentum)",
+    lambda s: not s.others,
+    lambda s: f"there is {', '.join(s.others)}" if s.others else "nothing else",
+)
+decays_inside = asks(
+    "weight decay, if any, is part of f",
+    lambda s: s.outside_decay == 0,
+    lambda s: (
+        f"{s.outside_decay:g} w is added to the direction"
+        if s.outside_decay
+        else "there is none outside of f"
+    ),
+)
+is_every_update = asks(
+    "the method is used in every update",
+    lambda s: s.every_update,
+    lambda s: (
+        "in every update" if s.every_update else "some updates are plain gradients"
+    ),
+)
+constant_step = asks(
+    "the step size is constant, > 0",
+    lambda s: isinstance(s.step_size, families.Constant) and s.step_size.value > 0,
+    lambda s: f"it is {s.step_size}",
+)
+constant_radius = asks(
+    "the radius is constant",
+    lambda s: isinstance(s.radius, families.Constant),
+    lambda s: f"it is {s.radius}",
+)
+
+# What it sees.
+is_deterministic = asks(
+    "full gradients (deterministic)",
+    lambda s: not s.stochastic,
+    lambda s: "a step sees a sample of f" if s.stochastic else "a step sees all of f",
+)
+has_fresh_samples = asks(
+    "samples, if any, are drawn anew for every step",
+    lambda s: s.fresh_samples or not s.stochastic,
+    lambda s: (
+        "they are"
+        if s.fresh_samples or not s.stochastic
+        else "examples are shuffled: each is seen once per epoch"
+    ),
+)
+
+
+def smooth_samples(s: Setting) -> Condition:
+    """The gradient of what a step sees is Lipschitz continuous."""
+    value = s.largest_smoothness
+    finite = None if value is None else math.isfinite(value)
+    return Condition(
+        "every sampled function is smooth",
+        False if s.smooth is False else finite,
+        "L of the samples is unknown" if value is None else f"L_max = {value:.6g}",
+    )
+
+
+# What f is.
+is_convex = fact("f is convex", "convex")
+is_bounded_below = fact("inf f(x^k) > -infinity", "bounded_below")
+is_strongly_convex = fact("f is strongly convex", "strong_convexity")
+
+
+def is_smooth(s: Setting) -> Condition:
+    """The gradient of f is Lipschitz continuous."""
+    smooth = s.smooth
+    if smooth is None and s.smoothness is not None:
+        smooth = math.isfinite(s.smoothness)
+    known = "" if s.smoothness is None else f", L = {s.smoothness:g}"
+    reason = {True: f"it is{known}", False: "it is not", None: "no L is known"}
+    return Condition("the gradient is Lipschitz continuous", smooth, reason[smooth])
+
+
 def has_pl(s: Setting) -> Condition:
     """There is a mu > 0."""
     mu = s.growth_constant
-    return Condition(
-        "f is Polyak-Lojasiewicz or strongly convex, mu > 0",
-        None if mu is None else mu > 0,
-        "mu is unknown" if mu is None else f"mu = {mu:g}",
-    )
-
-
-def constant_step(s: Setting) -> Condition:
-    """The step size is a number > 0."""
-    family = s.step_size
-    return Condition(
-        "the step size is constant, > 0",
-        isinstance(family, families.Constant) and family.value > 0,
-        f"it is {family}",
-    )
-
-
-def constant_radius(s: Setting) -> Condition:
-    """The radius is a number."""
-    return Condition(
-        "the radius is constant",
-        isinstance(s.radius, families.Constant),
-        f"it is {s.radius}",
-    )
+    given = is_given("f is Polyak-Lojasiewicz or strongly convex, mu > 0", mu=mu)
+    return given if mu is None else given._replace(holds=mu > 0)
 
 
 CONSTANTS = (constant_step, constant_radius)

@@ -10,14 +10,15 @@ from sam_jax.theory.conditions.settings import Setting
 from sam_jax.theory.conditions.theorems import Conclusion, Theorem
 from sam_jax.theory.step_sizes import unified
 
-
-def _is_unified(s: Setting) -> Condition:
-    lam = method_classes.lam(s)
-    return Condition(
-        "the method is Unified SAM with a constant lambda",
-        lam is not None,
-        f"it is {requirements.name_of(s)}" if lam is None else f"lambda = {lam:g}",
-    )
+_is_unified = requirements.asks(
+    "the method is Unified SAM with a constant lambda",
+    lambda s: method_classes.lam(s) is not None,
+    lambda s: (
+        f"it is {requirements.name_of(s)}"
+        if method_classes.lam(s) is None
+        else f"lambda = {method_classes.lam(s):g}"
+    ),
+)
 
 
 def _is_exact_usam(s: Setting) -> Condition:
@@ -38,12 +39,9 @@ def _has_residual(s: Setting) -> Condition:
 
 
 def _interpolates(s: Setting) -> Condition:
-    r = s.seen_residual
-    return Condition(
-        "C = 0 (interpolation, or full gradients)",
-        None if r is None else r.C == 0,
-        "C is unknown" if r is None else f"C = {r.C:.6g}",
-    )
+    c = None if s.seen_residual is None else s.seen_residual.C
+    given = requirements.is_given("C = 0 (interpolation, or full gradients)", C=c)
+    return given if c is None else given._replace(holds=c == 0)
 
 
 def _constants(s: Setting) -> unified.Constants | None:
@@ -148,19 +146,20 @@ _OF_VANISHING_GAP = (
     ),
 )
 
+_DRAWN_STEPS = (*requirements.AS_STATED, *requirements.UNBIASED)
+_SMALL_ENOUGH = (_below_largest_radius, _below_largest_step)
+
 THEOREMS: Sequence[Theorem] = (
     Theorem(
         "Oikonomou and Loizou, Theorem 3.2",
         "Unified SAM, stochastic, PL: linear to a neighbourhood",
         (
             _is_unified,
-            *requirements.AS_STATED,
-            *requirements.UNBIASED,
+            *_DRAWN_STEPS,
             requirements.has_pl,
             _has_residual,
             *requirements.CONSTANTS,
-            _below_largest_radius,
-            _below_largest_step,
+            *_SMALL_ENOUGH,
         ),
         (Conclusion(_unified_floor),),
     ),
@@ -170,44 +169,33 @@ THEOREMS: Sequence[Theorem] = (
         (
             _is_unified,
             _is_exact_usam,
-            *requirements.AS_STATED,
-            *requirements.UNBIASED,
+            *_DRAWN_STEPS,
             requirements.has_pl,
             _interpolates,
             *requirements.CONSTANTS,
-            _below_largest_radius,
-            _below_largest_step,
+            *_SMALL_ENOUGH,
         ),
-        (
-            Conclusion("E f(x_t) - f* -> 0 at a linear rate"),
-            *_OF_VANISHING_GAP,
-        ),
+        (Conclusion("E f(x_t) - f* -> 0 at a linear rate"), *_OF_VANISHING_GAP),
     ),
     Theorem(
         "Oikonomou and Loizou, Theorem 3.5",
         "Unified SAM, PL, decreasing steps and radius: 1/t for every lambda",
         (
             _is_unified,
-            *requirements.AS_STATED,
-            *requirements.UNBIASED,
+            *_DRAWN_STEPS,
             requirements.has_pl,
             _has_residual,
             _follows_rule,
-            _below_largest_radius,
-            _below_largest_step,
+            *_SMALL_ENOUGH,
         ),
-        (
-            Conclusion("E f(x_t) - f* = O(1/t)"),
-            *_OF_VANISHING_GAP,
-        ),
+        (Conclusion("E f(x_t) - f* = O(1/t)"), *_OF_VANISHING_GAP),
     ),
     Theorem(
         "Oikonomou and Loizou, Theorem 3.7 (derived form)",
         "Unified SAM, stochastic, non-convex: a bound for a number of steps",
         (
             _is_unified,
-            *requirements.AS_STATED,
-            *requirements.UNBIASED,
+            *_DRAWN_STEPS,
             requirements.is_bounded_below,
             _has_residual,
             *requirements.CONSTANTS,
