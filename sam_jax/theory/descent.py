@@ -74,7 +74,11 @@ def _both(
 ) -> Oracle:
     def oracle(key: jax.Array, count: jax.Array):
         rows, weights = draw(key, count)
-        return (lambda x: jnp.sum(weights * problem.component_values(x, rows)),) * 2
+
+        def loss(x: jax.Array) -> jax.Array:
+            return jnp.sum(weights * problem.component_values(x, rows))
+
+        return loss, loss
 
     return oracle
 

@@ -87,12 +87,23 @@ class Case:
         )
 
 
-def parts(recorded, step_size):
+class Steps:
     """f, f after the step, grad f and g of every step; the size of rounding."""
-    x, value, gradient = map(np.asarray, recorded)
-    g = (x[:-1] - x[1:]) / step_size
-    slack = ROUNDING * (1 + np.abs(value).max())
-    return value[:-1], value[1:], gradient[:-1], g, slack
+
+    def __init__(self, recorded, step_size):
+        x, value, gradient = map(np.asarray, recorded)
+        self.value, self.after, self.gradient = value[:-1], value[1:], gradient[:-1]
+        self.g = (x[:-1] - x[1:]) / step_size
+        self.norm = np.linalg.norm(self.gradient, axis=1)
+        self.error = np.linalg.norm(self.g - self.gradient, axis=1)
+        self.slack = ROUNDING * (1 + np.abs(value).max())
+        self.small = self.slack / step_size
+
+    def bound(self, inequality, **known):
+        """The right-hand side, which f after the step must obey."""
+        right = inequality(self.value, self.norm**2, **known)
+        assert (self.after <= right + self.slack).all()
+        return right
 
 
 @hypothesis.given(**cases)
@@ -101,19 +112,11 @@ def test_sam_and_its_normalized_variants(kind, seed, size, step, share):
     case = Case(kind, seed, size)
     step_size, rho = step / case.smoothness, 2 * share / case.smoothness
     found = case.run(step_size, rho)
+    known = {"step_size": step_size, "smoothness": case.smoothness}
     for name in NORMALIZED:
-        value, after, gradient, g, slack = parts(found[name], step_size)
-        squared = (gradient**2).sum(1)
-        error = np.linalg.norm(g - gradient, axis=1)
-        assert (error <= 2 * share + slack / step_size).all(), name
-        bound = khanh.absolute_error_descent(
-            value,
-            squared,
-            step_size=step_size,
-            smoothness=case.smoothness,
-            error=2 * share,
-        )
-        assert (after <= bound + slack).all(), name
+        steps = Steps(found[name], step_size)
+        assert (steps.error <= 2 * share + steps.small).all(), name
+        steps.bound(khanh.absolute_error_descent, **known, error=2 * share)
 
 
 @hypothesis.given(**{k: v for k, v in cases.items() if k != "kind"})
@@ -122,16 +125,11 @@ def test_sam_on_convex_functions(seed, size, step, share):
     case = Case("squares", seed, size)
     # Any radius is allowed here.
     step_size, rho = step / case.smoothness, 10 * share / case.smoothness
-    recorded = case.run(step_size, rho)["sam"]
-    value, after, gradient, g, slack = parts(recorded, step_size)
-    squared = (gradient**2).sum(1)
-    product = (g * gradient).sum(1)
-    scale = slack / step_size * (1 + np.sqrt(squared))
-    assert (product >= squared - scale).all()
-    bound = khanh.convex_descent(
-        value, squared, step_size=step_size, smoothness=case.smoothness, radius=rho
-    )
-    assert (after <= bound + slack).all()
+    steps = Steps(case.run(step_size, rho)["sam"], step_size)
+    product = (steps.g * steps.gradient).sum(1)
+    assert (product >= steps.norm**2 - steps.small * (1 + steps.norm)).all()
+    known = {"step_size": step_size, "smoothness": case.smoothness}
+    steps.bound(khanh.convex_descent, **known, radius=rho)
 
 
 @hypothesis.given(**cases)
@@ -143,20 +141,16 @@ def test_usam_and_extragradient(kind, seed, size, step, share):
         case.smoothness, nu, delta=0.05 * (1 - nu)
     )
     found = case.run(step_size, rho)
+    known = {"step_size": step_size, "smoothness": case.smoothness}
     for name in UNNORMALIZED:
-        value, after, gradient, g, slack = parts(found[name], step_size)
-        norm, length = np.linalg.norm(gradient, axis=1), np.linalg.norm(g, axis=1)
-        small = slack / step_size
-        error = np.linalg.norm(g - gradient, axis=1)
-        assert (error <= nu * norm + small).all(), name
-        assert ((1 - nu) * norm <= length + small).all(), name
-        assert (length <= (1 + nu) * norm + small).all(), name
-        bound = khanh.relative_error_descent(
-            value, norm**2, step_size=step_size, smoothness=case.smoothness, nu=nu
-        )
-        assert (after <= bound + slack).all(), name
+        steps = Steps(found[name], step_size)
+        norm, length = steps.norm, np.linalg.norm(steps.g, axis=1)
+        assert (steps.error <= nu * norm + steps.small).all(), name
+        assert ((1 - nu) * norm <= length + steps.small).all(), name
+        assert (length <= (1 + nu) * norm + steps.small).all(), name
+        right = steps.bound(khanh.relative_error_descent, **known, nu=nu)
         # So that f decreases, by a share delta at least.
-        assert (bound <= value).all(), name
+        assert (right <= steps.value).all(), name
 
 
 @pytest.mark.parametrize("kind", RESIDUALS)

@@ -24,6 +24,13 @@ MANY = [
 LAMS = [0.0, 0.3, 1.0]
 
 
+def gain_and_push(known, lam, rho, gamma):
+    """Q and R of a step's inequality."""
+    L, square = known.L, (1 - lam) ** 2
+    q = gamma * L * rho * square + L * gamma**2 * (2 * L**2 * rho**2 * square + 1)
+    return q, gamma * L * rho * lam**2 * (1 + 2 * gamma * L**2 * rho)
+
+
 @pytest.mark.parametrize(
     "known, lam, rho, gamma",
     [
@@ -76,12 +83,11 @@ def test_theorem_3_2_is_the_fixed_point_of_its_inequality(known, lam):
     # it takes.
     (a, b, c), mu, L = known.residual, known.mu, known.L
     rho, gamma = rule = unified.default(known, lam)
-    square = (1 - lam) ** 2
-    q = gamma * L * rho * square + L * gamma**2 * (2 * L**2 * rho**2 * square + 1)
+    q, push = gain_and_push(known, lam, *rule)
     kept = gamma * (1 - L * rho / 2) - b * q - a * q / mu
     assert kept == pytest.approx(gamma / 2)
-    added = q * c + gamma * L * rho * lam**2 * (1 + 2 * gamma * L**2 * rho)
-    assert unified.floor(known, lam, rule) == pytest.approx(added / (gamma * mu))
+    expected = (q * c + push) / (gamma * mu)
+    assert unified.floor(known, lam, rule) == pytest.approx(expected)
     bounds = unified.bound(known, lam, rule, 5.0, [0, 1, 2, 10**7])
     assert np.diff(bounds)[1] == pytest.approx(np.diff(bounds)[0] * (1 - gamma * mu))
     assert bounds[-1] == pytest.approx(unified.floor(known, lam, rule))
@@ -139,14 +145,12 @@ def test_switch_without_caps():
 def test_decreasing_bound_is_above_its_own_recursion(known, lam):
     rule = unified.default(known, lam)
     steps = 2 * unified.switch(known.mu, rule) + 50
-    (_, _, c), mu, L = known.residual, known.mu, known.L
+    c, mu = known.residual.C, known.mu
     gap, seen = 7.0, [7.0]
     for t in range(steps):
         rho = min(1 / (2 * t + 1), rule.rho)
         gamma = min((2 * t + 1) / ((t + 1) ** 2 * mu), rule.gamma)
-        square = (1 - lam) ** 2
-        q = gamma * L * rho * square + L * gamma**2 * (2 * L**2 * rho**2 * square + 1)
-        push = gamma * L * rho * lam**2 * (1 + 2 * gamma * L**2 * rho)
+        q, push = gain_and_push(known, lam, rho, gamma)
         gap = (1 - gamma * mu) * gap + c * q + push
         seen.append(gap)
     ends = np.arange(steps + 1)
