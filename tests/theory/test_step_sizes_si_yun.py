@@ -121,6 +121,19 @@ def test_strongly_convex_rule_decays_to_its_floor():
     assert left == pytest.approx(2.0**4 * 0.3**2 / (0.1**3 * 10_000**2))
 
 
+def test_rules_balance_the_terms_of_their_bounds():
+    known, rho, gap, steps = Constants(0.1, 2.0, variance=5.0), 0.3, 5.0, 10**5
+    excess = 5.0 - (2.0 * rho) ** 2
+    eta = si_yun.convex(known, rho, gap, steps)
+    bound = si_yun.convex_bound(known, Rule(rho, eta), gap, steps)
+    assert bound == pytest.approx(2 * gap / (eta * steps))
+    eta = si_yun.stochastic_convex(known, rho, gap, steps)
+    assert gap / (eta * steps) == pytest.approx(2.0 * eta * excess)
+    eta = si_yun.stochastic_strongly_convex(known, rho, gap, steps)
+    left = math.exp(-0.1 * eta * steps) * gap
+    assert left == pytest.approx(2.0 * excess / (0.1**2 * steps))
+
+
 def test_slow_descent_is_sam():
     problem = problems.quadratic([0.1], [1.0])
     found = runs.recorded(problem, runs.sam(0.2, 0.3), [0, 7], lambda x: x[0])
