@@ -121,14 +121,11 @@ class Order:
             scope = "the exponent of 1/k is"
         if power != 1:
             return f"{scope} {decimal(power)} {'>' if power > 1 else '<'} 1"
-        return f"{scope} 1 and that of 1/log k {decimal(log)} {_sign(log)} 1"
+        sign = ">" if log > 1 else "<="
+        return f"{scope} 1 and that of 1/log k {decimal(log)} {sign} 1"
 
     def __str__(self) -> str:
         return " + ".join(map(str, sorted(self.terms))) or "0 from some k on"
-
-
-def _sign(log: Fraction) -> str:
-    return ">" if log > 1 else "<="
 
 
 def power_order(power: float | Fraction, log: float | Fraction = 0) -> Order:

@@ -106,7 +106,7 @@ def run(quick: bool) -> claims.Outcome:
         picture=picture,
         data={
             "samplings": list(schemes),
-            "constants": known,
+            "constants": [constants[:3] for constants in known],
             "lam": LAMS,
             "rules": [rule for _, rule, _ in settings],
             "steps": checkpoints,

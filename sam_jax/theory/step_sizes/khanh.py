@@ -107,9 +107,8 @@ def relative_error_descent(
         - \frac{t_k}{2} (2 - 2\nu - L t_k (1 + \nu)^2) \|\nabla f(x^k)\|^2
 
     Example:
-        >>> float(
-        ...     relative_error_descent(1.0, 4.0, step_size=0.5, smoothness=1.0, nu=0.0)
-        ... )
+        >>> known = {"step_size": 0.5, "smoothness": 1.0, "nu": 0.0}
+        >>> float(relative_error_descent(1.0, 4.0, **known))
         -0.5
     """
     _check_smoothness(smoothness)
@@ -174,9 +173,8 @@ def convex_descent(
     than :math:`\sum_k t_k^2 < \infty`. ``step_size`` is at most 1/L.
 
     Example:
-        >>> float(
-        ...     convex_descent(1.0, 4.0, step_size=0.5, smoothness=2.0, radius=0.5)
-        ... )
+        >>> known = {"step_size": 0.5, "smoothness": 2.0, "radius": 0.5}
+        >>> float(convex_descent(1.0, 4.0, **known))
         0.25
     """
     _check_below_inverse(step_size, smoothness)
@@ -206,11 +204,8 @@ def absolute_error_descent(
     :math:`\varepsilon_k = L\rho_k`. ``step_size`` is at most 1/L, ``error`` in [0, 2).
 
     Example:
-        >>> float(
-        ...     absolute_error_descent(
-        ...         1.0, 2.0, step_size=0.5, smoothness=1.0, error=0.5
-        ...     )
-        ... )
+        >>> known = {"step_size": 0.5, "smoothness": 1.0, "error": 0.5}
+        >>> float(absolute_error_descent(1.0, 2.0, **known))
         0.46875
     """
     _check_below_inverse(step_size, smoothness)
