@@ -27,6 +27,7 @@ import optax
 from numpy.typing import ArrayLike
 
 from sam_jax import checks
+from sam_jax.theory.step_sizes.constants import EXACT as EXACT
 from sam_jax.theory.step_sizes.constants import Constants, Rule
 from sam_jax.theory.step_sizes.constants import constants as constants
 from sam_jax.theory.step_sizes.constants import deterministic as deterministic
