@@ -92,7 +92,7 @@ class Checkpoints:
         with agreement.agreed():
             self._checkpointer = self._open()
         self._check_seen_alike()
-        self._mark.touch()
+        self._opened = self._mark.open("wb")
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -218,14 +218,17 @@ class Checkpoints:
         finally:
             with contextlib.suppress(Exception):  # what failed was said by the wait
                 self._checkpointer.close()
-            if self._mark.exists():
+            if self._is_there():
                 self._mark.unlink()
-            else:  # a save that was on its way has made the folder again
+            elif (
+                not self._mark.exists()
+            ):  # a save that was on its way has made the folder again
                 for half in self.directory.glob("*.orbax-checkpoint-tmp"):
                     shutil.rmtree(half, ignore_errors=True)
                 with contextlib.suppress(OSError):  # what is not empty stays
                     self.directory.rmdir()
                     self.directory.parent.rmdir()
+            self._opened.close()
 
     def _open(self) -> ocp.training.Checkpointer:
         # Orbax copies its options deeply: a bound method would bring a copy of self.
@@ -254,16 +257,16 @@ class Checkpoints:
 
     def _set_damaged_aside(self) -> None:
         """Verifies the last, the best and the records of all."""
-        found = [path for path in self.directory.iterdir() if path.name.isdecimal()]
         damaged: dict[pathlib.Path, digests.DamagedError] = {}
         needed = {"last", "best"}
-        for folder in sorted(found, key=lambda path: -int(path.name)):
+        for step in reversed(kept(self.directory.parent)):
+            folder = self.directory / str(step)
             try:
                 is_best = digests.record(folder)["is_best"]
                 uses = {"last", "best"} if is_best else {"last"}
                 if uses & needed:
                     digests.check(folder)
-                    self._verified.add(int(folder.name))
+                    self._verified.add(step)
                 needed -= uses
             except digests.DamagedError as error:
                 damaged[folder] = error
@@ -313,8 +316,13 @@ class Checkpoints:
         self._check_there()
         digests.write(folder)
 
+    def _is_there(self) -> bool:
+        # The folder of another run, in the same place, has a mark of its own.
+        opened = os.fstat(self._opened.fileno())
+        return self._mark.exists() and os.path.samestat(self._mark.stat(), opened)
+
     def _check_there(self) -> None:
-        if not self._mark.exists():
+        if not self._is_there():
             raise errors.WriteError(
                 f"{self.directory} was deleted or renamed while the run went on; put "
                 "it back, then start the same command again"
@@ -338,24 +346,22 @@ class Checkpoints:
             ) from error
 
 
-def kept(workdir: pathlib.Path) -> dict[int, bool]:
-    """The checkpoints of a run; nothing is written, unlike by `Checkpoints`.
+def kept(workdir: pathlib.Path) -> list[int]:
+    """The steps of a run's checkpoints, first to last, damaged ones too.
 
     Args:
-        workdir: the folder of the run.
-
-    Returns:
-        Step -> whether it was the best so far, first to last.
+        workdir: the folder of the run; nothing is written, unlike by `Checkpoints`.
 
     Raises:
-        UserError: if a record of theirs is damaged, or cannot be read.
+        UserError: if one has been renamed.
     """
-    folders = (workdir / "checkpoints").glob("[0-9]*")
-    steps = sorted(int(path.name) for path in folders if path.name.isdecimal())
-    return {
-        step: digests.record(workdir / "checkpoints" / str(step))["is_best"]
-        for step in steps
-    }
+    steps = []
+    for path in (workdir / "checkpoints").glob("*"):
+        if path.name.isdecimal():
+            steps.append(step := int(path.name))
+            if path.name != str(step):  # Orbax would overlook it
+                raise errors.UserError(f"checkpoint {path}: rename it back to {step}")
+    return sorted(steps)
 
 
 def read(workdir: pathlib.Path, step: int, expected: dict[str, Any]) -> dict[str, Any]:
@@ -374,7 +380,14 @@ def read(workdir: pathlib.Path, step: int, expected: dict[str, Any]) -> dict[str
     """
     _silence_orbax()
     folder = (workdir / "checkpoints" / str(step)).absolute()
-    digests.check(folder)
+    try:
+        digests.record(folder)
+        digests.check(folder)
+    except digests.DamagedError as error:
+        raise errors.UserError(
+            f"{error}: start the run's command once more, which goes on from the one "
+            f"before, or take another step of {', '.join(map(str, kept(workdir)))}"
+        ) from error
     metadata: Any = ocp.checkpointables_metadata(str(folder)).metadata
     saved = {name: metadata["state"].get(name) for name in expected}
     # In the order of a dict's leaves.

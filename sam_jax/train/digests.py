@@ -3,6 +3,7 @@
 The format of arrays itself does not notice a flipped bit.
 """
 
+import errno
 import hashlib
 import pathlib
 from typing import Any
@@ -12,6 +13,8 @@ from sam_jax.train import files
 
 _FILE = "SHA256SUMS"
 _RECORD = "metrics/metrics"
+# No such file, no name of one, or a disk that has lost it.
+_LOST = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EIO)
 
 
 class DamagedError(errors.UserError):
@@ -64,8 +67,8 @@ def check(folder: pathlib.Path, only: str | None = None) -> None:
     with files.reading(folder):
         try:
             lines = (folder / _FILE).read_bytes().decode().splitlines()
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
-            lines = []
+        except (OSError, ValueError) as error:
+            lines = _nothing(error) or []
         parts = [line.partition("  ") for line in lines]
         noted = {name: digest for digest, gap, name in parts if gap}
         if _RECORD not in noted:
@@ -95,5 +98,11 @@ def _digest(path: pathlib.Path) -> str | None:
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
-        return None
+    except (OSError, ValueError) as error:
+        return _nothing(error)
+
+
+def _nothing(error: OSError | ValueError) -> None:
+    """Raises an error that does not mean that the content is lost."""
+    if isinstance(error, OSError) and error.errno not in _LOST:
+        raise error

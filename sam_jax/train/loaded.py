@@ -16,6 +16,7 @@ from sam_jax.train import (
     build,
     checkpoint,
     data_record,
+    digests,
     losses,
     method,
     optimizer,
@@ -317,12 +318,17 @@ def _step(folder: pathlib.Path, step: int | str) -> int:
     if step == "last":
         return max(kept)
     if step == "best":
-        best = [number for number, is_best in kept.items() if is_best]
-        if best:
-            return max(best)
+        best = _best(folder, max(kept))
+        if best and best["step"] in kept:
+            return best["step"]
         raise errors.UserError(
-            f"{folder} has no best step, as nothing was evaluated on a validation set "
-            f"yet: take step 'last', or one of those kept: {listed}"
+            (
+                f"{folder}: the weights of the best step, {best['step']}, are lost"
+                if best
+                else f"{folder} has no best step, as nothing was evaluated on a "
+                "validation set yet"
+            )
+            + f": take step 'last', or one of those kept: {listed}"
         )
     if step not in kept:
         raise errors.UserError(
@@ -330,6 +336,12 @@ def _step(folder: pathlib.Path, step: int | str) -> int:
             f"{listed}"
         )
     return int(step)
+
+
+def _best(folder: pathlib.Path, step: int) -> dict[str, Any] | None:
+    """The best evaluation up to a checkpoint."""
+    record = digests.record(folder / "checkpoints" / str(step))
+    return record["progress"].get("best")
 
 
 def _weights(

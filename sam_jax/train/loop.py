@@ -106,7 +106,7 @@ def train_and_evaluate(
         if restored is None:
             agreement.from_first(lambda: results_lib.refuse_finished(folder))
         train_state, saved = restored or (run.init(run.seed), {})
-        progress = {"seconds": 0.0, "skipped": 0, "metrics": None}
+        progress = {"seconds": 0.0, "skipped": 0, "in_a_row": 0, "metrics": None}
         progress |= {"last": None, "best": None} | saved
         progress["data"] = agreement.check_unchanged(run.dataset, saved.get("data"))
         record = data_record.DataRecord.of(run.dataset, config.batch_size)
@@ -115,8 +115,8 @@ def train_and_evaluate(
         out.header(_header(run, train_state, folder, command))
         for remark in remarks.of(run):
             out.warning(remark)
-        _say_what_is_lost(progress, checkpoints, out)
         finished = start == run.total_steps
+        _say_what_is_lost(progress, checkpoints, out, finished=finished)
         if finished:
             out.message("This run is finished: nothing is left to do.")
 
@@ -174,6 +174,7 @@ def _train(
         config.log_every_steps,
         config.batch_size,
         most_skips=config.max_consecutive_skips if config.skips_nonfinite else 0,
+        in_a_row=progress["in_a_row"],
     )
     evaluate_every = config.eval_every_epochs * run.steps_per_epoch
     saving = due.Saves(config.checkpoint, run.steps_per_epoch, start)
@@ -213,7 +214,7 @@ def _train(
             now = time.monotonic()
             progress["seconds"] += now - clock
             clock = now
-            progress["metrics"] = writers.sync(done)
+            progress |= {"metrics": writers.sync(done), "in_a_row": recent.in_a_row}
             checkpoints.save(done, train_state, progress, is_best=is_best)
             saving.saved(done)
         if stops is not None:
@@ -258,9 +259,10 @@ def _with_advice(
             + "Lower config.learning_rate or config.method.rho, or clip with "
             "--config.clip_norm=1, in another --workdir"
             + (
-                ""
-                if config.skips_nonfinite
-                else "; or leave such updates out with --config.on_nonfinite=skip"
+                "; or leave such updates out with --config.on_nonfinite=skip"
+                if isinstance(error, window.UpdateNotFiniteError)
+                and not config.skips_nonfinite
+                else ""
             )
         ) from error
 
@@ -302,7 +304,11 @@ def _improves(progress: dict[str, Any], scores: dict[str, Any]) -> bool:
 
 
 def _say_what_is_lost(
-    progress: dict[str, Any], checkpoints: checkpoint.Checkpoints, out: report.Report
+    progress: dict[str, Any],
+    checkpoints: checkpoint.Checkpoints,
+    out: report.Report,
+    *,
+    finished: bool,
 ) -> None:
     for line in checkpoints.lost:
         out.warning(line)
@@ -310,9 +316,15 @@ def _say_what_is_lost(
     if best is not None and best["step"] not in checkpoints.steps():
         out.warning(
             f"the weights that were best on validation, of step {best['step']}, are "
-            "lost: the best is chosen anew, of the evaluations to come"
+            "lost: "
+            + (
+                "their scores stay in the results"
+                if finished
+                else "the best is chosen anew, of the evaluations to come"
+            )
         )
-        progress["best"] = None
+        if not finished:
+            progress["best"] = None
 
 
 def _header(

@@ -98,9 +98,15 @@ class JsonLines:
             line = line[self._file.write(line) :]
 
     def sync(self) -> dict[str, Any]:
-        """Makes all lines survive a power loss; size and digest of the file."""
+        """Makes all lines survive a power loss; size and digest of the file.
+
+        Raises:
+            WriteError: if the file is not the one that was written.
+        """
         self._check_there()
         os.fsync(self._file.fileno())
+        if os.fstat(self._file.fileno()).st_size != self._bytes:
+            raise self._lost("changed by another program")
         return {"bytes": self._bytes, "sha256": self._digest.hexdigest()}
 
     def close(self) -> None:
@@ -109,11 +115,15 @@ class JsonLines:
 
     def _check_there(self) -> None:
         # Else the run would go on to its end and write into a file without a name.
-        if not os.fstat(self._file.fileno()).st_nlink or not self._path.exists():
-            raise errors.WriteError(
-                f"{self._path} was deleted, renamed or replaced while the run went on; "
-                "put it back, then start the same command again"
-            )
+        there = self._path.exists() and self._path.stat()
+        if not there or not os.path.samestat(os.fstat(self._file.fileno()), there):
+            raise self._lost("deleted, renamed or replaced")
+
+    def _lost(self, how: str) -> errors.WriteError:
+        return errors.WriteError(
+            f"{self._path} was {how} while the run went on; put it back, then start "
+            "the same command again"
+        )
 
     def _kept(self, step: int, written: Mapping[str, Any] | None) -> bytes:
         data = files.read(self._path) if self._path.exists() else b""

@@ -14,6 +14,10 @@ class NotFiniteError(RuntimeError):
     """Something that must not be NaN or infinite is; the message says what."""
 
 
+class UpdateNotFiniteError(NotFiniteError):
+    """It is an update, which a run can leave out."""
+
+
 class Row(NamedTuple):
     """Means over a few consecutive steps.
 
@@ -39,16 +43,26 @@ class Window:
         batch_size: examples in a step.
         most_skips: so many steps in a row may be not finite; they are left out of the
             means.
+        in_a_row: so many of those done before, up to the last, were not.
+
+    Attributes:
+        in_a_row: steps up to the last one in a row that are not finite.
     """
 
     def __init__(
-        self, start: int, size: int, batch_size: int, *, most_skips: int = 0
+        self,
+        start: int,
+        size: int,
+        batch_size: int,
+        *,
+        most_skips: int = 0,
+        in_a_row: int = 0,
     ) -> None:
         self._reported = start
         self._size = size
         self._batch_size = batch_size
         self._most_skips = most_skips
-        self._in_a_row = 0
+        self.in_a_row = in_a_row
         self._waiting: list[tuple[int, Metrics]] = []  # on the device
         self._fetched: list[dict[str, np.float32]] = []  # of each step
         self._clock = time.monotonic()
@@ -66,7 +80,7 @@ class Window:
         """The rows whose steps came before the last ones added, first to last.
 
         Raises:
-            NotFiniteError: see `flush`.
+            UpdateNotFiniteError: see `flush`.
         """
         earlier = self._waiting[:-1]
         there = len(self._fetched) + sum(steps for steps, _ in earlier)
@@ -76,8 +90,8 @@ class Window:
         """The rows of all steps that are left; waits for them.
 
         Raises:
-            NotFiniteError: for the first step that is not finite after as many as are
-                accepted in a row.
+            UpdateNotFiniteError: for the first step that is not finite after as many as
+                are accepted in a row.
         """
         there = len(self._fetched) + sum(steps for steps, _ in self._waiting)
         yield from self._rows(self._waiting, there)
@@ -115,12 +129,12 @@ class Window:
     def _is_good(self, row: dict[str, np.float32]) -> bool:
         """Whether the next step is finite; counts it."""
         self._reported += 1
-        self._in_a_row = 0 if row["finite"] == 1 else self._in_a_row + 1
-        if self._in_a_row > self._most_skips:
+        self.in_a_row = 0 if row["finite"] == 1 else self.in_a_row + 1
+        if self.in_a_row > self._most_skips:
             seen = ", ".join(f"{name} {float(x):.4g}" for name, x in row.items())
-            raise NotFiniteError(
+            raise UpdateNotFiniteError(
                 f"the loss or the update of step {self._reported} is not finite"
                 + f", as the {self._most_skips} before it" * bool(self._most_skips)
                 + f" ({seen})"
             )
-        return self._in_a_row == 0
+        return self.in_a_row == 0

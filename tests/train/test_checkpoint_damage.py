@@ -1,5 +1,6 @@
 """Whatever happened to a checkpoint or the disk: one line, and no wrong state."""
 
+import errno
 import itertools
 import os
 import pathlib
@@ -142,6 +143,22 @@ def test_damaged_best_checkpoint_is_set_aside(tmp_path):
         assert (checkpoints.steps(), checkpoints.best_step()) == ([6, 7], None)
         (line,) = checkpoints.lost
     assert "/5 is damaged (" in line and line.endswith("/damaged-5")
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENAMETOOLONG])
+def test_a_file_that_the_disk_has_lost_is_damaged(tmp_path, monkeypatch, code):
+    save_steps(tmp_path, 5, 6)
+    opened = pathlib.Path.open
+
+    def lost(path, *args, **settings):
+        if path.name == "metrics" and "6" in path.parts:
+            raise OSError(code, os.strerror(code), str(path))
+        return opened(path, *args, **settings)
+
+    monkeypatch.setattr(pathlib.Path, "open", lost)
+    with checkpoint.Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest_step() == 5
+        assert "6 is damaged (metrics/metrics is not as written" in checkpoints.lost[0]
 
 
 def test_the_only_checkpoint_is_left_where_it_is(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sam_jax import data, errors, train
-from sam_jax.train import build, checkpoint, data_record, state, workdir
+from sam_jax.train import build, checkpoint, data_record, loaded, state, workdir
 from tests.train import runs
 
 
@@ -181,8 +181,7 @@ def test_a_step_that_is_not_kept(finished, copied):
 
 
 def test_no_best_one_is_said_so(copied, monkeypatch):
-    kept = dict.fromkeys(checkpoint.kept(copied), False)
-    monkeypatch.setattr(checkpoint, "kept", lambda folder: kept)
+    monkeypatch.setattr(loaded, "_best", lambda folder, step: None)
     message = refused(copied)
     assert "no best step" in message
     assert "'last', or one of those kept: " in message
@@ -191,6 +190,25 @@ def test_no_best_one_is_said_so(copied, monkeypatch):
 def test_damaged_weights(copied):
     runs.damage(copied / "checkpoints" / str(max(runs.checkpoints(copied))))
     assert "is damaged" in refused(copied, "last")
+    assert "start the run's command once more" in refused(copied, "last")
+
+
+def test_a_damaged_record_is_no_matter_of_another_step(copied):
+    first, *_, last = sorted(runs.checkpoints(copied))
+    (copied / "checkpoints" / str(first) / "metrics" / "metrics").write_text("{")
+    assert train.load_run(copied, "last").step == last
+    assert f"take another step of {first}, " in refused(copied, first)
+
+
+@pytest.mark.parametrize("name", ["0{}", "00{}", "\u0661\u0662"])
+def test_a_renamed_checkpoint_is_not_overlooked(copied, name):
+    last = copied / "checkpoints" / str(max(runs.checkpoints(copied)))
+    renamed = last.rename(last.with_name(name.format(last.name)))
+    message = f"checkpoint {renamed}: rename it back to {last.name}"
+    assert refused(copied, "last") == message
+    with pytest.raises(errors.UserError, match="rename it back"):
+        checkpoint.Checkpoints(copied)
+    assert renamed.is_dir()
 
 
 def test_a_folder_of_a_later_version(copied):

@@ -273,6 +273,18 @@ def test_a_run_of_such_updates_alone_has_no_results(
     assert not runs.checkpoints(tmp_path)
 
 
+def test_a_new_start_does_not_forget_how_many_were_left_out_in_a_row(
+    tiny, tmp_path, monkeypatch
+):
+    config = tiny("sam", on_nonfinite="skip", max_consecutive_skips=5)
+    nth_is_bad(monkeypatch, *range(2, 13))
+    for _ in range(2):
+        with pytest.raises(loop.Diverged, match="step 7 is not finite, as the 5"):
+            loop.train_and_evaluate(config, tmp_path)
+        nth_is_bad(monkeypatch, *range(1, 13))
+    assert runs.checkpoints(tmp_path) == {4}
+
+
 def test_weights_that_are_not_finite_are_never_saved(tiny, tmp_path, monkeypatch):
     # Each update is finite, and the sum of weights and update is not: nothing but the
     # weights can tell.
@@ -300,8 +312,9 @@ def test_an_evaluation_that_is_not_finite_ends_the_run(
 
     monkeypatch.setattr(loop, "evaluate", evaluate)
     message = rf"{split} loss after step 8 is not finite .nan.. The .* step 4 "
-    with pytest.raises(loop.Diverged, match=message):
+    with pytest.raises(loop.Diverged, match=message) as raised:
         loop.train_and_evaluate(tiny("sam"), tmp_path)
+    assert "on_nonfinite" not in str(raised.value), "no update would be left out"
     assert runs.checkpoints(tmp_path) == {4}
 
 

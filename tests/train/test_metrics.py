@@ -309,6 +309,32 @@ def test_an_unknown_wandb_mode_is_refused(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+# ── A record that somebody else has touched
+
+TOUCHED = {
+    "another file": (lambda path: path.rename(f"{path}.old") and path.touch(), "repla"),
+    "deleted": (lambda path: path.unlink(), "deleted"),
+    "emptied": (lambda path: os.truncate(path, 0), "changed by another program"),
+    "longer": (
+        lambda path: path.write_bytes(path.read_bytes() + b"\n"),
+        "changed by another program",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", TOUCHED)
+def test_a_record_that_is_not_what_was_written_is_noticed(how, tmp_path):
+    act, said = TOUCHED[how]
+    lines = metrics.JsonLines(tmp_path / "metrics.jsonl")
+    lines.write(1, "train", {"loss": 0.5})
+    lines.sync()
+    act(tmp_path / "metrics.jsonl")
+    with pytest.raises(errors.WriteError, match=rf"{said}.* start the same command"):
+        lines.write(2, "train", {"loss": 0.25})
+        lines.sync()
+    lines.close()
+
+
 # ── All writers
 
 

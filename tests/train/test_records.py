@@ -17,7 +17,16 @@ from hypothesis import settings as of_hypothesis
 from hypothesis import strategies as st
 
 from sam_jax import errors
-from sam_jax.train import boards, build, loop, metrics, results, settings, workdir
+from sam_jax.train import (
+    boards,
+    build,
+    loaded,
+    loop,
+    metrics,
+    results,
+    settings,
+    workdir,
+)
 from tests.train import runs
 
 
@@ -302,7 +311,7 @@ def test_the_last_one_damaged_falls_back_to_the_one_before(both, tmp_path, capsy
     ) == runs.comparable(metrics.read_history(both.ended / "metrics.jsonl"))
 
 
-def test_the_best_one_damaged_is_said_and_no_longer_claimed(both, tmp_path, capsys):
+def test_the_best_one_damaged_is_said_and_its_scores_stay(both, tmp_path, capsys):
     folder = both.copy("ended", tmp_path)
     best = both.results["best"]["step"]
     assert best < 12, "the last is not the best here"
@@ -310,8 +319,19 @@ def test_the_best_one_damaged_is_said_and_no_longer_claimed(both, tmp_path, caps
     found, shown = go_on(both, folder, capsys)
     damaged, lost = warnings(shown)
     assert f"checkpoints/{best} is damaged" in damaged
-    assert f"best on validation, of step {best}, are lost" in lost
-    assert found["best"] is None and found["last"] == both.results["last"]
+    assert f"best on validation, of step {best}, are lost: their scores stay" in lost
+    assert found["best"] == both.results["best"]
+    with pytest.raises(errors.UserError, match=f"best step, {best}, are lost: take"):
+        loaded.load_run(folder, config=both.config)
+
+
+def test_the_best_one_lost_on_the_way_is_chosen_anew(both, tmp_path, capsys):
+    folder = both.copy("stopped", tmp_path)
+    shutil.rmtree(folder / "checkpoints" / "4")
+    found, shown = go_on(both, folder, capsys)
+    (line,) = warnings(shown)
+    assert "of step 4, are lost: the best is chosen anew" in line
+    assert found["best"]["step"] in runs.checkpoints(folder)
 
 
 # ── Versions ─────────────────────────────────────────────────────────────────────────
@@ -419,6 +439,30 @@ def test_a_folder_that_vanishes_ends_the_run(both, how, tmp_path, monkeypatch):
     if how == "without metrics":
         monkeypatch.setattr(build, "build", lambda config, **parts: both.run)
         assert loop.train_and_evaluate(both.config, folder)["last"]["step"] == 12
+
+
+def test_a_folder_that_another_run_takes_the_place_of(both, tmp_path, monkeypatch):
+    """It ends, and leaves the checkpoints of the other run as they are."""
+    folder, content = tmp_path / "run", {}
+
+    def there():
+        files = (folder / "checkpoints").rglob("*")
+        return {path: path.stat().st_mtime_ns for path in files}
+
+    def replaced():
+        while not (folder / "checkpoints" / "4").exists():
+            time.sleep(0.01)
+        folder.rename(tmp_path / "moved")
+        both.copy("stopped", tmp_path).rename(folder)
+        (folder / "checkpoints" / ".open-0").touch()
+        content.update(there())
+
+    disturbed(both, monkeypatch, 7, replaced)
+    monkeypatch.setattr(metrics.JsonLines, "_check_there", lambda lines: None)
+    message = refused(both, folder)
+    assert f"{folder / 'checkpoints'} was deleted or renamed" in message
+    assert content == there()
+    assert not (folder / "results.json").exists()
 
 
 @pytest.mark.parametrize("file", ["metrics.jsonl", "results.json", "curves.png"])

@@ -103,6 +103,18 @@ def test_gives_up_after_so_many_in_a_row(clock):
         list(recent.flush())
 
 
+def test_those_of_an_earlier_start_count_too(clock):
+    recent = window.Window(40, 2, 10, most_skips=3, in_a_row=2)
+    clock.now += 1
+    recent.add(metrics(math.nan, 0))
+    assert [row.skipped for row in recent.flush()] == [1]
+    assert recent.in_a_row == 3
+    recent.add(metrics(math.nan, 0))
+    clock.now += 1
+    with pytest.raises(window.UpdateNotFiniteError, match=r"step 42 .* the 3 before"):
+        list(recent.flush())
+
+
 def test_a_row_without_any_finite_step_says_so(clock):
     recent = make(most_skips=1)
     clock.now += 1
