@@ -132,8 +132,9 @@ def async_sam(
         loss, perturbed_grads = devices.cond(
             started, lambda: outcome, lambda: gradient_at(fresh)
         )
-        seen = observations.observe(updates, stale, loss, perturbed_grads)
-        length = devices.agree(numerics.norm(fresh)).astype(jnp.float32)
+        seen = observations.observe(updates, params, stale, loss, perturbed_grads)
+        length = numerics.norm(numerics.added(params, fresh))
+        length = devices.agree(length).astype(jnp.float32)
         # Copied: without a jit it would be the caller's own array.
         newest = jax.tree.map(
             lambda g, like: jnp.array(g, like.dtype), devices.agree(updates), oldest

@@ -178,7 +178,7 @@ def bsam(
             momentum=momentum,
             precision=precision,
             diagnostics=observations.observe(
-                grads, ascent, perturbed_loss, perturbed_grads
+                grads, params, ascent, perturbed_loss, perturbed_grads
             ),
         )
 

@@ -7,6 +7,9 @@ from typing import Any
 import jax
 import optax
 
+from sam_jax import checks
+from sam_jax.methods import trees
+
 GradFn = Callable[[optax.Params], optax.Updates]
 ValueAndGradFn = Callable[[optax.Params], tuple[jax.Array, optax.Updates]]
 # (params, rows of the batch) -> gradient of the mean loss of these examples.
@@ -30,11 +33,20 @@ def call(function: Callable[..., Any], params: optax.Params, *args: Any) -> Any:
         What the function does.
 
     Raises:
-        ValueError: if it fails on a tree that a wrapper made of the caller's.
+        ValueError: if it is no function, needs other arguments, leaves JAX, or fails on
+            a tree that a wrapper made of the caller's. Other errors of its own go
+            through.
     """
+    if not callable(function):
+        raise checks.BadValue(
+            "grad_fn and value_and_grad_fn are functions of the parameters, got a "
+            f"{type(function).__name__}"
+        )
     try:
         return function(params, *args)
     except Exception as error:
+        if message := _misuse(function, error, 1 + len(args)):
+            raise checks.BadValue(message) from error
         # The caller has taken the first gradient with it: the tree is another one.
         if (wrapper := _wrapper(params)) and isinstance(error, _OF_TREES):
             raise ValueError(
@@ -48,6 +60,37 @@ def call(function: Callable[..., Any], params: optax.Params, *args: Any) -> Any:
         )
         raise
 
+
+def _misuse(function: Any, error: Exception, given: int) -> str | None:
+    """What is wrong with a function that fails where it is called; None if unknown."""
+    if isinstance(error, _OUTSIDE_OF_JAX):
+        return (
+            "the gradient function turns its parameters into numbers (NumPy, float(), "
+            "if): methods call it in loops and branches of JAX, so write it with "
+            "jax.numpy"
+        )
+    if not isinstance(error, TypeError):
+        return None
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return None
+    try:
+        signature.bind(*[None] * given)
+    except TypeError:
+        return (
+            f"the gradient function is called with {given} argument(s) but takes "
+            f"{signature}: bind the others, as in lambda params: grad_fn(params, "
+            "batch), or pass it to sam_jax.with_grad_fn"
+        )
+    return None
+
+
+_OUTSIDE_OF_JAX = (
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+    jax.errors.ConcretizationTypeError,
+)
 
 # What a function does with a tree of another structure than it was written for.
 _OF_TREES = (TypeError, ValueError, AttributeError, LookupError)
@@ -65,15 +108,38 @@ def _wrapper(params: optax.Params) -> str | None:
     return "one flat array (optax.flatten)" if flat else None
 
 
-def variables_hint(tree: Any) -> str:
-    """What to do about objects that stand for arrays, as those of Flax NNX do."""
+def gradient(
+    grad_fn: GradFn | SubsetGradFn, params: optax.Params, *args: Any
+) -> optax.Updates:
+    """The gradient that a function of the caller's returns, checked.
 
-    def is_variable(node: Any) -> bool:
-        return hasattr(node, "__jax_array__")
+    Raises:
+        ValueError: as `call`; if the gradient is not like ``params``.
+    """
+    grads = call(grad_fn, params, *args)
+    return trees.gradients(grads, params, "grad_fn(params) must return")
 
-    found = filter(is_variable, jax.tree.leaves(tree, is_leaf=is_variable))
-    kinds = ", ".join(sorted({type(node).__name__ for node in found}))
-    return f", in a {kinds} of NNX: return nnx.as_pure(grads)" if kinds else ""
+
+def value_and_gradient(
+    value_and_grad_fn: ValueAndGradFn, params: optax.Params
+) -> tuple[jax.Array, optax.Updates]:
+    """The loss and the gradient that a function of the caller's returns, checked.
+
+    Raises:
+        ValueError: as `call`; if there is no pair, the loss no scalar, or the gradient
+            not like ``params``.
+    """
+    pair = call(value_and_grad_fn, params)
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        size = f" of {len(pair)}" if isinstance(pair, (tuple, list)) else ""
+        raise checks.BadValue(
+            "value_and_grad_fn(params) must return (loss, grads), got a "
+            f"{type(pair).__name__}{size}; a function that returns the gradient alone "
+            "is grad_fn"
+        )
+    loss, grads = pair
+    trees.require_scalar("the loss of value_and_grad_fn", loss)
+    return loss, trees.gradients(grads, params, "value_and_grad_fn(params) must return")
 
 
 def require_gradient(

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sam_jax.methods import calls, masks, observations
+from sam_jax.methods import calls, masks, observations, trees
 
 # combine(grads, perturbed_grads, count) -> direction to descend: the gradients at the
 # weights and at the perturbed weights, and the number of updates done so far (scalar,
@@ -117,7 +117,7 @@ def sharpness_aware(
             count=next_count(state.count),
             ascent=ascent_state,
             diagnostics=observations.observe(
-                grads, displacement, perturbed_loss, perturbed_grads
+                grads, params, displacement, perturbed_loss, perturbed_grads
             ),
         )
 
@@ -127,8 +127,8 @@ def sharpness_aware(
 def transformation(
     init: Callable[..., Any], update: Callable[..., tuple[optax.Updates, Any]]
 ) -> optax.GradientTransformationExtraArgs:
-    """A method from its two functions, with a state of a type of its own."""
-    return optax.GradientTransformationExtraArgs(init, update)
+    """A method from its two functions; `trees.checked` says what they are given."""
+    return optax.GradientTransformationExtraArgs(*trees.checked(init, update))
 
 
 def init_with(
@@ -150,7 +150,7 @@ def second_gradient(
     params: optax.Params | None,
     grad_fn: calls.GradFn | None,
     value_and_grad_fn: calls.ValueAndGradFn | None,
-) -> Callable[[optax.Updates], tuple[jax.Array, optax.Updates]]:
+) -> Callable[[optax.Updates], tuple[Any, optax.Updates]]:
     """Makes the function that gives loss and gradient at displaced weights.
 
     Args:
@@ -159,9 +159,8 @@ def second_gradient(
         value_and_grad_fn: ``params -> (loss, grads)``, or None; preferred.
 
     Returns:
-        ``displacement -> (loss, grads)`` at ``params + displacement``. The loss is NaN
-        if there is only ``grad_fn``. It refuses a gradient of another structure than
-        ``params``.
+        ``displacement -> (loss, grads)`` at ``params + displacement``. The loss is None
+        if there is only ``grad_fn``. It refuses a gradient that is not like ``params``.
 
     Raises:
         ValueError: if ``params`` or both functions are None.
@@ -169,17 +168,14 @@ def second_gradient(
     calls.require_gradient(params, grad_fn, value_and_grad_fn)
     assert params is not None
 
-    def gradient_at(displacement: optax.Updates) -> tuple[jax.Array, optax.Updates]:
+    def gradient_at(displacement: optax.Updates) -> tuple[Any, optax.Updates]:
         weights = jax.tree.map(
             lambda w, e: (w + e).astype(w.dtype), params, displacement
         )
         if value_and_grad_fn is not None:
-            loss, grads = calls.call(value_and_grad_fn, weights)
-        else:
-            assert grad_fn is not None
-            loss, grads = jnp.full([], jnp.nan), calls.call(grad_fn, weights)
-        _check_structure(params, grads)
-        return loss, grads
+            return calls.value_and_gradient(value_and_grad_fn, weights)
+        assert grad_fn is not None
+        return None, calls.gradient(grad_fn, weights)
 
     return gradient_at
 
@@ -212,28 +208,3 @@ def next_due(count: jax.Array, every: int) -> jax.Array:
     Kept in a state, it also renews what is due where updates are skipped.
     """
     return (count // every + 1) * every
-
-
-def _check_structure(params: optax.Params, grads: optax.Updates) -> None:
-    """Names the first leaf in which the second gradient differs from the parameters."""
-    expected = _shapes(params)
-    got = _shapes(grads)
-    for path in [*expected, *got]:
-        if expected.get(path) != got.get(path):
-            raise ValueError(
-                f"grad_fn(params) must return a tree like params; at {path!r} params "
-                f"have {expected.get(path, 'nothing')}, the gradient has "
-                f"{got.get(path, 'nothing')}{calls.variables_hint(grads)}"
-            )
-    if jax.tree.structure(params) != jax.tree.structure(grads):
-        raise ValueError(
-            "grad_fn(params) must return a tree like params, got other containers: "
-            f"{jax.tree.structure(grads)} for {jax.tree.structure(params)}"
-        )
-
-
-def _shapes(tree: Any) -> dict[str, str]:
-    return {
-        jax.tree_util.keystr(path): f"shape {jnp.shape(leaf)}"
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }

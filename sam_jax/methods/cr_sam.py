@@ -96,7 +96,9 @@ def cr_sam(
         return direction, core.SharpnessAwareState(
             count=core.next_count(state.count),
             ascent=ascent_state,
-            diagnostics=observations.observe(grads, displacement, loss_up, grads_up),
+            diagnostics=observations.observe(
+                grads, params, displacement, loss_up, grads_up
+            ),
         )
 
     return core.transformation(core.init_with(ascent), update_fn)

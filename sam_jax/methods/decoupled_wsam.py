@@ -120,7 +120,7 @@ def decoupled_wsam(
             ascent=ascent_state,
             base=base_state,
             diagnostics=observations.observe(
-                grads, displacement, perturbed_loss, perturbed_grads
+                grads, params, displacement, perturbed_loss, perturbed_grads
             ),
         )
 

@@ -164,9 +164,9 @@ def _gradient(
     grad_fn: calls.GradFn | None, value_and_grad_fn: calls.ValueAndGradFn | None
 ) -> calls.GradFn:
     if grad_fn is not None:
-        return functools.partial(calls.call, grad_fn)
+        return functools.partial(calls.gradient, grad_fn)
     assert value_and_grad_fn is not None
-    return lambda params: calls.call(value_and_grad_fn, params)[1]
+    return lambda params: calls.value_and_gradient(value_and_grad_fn, params)[1]
 
 
 def _power_iteration(

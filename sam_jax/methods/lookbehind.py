@@ -148,7 +148,9 @@ def lookbehind(
             count=core.next_count(state.count),
             ascent=ascent_state,
             base=base_state,
-            diagnostics=observations.observe(updates, displacement, loss, grads),
+            diagnostics=observations.observe(
+                updates, params, displacement, loss, grads
+            ),
         )
 
     return optimizers.full_optimizer(

@@ -133,7 +133,9 @@ def looksam(
             loss, perturbed_grads = gradient_at(displacement)
             sharpness = devices.agree(_sharpness(perturbed_grads, grads))
             sharpness = optax.tree.cast_like(sharpness, state.sharpness)
-            seen = observations.observe(grads, displacement, loss, perturbed_grads)
+            seen = observations.observe(
+                grads, params, displacement, loss, perturbed_grads
+            )
             return perturbed_grads, sharpness, seen
 
         def reuse() -> tuple[optax.Updates, optax.Updates, observations.Diagnostics]:

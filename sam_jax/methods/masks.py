@@ -139,11 +139,11 @@ def kept_only(
 
         def part_grad(part: optax.Params) -> optax.Updates:
             assert grad_fn is not None
-            return _select(grad_fn(whole(part)), keep)
+            return _select(calls.gradient(grad_fn, whole(part)), keep)
 
         def part_value_and_grad(part: optax.Params) -> tuple[jax.Array, optax.Updates]:
             assert value_and_grad_fn is not None
-            loss, grads = value_and_grad_fn(whole(part))
+            loss, grads = calls.value_and_gradient(value_and_grad_fn, whole(part))
             return loss, _select(grads, keep)
 
         def part_subset_grad(part: optax.Params, rows: jax.Array) -> optax.Updates:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from sam_jax import checks
-from sam_jax.methods import cadence, calls, numerics, observations
+from sam_jax.methods import cadence, calls, numerics, observations, trees
 
 
 class _Point(NamedTuple):
@@ -110,7 +110,7 @@ def _checked_gradient(
     (loss, grads), (_, others) = first, again
     _refuse_if(
         jax.tree.map(jnp.shape, grads) != jax.tree.map(jnp.shape, params),
-        f"value_and_grad_fn must return grads like params{calls.variables_hint(grads)}",
+        f"value_and_grad_fn must return grads like params{trees.variables_hint(grads)}",
     )
     _refuse_if(
         not _finite((loss, grads)), "loss or gradient is not finite at the weights"

@@ -15,6 +15,7 @@ from sam_jax.methods import (
     numerics,
     observations,
     optimizers,
+    trees,
 )
 
 # What Optax calls the average of the gradients in the states of SGD and of Adam.
@@ -151,11 +152,17 @@ def momentum_sam(
             ),
             diagnostics=_without_pair(seen),
         )
+        new = _displacement(new_state)
         moved = jax.tree.map(
-            lambda step, e, e_old: step + e - e_old,
-            *(steps, _displacement(new_state), old),
+            lambda step, e, e_old: step + e - e_old, *(steps, new, old)
         )
-        return moved, new_state
+        if any(_wide_dtype(w) != w.dtype for w in jax.tree.leaves(params)):
+            perturbed = optax.apply_updates(params, moved)
+            shift = numerics.added(perturbed, jax.tree.map(jnp.negative, new))
+            seen = seen._replace(
+                perturbation_norm=numerics.norm(shift).astype(jnp.float32)
+            )
+        return moved, new_state._replace(diagnostics=_without_pair(seen))
 
     return optimizers.full_optimizer(init_fn, update_fn)
 
@@ -191,7 +198,7 @@ def momentum_sam_eval_params(
             "momentum_sam_eval_params needs the state of one momentum_sam, got "
             f"{len(found)} of them"
         )
-    return _subtract(params, _displacement(found[0]))
+    return _subtract(trees.parameters(params), _displacement(found[0]))
 
 
 def _wide_dtype(x: jax.Array) -> Any:

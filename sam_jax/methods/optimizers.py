@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from sam_jax import checks
-from sam_jax.methods import core, observations
+from sam_jax.methods import core, observations, trees
 
 # An optimizer as a function of its learning rate, for methods that bring a step size.
 Base = Callable[[optax.ScalarOrSchedule], optax.GradientTransformation]
@@ -37,7 +37,7 @@ def full_optimizer(
     init: Callable[..., Any], update: Callable[..., tuple[optax.Updates, Any]]
 ) -> FullOptimizer:
     """As `core.transformation`, for a method that takes the step by itself."""
-    return FullOptimizer(init, update)
+    return FullOptimizer(*trees.checked(init, update))
 
 
 def init_with_base(

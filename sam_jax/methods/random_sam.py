@@ -129,7 +129,7 @@ def random_sam(
             count=core.next_count(state.count),
             ascent=ascent_state,
             diagnostics=observations.observe(
-                smooth_grads, displacement, loss, perturbed_grads
+                smooth_grads, params, displacement, loss, perturbed_grads
             ),
         )
 

@@ -113,7 +113,7 @@ def sam_sps(
         )
         displacement, ascent_state = perturb.update(updates, state.ascent, params)
         loss, grads = gradient_at(displacement)
-        seen = observations.observe(updates, displacement, loss, grads)
+        seen = observations.observe(updates, params, displacement, loss, grads)
 
         # The same step on all devices.
         slope = numerics.dot(grads, displacement)

@@ -136,7 +136,7 @@ def _fisher(subset_grad_fn: calls.SubsetGradFn, params: Any, rows: int) -> Any:
     """Sum of the squared gradients of the first examples, float32."""
 
     def add(total: Any, row: jax.Array) -> tuple[Any, None]:
-        grads = calls.call(subset_grad_fn, params, row[None])
+        grads = calls.gradient(subset_grad_fn, params, row[None])
         squares = jax.tree.map(lambda g: jnp.square(g.astype(jnp.float32)), grads)
         return jax.tree.map(jnp.add, total, devices.agree(squares)), None
 
