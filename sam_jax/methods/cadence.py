@@ -116,7 +116,7 @@ def when(
         def skipped() -> tuple[optax.Updates, optax.OptState]:
             return updates, _skip(state.method, updates, value)
 
-        direction, method_state = devices.cond(use, used, skipped)
+        direction, method_state = observations.cond(use, used, skipped)
         return direction, CadenceState(
             count=core.next_count(state.count),
             decision=decision,

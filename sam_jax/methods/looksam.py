@@ -143,7 +143,7 @@ def looksam(
             return _reused(grads, state.sharpness, length), state.sharpness, seen
 
         renew = state.count >= state.due
-        combined, sharpness, seen = devices.cond(renew, look, reuse)
+        combined, sharpness, seen = observations.cond(renew, look, reuse)
         return combined, LookSamState(
             count=core.next_count(state.count),
             due=jnp.where(renew, core.next_due(state.count, k), state.due),

@@ -156,6 +156,7 @@ def momentum_sam(
         moved = jax.tree.map(
             lambda step, e, e_old: step + e - e_old, *(steps, new, old)
         )
+        assert params is not None  # required above
         if any(_wide_dtype(w) != w.dtype for w in jax.tree.leaves(params)):
             perturbed = optax.apply_updates(params, moved)
             shift = numerics.added(perturbed, jax.tree.map(jnp.negative, new))

@@ -1,5 +1,6 @@
 """What a method tells of its last update."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -10,12 +11,15 @@ import optax
 
 from sam_jax.methods import devices, numerics
 
+# The perturbed loss of an update that was not told it: no loss is that small. It is a
+# constant of NumPy, which is known while a program is traced.
+NOT_MEASURED = np.float32(-np.inf)
+
 
 class Diagnostics(NamedTuple):
     """What a method saw in its last update; float32 scalars, zero before the first.
 
-    A method without a second gradient has None where there is nothing to tell. Where
-    ``unmeasured`` is true, `diagnostics` leaves the perturbed loss out.
+    A method without a second gradient has None where there is nothing to tell.
 
     Attributes:
         grad_norm: 2-norm of the gradient at the weights.
@@ -23,23 +27,20 @@ class Diagnostics(NamedTuple):
             of what rounding leaves of it.
         gradient_cosine: cosine of the angle between the gradients at the weights and
             at the perturbed weights.
-        perturbed_loss: loss at the perturbed weights.
-        unmeasured: whether the update was not told that loss, by ``value_and_grad_fn``
-            or, where it did without the perturbation, by ``value``; a scalar boolean.
+        perturbed_loss: loss at the perturbed weights; `NOT_MEASURED` without
+            ``value_and_grad_fn``, or ``value`` where there was no perturbation.
     """
 
     grad_norm: jax.Array
     perturbation_norm: jax.Array
     gradient_cosine: jax.Array | None
-    perturbed_loss: jax.Array | None
-    unmeasured: Any
+    perturbed_loss: Any
 
 
 def no_diagnostics() -> Diagnostics:
     """Those before the first update: zeros."""
     # One array per field: a state that shares buffers could not be donated.
-    zeros = [jnp.zeros([], jnp.float32) for _ in range(4)]
-    return Diagnostics(*zeros, unmeasured=jnp.zeros([], bool))
+    return Diagnostics(*[jnp.zeros([], jnp.float32) for _ in Diagnostics._fields])
 
 
 def observe(
@@ -84,12 +85,52 @@ def observe_unperturbed(grads: optax.Updates, value: Any) -> Diagnostics:
 
 def _diagnostics(*scalars: Any) -> Diagnostics:
     *_, loss = scalars
+    measured = scalars if loss is not None else scalars[:-1]
     # Stacked, so that several devices need one reduction.
-    stacked = jnp.stack(
-        [jnp.asarray(0.0 if x is None else x).astype(jnp.float32) for x in scalars]
+    stacked = jnp.stack([jnp.asarray(x).astype(jnp.float32) for x in measured])
+    told = list(devices.agree(stacked))
+    return Diagnostics(*told, *[NOT_MEASURED] * (len(scalars) - len(told)))
+
+
+def cond(decision: Any, used: Callable[[], Any], skipped: Callable[[], Any]) -> Any:
+    """`devices.cond` of branches whose results hold diagnostics.
+
+    A perturbed loss that one of the branches does not measure is not measured.
+    """
+    unmeasured = []
+
+    def without_constants(branch: Callable[[], Any]) -> Callable[[], Any]:
+        def run() -> Any:
+            result = branch()
+            unmeasured.extend(_is_unmeasured(x.perturbed_loss) for x in found(result))
+            return result
+
+        return run
+
+    result = devices.cond(decision, without_constants(used), without_constants(skipped))
+    if not any(unmeasured):
+        return result
+    return jax.tree.map(
+        lambda x: x._replace(perturbed_loss=NOT_MEASURED) if _is_node(x) else x,
+        result,
+        is_leaf=_is_node,
     )
-    # Of NumPy: known while a program is traced, unless it depends on a branch.
-    return Diagnostics(*devices.agree(stacked), unmeasured=np.asarray(loss is None))
+
+
+def found(tree: Any) -> list[Diagnostics]:
+    """The diagnostics of all methods in a tree."""
+    return [x for x in jax.tree.leaves(tree, is_leaf=_is_node) if _is_node(x)]
+
+
+def _is_node(node: Any) -> bool:
+    return isinstance(node, Diagnostics)
+
+
+def _is_unmeasured(loss: Any) -> bool:
+    """Whether it is known not to be measured; a traced one may be either."""
+    if loss is None or isinstance(loss, jax.core.Tracer):
+        return False
+    return bool(np.all(np.asarray(loss) == NOT_MEASURED))
 
 
 def diagnostics(state: optax.OptState) -> dict[str, jax.Array]:
@@ -100,9 +141,9 @@ def diagnostics(state: optax.OptState) -> dict[str, jax.Array]:
 
     Returns:
         Name -> float32 scalar, the fields of `Diagnostics` without those that are None
-        or not measured; empty if there is no method in the chain. Within a compiled
-        program that cannot know whether an update measures the perturbed loss (one of
-        several branches does) it is there, and NaN where it was not measured.
+        or not measured; empty if there is no method in the chain. A compiled program
+        that is given a state cannot know whether the perturbed loss in it was measured:
+        there it is NaN if not.
 
     Example:
         >>> import jax.numpy as jnp, optax, sam_jax
@@ -110,24 +151,19 @@ def diagnostics(state: optax.OptState) -> dict[str, jax.Array]:
         >>> list(sam_jax.diagnostics(tx.init(jnp.zeros(2))))
         ['grad_norm', 'perturbation_norm', 'gradient_cosine', 'perturbed_loss']
     """
-    found = [
-        leaf
-        for leaf in jax.tree.leaves(
-            state, is_leaf=lambda node: isinstance(node, Diagnostics)
-        )
-        if isinstance(leaf, Diagnostics)
-    ]
-    seen = found[0]._asdict() if found else {}
+    nodes = found(state)
+    if not nodes:
+        return {}
+    seen = nodes[0]
     # What stands for an array in a state of Flax NNX is made one.
-    seen = {
+    told = {
         name: jnp.asarray(value) if hasattr(value, "__jax_array__") else value
-        for name, value in seen.items()
+        for name, value in seen._asdict().items()
         if value is not None
     }
-    unmeasured = seen.pop("unmeasured", False)
-    loss = seen.pop("perturbed_loss", None)
-    if isinstance(unmeasured, jax.core.Tracer):
-        loss = None if loss is None else jnp.where(unmeasured, jnp.nan, loss)
-    elif np.all(unmeasured):
-        loss = None
-    return seen if loss is None else seen | {"perturbed_loss": loss}
+    loss = told.get("perturbed_loss")
+    if _is_unmeasured(loss):
+        del told["perturbed_loss"]
+    elif isinstance(loss, jax.core.Tracer):
+        told["perturbed_loss"] = jnp.where(loss == NOT_MEASURED, jnp.nan, loss)
+    return told
