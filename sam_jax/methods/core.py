@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sam_jax.methods import calls, masks, observations, trees
+from sam_jax.methods import calls, masks, numerics, observations, trees
 
 # combine(grads, perturbed_grads, count) -> direction to descend: the gradients at the
 # weights and at the perturbed weights, and the number of updates done so far (scalar,
@@ -169,9 +169,7 @@ def second_gradient(
     assert params is not None
 
     def gradient_at(displacement: optax.Updates) -> tuple[Any, optax.Updates]:
-        weights = jax.tree.map(
-            lambda w, e: (w + e).astype(w.dtype), params, displacement
-        )
+        weights = numerics.moved(params, displacement)
         if value_and_grad_fn is not None:
             return calls.value_and_gradient(value_and_grad_fn, weights)
         assert grad_fn is not None

@@ -160,9 +160,10 @@ def momentum_sam(
         if any(_wide_dtype(w) != w.dtype for w in jax.tree.leaves(params)):
             perturbed = optax.apply_updates(params, moved)
             shift = numerics.added(perturbed, jax.tree.map(jnp.negative, new))
-            seen = seen._replace(
-                perturbation_norm=numerics.norm(shift).astype(jnp.float32)
-            )
+            added = numerics.norm(shift).astype(jnp.float32)
+            # Of weights that have left the range nothing can be measured.
+            added = jnp.where(jnp.isfinite(added), added, seen.perturbation_norm)
+            seen = seen._replace(perturbation_norm=added)
         return moved, new_state._replace(diagnostics=_without_pair(seen))
 
     return optimizers.full_optimizer(init_fn, update_fn)

@@ -192,9 +192,36 @@ def added(params: Any, displacement: Any) -> Any:
     def difference(w: jax.Array, e: jax.Array) -> jax.Array:
         if wide(w).dtype == w.dtype:
             return e
-        return wide((w + e).astype(w.dtype)) - wide(w)
+        return wide(_moved(w, e)) - wide(w)
 
     return jax.tree.map(difference, params, displacement)
+
+
+def moved(params: Any, displacement: Any) -> Any:
+    """Displaced parameters, in their own dtypes.
+
+    Args:
+        params: arrays.
+        displacement: arrays of the same structure and shapes.
+
+    Returns:
+        The sums.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> print(moved(jnp.ones(1, jnp.bfloat16), jnp.full(1, 1e-3, jnp.bfloat16)))
+        [1]
+    """
+    return jax.tree.map(_moved, params, displacement)
+
+
+def _moved(w: jax.Array, e: jax.Array) -> jax.Array:
+    if wide(w).dtype == w.dtype:
+        return (w + e).astype(w.dtype)
+    # A compiled program may keep the digits that the dtype does not have.
+    limits = jnp.finfo(w.dtype)
+    rounded = jax.lax.reduce_precision(wide(w) + wide(e), limits.nexp, limits.nmant)
+    return rounded.astype(w.dtype)
 
 
 def wide(x: Any) -> jax.Array:
