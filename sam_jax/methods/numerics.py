@@ -248,8 +248,10 @@ def _products(tree: Any, *factors: Any) -> Any:
 
     def times(x: Any) -> jax.Array:
         product = wide(x)
-        for factor in factors:
-            product = product * jnp.asarray(factor).astype(product.dtype)
+        # In the wider dtype: the norm of other leaves may be out of the range of this.
+        for factor in map(wide, factors):
+            widest = max(product.dtype, factor.dtype, key=lambda d: d.itemsize)
+            product = product.astype(widest) * factor.astype(widest)
         return product
 
     return jax.tree.map(times, tree)

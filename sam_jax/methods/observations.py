@@ -11,9 +11,8 @@ import optax
 
 from sam_jax.methods import devices, numerics
 
-# The perturbed loss of an update that was not told it: no loss is that small. It is a
-# constant of NumPy, which is known while a program is traced.
-NOT_MEASURED = np.float32(-np.inf)
+# The perturbed loss of an update that was not told it: no loss is that small.
+NOT_MEASURED = -np.inf
 
 
 class Diagnostics(NamedTuple):
@@ -89,13 +88,19 @@ def _diagnostics(*scalars: Any) -> Diagnostics:
     # Stacked, so that several devices need one reduction.
     stacked = jnp.stack([jnp.asarray(x).astype(jnp.float32) for x in measured])
     told = list(devices.agree(stacked))
-    return Diagnostics(*told, *[NOT_MEASURED] * (len(scalars) - len(told)))
+    return Diagnostics(*told, *[_not_measured() for _ in scalars[len(told) :]])
+
+
+def _not_measured() -> jax.Array:
+    # Known while a program is traced, so that `diagnostics` can leave it out there.
+    with jax.ensure_compile_time_eval():
+        return jnp.full([], NOT_MEASURED, jnp.float32)
 
 
 def cond(decision: Any, used: Callable[[], Any], skipped: Callable[[], Any]) -> Any:
     """`devices.cond` of branches whose results hold diagnostics.
 
-    A perturbed loss that one of the branches does not measure is not measured.
+    Of a perturbed loss that neither of them measures it is known that it is not.
     """
     unmeasured = []
 
@@ -108,10 +113,10 @@ def cond(decision: Any, used: Callable[[], Any], skipped: Callable[[], Any]) -> 
         return run
 
     result = devices.cond(decision, without_constants(used), without_constants(skipped))
-    if not any(unmeasured):
+    if not all(unmeasured):
         return result
     return jax.tree.map(
-        lambda x: x._replace(perturbed_loss=NOT_MEASURED) if _is_node(x) else x,
+        lambda x: x._replace(perturbed_loss=_not_measured()) if _is_node(x) else x,
         result,
         is_leaf=_is_node,
     )
@@ -141,9 +146,10 @@ def diagnostics(state: optax.OptState) -> dict[str, jax.Array]:
 
     Returns:
         Name -> float32 scalar, the fields of `Diagnostics` without those that are None
-        or not measured; empty if there is no method in the chain. A compiled program
-        that is given a state cannot know whether the perturbed loss in it was measured:
-        there it is NaN if not.
+        or not measured; empty if there is no method in the chain. Where some of several
+        updates have measured the perturbed loss (states that are stacked, or within a
+        compiled program a state that it is given, or a cadence with and without
+        ``value``), it is NaN for the others.
 
     Example:
         >>> import jax.numpy as jnp, optax, sam_jax
@@ -162,8 +168,10 @@ def diagnostics(state: optax.OptState) -> dict[str, jax.Array]:
         if value is not None
     }
     loss = told.get("perturbed_loss")
+    if loss is None:
+        return told
     if _is_unmeasured(loss):
         del told["perturbed_loss"]
-    elif isinstance(loss, jax.core.Tracer):
+    elif isinstance(loss, jax.core.Tracer) or np.ndim(loss):
         told["perturbed_loss"] = jnp.where(loss == NOT_MEASURED, jnp.nan, loss)
     return told

@@ -271,6 +271,8 @@ def network(
     Raises:
         UserError: if a setting will not do.
     """
+    if isinstance(own, models.Model):
+        return own
     if own is not None or plugins.is_reference(config.model.name):
         return _own_network(config, num_classes, own, over_all)
     for key in config.model.options:

@@ -288,3 +288,14 @@ def test_combine_can_be_differentiated_in_the_factor():
 def test_combine_refuses_trees_of_other_structures():
     with pytest.raises(ValueError):
         numerics.combine((1.0, [jnp.ones(1)]), (1.0, [jnp.ones(1), jnp.ones(1)]))
+
+
+@pytest.mark.parametrize("size", [1e-50, 1e-200, 1e38, 3e38])
+def test_leaves_of_two_precisions_share_a_norm_out_of_the_range_of_one(size):
+    with jax.enable_x64(True):
+        narrow = jnp.zeros(2, jnp.float32) if size < 1 else jnp.float32([size, 0])
+        tree = {"a": narrow, "b": jnp.full(2, min(size, 1e-4), jnp.float64)}
+        unit = jax.jit(numerics.unit)(tree)
+        assert [unit[key].dtype for key in "ab"] == [jnp.float32, jnp.float64]
+        np.testing.assert_allclose(numerics.norm(unit), 1, rtol=1e-6)
+        np.testing.assert_allclose(numerics.cosine(tree, tree), 1, rtol=1e-6)

@@ -196,7 +196,7 @@ def test_stop_reports_an_update_that_is_not_finite(trainer):
 
 
 def test_an_infinite_update_is_not_finite_though_the_loss_is(trainer):
-    too_large = {"weight_decay.value": 3e38, "learning_rate": 1e3}
+    too_large = {"weight_decay.value": 1e3, "learning_rate": 3e38}
     [(_, metrics)] = trainer("none", **too_large).run(batches(1))
     assert np.isfinite(metrics["loss"])
     assert not np.isfinite(metrics["update_norm"])
@@ -409,7 +409,11 @@ def test_evaluation_step_sums_what_the_mask_keeps_on_true_labels(net):
     # Padding may be anything.
     batch["image"][~mask] = 255
     normalize = data.augment.make_normalize(mean=(0.5,), std=(0.25,))
-    seen = step.make_eval_step(model, normalize)(
+
+    def of_each(logits, batch):
+        return losses.cross_entropy(logits, batch["label"])
+
+    seen = step.make_eval_step(model, of_each, normalize)(
         params, statistics, {**batch, "mask": mask}
     )
     kept = batch["image"][mask] / np.float32(255)

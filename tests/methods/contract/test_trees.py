@@ -135,6 +135,7 @@ def test_the_loss_is_told_again_once_it_is_measured():
     for functions, measured in (
         ({"grad_fn": jax.grad(loss)}, False),
         ({"value_and_grad_fn": pair, "value": loss(PARAMS)}, True),
+        ({"value_and_grad_fn": pair}, True),
         ({"value_and_grad_fn": pair}, False),  # not where the method is left out
     ):
         _, state = tx.update(GRADS, state, PARAMS, **functions)
