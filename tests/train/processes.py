@@ -48,6 +48,8 @@ class Processes:
         ]
 
     def _start(self, process, environment, *flags):
+        """Of flags that are given several times, the last one counts."""
+        last = {flag.partition("=")[0]: flag for flag in flags}
         home = self.folder / str(process)
         home.mkdir()
         with (home / "out").open("w") as out, (home / "err").open("w") as err:
@@ -57,7 +59,7 @@ class Processes:
                     "-m",
                     "sam_jax.main",
                     f"--config={runs.DIGITS}",
-                    *flags,
+                    *last.values(),
                 ],
                 cwd=home,
                 env=environment,
