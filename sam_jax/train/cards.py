@@ -115,7 +115,7 @@ def continued(workdir: str, *changes: str) -> dict[str, Any]:
     """
     from sam_jax.train import workdir as workdir_lib  # which imports JAX
 
-    named = {word.partition("=")[0].removeprefix("--config.") for word in changes}
+    named = {word.partition("=")[2] for word in changes}
     try:
         stored = workdir_lib.stored(pathlib.Path(workdir), named)
     except workdir_lib.OwnCodeError as error:
@@ -167,4 +167,7 @@ def _failure(error: Exception, file: str) -> str:
     lines = [frame.lineno for frame in frames if frame.filename == file]
     where = f"the run card fails at {file}, line {lines[-1]}" if lines else file
     what = str(error).partition("\n")[0].partition(". ")[0].lstrip("'\"")
+    for key in settings.RENAMED:
+        if isinstance(error, AttributeError | KeyError) and f'"{key}"' in what:
+            return f"{where}: {settings.renamed(key)}"
     return f"{where}: {type(error).__name__}: {what}"

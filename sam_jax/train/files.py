@@ -172,9 +172,14 @@ def from_json(data: str | bytes) -> Any:
         {'loss': nan, 'steps': [1, 2.5]}
     """
     try:
-        return _mapped(_decoded, json.loads(data))
+        return decoded(json.loads(data))
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+
+
+def decoded(tree: Any) -> Any:
+    """JSON in which the words for numbers are numbers."""
+    return _mapped(_decoded, tree)
 
 
 def _encoded(value: Any) -> Any:

@@ -147,7 +147,7 @@ def _split(change: str) -> tuple[str, str]:
 def _unknown(key: str, tree: dict[str, Any], card: str) -> str:
     """Message for a key that does not exist, with the nearest that does."""
     if key in settings.RENAMED:
-        return f"setting config.{key} is now config.{settings.RENAMED[key]}"
+        return settings.renamed(key)
     flat = settings.flat(tree)
     chosen = {value for name, value in flat.items() if name.endswith(".name")}
 

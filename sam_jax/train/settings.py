@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
+from sam_jax import errors, plugins
 from sam_jax.train import coefficients, files, ranges, typed
 from sam_jax.train.ranges import (
     Batch,
@@ -163,7 +164,9 @@ class Optimizer:
         name = typed.read(str, given.pop("name"), f"{path}.name")
         for optimizer, values in ({name: {}} | given).items():
             typed.refuse_no_mapping(values, f"{path}.{optimizer}")
-            options.check(optimizer, values, path)
+            # Of the user's own only the chosen one is run.
+            if optimizer == name or not plugins.is_reference(optimizer):
+                options.check(optimizer, values, path)
         return cls(name, {**cls.OPTIONS.get(name, {}), **given.get(name, {})})
 
     @classmethod
@@ -310,7 +313,11 @@ def read(config: Any) -> Settings:
     """
     if isinstance(config, Settings):
         return config
-    return typed.read(Settings, getattr(config, "to_dict", lambda: config)(), "config")
+    tree = getattr(config, "to_dict", lambda: config)()
+    for key in RENAMED:
+        if isinstance(tree, Mapping) and key in tree:
+            raise errors.UserError(renamed(key))
+    return typed.read(Settings, tree, "config")
 
 
 # Settings that do not change what is computed: a run may be continued with others.
@@ -336,14 +343,23 @@ FREE_SETTINGS = (
 RENAMED = {"checkpoint_every_epochs": "checkpoint.every_epochs"}
 
 
+def renamed(key: str) -> str:
+    """Message for a setting of an earlier version."""
+    return f"setting config.{key} is now config.{RENAMED[key]}"
+
+
 def of_folder(stored: Any) -> Settings:
     """As `read`, of a run folder that an earlier version may have made.
 
     A setting that it did not have has its default, and those that were renamed are
-    left out.
+    left out. ``"NaN"`` and ``"Infinity"`` are numbers only where any could stand.
     """
     if isinstance(stored, Mapping):
-        stored = {key: x for key, x in stored.items() if key not in RENAMED}
+        stored = {
+            key: files.decoded(x) if key in ("model", "method", "optimizer") else x
+            for key, x in stored.items()
+            if key not in RENAMED
+        }
     return read(stored)
 
 

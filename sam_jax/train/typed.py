@@ -270,6 +270,11 @@ def _fits(member: Any, value: Any) -> bool:
     if base is tuple:
         item, _ = typing.get_args(member)
         return isinstance(value, list | tuple) and all(_fits(item, x) for x in value)
+    if base is Mapping and isinstance(value, Mapping):  # whatever the values
+        return all(
+            isinstance(key, str) and (not isinstance(x, Mapping) or _fits(member, x))
+            for key, x in value.items()
+        )
     if isinstance(value, bool) and base is not bool:
         return False
     # A command line and JSON write a whole number without a point.
@@ -291,5 +296,5 @@ _WORDS = {
     float: "a number",
     str: "a text",
     tuple: "a tuple of numbers",
-    Mapping: "a mapping",
+    Mapping: "a mapping of names",
 }

@@ -3,10 +3,11 @@
 import contextlib
 import datetime
 import fcntl
+import json
 import os
 import pathlib
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 from sam_jax import errors, plugins
@@ -50,8 +51,8 @@ def stored(
 
     Args:
         workdir: the folder of a run.
-        named: settings such as ``"model.name"`` whose files of the user's own,
-            ``my_net.py:MyNet``, may be run; None: all.
+        named: places in files such as ``"my_net.py:MyNet"`` that may be run; None:
+            all that the settings name.
 
     Returns:
         The settings.
@@ -65,14 +66,7 @@ def stored(
         what = "not the folder of a run" if workdir.exists() else "not there"
         raise errors.UserError(f"{workdir} is {what} (no {CONFIG_FILE} in it)")
     content = files.read(path)
-    if named is not None:
-        for key, value in settings.flat(_parsed(path, content)).items():
-            if plugins.is_reference(value) and key not in named:
-                raise OwnCodeError(
-                    f"{path} names code of its own, config.{key}={value}, which is "
-                    "run only if you say so"
-                )
-    return _settings(path, content)
+    return _settings(path, content, named)
 
 
 @contextlib.contextmanager
@@ -149,8 +143,15 @@ def _write_or_compare(path: pathlib.Path, config: settings.Settings) -> None:
     stored = files.read(path) if path.exists() else b""
     # A schedule that a card has made is no text that could be read.
     if path.exists() and stored != text.encode():
+        # Of a run with other code, that is not run to find out what differs.
+        named = {value for _, value in _texts(json.loads(text))}
         try:
-            before = _settings(path, stored)
+            before = _settings(path, stored, named)
+        except OwnCodeError as error:
+            raise errors.UserError(
+                f"{path.parent} belongs to a run with another configuration ({error}): "
+                "give another --workdir, or the same settings"
+            ) from error
         except errors.UserError as error:
             raise errors.UserError(
                 f"{error}: continue with that version, or give another --workdir"
@@ -164,18 +165,39 @@ def _write_or_compare(path: pathlib.Path, config: settings.Settings) -> None:
     files.replace(path, text)
 
 
-def _settings(path: pathlib.Path, content: bytes) -> settings.Settings:
+def _settings(
+    path: pathlib.Path, content: bytes, named: Container[str] | None
+) -> settings.Settings:
     tree = _parsed(path, content)
+    for key, text in _texts(tree):
+        if plugins.is_reference(text) and named is not None and text not in named:
+            raise OwnCodeError(
+                f"{path} names code of its own, {key}={text}, which is run only if "
+                "you say so"
+            )
     try:
         return settings.of_folder(tree)
     except errors.UserError as error:
         raise errors.UserError(f"{path} is of another version ({error})") from error
 
 
+def _texts(tree: Any, path: str = "config") -> Iterator[tuple[str, str]]:
+    """Every text of nested settings and where it stands; keys are texts as well."""
+    if isinstance(tree, Mapping):
+        for key, value in tree.items():
+            yield from _texts(value, f"{path}.{key}")
+        yield from ((path, key) for key in tree)
+    elif isinstance(tree, list):
+        for value in tree:
+            yield from _texts(value, path)
+    elif isinstance(tree, str):
+        yield path, tree
+
+
 def _parsed(path: pathlib.Path, content: bytes) -> dict[str, Any]:
     try:
-        tree = files.from_json(content)
-    except ValueError:  # neither JSON nor text
+        tree = json.loads(content)
+    except (ValueError, RecursionError):  # neither JSON nor text
         tree = None
     if not isinstance(tree, dict):
         raise errors.UserError(f"{path} is damaged")

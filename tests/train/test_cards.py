@@ -244,6 +244,12 @@ FAILING = {
         "def get_config(): get().epoch = 1",
         r"line 2: AttributeError: .*epoch",
     ),
+    "renamed": (
+        "from sam_jax.train.config import default_config as get\n"
+        "def get_config(): get().checkpoint_every_epochs = 5",
+        "line 2: setting config.checkpoint_every_epochs is now "
+        "config.checkpoint.every_epochs$",
+    ),
     "type": (
         "from sam_jax.train.config import default_config as get\n"
         "def get_config(): get().epochs = 'x'",

@@ -1,6 +1,7 @@
 """What a user brings in a file stands in the place of a name, and works alike."""
 
 import dataclasses
+import json
 import pathlib
 import signal
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from sam_jax import errors, models, plugins, train
-from sam_jax.train import build, cards, loop, losses, settings
+from sam_jax.train import build, cards, loop, losses, settings, workdir
 from tests.train import my_parts, runs
 from tests.train.steps import SPEC, Trainer, batches, plain
 
@@ -200,6 +201,52 @@ def test_mistakes_are_one_sentence_at_the_start(brought, changes, words):
     assert "\n" not in message
     for word in words:
         assert word in message
+
+
+EVIL = "raise AssertionError('this file was run')"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"name": "sgd", "EVIL:f": {}},  # a key
+        {"name": "EVIL:f"},
+        {"name": "sgd", "sgd": {"x": ["EVIL:f"]}},
+    ],
+)
+def test_code_of_a_folder_is_not_run_unasked(tiny, tmp_path, changed):
+    evil = tmp_path / "evil.py"
+    evil.write_text(EVIL)
+    tree = json.loads(settings.to_json(tiny()))
+    text = json.dumps(tree | {"optimizer": changed}).replace("EVIL", str(evil))
+    (tmp_path / workdir.CONFIG_FILE).write_text(text)
+    mine = f"--config.optimizer.name={reference('my_sgd')}"  # not what is there
+    for read in (
+        lambda: train.load_run(tmp_path, "last"),
+        lambda: cards.continued(tmp_path),
+        lambda: cards.continued(tmp_path, mine, "--config.epochs=1"),
+        lambda: workdir.claimed(tmp_path, tiny()).__enter__(),
+    ):
+        with pytest.raises(errors.UserError, match=r"evil.py:f, which is run only if"):
+            read()
+
+
+def test_of_own_optimizers_only_the_chosen_one_is_run(tmp_path):
+    (tmp_path / "evil.py").write_text(EVIL)
+    found = settings.read({"optimizer": {"name": "adam", f"{tmp_path}/evil.py:f": {}}})
+    assert found.optimizer == settings.Optimizer("adam", {})
+
+
+def test_a_folder_with_an_own_optimizer_goes_on_by_its_name(tiny, tmp_path):
+    name = reference("my_sgd")
+    config = tiny(**{"optimizer.name": name})
+    with workdir.claimed(tmp_path, config):
+        pass
+    again = cards.continued(tmp_path, f"--config.optimizer.name={name}")
+    assert settings.read(again) == config
+    other = dataclasses.replace(config, log_every_steps=9)
+    with workdir.claimed(tmp_path, other):
+        assert workdir.stored(tmp_path, {name}) == other
 
 
 def test_an_exception_of_the_users_own_is_theirs(brought):

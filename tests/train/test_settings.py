@@ -200,6 +200,12 @@ def test_free_settings_exist(read):
             },
             "unknown setting 'config.method.rho.factor'",
         ),
+        ({"model": {"options": {1: 3}}}, "model.options must be a mapping of names"),
+        ({"model": {"options": {"a": {"b": 1, 2: 3}}}}, "mapping of names"),
+        (
+            {"checkpoint_every_epochs": 5},
+            "checkpoint_every_epochs is now config.checkpoint.every_epochs",
+        ),
     ],
 )
 def test_settings_of_the_wrong_shape_are_refused(changes, message):

@@ -1,5 +1,6 @@
 """A folder is one run's: others, and other settings, are kept out."""
 
+import dataclasses
 import fcntl
 import json
 import pathlib
@@ -101,6 +102,15 @@ def test_a_damaged_record_is_refused(tmp_path, tiny):
     for damaged in (b'{"seed": ', b"\xff\xfe{}"):
         (tmp_path / workdir.CONFIG_FILE).write_bytes(damaged)
         assert "config.json is damaged" in refused(tmp_path, tiny())
+
+
+@pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity"])
+def test_texts_that_are_words_for_numbers_stay_texts(tmp_path, tiny, word):
+    names = {"wandb.name": word, "wandb.project": word, "data.data_dir": word}
+    config = tiny(**names, **{"model.options": {"limit": float("inf")}})
+    claim(tmp_path, config)
+    assert workdir.stored(tmp_path) == config
+    claim(tmp_path, dataclasses.replace(config, log_every_steps=9))
 
 
 def test_a_schedule_that_a_card_has_made_continues(tmp_path, tiny):
