@@ -18,11 +18,13 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from sam_jax import errors
+from sam_jax import commands, errors
 from sam_jax.train import interrupt
 
+_AGAIN = "the same command goes on from the last checkpoint, if there is one"
+
 if __name__ == "__main__":
-    interrupt.listen()
+    interrupt.listen(_AGAIN)
 
 try:
     from absl import app, flags
@@ -77,7 +79,7 @@ def main(argv: Sequence[str]) -> int:
         else:
             card = cards.configuration(_CONFIG.value, *argv[1:])
     except errors.UserError as error:
-        return _say(error, 2)
+        return commands.say(error, 2)
     # Not before the card is known to be good: this takes seconds.
     import jax
 
@@ -113,25 +115,24 @@ def main(argv: Sequence[str]) -> int:
             loop.train_and_evaluate(config, folder, shlex.join(command))
     # ── Ends that all processes of the run come to.
     except agreement.Refused as error:
-        return hosts.leave(_say(error, 2))
+        return hosts.leave(commands.say(error, 2))
     except loop.Diverged as error:
-        return hosts.leave(_say(error, 1))
+        return hosts.leave(commands.say(error, 1))
     except loop.Stopped as stopped:
         if hosts.is_first():
             print(f"{stopped}. To continue: {shlex.join(command)}")
         return hosts.leave(128 + stopped.signal)
     # ── Ends that one process may come to alone.
     except errors.WriteError as error:  # such as of a full disk
-        return hosts.abandon(_say(error, 1))
+        return hosts.abandon(commands.say(error, 1))
     except errors.UserError as error:
-        return hosts.abandon(_say(error, 2))
+        return hosts.abandon(commands.say(error, 2))
     except OSError as error:
         return hosts.abandon(
-            _say(f"{error}: mend that, then start the same command again", 1)
+            commands.say(f"{error}: mend that, then start the same command again", 1)
         )
     except KeyboardInterrupt:
-        again = "the same command goes on from the last checkpoint, if there is one"
-        return hosts.abandon(_say(f"interrupted; {again}", 130))
+        return hosts.abandon(commands.say(f"interrupted; {_AGAIN}", 130))
     except Exception:
         if not hosts.several():
             raise
@@ -144,13 +145,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
     try:
         return cards.parse(argv)
     except errors.UserError as error:
-        raise SystemExit(_say(error, 2)) from None
-
-
-def _say(message: object, code: int) -> int:
-    # A path may have any character.
-    print("error:", *str(message).splitlines(), file=sys.stderr)
-    return code
+        raise SystemExit(commands.say(error, 2)) from None
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from typing import NoReturn
 
 import sam_jax
 from sam_jax import errors
+from sam_jax.train import interrupt
 
 VERBS: Mapping[str, str] = MappingProxyType(
     {
@@ -44,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sam_jax 0.1.0
         0
     """
+    if arguments is None:  # this is the process of the command
+        interrupt.listen()
     verb, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if verb in ("-h", "--help"):
         print(_help())
@@ -119,8 +122,8 @@ def start_jax() -> None:
 
 
 def say(message: object, code: int) -> int:
-    """Prints an error; returns the code."""
-    print(f"error: {message}", file=sys.stderr)
+    """Prints an error on one line, whatever is in a path; returns the code."""
+    print("error:", *str(message).splitlines(), file=sys.stderr)
     return code
 
 

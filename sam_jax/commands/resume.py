@@ -18,6 +18,7 @@ def main(arguments: Sequence[str]) -> int:
         "flags",
         metavar="FLAG",
         nargs="*",
+        default=[],  # argparse calls it required else
         help="further flags of sam-jax train, after --, such as -- --process_id=1",
     )
     given = made.parse_args(arguments)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from sam_jax import errors
-from sam_jax.data import splits
+from sam_jax.data import labelled, splits
 
 _SPLIT = ("x_train", "y_train", "x_test", "y_test")
 _WHOLE = ("x", "y")
@@ -51,6 +51,8 @@ def read(path: str, seed: int) -> splits.RawDataset:
             if unused := set(stored) - {*keys, _NAMES}:
                 _log.warning(f"{file}: {', '.join(sorted(unused))} is not read")
             arrays = {key: stored[key] for key in stored if key not in unused}
+    if wrong := [key for key, x in arrays.items() if not isinstance(x, np.ndarray)]:
+        raise errors.UserError(f"{file}: {', '.join(wrong)} is no array: {_FORM}")
     return _dataset(arrays, str(file), seed)
 
 
@@ -59,9 +61,14 @@ def _dataset(
 ) -> splits.RawDataset:
     names = _class_names(arrays.get(_NAMES), file)
     first = "x" if "x" in arrays else "x_train"
-    most = len(names) if names else len(arrays[first])
+    most = len(names) if names else np.atleast_1d(arrays[first]).shape[0]
     train = _split(arrays, first, first.replace("x", "y"), most, file)
     if first == "x":
+        if len(train.images) < 2:
+            raise errors.UserError(
+                f"{file}: {first} has one image: give two or more, to train on and to "
+                "test on"
+            )
         train, test = splits.divide(train, seed)
     else:
         test = _split(arrays, "x_test", "y_test", most, file)
@@ -112,8 +119,9 @@ def _split(
 def _class_names(names: np.ndarray | None, file: str) -> tuple[str, ...] | None:
     if names is None:
         return None
-    found = tuple(map(str, names.tolist())) if names.ndim == 1 else ()
-    if names.dtype.kind != "U" or len(set(found)) < max(len(found), 2):
+    found = names.tolist() if names.ndim == 1 and names.dtype.kind == "U" else []
+    found = tuple(map(labelled.class_name, found))
+    if len(set(found)) < max(len(found), 2):
         raise errors.UserError(
             f"{file}: {_NAMES} must be two texts or more that differ, [classes], got "
             f"{names.dtype} {names.shape}"

@@ -55,6 +55,10 @@ def _labelled(table: pathlib.Path) -> labelled.Labelled:
         raise errors.UserError(
             f"{table} has columns {errors.one_line(columns)}: give {_FORM}"
         )
+    if twice := [name for name in _COLUMNS if columns.count(name) > 1]:
+        raise errors.UserError(
+            f"{table} has several columns {twice[0]}: rename all but the one to read"
+        )
     if not rows:
         raise errors.UserError(f"{table} has no rows: give {_FORM}, and a row an image")
     files, classes, labels = [], [], {}

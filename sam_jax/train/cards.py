@@ -42,7 +42,8 @@ def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[s
         if value is None and not no and rest and not re.match(r"--?[a-z]", rest[0]):
             value = f"={rest.pop(0)}"
         changed.append(f"--config.{key}{value or f'={not no}'}")
-    given = [word.partition("=")[0] for word in plain + changed if word[:2] == "--"]
+    words = [re.sub("^-(?=[a-z])", "--", word) for word in plain[1:] + changed]
+    given = [word.partition("=")[0] for word in words if word[:2] == "--"]
     for flag, times in collections.Counter(given).items():
         if times > 1:
             raise errors.UserError(f"{flag} is given {times} times: give it once")
@@ -156,11 +157,11 @@ def _made(card: str) -> config.Config:
         return module.get_config(*suffix)
     except errors.UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise errors.UserError(_failure(error, str(path))) from error
 
 
-def _failure(error: Exception, file: str) -> str:
+def _failure(error: BaseException, file: str) -> str:
     """Message for a card whose own code fails, with the place in it."""
     # Not a place inside the libraries that the card calls.
     frames = traceback.extract_tb(error.__traceback__)

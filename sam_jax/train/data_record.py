@@ -5,6 +5,8 @@ import json
 import pathlib
 from typing import Any, Self
 
+import numpy as np
+
 import sam_jax
 from sam_jax import data, errors
 from sam_jax.train import files
@@ -44,7 +46,7 @@ class DataRecord:
         return cls(
             dataset.name,
             dataset.image_shape,
-            dataset.class_names,
+            tuple(map(str, dataset.class_names)),
             dataset.mean,
             dataset.std,
             dataset.train.steps_per_epoch(batch_size),
@@ -85,12 +87,16 @@ def read(folder: pathlib.Path) -> DataRecord:
     try:
         found: Any = json.loads(files.read(path))
         version = found.pop("sam_jax")
-        if found.pop("format") <= FORMAT:
+        number = found.pop("format")
+        if type(number) is not int or number < 1:
+            raise ValueError(number)
+        if number <= FORMAT:
             fields: dict[str, Any] = {
                 key: tuple(value) if isinstance(value, list) else value
                 for key, value in found.items()
             }
-            return DataRecord(**fields)
+            _check(record := DataRecord(**fields))
+            return record
     except errors.UserError:
         raise
     except (
@@ -108,3 +114,27 @@ def read(folder: pathlib.Path) -> DataRecord:
         f"{path} is of a later version, sam_jax {version}, than this one, "
         f"{sam_jax.__version__}: update sam_jax"
     )
+
+
+def _check(record: DataRecord) -> None:
+    """Raises ValueError for what no run has written, though it is JSON."""
+    sizes = _of((int,), (*record.image_shape, record.steps_per_epoch))
+    mean, std = _of((int, float), record.mean), _of((int, float), record.std)
+    names = _of((str,), record.class_names)
+    if not (
+        isinstance(record.name, str)
+        and names
+        and len(sizes) == 4
+        and min(sizes) > 0
+        and len(mean) == len(std) == record.image_shape[2]
+        and np.all(np.isfinite((mean, std)))
+        and min(std) > 0
+    ):
+        raise ValueError(record)
+
+
+def _of(kinds: tuple[type, ...], values: Any) -> tuple[Any, ...]:
+    """The values, if they are a tuple of such."""
+    if not isinstance(values, tuple) or {type(x) for x in values} - {*kinds}:
+        raise ValueError(values)
+    return values

@@ -1,6 +1,7 @@
 """Signals that end a run: finish the step, save, leave; before and after it, leave."""
 
 import contextlib
+import functools
 import os
 import signal
 import sys
@@ -15,22 +16,23 @@ _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
 
 
-def listen() -> None:
+def listen(advice: str = "") -> None:
     """From now on each of the signals ends this process, with one line.
 
     To be called before JAX is imported. An exception would not do: one that is raised
     while JAX's callbacks of the garbage collector run is swallowed.
+
+    Args:
+        advice: how to go on, for the line.
     """
     for number in _heeded(SIGNALS):
-        signal.signal(number, _leave)
+        signal.signal(number, functools.partial(_leave, advice))
 
 
-def _leave(number: int, frame: FrameType | None) -> None:
+def _leave(advice: str, number: int, frame: FrameType | None) -> None:
     del frame
-    line = (
-        f"error: ended by {signal.Signals(number).name}; the same command goes on from "
-        "the last checkpoint, if there is one\n"
-    )
+    name = signal.Signals(number).name
+    line = f"error: ended by {name}{'; ' * bool(advice)}{advice}\n"
     with contextlib.suppress(Exception):  # the signal may have come in a flush
         sys.stdout.flush()
     # A bar has hidden the cursor.

@@ -105,12 +105,13 @@ def unused(config: settings.Settings, changes: Iterable[str]) -> Iterator[str]:
     """
     from sam_jax.train import method  # Optax, which a command line does not need
 
-    plain = settings.flat(typed.plain(config))
+    tree = typed.plain(config)
+    plain = settings.flat(tree)
     alone = method.takes_step(config.method.name)
     for change in changes:
         key, _ = _split(change)
         switch, off = _SWITCHES.get(key, (None, None))
-        if not any(f"{other}.".startswith(f"{key}.") for other in plain):
+        if not _is_there(key, tree):
             parts = key.split(".")
             groups = [".".join(parts[:i]) for i in range(1, len(parts))]
             switch = next(f"{g}.name" for g in groups[::-1] if f"{g}.name" in plain)
@@ -121,12 +122,23 @@ def unused(config: settings.Settings, changes: Iterable[str]) -> Iterator[str]:
         yield (f"--config.{key} has no effect: config.{switch} is {plain[switch]!r}")
 
 
+def _is_there(key: str, tree: Any) -> bool:
+    """Whether it is a setting, or a group of them, which may be empty."""
+    for part in key.split("."):
+        if not isinstance(tree, Mapping) or part not in tree:
+            return False
+        tree = tree[part]
+    return True
+
+
 # Setting -> another one, and its value for which the first has no effect.
 _SWITCHES = {
+    "data.cache_dir": ("data.name", "digits"),
     "data.cutout_probability": ("data.cutout", 0),
     "data.data_dir": ("data.name", "digits"),
     "data.download": ("data.name", "digits"),
     "data.manual_dir": ("data.name", "digits"),
+    "max_consecutive_skips": ("on_nonfinite", "stop"),
     "wandb.name": ("wandb.mode", "disabled"),
     "wandb.project": ("wandb.mode", "disabled"),
     "weight_decay.exclude_bias_and_norm": ("weight_decay.value", 0),

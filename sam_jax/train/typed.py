@@ -266,7 +266,7 @@ def _base(member: Any) -> Any:
 def _fits(member: Any, value: Any) -> bool:
     base, extras = _base(member), getattr(member, "__metadata__", ())
     if base is Literal:
-        return value in typing.get_args(member)
+        return isinstance(value, str) and value in typing.get_args(member)
     if base is tuple:
         item, _ = typing.get_args(member)
         return isinstance(value, list | tuple) and all(_fits(item, x) for x in value)

@@ -1,5 +1,7 @@
 """Arrays of one's own."""
 
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -63,6 +65,7 @@ def test_what_is_not_read_is_reported(tmp_path, caplog):
         ({"y_test": Y[:4] + 99}, "y_test has labels 99 to 101"),
         ({"class_names": np.array(["a", "b"])}, "labels 0 to 2: .* below 2"),
         ({"class_names": np.array(["a", "a", "b"])}, "class_names must be two texts"),
+        ({"class_names": np.array(["a", "b", "\n"])}, "characters that are no text"),
         ({"class_names": np.arange(3)}, "class_names must be two texts"),
         ({"y_train": Y.astype(object)}, "cannot be read: Object arrays"),
         ({"y_test": None}, "has no y_test, but x_train"),
@@ -92,5 +95,13 @@ def test_files_that_are_refused(tmp_path):
         assert f"{file} cannot be read: " in refused(file)
     np.savez(file, z=X)
     assert "has no x, y, but z: give x_train" in refused(file)
+    np.savez(file, x=X[:1], y=Y[:1])
+    assert "x has one image: give two or more" in refused(file)
+    np.savez(file, x=np.uint8(3), y=Y[0])
+    assert "x has shape ()" in refused(file)
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("x", b"text")
+        archive.writestr("y", b"text")
+    assert "own.npz: x, y is no array: give" in refused(file)
     np.save(tmp_path / "one.npy", X)
     assert "is a single array" in refused(tmp_path / "one.npy")

@@ -53,6 +53,7 @@ def test_two_tables(test, folder):
     [
         (["a.png;cat"], "path;label", r"has columns \['path;label'\]: give a header"),
         (["a.png,cat"], "file,class", "has columns"),
+        (["a.png,cat,dog"], "path,label,label", "several columns label: rename"),
         ([], "", "has columns"),
         ([], "path,label", "has no rows"),
         (

@@ -182,6 +182,7 @@ def test_ways_to_write_a_setting(words, changes):
     ("words", "message"),
     [
         (["--config=a", "--config=b"], "--config is given 2 times: give it once"),
+        (["-config=a", "--config=b"], "--config is given 2 times: give it once"),
         (["--config", "a", "--config=b"], "--config is given 2 times"),
         (["--workdir=a", "--workdir=b"], "--workdir is given 2 times"),
         (["--config.epochs=1", "--config.epochs", "2"], "--config.epochs is given 2"),
@@ -237,6 +238,7 @@ def test_options_of_any_optimizer_are_settings(card):
 FAILING = {
     "import": ("import nothing_like_it", "line 1: .* 'nothing_like_it'"),
     "syntax": ("def get_config(:", "invalid syntax .*line 1"),
+    "end": ("import sys; sys.exit(0)", "line 1: SystemExit: 0"),
     "arithmetic": ("def get_config(): return 1 / 0", "line 1: ZeroDivisionError"),
     "name": ("def get_config(): return x", "line 1: NameError: name 'x'"),
     "key": (

@@ -67,11 +67,28 @@ print("jax" in sys.modules)
         (["evaluate"], "required: RUN"),
         (["evaluate", "x", "--ste=3"], "unrecognized arguments: --ste=3"),
         (["predict", "x", "y"], "required: --out"),
-        (["resume"], "required: RUN"),
+        (["resume"], "required: RUN; "),
     ],
 )
 def test_mistakes_on_the_command_line(capsys, words, message):
     assert message in one_line(capsys, *words)
+
+
+def test_a_path_of_two_lines_is_one(capsys):
+    assert "a b" in one_line(capsys, "evaluate", "a\nb")
+
+
+def test_a_signal_before_the_verb_begins_is_one_line():
+    program = (
+        "import os, runpy, signal, sys; from sam_jax.commands import evaluate\n"
+        "evaluate.main = lambda words: os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.argv = ['sam-jax', 'evaluate', 'run']\n"
+        "runpy.run_module('sam_jax', run_name='__main__')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=runs.ROOT, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (130, "error: ended by SIGINT\n")
 
 
 def test_the_script_of_the_package_is_this():

@@ -90,7 +90,7 @@ LISTENING = """if True:
     import gc, os, signal, sys
     from sam_jax.train import interrupt
     assert "jax" not in sys.modules
-    interrupt.listen()
+    interrupt.listen("the same command goes on from somewhere")
     print("before", end="")
 
     def swallow(phase, info):

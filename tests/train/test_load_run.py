@@ -1,6 +1,7 @@
 """What comes out of a run's folder, where its data are not."""
 
 import json
+import math
 import shutil
 
 import jax
@@ -224,6 +225,29 @@ def test_a_folder_of_a_later_version(copied):
     message = refused(copied)
     assert "telepathy" in message
     assert "of another version" in message
+
+
+WRONG = {
+    "image_shape": ["8x8", [8.0, 8.0, 1.0], [-8, 8, 1], [8, 8]],
+    "mean": [None, [0.5, 0.5], ["x"]],
+    "std": [[0.0], [[1.0]]],
+    "class_names": [3, None, [], [0, 1], [["a"], ["b"]]],
+    "name": [None],
+    "steps_per_epoch": ["x", 0, True],
+    "format": [-1, 1.5, None, math.nan],
+}
+
+
+@pytest.mark.parametrize(("key", "values"), WRONG.items())
+def test_a_record_of_the_data_of_another_shape(key, values, tmp_path):
+    record = data_record.DataRecord("d", (8, 8, 1), ("a", "b"), (0.5,), (1.0,), 4)
+    data_record.write(tmp_path, record)
+    assert data_record.read(tmp_path) == record
+    for value in values:
+        stored = json.dumps(record.plain() | {key: value})
+        (tmp_path / data_record.FILE).write_text(stored)
+        with pytest.raises(errors.UserError, match=r"damaged: delete it"):
+            data_record.read(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"format": 1}', '{"format": "x"}'])

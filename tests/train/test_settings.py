@@ -29,6 +29,11 @@ def test_what_is_not_chosen_does_not_exist(read):
     assert not hasattr(found.data.sampling, "uniform")
 
 
+def test_an_array_is_no_choice():
+    with pytest.raises(errors.UserError, match=r"config.data.resize .*pad, squash"):
+        settings.read({"data": {"resize": np.array([1, 2])}})
+
+
 def test_a_number_of_examples_stays_whole(read):
     assert isinstance(read(**{"data.validation": 97}).data.validation, int)
     assert isinstance(read(**{"data.validation": 0.5}).data.validation, float)
