@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from sam_jax import checks
-from sam_jax.methods import core, observations
+from sam_jax.methods import core, devices, observations
 
 
 def apply_if_finite(
@@ -66,6 +66,8 @@ def apply_if_finite(
         # What never was finite may stay so, such as the best loss before the first.
         finite = _stays_finite(still, proposed)
         finite &= _stays_finite(state.inner_state, inner_state)
+        # Of devices with gradients of their own all leave it out if one has to.
+        finite = devices.agree(finite.astype(jnp.float32)) >= 1
         in_a_row = jnp.where(finite, 0, core.next_count(state.notfinite_count))
         taken = finite | (in_a_row > max_consecutive_errors)
 
@@ -81,7 +83,8 @@ def apply_if_finite(
             inner_state=choose(inner_state, state.inner_state),
         )
 
-    return core.transformation(init_fn, update_fn)
+    checked = core.transformation(init_fn, update_fn)
+    return tx._replace(**checked._asdict())  # a full optimizer stays one
 
 
 def _stays_finite(old: Any, new: Any) -> jax.Array:
@@ -97,6 +100,7 @@ def _stays_finite(old: Any, new: Any) -> jax.Array:
     judged = [
         jnp.all(jnp.isfinite(after) | ~jnp.isfinite(before))
         for before, after in leaves
-        if not is_diagnostics(after) and jnp.issubdtype(after.dtype, jnp.inexact)
+        if not is_diagnostics(after)
+        and jnp.issubdtype(jnp.result_type(after), jnp.inexact)
     ]
     return jnp.all(jnp.array([True, *judged]))

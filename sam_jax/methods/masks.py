@@ -173,12 +173,13 @@ def check(mask: Mask | None) -> None:
     `optax.inject_hyperparams` calls a function as a schedule, and hands on its value.
 
     Raises:
-        ValueError: if the mask is a number, a boolean or an array.
+        ValueError: if the mask is a number, a boolean, an array or a string.
     """
     if _is_value(mask):
         raise checks.BadValue(
             "mask must be a tree of booleans like params or a prefix of it, a function "
-            f"from params to one, or None for all, not the one value {mask}{_INJECTED}"
+            f"from params to one, or None for all, not the one value "
+            f"{mask!r}{_INJECTED}"
         )
 
 
@@ -190,7 +191,17 @@ def kept(tree: Any, mask: Mask | None) -> Any:
     """
     if mask is None:
         return jax.tree.map(lambda _: True, tree)
-    keep = mask(tree) if callable(mask) else mask
+    # A tree may itself be callable, as a module of Equinox is.
+    leaves = jax.tree.leaves(mask)
+    is_tree = bool(leaves) and all(map(_is_boolean, leaves))
+    keep = mask(tree) if callable(mask) and not is_tree else mask
+    for path, leaf in jax.tree_util.tree_leaves_with_path(keep):
+        if not _is_boolean(leaf):
+            got = repr(leaf) if np.isscalar(leaf) else f"a {type(leaf).__name__}"
+            raise checks.BadValue(
+                "mask must be a tree of booleans, True for what is perturbed; at "
+                f"{jax.tree_util.keystr(path)!r} it has {got}"
+            )
     try:
         return jax.tree.map(bool, jax.tree.broadcast(keep, tree))
     except jax.errors.ConcretizationTypeError as error:
@@ -206,8 +217,14 @@ def kept(tree: Any, mask: Mask | None) -> Any:
 
 
 def _is_value(x: Any) -> bool:
-    """Whether something is one number or array, and no tree."""
-    return isinstance(x, (bool, int, float, np.generic, np.ndarray, jax.Array))
+    """Whether something is one number, array or name, and no tree."""
+    return isinstance(x, (bool, int, float, str, np.generic, np.ndarray, jax.Array))
+
+
+def _is_boolean(x: Any) -> bool:
+    """Whether something is True or False, in an array of one value or not."""
+    is_array = isinstance(x, (np.ndarray, jax.Array)) and x.ndim == 0
+    return isinstance(x, (bool, np.bool_)) or (is_array and x.dtype == bool)
 
 
 def _select(tree: Any, keep: Any) -> Any:

@@ -419,6 +419,7 @@ def test_one_stochastic_inside_another_draws_by_itself():
         sam_jax.sam_sps(),
         sam_jax.bsam(0.1),
         sam_jax.with_grad_fn(sam_jax.lookbehind(0.1), jnp.sin),
+        sam_jax.apply_if_finite(sam_jax.momentum_sam(0.1), 3),
     ],
 )
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import PartitionSpec as P
 
 import sam_jax
 from tests.methods import problems
@@ -86,6 +87,43 @@ def test_numbers_that_never_were_finite_and_gradients_turned_finite():
     _, state = tx.update(w, start, w, grad_fn=lambda w: w * jnp.nan)
     assert not state.last_finite
     cases.assert_equal(state.inner_state, start.inner_state)
+
+
+def test_a_state_may_have_python_numbers():
+    counting = optax.GradientTransformation(
+        lambda _: (0, 0.0), lambda u, s, p=None: (u, (s[0] + 1, s[1] + 0.5))
+    )
+    tx = sam_jax.apply_if_finite(optax.chain(sam_jax.sam(0.1), counting), 1)
+    w = jnp.ones(2)
+    _, state = tx.update(w, tx.init(w), w, grad_fn=lambda w: w)
+    assert state.inner_state[1] == (1, 0.5)
+    _, after = tx.update(w, state, w, grad_fn=lambda w: w * jnp.nan)
+    assert after.inner_state[1] == (1, 0.5) and after.total_notfinite == 1
+
+
+@pytest.mark.parametrize("check_vma", [True, False])
+def test_devices_leave_out_what_is_not_finite_on_one_of_them(check_vma):
+    method = sam_jax.apply_if_finite(sam_jax.sam(0.1), 10)
+    tx, w = optax.chain(method, sam_jax.pmean("data"), sgd(0.1)), jnp.ones(2)
+
+    def step(w, state, bad):
+        own = jax.lax.pcast(w, "data", to="varying") if check_vma else w
+        updates, state = tx.update(own, state, own, grad_fn=lambda w: w * bad)
+        state = state if check_vma else jax.tree.map(lambda x: x[None], state)
+        return optax.apply_updates(w, updates), state
+
+    mesh = jax.sharding.Mesh(jax.devices()[:2], ("data",))
+    out = P() if check_vma else P("data")  # without types, those of both devices
+    sharded = jax.shard_map(
+        step,
+        mesh=mesh,
+        check_vma=check_vma,
+        in_specs=(P(), P(), P("data")),
+        out_specs=(P(), out),
+    )
+    after, state = jax.jit(sharded)(w, tx.init(w), jnp.array([jnp.nan, 1.0]))
+    np.testing.assert_array_equal(after, w)
+    assert np.all(state[0].total_notfinite == 1) and not np.any(state[0].last_finite)
 
 
 @pytest.mark.parametrize("limit", [-1, 1.5, None])

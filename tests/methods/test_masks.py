@@ -1,3 +1,6 @@
+import dataclasses
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -141,13 +144,46 @@ def test_passes_the_masked_nodes_of_optax():
     assert mask["norm"]["scale"] is True
 
 
-@pytest.mark.parametrize("value", [True, False, 1, 0.0, np.bool_(True), jnp.array(1)])
+@pytest.mark.parametrize("value", [True, 0.0, "kernel", np.bool_(True), jnp.array(1)])
 def test_one_value_in_the_place_of_a_tree_is_refused_at_construction(value):
     for name in ("sam", "momentum_sam", "bsam", "random_sam", "esam"):
         with pytest.raises(
             sam_jax.checks.BadValue, match="mask must be a tree of bool"
         ):
             method(name, mask=value)
+
+
+@pytest.mark.parametrize(
+    "value", ["no", float("nan"), 1, np.array([True]), jnp.array(1.0), print]
+)
+def test_a_leaf_that_is_no_boolean_is_refused_by_its_path(value):
+    params = {"a": {"kernel": jnp.ones(1)}, "b": jnp.ones(1)}
+    mask = {"a": {"kernel": value}, "b": True}
+    for given in (mask, lambda params: mask):
+        with pytest.raises(sam_jax.checks.BadValue, match=r"\['a'\]\['kernel'\]") as e:
+            sam_jax.sam(0.1, mask=given).init(params)
+        assert "mask must be a tree of booleans" in str(e.value)
+
+
+@pytest.mark.parametrize(
+    "true", [True, np.bool_(True), np.array(True), jnp.array(True)]
+)
+def test_a_tree_of_booleans_may_be_callable(true):
+    @jax.tree_util.register_dataclass
+    @dataclasses.dataclass
+    class Layer:
+        kernel: Any
+        bias: Any
+
+        def __call__(self, x):
+            return x @ self.kernel + self.bias
+
+    w = Layer(jnp.array([3.0]), jnp.array([4.0]))
+    mask = Layer(true, np.bool_(False))
+    direction, _ = sam_jax.sam(1.0, mask=mask).update(
+        w, sam_jax.sam(1.0, mask=mask).init(w), w, grad_fn=lambda w: w
+    )
+    assert (direction.kernel, direction.bias) == (4.0, 4.0)
 
 
 def test_a_mask_of_traced_values_is_refused_in_one_sentence():
