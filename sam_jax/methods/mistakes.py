@@ -14,6 +14,18 @@ import optax
 from sam_jax import checks
 from sam_jax.methods import cadence, calls, numerics, observations, trees
 
+# The keywords of an update that are functions of the weights, linear in the loss.
+_FUNCTIONS = (
+    "grad_fn",
+    "value_and_grad_fn",
+    "subset_grad_fn",
+    "functional_value_and_grad_fn",
+    "example_losses_fn",
+)
+# Counts at which a schedule that begins with zero is looked at again; each is divisible
+# by the usual intervals of updates.
+_LATER = (60, 2520, 27720, 720720)
+
 
 class _Point(NamedTuple):
     """A call of a gradient function, by what it was given and what it returned."""
@@ -54,8 +66,9 @@ def check(
             draws anew in every call; if there is no method, or two; if the method
             stands behind the optimizer, or something that changes gradients, such as
             clipping, before it; if the update goes uphill (two optimizers, none, a
-            wrong sign); if nothing is perturbed (a radius of zero, a mask that keeps
-            nothing); if the update is not finite; or if the state changes its type.
+            wrong sign), or along the weights (weight decay behind the optimizer); if
+            nothing is perturbed (a radius of zero, a mask that keeps nothing); if the
+            update is not finite; or if the state changes its type.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax, sam_jax
@@ -76,10 +89,21 @@ optax.chain(sam_jax.sam(rho), optax.sgd(learning_rate))
 
     functions = {"value_and_grad_fn": value_and_grad_fn, **keywords}
     update = _of_scaled_loss(tx, params, loss, grads, functions)
-    first = update(1.0, start)
-    second = update(1.0, first.state)
+    trials = [first := update(1.0, start), second := update(1.0, first.state)]
     _check_state(start, second.state)
-    _check_perturbation([first, second])
+    _refuse_if(
+        not all(point.finite for trial in trials for point in trial.points),
+        "loss or gradient is not finite at the perturbed weights: take a smaller rho",
+    )
+    later = (_at(second.state, count) for count in _LATER)
+    while not _is_perturbed(trials) and (state := next(later, None)) is not None:
+        trials.append(update(1.0, state))
+    some = any(trial.points for trial in trials)
+    _refuse_if(
+        not _is_perturbed(trials) and (some or not _nodes(start, cadence.CadenceState)),
+        "nothing is perturbed: rho is zero, now and in later updates, the mask keeps "
+        "nothing, or the weights are rounded to where they were",
+    )
     _refuse_if(
         not _finite(second.updates),
         "the update is not finite, although the gradients are: look for a division or "
@@ -88,7 +112,26 @@ optax.chain(sam_jax.sam(rho), optax.sgd(learning_rate))
     # A power of two, by which every gradient is multiplied without rounding. What does
     # not depend on the loss, such as weight decay, is the same in the opposite one.
     large = 2.0 ** round(float(jnp.log2(1e4 / numerics.norm(grads))))
-    _check_place(grads, first, update(-1.0, start), update(large, start), large)
+    uphill = _leads_up(grads, first, update(-1.0, start))
+    doubled = update(1.0, start, grads=optax.tree.scale(2.0, grads))
+    _check_place(grads, trials, doubled, update(large, start), large, uphill)
+    _refuse_if(
+        uphill,
+        "the update goes uphill, along the gradient: exactly one element takes the "
+        "step, an optimizer behind the method (optax.sgd) or a method that has a "
+        "learning_rate (momentum_sam, lookbehind, ...); here it is none, or two of "
+        "them, or a scale has the wrong sign",
+    )
+    far = optax.tree.scale(2.0, params)
+    growth = optax.tree.sub(
+        update(0.0, start, params=far).updates, update(0.0, start).updates
+    )
+    _refuse_if(
+        numerics.cosine(growth, params) > 0.5,
+        "the weights grow where the gradient is zero: weight decay stands before the "
+        "learning rate, as in optax.chain(sam_jax.sam(rho), "
+        "optax.add_decayed_weights(1e-4), optax.sgd(learning_rate))",
+    )
 
 
 def _refuse_if(wrong: Any, message: str) -> None:
@@ -109,7 +152,7 @@ def _checked_gradient(
     )
     (loss, grads), (_, others) = first, again
     _refuse_if(
-        jax.tree.map(jnp.shape, grads) != jax.tree.map(jnp.shape, params),
+        _form(grads) != _form(params),
         f"value_and_grad_fn must return grads like params{trees.variables_hint(grads)}",
     )
     _refuse_if(
@@ -156,8 +199,11 @@ def _of_scaled_loss(
     loss: jax.Array,
     grads: optax.Updates,
     keywords: dict[str, Any],
-) -> Callable[[float, optax.OptState], _Trial]:
-    """Makes ``(factor, state) -> _Trial``: an update on the loss times a factor."""
+) -> Callable[..., _Trial]:
+    """Makes ``(factor, state) -> _Trial``: an update on the loss times a factor.
+
+    Other ``params``, or ``grads`` that are not those of the loss, are its keywords.
+    """
     points: list[_Point] = []
 
     def scaled(tree: Any, factor: jax.Array) -> Any:
@@ -175,83 +221,99 @@ def _of_scaled_loss(
 
     @jax.jit
     def update(
-        factor: jax.Array, state: optax.OptState, params: Any, loss: Any, grads: Any
+        factor: jax.Array, state: optax.OptState, loss: Any, params: Any, grads: Any
     ) -> tuple[optax.Updates, optax.OptState]:
         passed = keywords | {
             name: watched(given, factor, params, grads)
             for name, given in keywords.items()
-            if callable(given)
+            if name in _FUNCTIONS and callable(given)
         }
         if "example_losses" in passed:
             passed["example_losses"] = scaled(passed["example_losses"], factor)
         passed["value"] = scaled(loss, factor)
         return tx.update(scaled(grads, factor), state, params, **passed)
 
-    def trial(factor: float, state: optax.OptState) -> _Trial:
+    given = {"params": params, "grads": grads}
+
+    def trial(factor: float, state: optax.OptState, **other: Any) -> _Trial:
         points.clear()
-        updates, state = update(jnp.float32(factor), state, params, loss, grads)
+        updates, state = update(jnp.float32(factor), state, loss, **(given | other))
         jax.effects_barrier()
         return _Trial(updates, state, list(points))
 
     return trial
 
 
+def _leads_up(grads: optax.Updates, trial: _Trial, opposite: _Trial) -> bool:
+    """Whether an update goes along the gradient, and because of it.
+
+    Some step sizes follow the loss; then the opposite one's says nothing.
+    """
+    difference = optax.tree.sub(trial.updates, opposite.updates)
+    return all(
+        float(numerics.cosine(way, grads)) > 0 for way in (difference, trial.updates)
+    )
+
+
 def _check_place(
     grads: optax.Updates,
-    trial: _Trial,
-    opposite: _Trial,
+    trials: list[_Trial],
+    doubled: _Trial,
     enlarged: _Trial,
     factor: float,
+    uphill: bool,
 ) -> None:
-    """Refuses a method at the wrong place of a chain, and steps that lead up.
+    """Refuses a method at the wrong place of a chain.
 
     Args:
         grads: at the weights.
-        trial: an update.
-        opposite: that of the loss times -1.
-        enlarged: that of the loss times a factor.
+        trials: updates.
+        doubled: the first one, given twice the gradient of the same loss.
+        enlarged: the first one, of the loss times a factor.
         factor: of the enlarged loss.
+        uphill: whether the update goes along the gradient.
     """
-    difference = optax.tree.sub(trial.updates, opposite.updates)
-    uphill = float(numerics.cosine(difference, grads)) > 0
-    given, tolerance = _seen(trial).grad_norm, _tolerance(grads)
-    another = abs(given / numerics.norm(grads) - 1) > tolerance
-    away = [point for point in trial.points if point.distance > 0]
+    given, tolerance = _seen(trials[0]).grad_norm, _tolerance(grads)
+    # Some methods tell of a gradient that they take by themselves.
+    follows = abs(_seen(doubled).grad_norm / given - 1) > tolerance
+    another = follows and any(
+        abs(_seen(trial).grad_norm / numerics.norm(grads) - 1) > tolerance
+        for trial in trials
+    )
+    along = [
+        point.along for trial in trials for point in trial.points if point.distance > 0
+    ]
     _refuse_if(
-        away and away[0].along < -0.5 and (uphill or another),
+        along and along[0] < -0.5 and (uphill or another),
         "the method perturbs against the gradient: it stands behind the optimizer and "
         "is given its step; put it first, as in optax.chain(sam_jax.sam(rho), "
         "optax.sgd(learning_rate))",
     )
     _refuse_if(
-        abs(_seen(enlarged).grad_norm / given / factor - 1) > tolerance,
+        another or abs(_seen(enlarged).grad_norm / given / factor - 1) > tolerance,
         "something before the method changes the gradient that it is given: clipping, "
         "weight decay and the optimizer stand behind it, as in optax.chain("
         "sam_jax.sam(rho), optax.clip_by_global_norm(1.0), optax.sgd(learning_rate))",
     )
-    _refuse_if(
-        uphill,
-        "the update goes uphill, along the gradient: exactly one element takes the "
-        "step, an optimizer behind the method (optax.sgd) or a method that has a "
-        "learning_rate (momentum_sam, lookbehind, ...); here it is none, or two of "
-        "them, or a scale has the wrong sign",
-    )
 
 
-def _check_perturbation(trials: list[_Trial]) -> None:
-    """Refuses a perturbation that is none, and a loss that is none where it leads."""
+def _is_perturbed(trials: list[_Trial]) -> bool:
+    """Whether a gradient was taken elsewhere, or without one a perturbation is told."""
     points = [point for trial in trials for point in trial.points]
-    skips = _nodes(trials[-1].state, cadence.CadenceState)
-    still = not skips and not any(_seen(trial).perturbation_norm for trial in trials)
-    _refuse_if(
-        all(point.distance == 0 for point in points) if points else still,
-        "nothing is perturbed: rho is zero, the mask keeps nothing, or the weights "
-        "are rounded to where they were",
-    )
-    _refuse_if(
-        not all(point.finite for point in points),
-        "loss or gradient is not finite at the perturbed weights: take a smaller rho",
-    )
+    if points:
+        return any(point.distance != 0 for point in points)
+    return any(_seen(trial).perturbation_norm > 0 for trial in trials)
+
+
+def _at(state: optax.OptState, count: int) -> optax.OptState:
+    """A state with all its counts of updates set."""
+
+    def moved(path: tuple[Any, ...], x: Any) -> Any:
+        named_count = path and getattr(path[-1], "name", None) == "count"
+        is_count = named_count and jnp.issubdtype(jnp.result_type(x), jnp.integer)
+        return jnp.full_like(x, count) if is_count else x
+
+    return jax.tree_util.tree_map_with_path(moved, state)
 
 
 def _check_state(before: optax.OptState, after: optax.OptState) -> None:
@@ -271,6 +333,10 @@ def _check_state(before: optax.OptState, after: optax.OptState) -> None:
         f"it is compiled anew and no scan can carry it; {place!r} is "
         f"{old.get(place, 'nothing')} before and {new.get(place, 'nothing')} after",
     )
+
+
+def _form(tree: Any) -> tuple[Any, list[tuple[int, ...]]]:
+    return jax.tree.structure(tree), list(map(jnp.shape, jax.tree.leaves(tree)))
 
 
 def _nodes(tree: Any, kind: type) -> list[Any]:

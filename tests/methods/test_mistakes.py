@@ -23,7 +23,7 @@ GRADIENT = jax.value_and_grad(loss)
 UPHILL = "^the update goes uphill.*exactly one element takes the step"
 BEHIND = r"^the method perturbs against the gradient: it stands behind the optimizer"
 BEFORE = "^something before the method changes the gradient that it is given: clipping"
-NOTHING = "^nothing is perturbed: rho is zero, the mask keeps nothing"
+NOTHING = "^nothing is perturbed: rho is zero, now and in later updates, the mask"
 
 
 @pytest.fixture(autouse=True)
@@ -60,11 +60,69 @@ def test_says_nothing_of_a_right_chain(name):
         optax.chain(SAM, optax.sgd(lambda count: 0.1 * jnp.float32(count))),
         optax.inject_hyperparams(lambda rho: optax.chain(sam_jax.sam(rho), SGD))(0.1),
         sam_jax.with_grad_fn(optax.chain(SAM, SGD), jax.grad(loss)),
+        optax.chain(sam_jax.sam(lambda c: jnp.where(c < 100, 0.0, 0.05)), SGD),
+        optax.chain(
+            sam_jax.every_k(sam_jax.sam(lambda c: 0.05 * jnp.float32(c > 99)), 7), SGD
+        ),
     ],
-    ids=["later", "radius from zero", "rate from zero", "injected", "bound"],
+    ids=[
+        "later",
+        "radius from zero",
+        "rate from zero",
+        "injected",
+        "bound",
+        "radius later",
+        "every seventh",
+    ],
 )
 def test_says_nothing_of_what_begins_later_or_is_wrapped(tx):
     sam_jax.check(tx, PARAMS, GRADIENT)
+
+
+def test_says_nothing_of_noise_in_few_dimensions():
+    tx = optax.chain(sam_jax.random_sam(0.05, seed=0), SGD)  # its first noise is down
+    sam_jax.check(tx, jnp.array(0.7), jax.value_and_grad(lambda p: p**2))
+
+
+def test_says_nothing_of_a_rate_that_follows_the_loss():
+    def gradient(w):
+        return jnp.sum(w**4), 4 * w**3
+
+    tx = optax.chain(SAM, optax.polyak_sgd(1.0))
+    sam_jax.check(tx, jnp.array([0.5, -1.0]), gradient)
+
+
+def test_says_nothing_of_parameters_of_a_class_without_equality():
+    @jax.tree_util.register_pytree_node_class
+    class Line:
+        def __init__(self, *leaves):
+            self.leaves = leaves
+
+        def tree_flatten(self):
+            return self.leaves, None
+
+        @classmethod
+        def tree_unflatten(cls, _, leaves):
+            return cls(*leaves)
+
+    params = Line(jnp.ones(2), jnp.array(0.5))
+    squares = jax.value_and_grad(
+        lambda p: sum(jnp.sum(x**2) for x in jax.tree.leaves(p))
+    )
+    sam_jax.check(optax.chain(SAM, SGD), params, squares)
+    other = lambda p: (squares(p)[0], Line(jnp.ones(3), p.leaves[1]))  # noqa: E731
+    assert_refused("^value_and_grad_fn must return grads", None, other, params)
+
+
+def test_functions_that_are_no_gradients_are_passed_on_as_they_are():
+    def update(updates, state, params=None, *, report, **keywords):
+        assert report("a", by="name") == "an answer"
+        return updates, state
+
+    tx = optax.GradientTransformationExtraArgs(lambda _: (), update)
+    sam_jax.check(
+        optax.chain(SAM, SGD, tx), PARAMS, GRADIENT, report=lambda x, by: "an answer"
+    )
 
 
 @pytest.mark.parametrize(
@@ -89,8 +147,9 @@ def test_uphill(tx):
         optax.chain(SGD, SAM),
         optax.chain(optax.sign_sgd(0.1), SAM),
         optax.chain(SGD, SAM, optax.scale(-1.0)),
+        optax.chain(SGD, sam_jax.late_phase(SAM, 100)),
     ],
-    ids=["sgd", "sign", "turned back"],
+    ids=["sgd", "sign", "turned back", "later"],
 )
 def test_the_method_behind_the_optimizer(tx):
     assert_refused(BEHIND, tx)
@@ -103,11 +162,25 @@ def test_the_method_behind_the_optimizer(tx):
         optax.clip_by_global_norm(100.0),  # above the norm of this batch
         optax.scale_by_sign(),
         optax.add_decayed_weights(0.1),
+        optax.trace(0.9),  # in its first update nothing
+        optax.scale(2.0),
+        optax.centralize(),
     ],
-    ids=["clip", "clip later", "sign", "decay"],
+    ids=["clip", "clip later", "sign", "decay", "momentum", "scale", "centre"],
 )
 def test_something_before_the_method(before):
-    assert_refused(BEFORE, optax.chain(before, SAM, SGD))
+    params = PARAMS | {"matrix": jnp.arange(6.0).reshape(2, 3)}
+    gradient = jax.value_and_grad(lambda p: loss(p) + jnp.sum(p["matrix"] ** 2))
+    assert_refused(BEFORE, optax.chain(before, SAM, SGD), gradient, params)
+
+
+def test_weight_decay_behind_the_optimizer():
+    decay = optax.add_decayed_weights(0.1)
+    assert_refused("^the weights grow where the", optax.chain(SAM, SGD, decay))
+    sam_jax.check(optax.chain(SAM, decay, SGD), PARAMS, GRADIENT)
+    noise = optax.add_noise(1.0, 0.5, 0)  # the first number is along these weights
+    square = jax.value_and_grad(lambda p: p**2)
+    sam_jax.check(optax.chain(SAM, SGD, noise), jnp.array(0.7), square)
 
 
 def test_two_methods_and_none():
