@@ -230,14 +230,14 @@ def _statistics(
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel: given, published, or computed."""
     channels = images.shape[-1]
-    for what, given, high in (("mean", mean, "1]"), ("std", std, "1], above 0")):
+    # Smaller ones than a thousandth are mistakes, and make floats overflow.
+    for what, given, low in (("mean", mean, 0), ("std", std, 0.001)):
         if given is None:
             continue
-        fits = len(given) == channels and all(0 <= x <= 1 for x in given)
-        if not fits or (what == "std" and min(given) == 0):
+        if len(given) != channels or not all(low <= x <= 1 for x in given):
             raise errors.UserError(
-                f"{what}={tuple(given)} does not fit: give {channels} numbers in [0, "
-                f"{high}, one for each channel, in units of pixel / 255"
+                f"{what}={tuple(given)} does not fit: give {channels} numbers in "
+                f"[{low}, 1], one for each channel, in units of pixel / 255"
             )
     entry = catalog.CATALOG.get(name.removeprefix(_OF_TFDS))
     found = (entry.mean, entry.std) if entry else _computed(images)

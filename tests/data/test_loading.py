@@ -49,6 +49,13 @@ def test_the_statistics_of_digits_are_those_of_its_training_set():
     assert digits.std == pytest.approx([pixels.std()], abs=1e-4)
 
 
+@pytest.mark.parametrize("std", [0.0, 1e-45, 1e-4, 1.5, float("nan")])
+def test_a_deviation_that_no_images_have_is_refused(std):
+    with pytest.raises(errors.UserError, match=r"give 1 numbers in \[0.001, 1\]"):
+        data.load("digits", std=(std,))
+    assert data.load("digits", std=(0.001,)).std == (0.001,)
+
+
 def test_noise_is_in_the_labels_of_the_training_split_alone():
     noisy = data.load("digits", label_noise=0.25, validation=97, seed=3)
     clean = data.load("digits", validation=97, seed=3)

@@ -86,7 +86,7 @@ IN_A_SETTING = {
     ("data.image_size=9999",): ["config.data.image_size must be at most 4096"],
     ("data.resize=pad",): ["config.data.resize=pad needs image_size"],
     ("data.mean=(0.5,0.5)",): ["config.data.mean=(0.5, 0.5)", "give 1 numbers"],
-    ("data.std=(0,)",): ["config.data.std=(0,)", "above 0"],
+    ("data.std=(0,)",): ["config.data.std=(0,)", "in [0.001, 1]"],
     ("batch_size=30", "mesh.data=8"): ["config.batch_size=30", "8 devices", "24 or 32"],
     ("mesh.data=9",): ["config.mesh.data", "[1, 8]"],
     (
