@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import inspect
 import pathlib
 import sys
 from types import ModuleType
@@ -49,6 +50,23 @@ def load(reference: str, setting: str) -> Any:
         message = errors.unknown(f"name in {path}", name, public)
         raise errors.UserError(f"{setting}: {message}")
     return getattr(module, name)
+
+
+def load_function(reference: str, setting: str) -> Any:
+    """As `load`, of what can be called and has arguments that can be listed.
+
+    Raises:
+        UserError: also if it is anything else.
+    """
+    found = load(reference, setting)
+    try:
+        inspect.signature(found)
+    except (TypeError, ValueError) as error:
+        raise errors.UserError(
+            f"{setting} ({reference}) must be a function, with named arguments; it is "
+            f"{errors.one_line(repr(found), 80)}"
+        ) from error
+    return found
 
 
 def find(reference: str) -> Any:

@@ -143,8 +143,10 @@ def _pure_dict(state: nnx.State) -> PyTree:
 def _wide(outputs: Any) -> Any:
     """Floating-point numbers in float32 at least."""
 
-    def wide(x: jax.Array) -> jax.Array:
-        low = jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize < 4
+    def wide(x: Any) -> Any:
+        low = hasattr(x, "dtype") and (
+            jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize < 4
+        )
         return x.astype(jnp.float32) if low else x
 
     return jax.tree.map(wide, outputs)

@@ -19,10 +19,25 @@ def make_base(
         The optimizer.
 
     Raises:
-        UserError: if it refuses the value of an option.
+        UserError: if it refuses the value of an option, or makes no optimizer.
     """
     factory = options.factory(optimizer.name)
     try:
-        return factory(learning_rate, **optimizer.options)
+        made = factory(learning_rate, **optimizer.options)
     except ValueError as error:  # all arguments fit, so it is a value
         raise errors.UserError(f"config.optimizer.{optimizer.name}: {error}") from error
+    return transformation(made, f"config.optimizer.name ({optimizer.name})")
+
+
+def transformation(made: object, setting: str) -> optax.GradientTransformation:
+    """What a function of the user's has made, if that is one.
+
+    Raises:
+        UserError: if it is none.
+    """
+    if not isinstance(made, optax.GradientTransformation):
+        raise errors.UserError(
+            f"{setting} must make an optax.GradientTransformation, it makes a "
+            f"{type(made).__name__}"
+        )
+    return made

@@ -13,7 +13,7 @@ import numpy as np
 from sam_jax import data, errors, models, plugins
 from sam_jax.methods.devices import GROUP_AXIS
 from sam_jax.train import groups as groups_lib
-from sam_jax.train import mistakes, settings, sharding, state, step
+from sam_jax.train import mistakes, own_data, settings, sharding, state, step
 from sam_jax.train import optimizer as optimizer_lib
 from sam_jax.train.layout import lay_out
 from sam_jax.train.losses import Loss, make_losses
@@ -203,7 +203,7 @@ def steps(
         groups, mesh = layout(config)
     elif mesh is None:
         _, mesh = layout(config)
-    losses = make_losses(config, loss)
+    losses = make_losses(config, spec.num_classes, loss)
     # Statistics over all groups are for groups that pass through the network together.
     over_all = config.batch_norm == "batch" and groups.lockstep
     model = network(config, spec.num_classes, model, over_all=over_all)
@@ -276,7 +276,7 @@ def network(
     if own is not None or plugins.is_reference(config.model.name):
         return _own_network(config, num_classes, own, over_all)
     for key in config.model.options:
-        if key in _NO_OPTIONS or not isinstance(key, str):
+        if key in _NO_OPTIONS:
             raise errors.UserError(
                 f"config.model.options: {key!r} is no option of a model; "
                 "config.model.width, config.model.dtype and config.remat are settings"
@@ -347,7 +347,10 @@ def build(
     """
     config = settings.read(config)
     layout(config)  # its mistakes show before the data are read
-    dataset = load_data(config.data) if dataset is None else dataset
+    if dataset is None:
+        dataset = load_data(config.data)
+    else:
+        own_data.check(dataset)
     with mistakes.in_settings("config.data", _DATA):
         augment = _augment(config.data, dataset)
         spec = DataSpec.of(dataset, config.batch_size)
@@ -361,11 +364,19 @@ def build(
     made = steps(
         config, spec, augment=augment, normalize=normalize, model=model, loss=loss
     )
-    if any((model, loss, *map(plugins.is_reference, (config.model.name, config.loss)))):
+    if model is not None or loss is not None or _has_own_code(config):
         # What does not fit shows before the folder is touched; the step is traced once.
         state_and_batch = made.abstract_state(), made.abstract_batch()
         jax.eval_shape(made.train_step, *state_and_batch)
     return Run(**vars(made), dataset=dataset)
+
+
+def _has_own_code(config: settings.Settings) -> bool:
+    """Whether the step runs what the user has written."""
+    parts = config.model, config.method, config.optimizer
+    names = config.loss, *(part.name for part in parts)
+    values = *config.method.coefficients.values(), *config.optimizer.options.values()
+    return any(map(plugins.is_reference, names)) or any(map(callable, values))
 
 
 # What arguments of `sam_jax.data` are called in a configuration.

@@ -209,7 +209,7 @@ def factory(name: str) -> Callable[..., Any]:
         UserError: if there is no such method.
     """
     if plugins.is_reference(name):
-        return plugins.load(name, "config.method.name")
+        return plugins.load_function(name, "config.method.name")
     try:
         return methods.factory(name)
     except KeyError:

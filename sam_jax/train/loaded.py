@@ -159,6 +159,12 @@ class LoadedRun:
                 raise errors.UserError(errors.unknown("split", split, _SPLITS))
             if (source := getattr(dataset, split)) is None:
                 raise errors.UserError(f"data set {dataset.name!r} has no {split} set")
+            if dataset.class_names != self.class_names:
+                raise errors.UserError(
+                    f"data set {dataset.name!r} has the classes {_few(dataset)}, and "
+                    f"the run {_few(self)}: give one with the same classes in the same "
+                    "order, or (images, labels) whose labels are those of the run"
+                )
             dataset = source
         return [
             (batch["image"][batch["mask"]], batch["true_label"][batch["mask"]])
@@ -232,6 +238,11 @@ class LoadedRun:
 _SPLITS = ("test", "validation", "train")
 
 
+def _few(of: Any) -> str:
+    """Names of classes for a message."""
+    return errors.one_line(", ".join(of.class_names), 80)
+
+
 def load_run(
     folder: str | os.PathLike[str],
     step: int | str = "best",
@@ -289,7 +300,7 @@ def load_run(
     number = _step(folder, step)
     network = build.network(config, record.num_classes, model)
     weights = _weights(folder, number, config, record, network)
-    evaluated = losses.make_losses(config, loss).evaluate
+    evaluated = losses.make_losses(config, record.num_classes, loss).evaluate
     return LoadedRun(folder, number, config, record, network, *weights, evaluated)
 
 

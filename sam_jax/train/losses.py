@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from sam_jax import errors, plugins
@@ -30,11 +31,14 @@ class Losses(NamedTuple):
     evaluate: Loss
 
 
-def make_losses(config: settings.Settings, own: Loss | None = None) -> Losses:
+def make_losses(
+    config: settings.Settings, num_classes: int, own: Loss | None = None
+) -> Losses:
     """The losses of a run.
 
     Args:
         config: of the run.
+        num_classes: of the data.
         own: another one than that of the configuration.
 
     Returns:
@@ -42,44 +46,67 @@ def make_losses(config: settings.Settings, own: Loss | None = None) -> Losses:
 
     Raises:
         UserError: if there is no such loss, or it has no use for a setting. The
-            functions: if what the user brought gives anything but a number for each
-            example.
+            functions: if the network gives no logits of these classes, or the user's
+            loss anything but a number for each example.
     """
     if own is None and config.loss == CROSS_ENTROPY:
-        smoothing = config.label_smoothing
-        return Losses(
-            lambda logits, batch: cross_entropy(logits, batch["label"], smoothing),
-            lambda logits, batch: cross_entropy(logits, batch["label"]),
-        )
+
+        def built_in(smoothing: float) -> Loss:
+            return lambda outputs, batch: cross_entropy(
+                _fitting(outputs, batch, num_classes), batch["label"], smoothing
+            )
+
+        return Losses(built_in(config.label_smoothing), built_in(0.0))
     name = "loss"
     if own is None:
         name = f"config.loss ({config.loss})"
         if not plugins.is_reference(config.loss):
             known = [CROSS_ENTROPY, "my_loss.py:fn"]
             raise errors.UserError(errors.unknown("config.loss", config.loss, known))
-        own = plugins.load(config.loss, "config.loss")
+        own = plugins.load_function(config.loss, "config.loss")
     if config.label_smoothing:
         raise errors.UserError(
             f"config.label_smoothing belongs to {CROSS_ENTROPY}, {name} has no use for "
             "it: set config.label_smoothing=0"
         )
-    of_each = _checked(own, name)
+    of_each = _checked(own, name, num_classes)
     return Losses(of_each, of_each)
 
 
-def _checked(own: Any, name: str) -> Loss:
+def _checked(own: Any, name: str, num_classes: int) -> Loss:
     def losses(outputs: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
+        _fitting(outputs, batch, num_classes)  # for the accuracy
         found, count = own(outputs, batch), len(batch["label"])
         shape = getattr(found, "shape", None)
         if shape != (count,) or not jnp.issubdtype(found.dtype, jnp.floating):
             raise errors.UserError(
                 f"{name} must give a number for each of {count} examples, float "
                 f"[{count}], and leave means and weights to the trainer; got "
-                f"{jax.tree.map(jax.typeof, found)}"
+                f"{_described(found)}"
             )
         return found.astype(jnp.float32)
 
     return losses
+
+
+def _fitting(
+    outputs: Any, batch: Mapping[str, jax.Array], num_classes: int
+) -> jax.Array:
+    """The logits, if there is one of each class for each example."""
+    logits, shape = logits_of(outputs), (len(batch["label"]), num_classes)
+    if logits.shape != shape:
+        raise errors.UserError(
+            f"the network must put out logits of shape {shape}, one of each class for "
+            f"each example, got {logits.shape}"
+        )
+    return logits
+
+
+def _described(tree: Any) -> Any:
+    """Types and shapes, for messages."""
+    return jax.tree.map(
+        lambda x: jax.typeof(x) if hasattr(x, "shape") else type(x).__name__, tree
+    )
 
 
 def logits_of(outputs: Any) -> jax.Array:
@@ -92,17 +119,22 @@ def logits_of(outputs: Any) -> jax.Array:
         >>> logits_of({"logits": jnp.zeros((2, 10)), "features": jnp.ones(3)}).shape
         (2, 10)
     """
+    found = outputs
     if isinstance(outputs, Mapping):
-        outputs = outputs.get("logits")
+        found = outputs.get("logits")
     elif isinstance(outputs, tuple):
-        outputs = getattr(outputs, "logits", outputs[0])
-    if jnp.ndim(outputs) < 2:
+        found = getattr(outputs, "logits", next(iter(outputs), None))
+    if (
+        not isinstance(found, jax.Array | np.ndarray)
+        or found.ndim != 2
+        or not jnp.issubdtype(found.dtype, jnp.floating)
+    ):
         raise errors.UserError(
-            "the outputs of the network must be logits [B, classes], for the accuracy, "
-            "or have them as 'logits' or as the first of a tuple; got "
-            f"{jax.tree.map(jnp.shape, outputs)}"
+            "the outputs of the network must be logits, float [B, classes], or have "
+            "them as 'logits' or as the first of a tuple; got "
+            f"{_described(outputs)}"
         )
-    return outputs
+    return jnp.asarray(found)
 
 
 def cross_entropy(

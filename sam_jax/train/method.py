@@ -12,7 +12,7 @@ import optax.contrib
 
 from sam_jax import methods, plugins
 from sam_jax.methods import masks
-from sam_jax.train import coefficients, mistakes, schedule, settings
+from sam_jax.train import base, coefficients, mistakes, schedule, settings
 
 
 def make_method(
@@ -51,7 +51,8 @@ def make_method(
     @functools.wraps(factory)
     def make(**others: Any) -> optax.GradientTransformation:
         with mistakes_of(method):
-            return factory(**given, **others)
+            made = factory(**given, **others)
+        return base.transformation(made, f"config.method.name ({method.name})")
 
     return make
 

@@ -56,7 +56,7 @@ def factory(name: str) -> Factory:
         UserError: if there is no such optimizer.
     """
     if plugins.is_reference(name):
-        return plugins.load(name, "config.optimizer.name")
+        return plugins.load_function(name, "config.optimizer.name")
     known = optimizers()
     if name not in known:
         raise errors.UserError(errors.unknown("optimizer", name, known))
@@ -81,8 +81,17 @@ def check(name: str, options: Mapping[str, Any], path: str) -> None:
         ...
         sam_jax.errors.UserError: config.optimizer.sgd.momentum must be a number in [0, 1) or None, got 1.5
     """  # noqa: E501
-    _, *parameters = inspect.signature(factory(name)).parameters.values()
-    allowed = {parameter.name: parameter for parameter in parameters}
+    found = [*inspect.signature(factory(name)).parameters.values()]
+    if not found:
+        raise errors.UserError(
+            f"{path}.name ({name}) must be a function of a learning rate, and has no "
+            "arguments"
+        )
+    allowed = {parameter.name: parameter for parameter in found[1:]}
+    for key, parameter in allowed.items():
+        listed = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if parameter.default is parameter.empty and key not in options and not listed:
+            raise errors.UserError(f"{path}.{name}.{key} has no default: give a value")
     for key, value in options.items():
         if key not in allowed:
             raise errors.UserError(errors.unknown(f"setting of {name}", key, allowed))

@@ -60,6 +60,11 @@ def brier(outputs, batch):
     return jnp.sum((jax.nn.softmax(logits) - truth) ** 2, axis=-1)
 
 
+def zeros(outputs, batch):
+    """A loss that does not look at the outputs."""
+    return jnp.zeros(len(batch["label"]))
+
+
 def mean(outputs, batch):
     """A mistake: one number for the batch."""
     return brier(outputs, batch).mean()

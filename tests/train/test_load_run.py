@@ -1,5 +1,6 @@
 """What comes out of a run's folder, where its data are not."""
 
+import dataclasses
 import json
 import math
 import shutil
@@ -310,6 +311,15 @@ def test_labels_that_do_not_fit(finished, labels, message):
         run.evaluate((images, np.array(labels)))
     with pytest.raises(errors.UserError, match="no examples"):
         run.evaluate((images[:0], np.zeros(0, int)))
+
+
+@pytest.mark.parametrize("names", ["9876543210", "012"])
+def test_a_data_set_of_other_classes(finished, digits, names):
+    run = train.load_run(finished.folder)
+    other = dataclasses.replace(digits, class_names=tuple(names))
+    with pytest.raises(errors.UserError, match=r"the classes .* in the same order"):
+        run.evaluate(other)
+    assert run.evaluate(digits).examples == run.evaluate(other.test).examples
 
 
 def test_a_split_that_is_not_there(finished):

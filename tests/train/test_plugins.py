@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sam_jax import errors, models, plugins, train
+from sam_jax import data, errors, models, plugins, train
 from sam_jax.train import build, cards, loop, losses, settings, workdir
 from tests.train import my_parts, runs
 from tests.train.steps import SPEC, Trainer, batches, plain
@@ -25,6 +25,11 @@ def at_root(monkeypatch):
 
 def reference(name):
     return f"{FILE}:{name}"
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("digits", validation=100, train_examples=128)
 
 
 @pytest.fixture
@@ -247,6 +252,117 @@ def test_a_folder_with_an_own_optimizer_goes_on_by_its_name(tiny, tmp_path):
     other = dataclasses.replace(config, log_every_steps=9)
     with workdir.claimed(tmp_path, other):
         assert workdir.stored(tmp_path, {name}) == other
+
+
+OUTPUTS = {  # what a network makes of its logits, and whether that will do
+    "a dict": (lambda y: {"logits": y, "features": y[:, :2]}, True),
+    "a tuple": (lambda y: (y, 3), True),
+    "nothing": (lambda y: None, False),
+    "a list": (lambda y: [y], False),
+    "an empty tuple": (lambda y: (), False),
+    "a dict without logits": (lambda y: {"y": y}, False),
+    "a number": (lambda y: 3.0, False),
+    "integers": (lambda y: y.astype(int), False),
+    "complex": (lambda y: y.astype(complex), False),
+    "3 classes": (lambda y: y[:, :3], False),
+    "11 classes": (lambda y: jnp.pad(y, [(0, 0), (0, 1)]), False),
+    "one example": (lambda y: y[:1], False),
+    "an axis more": (lambda y: y[:, None], False),
+}
+
+
+@pytest.mark.parametrize("loss", [None, my_parts.zeros], ids=["built-in", "own"])
+@pytest.mark.parametrize("case", OUTPUTS)
+def test_outputs_are_logits_of_each_class_for_each_example(tiny, net, case, loss):
+    change, fits = OUTPUTS[case]
+    own = net()
+
+    def apply(*args, **options):
+        logits, state = own.apply(*args, **options)
+        return change(logits), state
+
+    def metrics(apply):
+        made = build.steps(tiny(), SPEC, model=models.Model(own.init, apply), loss=loss)
+        shapes = made.abstract_state(), made.abstract_batch()
+        return jax.eval_shape(made.train_step, *shapes)[1]
+
+    if fits:
+        assert metrics(apply) == metrics(own.apply)
+        return
+    with pytest.raises(errors.UserError, match="logits") as raised:
+        metrics(apply)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"class_names": ("a", "b")},
+            r"labels of the train set are 0 to 9, .* 2 class",
+        ),
+        ({"image_shape": (9, 8, 1)}, r"image_shape is \(9, 8, 1\)"),
+        ({"mean": (0.5,) * 3}, "mean must have a number for each of 1 channels"),
+        ({"std": ()}, "std must have a number"),
+        ({"train": "floats"}, "images of the train set are float32"),
+        ({"test": "negative"}, "labels of the test set are -1 to"),
+    ],
+)
+def test_a_data_set_that_does_not_fit_itself(tiny, digits, changes, message):
+    for name in {"train", "test"} & changes.keys():
+        split = getattr(digits, name).split
+        spoilt = {
+            "floats": {"images": split.images.astype(np.float32)},
+            "negative": {"true_labels": split.true_labels - 1},
+        }[changes[name]]
+        changes = {name: data.ArraySource(dataclasses.replace(split, **spoilt))}
+    with pytest.raises(errors.UserError, match=message):
+        build.build(tiny(), dataset=dataclasses.replace(digits, **changes))
+    build.build(tiny(), dataset=digits)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("f = 3", "must be a function, with named arguments; it is 3"),
+        ("f = dict", "must be a function, with named arguments"),
+        ("def f(): pass", "must be a function of a learning rate"),
+        ("def f(lr): return 3", "makes a int"),
+        ("def f(lr, b): pass", r"\.b has no default: give a value"),
+    ],
+)
+def test_an_optimizer_that_is_none(tiny, tmp_path, source, message):
+    (tmp_path / "own.py").write_text(source)
+    with pytest.raises(errors.UserError, match=message):
+        build.build(tiny(**{"optimizer.name": f"{tmp_path}/own.py:f"}))
+
+
+@pytest.mark.parametrize(
+    ("setting", "source"),
+    [
+        *(("method", "f = 3"), ("method", "f = dict"), ("method", "def f(): return 3")),
+        *(("loss", "f = 3"), ("loss", "f = dict")),
+    ],
+)
+def test_a_method_or_loss_that_is_none(tiny, tmp_path, setting, source):
+    (tmp_path / "own.py").write_text(source)
+    own = f"{tmp_path}/own.py:f"
+    with pytest.raises(errors.UserError, match=rf"config.{setting}.*own.py:f\) must "):
+        build.build(tiny(own) if setting == "method" else tiny(loss=own))
+
+
+@pytest.mark.parametrize("setting", ["method", "optimizer"])
+def test_what_fails_in_the_step_fails_before_the_folder(tiny, tmp_path, setting):
+    (tmp_path / "own.py").write_text(
+        "import optax\n"
+        "def f(number=1):\n"
+        "    return optax.GradientTransformation(lambda p: (), lambda u, s: (u, s))\n"
+    )
+    own = f"{tmp_path}/own.py:f"
+    config = tiny(own) if setting == "method" else tiny(**{"optimizer.name": own})
+    with pytest.raises(TypeError, match="takes 2 positional arguments"):
+        loop.train_and_evaluate(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_exception_of_the_users_own_is_theirs(brought):
