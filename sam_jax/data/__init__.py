@@ -5,6 +5,7 @@ Importing this package imports neither TensorFlow nor scikit-learn.
 """
 
 from sam_jax.data import augment
+from sam_jax.data.arrays import of_arrays
 from sam_jax.data.batches import (
     ArraySource,
     Batch,
@@ -36,5 +37,6 @@ __all__ = [
     "fingerprint",
     "load",
     "names",
+    "of_arrays",
     "symmetric_noise",
 ]

@@ -193,12 +193,15 @@ def make_normalize(
     """What happens to a batch in evaluation: nothing random.
 
     Args:
-        mean: see ``normalize``.
+        mean: see ``normalize``; empty of inputs that are no images.
         std: see ``normalize``.
 
     Returns:
-        Function ``uint8 images [B, H, W, C] -> float32 [B, H, W, C]``.
+        Function ``uint8 images [B, H, W, C] -> float32 [B, H, W, C]``; of other inputs
+        the identity.
     """
+    if not mean:
+        return lambda inputs: inputs
     return lambda images: normalize(images, mean, std)
 
 

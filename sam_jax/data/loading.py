@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -31,23 +32,25 @@ class Dataset:
     Attributes:
         name: as given to ``load``.
         class_names: of the labels 0, 1, ....
-        image_shape: height, width, channels.
+        image_shape: height, width, channels; of other inputs, the shape of one.
         mean: per channel, in units of pixel / 255: as given, or else over the original
             training set.
         std: per channel, likewise.
         train: examples to train on; their ``label`` may be noisy.
         validation: examples held out of the original training set; None for none.
         test: the test set.
+        dtype: of the inputs; other than uint8, they are no images.
     """
 
     name: str
     class_names: tuple[str, ...]
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     train: batches.Source
     validation: batches.Source | None
     test: batches.Source
+    dtype: Any = np.uint8
 
     @property
     def num_classes(self) -> int:
@@ -240,11 +243,12 @@ def _statistics(
                 f"[{low}, 1], one for each channel, in units of pixel / 255"
             )
     entry = catalog.CATALOG.get(name.removeprefix(_OF_TFDS))
-    found = (entry.mean, entry.std) if entry else _computed(images)
+    found = (entry.mean, entry.std) if entry else computed(images)
     return tuple(mean or found[0]), tuple(std or found[1])
 
 
-def _computed(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def computed(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of pixels, in units of pixel / 255."""
     # From the counts of the 256 values: exact, and no copy of the images as floats.
     values = np.arange(256) / 255
     shares = [

@@ -24,16 +24,18 @@ class DataSpec(NamedTuple):
     """What a step knows of its data.
 
     Attributes:
-        image_shape: height, width and channels.
+        image_shape: height, width and channels; or the shape of an input.
         num_classes: of the labels.
         num_examples: in the training set.
         steps_per_epoch: updates in an epoch.
+        dtype: of the inputs; uint8 are pixels.
     """
 
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     num_classes: int
     num_examples: int
     steps_per_epoch: int
+    dtype: Any = np.uint8
 
     @classmethod
     def of(cls, dataset: data.Dataset, batch_size: int) -> "DataSpec":
@@ -43,6 +45,7 @@ class DataSpec(NamedTuple):
             dataset.num_classes,
             dataset.train.num_examples,
             dataset.train.steps_per_epoch(batch_size),
+            dataset.dtype,
         )
 
 
@@ -100,7 +103,7 @@ class Steps:
         """Those of a batch to train on."""
         place = sharding.split(self.mesh)
         leaves = {
-            "image": (self.spec.image_shape, jnp.uint8),
+            "image": (self.spec.image_shape, self.spec.dtype),
             "label": ((), jnp.int32),
             "true_label": ((), jnp.int32),
             "weight": ((), jnp.float32),
@@ -212,7 +215,9 @@ def steps(
     scales_loss = config.model.dtype == "float16"
 
     def init(seed: jax.Array) -> state.TrainState:
-        images = jnp.zeros((1, *spec.image_shape))
+        # What the network sees: pixels are made numbers.
+        dtype = jnp.float32 if spec.dtype == np.uint8 else spec.dtype
+        images = jnp.zeros((1, *spec.image_shape), dtype)
         decay = config.ema_decay
         return state.init_state(
             seed, images, model, optimizer, decay, scales_loss=scales_loss
@@ -300,8 +305,9 @@ def _own_network(
     config: settings.Settings, num_classes: int, own: Any, over_all: bool
 ) -> models.Model:
     """A network that the user brings."""
-    name = "model" if own is not None else f"config.model.name ({config.model.name})"
-    if own is None:
+    brought, name = own is not None, "model"
+    if not brought:
+        name = f"config.model.name ({config.model.name})"
         own = plugins.load(config.model.name, "config.model.name")
     unfit = {
         "config.remat": (config.remat, "it decides itself what to keep, by nn.remat"),
@@ -315,9 +321,10 @@ def _own_network(
             raise errors.UserError(
                 f"{setting} is for the package's networks, not for {name}: {reason}"
             )
-    given = dict(config.model.options)
-    if config.model.width is not None:
-        given["width"] = config.model.width
+    given: dict[str, Any] = {}
+    if not brought:
+        given |= config.model.options
+        given |= {"width": config.model.width} if config.model.width is not None else {}
     if config.model.dtype != "float32":
         given["dtype"] = config.model.dtype
     offered = {"num_classes": num_classes, "dtype": config.model.dtype}
@@ -426,7 +433,15 @@ def load_data(config: settings.Data) -> data.Dataset:
 def _augment(
     config: settings.Data, dataset: data.Dataset
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """What happens to the images in training."""
+    """What happens to the images in training; other inputs are as they are."""
+    if dataset.dtype != np.uint8:
+        for setting in ("crop", "flip", "cutout"):
+            if getattr(config, setting):
+                raise errors.UserError(
+                    f"config.data.{setting} is for images, uint8 [N, H, W, C], and "
+                    f"{dataset.name!r} has none: leave it out"
+                )
+        return lambda key, inputs: inputs
     augment = data.augment.make_augment(
         crop=config.crop,
         flip=config.flip,

@@ -26,14 +26,21 @@ class DataRecord:
         mean: per channel, in units of pixel / 255; see `data.augment.normalize`.
         std: per channel, likewise.
         steps_per_epoch: updates in an epoch of the run.
+        dtype: of the inputs; other than uint8, they are no images.
     """
 
     name: str
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     steps_per_epoch: int
+    dtype: str = "uint8"
+
+    @property
+    def input_dtype(self) -> np.dtype[Any]:
+        """What the network is given: pixels are made numbers."""
+        return np.dtype("float32" if self.dtype == "uint8" else self.dtype)
 
     @property
     def num_classes(self) -> int:
@@ -50,6 +57,7 @@ class DataRecord:
             dataset.mean,
             dataset.std,
             dataset.train.steps_per_epoch(batch_size),
+            str(np.dtype(dataset.dtype)),
         )
 
     def plain(self) -> dict[str, Any]:

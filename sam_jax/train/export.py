@@ -92,7 +92,7 @@ def _stablehlo(run: loaded.LoadedRun) -> bytes:
     sizes = jax.export.symbolic_shape(
         f"batch, {', '.join(map(str, run.preprocessing.image_shape))}"
     )
-    images = jax.ShapeDtypeStruct(sizes, np.uint8)
+    images = jax.ShapeDtypeStruct(sizes, run.preprocessing.dtype)
     platforms = ("cpu", "cuda", "rocm", "tpu")
     exported = jax.export.export(probabilities, platforms=platforms)(images)
     return bytes(exported.serialize())

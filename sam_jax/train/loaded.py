@@ -76,7 +76,7 @@ class LoadedRun:
     ) -> tuple[Any, jax.Array]:
         """Outputs of the network, and the images that it saw."""
         mean, std = self.preprocessing.mean, self.preprocessing.std
-        floats = data.augment.normalize(images, mean, std)
+        floats = data.augment.make_normalize(mean=mean, std=std)(images)
         return self.model.apply(params, model_state, floats, train=False)[0], floats
 
     def predict(
@@ -213,20 +213,20 @@ class LoadedRun:
 
     def _checked(self, images: Any) -> np.ndarray:
         """The images in one array."""
-        shape = self.preprocessing.image_shape
-        expected = (
-            f"the run takes uint8 images of shape {shape} (height, width, channels)"
-        )
+        shape, dtype = self.preprocessing.image_shape, self.preprocessing.dtype
+        expected = f"the run takes {dtype} inputs of shape {shape}"
+        if dtype == "uint8":
+            expected += " (height, width, channels of images)"
         if isinstance(images, Sequence):
             for number, image in enumerate(map(np.asarray, images)):
-                if image.shape != shape or image.dtype != np.uint8:
+                if image.shape != shape or image.dtype != dtype:
                     raise errors.UserError(
                         f"image {number} is {image.dtype} of shape {image.shape}: "
                         f"{expected}"
                     )
-            return np.stack(images) if images else np.zeros((0, *shape), np.uint8)
+            return np.stack(images) if images else np.zeros((0, *shape), dtype)
         images = np.asarray(images)
-        if images.shape[1:] != shape or images.dtype != np.uint8:
+        if images.shape[1:] != shape or images.dtype != dtype:
             one = "; of a single image pass images[None]" * (images.shape == shape)
             raise errors.UserError(
                 f"the images are {images.dtype} of shape {images.shape}: {expected}, "
@@ -363,7 +363,7 @@ def _weights(
     model: models.Model,
 ) -> tuple[optax.Params, Any]:
     """Those that the run evaluates; no more is read than they need."""
-    images = jax.ShapeDtypeStruct((1, *record.image_shape), np.float32)
+    images = jax.ShapeDtypeStruct((1, *record.image_shape), record.input_dtype)
     key = jax.eval_shape(lambda: jax.random.key(0))
     params, model_state = jax.eval_shape(model.init, key, images)
     if config.ema_decay:

@@ -74,7 +74,9 @@ def train_and_evaluate(
             `sam_jax.train.settings.read`.
         workdir: folder of the run; created if missing.
         command: how to continue the run, for the header.
-        dataset: another one than that of the configuration.
+        dataset: another one than that of the configuration, such as
+            `sam_jax.data.of_arrays` makes; of ``config.data`` only what is done to
+            images in training is used then.
         model: another network, such as a Linen module or the class of an NNX module;
             see `sam_jax.models.own.build`.
         loss: another loss of the examples; see `sam_jax.train.losses`.
@@ -339,7 +341,7 @@ def _header(
     fields = {
         "devices": sharding.describe(run.mesh),
         "data": f"{dataset.name}: {dataset.train.num_examples} training, {held_out} "
-        f"validation, {dataset.test.num_examples} test images",
+        f"validation, {dataset.test.num_examples} test examples",
         "model": f"{config.model.name}, {parameters:,} parameters, "
         f"{config.model.dtype}",
         **optimizer.describe(config),

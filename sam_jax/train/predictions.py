@@ -109,6 +109,11 @@ def predict_files(
     """
     size = batch_size or run.config.eval_batch_size
     shape = run.preprocessing.image_shape
+    if run.preprocessing.dtype != "uint8":
+        raise errors.UserError(
+            f"the run was not trained on images, but on {run.preprocessing.dtype} "
+            f"inputs of shape {shape}: predict from Python, by load_run(RUN).predict"
+        )
     how = pictures.How(run.config.data.image_size, run.config.data.resize)
     with futures.ThreadPoolExecutor(os.cpu_count()) as threads:
 
@@ -125,9 +130,7 @@ def predict_files(
     return np.concatenate(probabilities)
 
 
-def decode(
-    path: _Path, image_shape: tuple[int, int, int], how: pictures.How
-) -> np.ndarray:
+def decode(path: _Path, image_shape: tuple[int, ...], how: pictures.How) -> np.ndarray:
     """Reads an image as the network takes it.
 
     Args:

@@ -53,6 +53,29 @@ class NnxNet(nnx.Module):
         return {"logits": x, "features": images}
 
 
+class TokenNet(nn.Module):
+    """Sequences of tokens: their mean embedding, and what follows."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, tokens, deterministic):
+        x = nn.Embed(20, 8)(tokens).mean(axis=1)
+        x = nn.Dropout(0.1)(x, deterministic=deterministic)
+        return nn.Dense(self.num_classes)(x)
+
+
+class TableNet(nnx.Module):
+    """Rows of a table."""
+
+    def __init__(self, num_classes, *, rngs):
+        self.first = nnx.Linear(5, 16, rngs=rngs)
+        self.last = nnx.Linear(16, num_classes, rngs=rngs)
+
+    def __call__(self, rows):
+        return self.last(jnp.tanh(self.first(rows)))
+
+
 def brier(outputs, batch):
     """Squared error of the probabilities, of each example."""
     logits = outputs["logits"] if isinstance(outputs, dict) else outputs

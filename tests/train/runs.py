@@ -22,9 +22,9 @@ def chain(optimizer):
 class Finished:
     """A run that has ended, with what it left."""
 
-    def __init__(self, config, folder, command=None):
+    def __init__(self, config, folder, command=None, **brought):
         self.config, self.folder = config, folder
-        self.results = loop.train_and_evaluate(config, folder, command)
+        self.results = loop.train_and_evaluate(config, folder, command, **brought)
 
     @property
     def rows(self):
