@@ -1,5 +1,7 @@
 """A data set that the user brings."""
 
+import numpy as np
+
 from sam_jax import data, errors
 
 
@@ -15,10 +17,11 @@ def check(dataset: data.Dataset) -> None:
         UserError: naming what does not fit.
     """
     where, shape = f"dataset {dataset.name!r}", tuple(dataset.image_shape)
+    channels = shape[-1] if dataset.dtype == np.uint8 else 0
     for field in ("mean", "std"):
-        if len(getattr(dataset, field)) != shape[-1]:
+        if len(getattr(dataset, field)) != channels:
             raise errors.UserError(
-                f"{where}: {field} must have a number for each of {shape[-1]} channels"
+                f"{where}: {field} must have a number for each of {channels} channels"
             )
     for name in ("train", "validation", "test"):
         source = getattr(dataset, name)
@@ -30,10 +33,10 @@ def check(dataset: data.Dataset) -> None:
                 f"{where}: image_shape is {shape}, and images of the {name} set have "
                 f"the shape {split.images.shape[1:]}"
             )
-        if split.images.dtype != "uint8":
+        if split.images.dtype != dataset.dtype:
             raise errors.UserError(
-                f"{where}: images of the {name} set are {split.images.dtype}, give "
-                "uint8, 0 to 255"
+                f"{where}: inputs of the {name} set are {split.images.dtype}, give "
+                f"{np.dtype(dataset.dtype)}, for images uint8, 0 to 255"
             )
         for labels in (split.labels, split.true_labels):
             if (
