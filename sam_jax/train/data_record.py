@@ -129,14 +129,16 @@ def _check(record: DataRecord) -> None:
     sizes = _of((int,), (*record.image_shape, record.steps_per_epoch))
     mean, std = _of((int, float), record.mean), _of((int, float), record.std)
     names = _of((str,), record.class_names)
+    images = record.dtype == "uint8"
     if not (
         isinstance(record.name, str)
         and names
-        and len(sizes) == 4
+        and record.dtype in ("uint8", "float32", "int32")
+        and (len(sizes) == 4 or not images)
         and min(sizes) > 0
-        and len(mean) == len(std) == record.image_shape[2]
+        and len(mean) == len(std) == (sizes[2] if images else 0)
         and np.all(np.isfinite((mean, std)))
-        and min(std) > 0
+        and min(std, default=1) > 0
     ):
         raise ValueError(record)
 

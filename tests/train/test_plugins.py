@@ -379,7 +379,7 @@ def test_outputs_are_logits_of_each_class_for_each_example(tiny, net, case, loss
         ({"image_shape": (9, 8, 1)}, r"image_shape is \(9, 8, 1\)"),
         ({"mean": (0.5,) * 3}, "mean must have a number for each of 1 channels"),
         ({"std": ()}, "std must have a number"),
-        ({"train": "floats"}, "images of the train set are float32"),
+        ({"train": "floats"}, "inputs of the train set are float32"),
         ({"test": "negative"}, "labels of the test set are -1 to"),
     ],
 )
