@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,10 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sam_jax import data, errors, models, plugins
-from sam_jax.methods.devices import GROUP_AXIS
+from sam_jax import data, errors, plugins
 from sam_jax.train import groups as groups_lib
-from sam_jax.train import mistakes, own_data, settings, sharding, state, step
+from sam_jax.train import mistakes, network, own_data, settings, sharding, state, step
 from sam_jax.train import optimizer as optimizer_lib
 from sam_jax.train.layout import lay_out
 from sam_jax.train.losses import Loss, make_losses
@@ -209,7 +207,7 @@ def steps(
     losses = make_losses(config, spec.num_classes, loss)
     # Statistics over all groups are for groups that pass through the network together.
     over_all = config.batch_norm == "batch" and groups.lockstep
-    model = network(config, spec.num_classes, model, over_all=over_all)
+    model = network.network(config, spec.num_classes, model, over_all=over_all)
     optimizer = optimizer or optimizer_lib.make_optimizer(config, spec.steps_per_epoch)
 
     scales_loss = config.model.dtype == "float16"
@@ -253,82 +251,6 @@ def steps(
         ),
         is_finite=jax.jit(state.is_finite, out_shardings=whole),
     )
-
-
-def network(
-    config: settings.Settings,
-    num_classes: int,
-    own: Any = None,
-    *,
-    over_all: bool = False,
-) -> models.Model:
-    """The network of a run.
-
-    Args:
-        config: of the run.
-        num_classes: number of logits.
-        own: another network; see `steps`.
-        over_all: whether BatchNorm takes its statistics over all groups.
-
-    Returns:
-        The network.
-
-    Raises:
-        UserError: if a setting will not do.
-    """
-    if isinstance(own, models.Model):
-        return own
-    if own is not None or plugins.is_reference(config.model.name):
-        return _own_network(config, num_classes, own, over_all)
-    for key in config.model.options:
-        if key in _NO_OPTIONS:
-            raise errors.UserError(
-                f"config.model.options: {key!r} is no option of a model; "
-                "config.model.width, config.model.dtype and config.remat are settings"
-            )
-    return models.build(
-        config.model.name,
-        num_classes=num_classes,
-        width=config.model.width,
-        dtype=config.model.dtype,
-        remat=config.remat,
-        norm_axis=GROUP_AXIS if over_all else None,
-        **config.model.options,
-    )
-
-
-# What `models.build` takes from other settings.
-_NO_OPTIONS = inspect.signature(models.build).parameters.keys() - {"options"}
-
-
-def _own_network(
-    config: settings.Settings, num_classes: int, own: Any, over_all: bool
-) -> models.Model:
-    """A network that the user brings."""
-    brought, name = own is not None, "model"
-    if not brought:
-        name = f"config.model.name ({config.model.name})"
-        own = plugins.load(config.model.name, "config.model.name")
-    unfit = {
-        "config.remat": (config.remat, "it decides itself what to keep, by nn.remat"),
-        "config.batch_norm=batch": (
-            over_all,
-            "its BatchNorm sees the examples that pass together",
-        ),
-    }
-    for setting, (chosen, reason) in unfit.items():
-        if chosen:
-            raise errors.UserError(
-                f"{setting} is for the package's networks, not for {name}: {reason}"
-            )
-    given: dict[str, Any] = {}
-    if not brought:
-        given |= config.model.options
-        given |= {"width": config.model.width} if config.model.width is not None else {}
-    if config.model.dtype != "float32":
-        given["dtype"] = config.model.dtype
-    offered = {"num_classes": num_classes, "dtype": config.model.dtype}
-    return models.own.build(own, name, given, offered)
 
 
 def build(

@@ -24,6 +24,7 @@ from sam_jax.train import (
     settings,
     workdir,
 )
+from sam_jax.train import network as network_lib
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -298,7 +299,7 @@ def load_run(
         else data_record.DataRecord.of(dataset, config.batch_size)
     )
     number = _step(folder, step)
-    network = build.network(config, record.num_classes, model)
+    network = network_lib.network(config, record.num_classes, model)
     weights = _weights(folder, number, config, record, network)
     evaluated = losses.make_losses(config, record.num_classes, loss).evaluate
     return LoadedRun(folder, number, config, record, network, *weights, evaluated)

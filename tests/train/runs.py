@@ -6,7 +6,16 @@ import jax
 import numpy as np
 import optax
 
-from sam_jax.train import build, checkpoint, data_record, loaded, loop, losses, metrics
+from sam_jax.train import (
+    build,
+    checkpoint,
+    data_record,
+    loaded,
+    loop,
+    losses,
+    metrics,
+    network,
+)
 
 ROOT = pathlib.Path(__file__).parents[2]
 LEARNING_RATE = 0.1  # of the chains that the fixture `chain` makes
@@ -76,7 +85,7 @@ def untrained(config, folder, image_shape=(8, 8, 1), names=tuple("0123456789")):
     """A `LoadedRun` with weights that nothing has trained."""
     pixels = (0.5,) * image_shape[-1]
     record = data_record.DataRecord("none", image_shape, names, pixels, pixels, 4)
-    model = build.network(config, len(names))
+    model = network.network(config, len(names))
     example = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
     weights = model.init(jax.random.key(0), example)
     loss = losses.make_losses(config, len(names)).evaluate

@@ -1,0 +1,84 @@
+"""The network of a run: of the package by its name, or one that the user brings."""
+
+import inspect
+from typing import Any
+
+from sam_jax import errors, models, plugins
+from sam_jax.methods.devices import GROUP_AXIS
+from sam_jax.train import settings
+
+
+def network(
+    config: settings.Settings,
+    num_classes: int,
+    own: Any = None,
+    *,
+    over_all: bool = False,
+) -> models.Model:
+    """The network of a run.
+
+    Args:
+        config: of the run.
+        num_classes: number of logits.
+        own: another network: a `models.Model`, or what `models.own.build` takes.
+        over_all: whether BatchNorm takes its statistics over all groups.
+
+    Returns:
+        The network.
+
+    Raises:
+        UserError: if a setting will not do.
+    """
+    if isinstance(own, models.Model):
+        return own
+    if own is not None or plugins.is_reference(config.model.name):
+        return _own_network(config, num_classes, own, over_all)
+    for key in config.model.options:
+        if key in _NO_OPTIONS:
+            raise errors.UserError(
+                f"config.model.options: {key!r} is no option of a model; "
+                "config.model.width, config.model.dtype and config.remat are settings"
+            )
+    return models.build(
+        config.model.name,
+        num_classes=num_classes,
+        width=config.model.width,
+        dtype=config.model.dtype,
+        remat=config.remat,
+        norm_axis=GROUP_AXIS if over_all else None,
+        **config.model.options,
+    )
+
+
+# What `models.build` takes from other settings.
+_NO_OPTIONS = inspect.signature(models.build).parameters.keys() - {"options"}
+
+
+def _own_network(
+    config: settings.Settings, num_classes: int, own: Any, over_all: bool
+) -> models.Model:
+    """A network that the user brings."""
+    brought, name = own is not None, "model"
+    if not brought:
+        name = f"config.model.name ({config.model.name})"
+        own = plugins.load(config.model.name, "config.model.name")
+    unfit = {
+        "config.remat": (config.remat, "it decides itself what to keep, by nn.remat"),
+        "config.batch_norm=batch": (
+            over_all,
+            "its BatchNorm sees the examples that pass together",
+        ),
+    }
+    for setting, (chosen, reason) in unfit.items():
+        if chosen:
+            raise errors.UserError(
+                f"{setting} is for the package's networks, not for {name}: {reason}"
+            )
+    given: dict[str, Any] = {}
+    if not brought:
+        given |= config.model.options
+        given |= {"width": config.model.width} if config.model.width is not None else {}
+    if config.model.dtype != "float32":
+        given["dtype"] = config.model.dtype
+    offered = {"num_classes": num_classes, "dtype": config.model.dtype}
+    return models.own.build(own, name, given, offered)
