@@ -18,7 +18,8 @@ class LossScale(NamedTuple):
     overflown is left out whole, method, optimizer and all, and the factor halved; after
     `PERIOD` updates in a row without, it is doubled. Every gradient of an update has
     the same factor, the one at the perturbed weights too, and either may overflow:
-    judge what comes out, the updates.
+    judge what comes out, the updates. The loss itself is computed in float32, from
+    outputs in float16: the factor leaves the latter's range.
 
     Attributes:
         scale: the factor, a power of two between 1 and `HIGHEST`. Scalar, float32.
@@ -26,13 +27,14 @@ class LossScale(NamedTuple):
 
     Example:
         >>> import jax, jax.numpy as jnp, optax, sam_jax
-        >>> def loss(w):  # computed in float16, where 1e-4 * 1e-4 is zero
-        ...     return jnp.sum(1e-4 * (1e-4 * w.astype(jnp.float16)) ** 2)
+        >>> def loss(w):  # its gradient is 2e-10, which float16 has as zero
+        ...     outputs = (1e-3 * w.astype(jnp.float16)) ** 2
+        ...     return 1e-4 * jnp.sum(outputs.astype(jnp.float32))
         >>> w, loss_scale = jnp.ones(1), sam_jax.LossScale.initial()
         >>> print(jax.grad(loss)(w))
         [0.]
         >>> value, grads = loss_scale.value_and_grad(loss)(w)
-        >>> print(jnp.abs(grads / 2e-12 - 1) < 0.01)
+        >>> print(jnp.abs(grads / 2e-10 - 1) < 0.01)
         [ True]
         >>> loss_scale = loss_scale.adjusted(finite=jnp.isfinite(grads).all())
         >>> int(loss_scale.scale), int(loss_scale.good)

@@ -126,7 +126,7 @@ def bsam(
     checks.nonnegative("eps", eps)
     masks.check(mask)
     if num_examples is not None:
-        checks.integer("num_examples", num_examples, 1)
+        checks.integer("num_examples", num_examples, 1, high=10**30)  # a float32
     given_examples = num_examples
 
     def update_fn(

@@ -81,7 +81,7 @@ def build(
         UserError: for an unknown name, option or dtype, or a number out of range.
 
     Example:
-        >>> import jax.numpy as jnp
+        >>> import jax, jax.numpy as jnp
         >>> model = build("mlp", num_classes=10, width=8)
         >>> images = jnp.zeros([2, 8, 8, 1])
         >>> params, state = model.init(jax.random.key(0), images)

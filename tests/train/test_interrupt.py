@@ -17,6 +17,21 @@ from sam_jax.train import hosts, interrupt
 from tests.train import runs
 
 
+@pytest.fixture(autouse=True)
+def none_is_switched_off():
+    """As under nohup, where the tests may run."""
+    ignored = [
+        number
+        for number in interrupt.SIGNALS
+        if signal.getsignal(number) == signal.SIG_IGN
+    ]
+    for number in ignored:
+        signal.signal(number, signal.SIG_DFL)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def handlers():
     return [signal.getsignal(number) for number in interrupt.SIGNALS]
 

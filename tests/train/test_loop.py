@@ -115,7 +115,7 @@ def test_header_tells_what_runs_where(tiny, tmp_path, capsys):
     header = dict(line.split("  ", 1) for line in lines[:10] if "  " in line)
     header = {name: value.strip() for name, value in header.items()}
     assert header["devices"].startswith("1 x ")
-    assert header["data"] == "digits: 128 training, 100 validation, 500 test images"
+    assert header["data"] == "digits: 128 training, 100 validation, 500 test examples"
     assert header["model"] == "mlp, 610 parameters, float32"  # 65 * 8 + 9 * 10
     assert header["method"] == "sam (eps 1e-12, rho 0.05)"
     assert header["steps"] == "4 (1 epochs of 4)"
