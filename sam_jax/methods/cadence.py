@@ -232,16 +232,14 @@ def _skip(state: optax.OptState, grads: optax.Updates, value: Any) -> optax.OptS
     """The state of a method after an update that did without it."""
     seen = observations.observe_unperturbed(grads, value)
 
-    def is_diagnostics(node: Any) -> bool:
-        return isinstance(node, observations.Diagnostics)
-
     def advance(path: tuple[Any, ...], node: Any) -> Any:
-        if is_diagnostics(node):  # a method may have nothing to tell in some fields
+        if observations.is_diagnostics(
+            node
+        ):  # a method may have nothing to tell in some fields
             told = [field for field, old in node._asdict().items() if old is not None]
             return node._replace(**{field: getattr(seen, field) for field in told})
-        named_count = path and getattr(path[-1], "name", None) == "count"
-        # Not a parameter's field of that name, in an average of gradients.
-        is_count = named_count and jnp.issubdtype(node.dtype, jnp.integer)
-        return core.next_count(node) if is_count else node
+        return core.next_count(node) if core.is_count(path, node) else node
 
-    return jax.tree_util.tree_map_with_path(advance, state, is_leaf=is_diagnostics)
+    return jax.tree_util.tree_map_with_path(
+        advance, state, is_leaf=observations.is_diagnostics
+    )

@@ -98,11 +98,7 @@ _OF_TREES = (TypeError, ValueError, AttributeError, LookupError)
 
 def _wrapper(params: optax.Params) -> str | None:
     """What a transformation of Optax makes of a tree; None for what seems whole."""
-
-    def is_masked(node: Any) -> bool:
-        return isinstance(node, optax.MaskedNode)
-
-    if any(map(is_masked, jax.tree.leaves(params, is_leaf=is_masked))):
+    if trees.nodes(params, optax.MaskedNode):
         return "a part of params (MaskedNode of optax.masked, partition, ...)"
     flat = isinstance(params, jax.Array) and params.ndim == 1
     return "one flat array (optax.flatten)" if flat else None

@@ -200,6 +200,15 @@ def next_count(count: jax.Array) -> jax.Array:
     return jnp.asarray(optax.safe_increment(count))
 
 
+def is_count(path: tuple[Any, ...], leaf: Any) -> bool:
+    """Whether a leaf of a state counts updates, by its place.
+
+    Not a parameter's field of that name, in an average of gradients.
+    """
+    named = bool(path) and getattr(path[-1], "name", None) == "count"
+    return named and jnp.issubdtype(jnp.result_type(leaf), jnp.integer)
+
+
 def next_due(count: jax.Array, every: int) -> jax.Array:
     """The next multiple of ``every`` after ``count``.
 

@@ -89,18 +89,17 @@ def apply_if_finite(
 
 def _stays_finite(old: Any, new: Any) -> jax.Array:
     """Whether all numbers that were finite still are, those of diagnostics aside."""
-
-    def is_diagnostics(node: Any) -> bool:
-        return isinstance(node, observations.Diagnostics)
-
     leaves = zip(
-        *(jax.tree.leaves(tree, is_leaf=is_diagnostics) for tree in (old, new)),
+        *(
+            jax.tree.leaves(tree, is_leaf=observations.is_diagnostics)
+            for tree in (old, new)
+        ),
         strict=True,
     )
     judged = [
         jnp.all(jnp.isfinite(after) | ~jnp.isfinite(before))
         for before, after in leaves
-        if not is_diagnostics(after)
+        if not observations.is_diagnostics(after)
         and jnp.issubdtype(jnp.result_type(after), jnp.inexact)
     ]
     return jnp.all(jnp.array([True, *judged]))

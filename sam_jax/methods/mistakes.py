@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from sam_jax import checks
-from sam_jax.methods import cadence, calls, numerics, observations, trees
+from sam_jax.methods import cadence, calls, core, numerics, observations, trees
 
 # The keywords of an update that are functions of the weights, linear in the loss.
 _FUNCTIONS = (
@@ -100,7 +100,8 @@ optax.chain(sam_jax.sam(rho), optax.sgd(learning_rate))
         trials.append(update(1.0, state))
     some = any(trial.points for trial in trials)
     _refuse_if(
-        not _is_perturbed(trials) and (some or not _nodes(start, cadence.CadenceState)),
+        not _is_perturbed(trials)
+        and (some or not trees.nodes(start, cadence.CadenceState)),
         "nothing is perturbed: rho is zero, now and in later updates, the mask keeps "
         "nothing, or the weights are rounded to where they were",
     )
@@ -185,7 +186,7 @@ def _check_transformation(tx: Any, state: optax.OptState) -> None:
         "optax.MultiSteps accumulates the first gradient only, the second one is the "
         "last micro-batch's: accumulate inside of the gradient function",
     )
-    methods = len(_nodes(state, observations.Diagnostics))
+    methods = len(trees.nodes(state, observations.Diagnostics))
     _refuse_if(
         methods != 1,
         "there must be one method in the chain, found by its diagnostics in the state; "
@@ -309,9 +310,7 @@ def _at(state: optax.OptState, count: int) -> optax.OptState:
     """A state with all its counts of updates set."""
 
     def moved(path: tuple[Any, ...], x: Any) -> Any:
-        named_count = path and getattr(path[-1], "name", None) == "count"
-        is_count = named_count and jnp.issubdtype(jnp.result_type(x), jnp.integer)
-        return jnp.full_like(x, count) if is_count else x
+        return jnp.full_like(x, count) if core.is_count(path, x) else x
 
     return jax.tree_util.tree_map_with_path(moved, state)
 
@@ -339,15 +338,8 @@ def _form(tree: Any) -> tuple[Any, list[tuple[int, ...]]]:
     return jax.tree.structure(tree), list(map(jnp.shape, jax.tree.leaves(tree)))
 
 
-def _nodes(tree: Any, kind: type) -> list[Any]:
-    def is_kind(node: Any) -> bool:
-        return isinstance(node, kind)
-
-    return [x for x in jax.tree.leaves(tree, is_leaf=is_kind) if is_kind(x)]
-
-
 def _seen(trial: _Trial) -> observations.Diagnostics:
-    [seen] = _nodes(trial.state, observations.Diagnostics)
+    [seen] = trees.nodes(trial.state, observations.Diagnostics)
     return seen
 
 

@@ -190,11 +190,7 @@ def momentum_sam_eval_params(
         >>> print(sam_jax.momentum_sam_eval_params(tx.init(w), w))  # nothing yet
         [1. 1.]
     """
-
-    def is_ours(node: Any) -> bool:
-        return isinstance(node, MomentumSamState)
-
-    found = [leaf for leaf in jax.tree.leaves(state, is_leaf=is_ours) if is_ours(leaf)]
+    found = trees.nodes(state, MomentumSamState)
     if len(found) != 1:
         raise checks.BadValue(
             "momentum_sam_eval_params needs the state of one momentum_sam, got "

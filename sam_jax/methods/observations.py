@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from sam_jax.methods import devices, numerics
+from sam_jax.methods import devices, numerics, trees
 
 # The perturbed loss of an update that was not told it: no loss is that small.
 NOT_MEASURED = -np.inf
@@ -104,30 +104,29 @@ def cond(decision: Any, used: Callable[[], Any], skipped: Callable[[], Any]) -> 
     """
     unmeasured = []
 
-    def without_constants(branch: Callable[[], Any]) -> Callable[[], Any]:
+    def noted(branch: Callable[[], Any]) -> Callable[[], Any]:
         def run() -> Any:
             result = branch()
-            unmeasured.extend(_is_unmeasured(x.perturbed_loss) for x in found(result))
+            seen = trees.nodes(result, Diagnostics)
+            unmeasured.extend(_is_unmeasured(x.perturbed_loss) for x in seen)
             return result
 
         return run
 
-    result = devices.cond(decision, without_constants(used), without_constants(skipped))
+    result = devices.cond(decision, noted(used), noted(skipped))
     if not all(unmeasured):
         return result
     return jax.tree.map(
-        lambda x: x._replace(perturbed_loss=_not_measured()) if _is_node(x) else x,
+        lambda x: (
+            x._replace(perturbed_loss=_not_measured()) if is_diagnostics(x) else x
+        ),
         result,
-        is_leaf=_is_node,
+        is_leaf=is_diagnostics,
     )
 
 
-def found(tree: Any) -> list[Diagnostics]:
-    """The diagnostics of all methods in a tree."""
-    return [x for x in jax.tree.leaves(tree, is_leaf=_is_node) if _is_node(x)]
-
-
-def _is_node(node: Any) -> bool:
+def is_diagnostics(node: Any) -> bool:
+    """Whether a node of a tree is what a method tells."""
     return isinstance(node, Diagnostics)
 
 
@@ -157,10 +156,10 @@ def diagnostics(state: optax.OptState) -> dict[str, jax.Array]:
         >>> list(sam_jax.diagnostics(tx.init(jnp.zeros(2))))
         ['grad_norm', 'perturbation_norm', 'gradient_cosine', 'perturbed_loss']
     """
-    nodes = found(state)
-    if not nodes:
+    found = trees.nodes(state, Diagnostics)
+    if not found:
         return {}
-    seen = nodes[0]
+    seen = found[0]
     # What stands for an array in a state of Flax NNX is made one.
     told = {
         name: jnp.asarray(value) if hasattr(value, "__jax_array__") else value

@@ -111,6 +111,21 @@ def checked(init: Callable[..., Any], update: Callable[..., Any]) -> tuple[Any, 
     return init_fn, update_fn
 
 
+def nodes(tree: Any, kind: type) -> list[Any]:
+    """The nodes of a tree that are of some type, such as a state of a chain's.
+
+    Example:
+        >>> import optax
+        >>> nodes(optax.sgd(0.1, 0.9).init(1.0), optax.TraceState)
+        [TraceState(trace=Array(0., dtype=float32, weak_type=True))]
+    """
+
+    def is_one(node: Any) -> bool:
+        return isinstance(node, kind)
+
+    return [x for x in jax.tree.leaves(tree, is_leaf=is_one) if is_one(x)]
+
+
 def _likely(grads: Any, params: Any) -> str:
     """The mistake behind a tuple, and behind objects that stand for arrays."""
     if isinstance(grads, tuple) and not isinstance(params, tuple):

@@ -19,7 +19,6 @@ import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from types import TracebackType
 from typing import Any
 
 import jax
@@ -32,7 +31,7 @@ with errors.needing("train"):
 from sam_jax.train import agreement, digests, files, hosts, settings, stored
 
 
-class Checkpoints:
+class Checkpoints(files.Closing):
     """The checkpoints in ``<workdir>/checkpoints``; a context manager.
 
     The last ones and the best one are kept, older ones are deleted once a newer one is
@@ -93,19 +92,6 @@ class Checkpoints:
             self._checkpointer = self._open()
         self._check_seen_alike()
         self._opened = self._mark.open("wb")
-
-    def __enter__(self) -> "Checkpoints":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        # The first error is the one to tell.
-        with contextlib.suppress(*([] if error is None else [Exception])):
-            self.close()
 
     def latest_step(self) -> int | None:
         """The step of the newest save begun, or None."""

@@ -14,6 +14,7 @@ import pathlib
 import secrets
 import tempfile
 from collections.abc import Iterator, Mapping
+from types import TracebackType
 from typing import Any
 
 from sam_jax import errors
@@ -103,6 +104,23 @@ def check_new(path: pathlib.Path) -> None:
         raise errors.UserError(
             f"cannot write {path} ({error.strerror}): give another --out"
         ) from error
+
+
+class Closing(contextlib.AbstractContextManager[Any]):
+    """What is closed at the end of a ``with``; the first error is the one to tell."""
+
+    def close(self) -> None:
+        """Gives back what it holds."""
+        raise NotImplementedError
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with contextlib.suppress(*([] if error is None else [Exception])):
+            self.close()
 
 
 @contextlib.contextmanager

@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
-import jax
 import optax
 import optax.contrib
 
 from sam_jax import methods, plugins
-from sam_jax.methods import masks
+from sam_jax.methods import masks, trees
 from sam_jax.train import base, coefficients, mistakes, schedule, settings
 
 
@@ -136,9 +135,5 @@ def as_trained(state: Any, params: optax.Params) -> optax.Params:
 
 def schedule_free_eval_params(state: Any, params: optax.Params) -> optax.Params:
     """Those of ``optax.contrib.schedule_free``, anywhere in a chain."""
-
-    def found(node: Any) -> bool:
-        return isinstance(node, optax.contrib.ScheduleFreeState)
-
-    [inner] = [x for x in jax.tree.leaves(state, is_leaf=found) if found(x)]
+    [inner] = trees.nodes(state, optax.contrib.ScheduleFreeState)
     return optax.contrib.schedule_free_eval_params(inner, params)

@@ -18,8 +18,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 from sam_jax import errors
 from sam_jax.train import files
@@ -142,7 +141,7 @@ class JsonLines:
         return b"".join(lines.values())
 
 
-class Writers:
+class Writers(files.Closing):
     """Several writers as one, which a ``with`` statement closes.
 
     Without writers it does nothing: processes other than the first use ``Writers([])``.
@@ -185,19 +184,6 @@ class Writers:
         with contextlib.ExitStack() as stack:
             for writer in self._writers:
                 stack.callback(writer.close)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        # The first error is the one to tell.
-        with contextlib.suppress(*([] if error is None else [Exception])):
-            self.close()
 
 
 @contextlib.contextmanager
