@@ -233,9 +233,8 @@ def _skip(state: optax.OptState, grads: optax.Updates, value: Any) -> optax.OptS
     seen = observations.observe_unperturbed(grads, value)
 
     def advance(path: tuple[Any, ...], node: Any) -> Any:
-        if observations.is_diagnostics(
-            node
-        ):  # a method may have nothing to tell in some fields
+        if observations.is_diagnostics(node):
+            # A method may have nothing to tell in some fields.
             told = [field for field, old in node._asdict().items() if old is not None]
             return node._replace(**{field: getattr(seen, field) for field in told})
         return core.next_count(node) if core.is_count(path, node) else node
