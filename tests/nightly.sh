@@ -5,6 +5,7 @@
 #     bash tests/nightly.sh lowest      contract, step, checkpoints, quick start, lowest
 #     bash tests/nightly.sh mutations   changes of the code that a test must notice
 #     bash tests/nightly.sh tutorials   every recipe and every block of the README
+#     bash tests/nightly.sh loops       the loops of Keras, kauldron and Tunix
 #     bash tests/nightly.sh fuzz        every setting of every card with many values
 #     bash tests/nightly.sh gpu         every job for a GPU, at the smallest size
 #
@@ -52,6 +53,12 @@ tutorials() {
     python -m pytest -n auto -m "slow or not slow" tests/test_{recipes,readme,docs}.py
 }
 
+loops() {
+    environment loops "${LOWEST_PYTHON:-python3.11}" highest \
+        equinox google-tunix hypothesis kauldron keras pytest pytest-xdist
+    python -m pytest -m "slow or not slow" tests/test_recipes.py -k other_loops
+}
+
 fuzz() {
     JAX_PLATFORMS=cpu python -m tests.train.fuzz
 }
@@ -61,7 +68,7 @@ gpu() {
     grep -E "^([0-9]+) of \\1 jobs" "$folder/jobs"
 }
 
-for part in "${@:-newest lowest mutations tutorials fuzz gpu}"; do
+for part in "${@:-newest lowest mutations tutorials loops fuzz gpu}"; do
     for name in $part; do
         [[ $(type -t "$name") == function ]] || { echo "no part $name"; exit 2; }
         echo "── $name"
