@@ -7,7 +7,7 @@ import pathlib
 def _read(stub: pathlib.Path) -> dict[str, str]:
     return {
         alias.name: str(node.module)
-        for node in ast.parse(stub.read_text()).body
+        for node in ast.parse(stub.read_text("utf-8")).body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }

@@ -28,8 +28,9 @@ if __name__ == "__main__":
 
 try:
     from absl import app, flags
+    from absl import logging as absl_logging
 
-    from sam_jax.train import cards, overrides
+    from sam_jax.train import cards, overrides, usage
 except ModuleNotFoundError as error:
     if (error.name or "").startswith("sam_jax"):
         raise
@@ -123,6 +124,8 @@ def main(argv: Sequence[str]) -> int:
             print(f"{stopped}. To continue: {shlex.join(command)}")
         return hosts.leave(128 + stopped.signal)
     # ── Ends that one process may come to alone.
+    except BrokenPipeError:  # `loop` wraps those of its files
+        return hosts.abandon(commands.nobody_reads())
     except errors.WriteError as error:  # such as of a full disk
         return hosts.abandon(commands.say(error, 1))
     except errors.UserError as error:
@@ -141,12 +144,36 @@ def main(argv: Sequence[str]) -> int:
     return hosts.leave(0)
 
 
+def help_text(program: str = "python -m sam_jax.main") -> str:
+    """What ``--help`` shows; JAX is not imported for it.
+
+    Args:
+        program: what the user types.
+    """
+    ours = (
+        *(_CONFIG, _WORKDIR, _COMPILATION_CACHE, _COORDINATOR, _NUM_PROCESSES),
+        *(_PROCESS_ID, _DISTRIBUTED, _COORDINATOR_TIMEOUT),
+    )
+    listed = {flag.name: flags.FLAGS[flag.name] for flag in ours}
+    meanings = {name: (flag.default, str(flag.help)) for name, flag in listed.items()}
+    return usage.text(program, meanings)
+
+
 def _parse(argv: Sequence[str]) -> list[str]:
+    if {"-h", "-help", "--help", "--helpshort"} & set(argv):
+        print(help_text(), end="")
+        raise SystemExit(0)
     try:
-        return cards.parse(argv)
+        words = cards.parse(argv)
     except errors.UserError as error:
         raise SystemExit(commands.say(error, 2)) from None
+    if flags.FLAGS["verbosity"].using_default_value:
+        # Of other packages only what is wrong; absl would show all that they log.
+        flags.FLAGS.verbosity = absl_logging.WARNING
+        logging.getLogger("sam_jax").setLevel(logging.INFO)
+    return words
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=_parse)
+    with commands.quiet_pipe():
+        app.run(main, flags_parser=_parse)

@@ -20,9 +20,9 @@ def untrue(project: dict, resolved: str) -> list[str]:
         for name, version in re.findall(r"^([\w.-]+)==([\w.]+)", resolved, re.MULTILINE)
     }
     extras = project["optional-dependencies"].values()
-    promises = sorted({*project["dependencies"], *(each for e in extras for each in e)})
+    promises = {*project["dependencies"], *(each for extra in extras for each in extra)}
     wrong = []
-    for promise in promises:
+    for promise in sorted(each for each in promises if ">=" in each):
         name, bound = re.match(r"([\w.-]+)>=([\d.]+)", promise).groups()
         version = found.get(re.sub(r"[-_.]+", "-", name).lower(), "nothing")
         if _parts(version) != _parts(bound):

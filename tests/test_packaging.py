@@ -59,7 +59,10 @@ def test_versions_agree():
     wrong = bounds.untrue(
         {
             "dependencies": ["jax>=0.10", "optax>=0.2.6"],
-            "optional-dependencies": {"a": ["array_record>=0.7.1", "rich>=13.0"]},
+            "optional-dependencies": {
+                "a": ["array_record>=0.7.1", "rich>=13.0"],
+                "b": ["sam_jax[a]"],
+            },
         },
         resolved,
     )
@@ -68,6 +71,20 @@ def test_versions_agree():
         "rich>=13.0: the lowest that resolves is nothing",
     ]
     assert [name for name in bounds.untrue(PROJECT, "") if ">=" in name]
+
+
+def test_tensorflow_comes_with_the_extra_of_its_data_sets_alone():
+    extras = PROJECT["optional-dependencies"]
+    of_tfds = ("array_record", "importlib_resources", "tensorflow")
+    found = {
+        extra
+        for extra, promises in extras.items()
+        if any(each.startswith(of_tfds) for each in promises)
+    }
+    assert found == {"tfds"}
+    assert {each.split(">")[0] for each in extras["tfds"]} >= {
+        *("sam_jax[train]", "tensorflow-datasets", "array_record"),
+    }
 
 
 BUILD = """

@@ -5,12 +5,13 @@ imported only once the arguments are known to be good.
 """
 
 import argparse
+import contextlib
 import functools
 import importlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NoReturn
 
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0 done, 2 a mistake of the user, 1 a file cannot be written, 130
-        after Ctrl-C.
+        after Ctrl-C, 141 where nobody reads the output any more.
 
     Example:
         >>> main(["--version"])
@@ -47,7 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if arguments is None:  # this is the process of the command
         interrupt.listen()
-    verb, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+        with quiet_pipe():
+            return main(sys.argv[1:])
+    verb, *rest = arguments or ["--help"]
     if verb in ("-h", "--help"):
         print(_help())
         return 0
@@ -119,6 +122,24 @@ def start_jax() -> None:
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
     cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", "~/.cache/sam_jax/xla")
     jax.config.update("jax_compilation_cache_dir", os.path.expanduser(cache))
+
+
+@contextlib.contextmanager
+def quiet_pipe() -> Iterator[None]:
+    """Ends the process quietly if the reader of its output leaves, as ``head`` does."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        sys.exit(nobody_reads())
+
+
+def nobody_reads() -> int:
+    """Throws away what the output has not taken; returns the code of such an end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 128 + 13  # as if SIGPIPE had ended it
 
 
 def say(message: object, code: int) -> int:

@@ -11,7 +11,13 @@ def main(arguments: Sequence[str]) -> int:
     made = commands.parser(
         "resume",
         "Continues a run with the settings that its folder holds.",
-        "sam-jax resume runs/cifar",
+        "sam-jax resume runs/cifar --epochs=300",
+    )
+    made.add_argument(
+        "--epochs",
+        metavar="N",
+        help="more than it was planned with, also of a finished run; what that does to "
+        "its schedule is said",
     )
     made.add_argument("run", metavar="RUN", help="folder of the run (its --workdir)")
     made.add_argument(
@@ -22,4 +28,5 @@ def main(arguments: Sequence[str]) -> int:
         help="further flags of sam-jax train, after --, such as -- --process_id=1",
     )
     given = made.parse_args(arguments)
-    return train.main([f"--workdir={given.run}", *given.flags])
+    more = [] if given.epochs is None else [f"--config.epochs={given.epochs}"]
+    return train.main([f"--workdir={given.run}", *more, *given.flags])

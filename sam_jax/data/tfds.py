@@ -4,7 +4,6 @@ TensorFlow runs only while a data set is prepared; what was prepared is read wit
 """
 
 import contextlib
-import fcntl
 import io
 import logging
 import os
@@ -18,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from sam_jax import errors
+from sam_jax import errors, locks
 from sam_jax.data import catalog, splits
 
 _FORMAT = "array_record"  # allows random access, and reading without TensorFlow
@@ -71,8 +70,8 @@ def read(
     except ImportError as error:
         raise errors.UserError(
             f"data set {name!r} needs a package that is missing ({error}): "
-            "pip install 'sam_jax[train]' installs TensorFlow, TensorFlow Datasets "
-            "and what they need"
+            "pip install 'sam_jax[tfds]' installs TensorFlow, TensorFlow Datasets and "
+            "what they need; digits, folder, csv and npz do without"
         ) from error
 
 
@@ -193,7 +192,7 @@ def _download_and_prepare(
         # A folder of its own: TFDS would take what it once extracted from an archive
         # of the same name, and MNIST's archives are named like Fashion-MNIST's.
         with (
-            _alone(root / f".{name.replace('/', '_')}.lock"),
+            locks.held(root / f".{name.replace('/', '_')}.lock", wait=True),
             tempfile.TemporaryDirectory(dir=root, prefix="extract_") as extract_dir,
         ):
             # Finds nothing to do if another process has prepared it meanwhile.
@@ -219,18 +218,6 @@ def _download_and_prepare(
             f"cannot prepare data set {name!r} in data_dir={root}: "
             f"{errors.one_line(error)}; pass a folder that can be written"
         ) from error
-
-
-@contextlib.contextmanager
-def _alone(path: pathlib.Path) -> Iterator[None]:
-    """Waits until no other process, on any host that sees the file, is in here."""
-    # Not through a link, which would create or open a file elsewhere.
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)
 
 
 def _reachable(url: str) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sam_jax import errors
-from sam_jax.train import files
+from sam_jax.train import files, settings
 
 WANDB_ID_FILE = "wandb_run_id.txt"
 
@@ -29,11 +29,18 @@ class TensorBoard:
     Args:
         workdir: directory of the event files.
         resume_step: last step whose events stay; None hides all that are there.
+        config: settings of the run, for the tabs HParams and Text.
     """
 
-    def __init__(self, workdir: str | os.PathLike[str], resume_step: int | None = None):
+    def __init__(
+        self,
+        workdir: str | os.PathLike[str],
+        resume_step: int | None = None,
+        config: Mapping[str, Any] | None = None,
+    ):
         with errors.needing("train"):
             import tensorboardX
+            from tensorboardX import summary
 
         # Records and events instead of SummaryWriter: that one hands them to a thread,
         # which loses the last ones when the process is killed.
@@ -41,11 +48,23 @@ class TensorBoard:
         # TensorBoard reads the files in the order of their names.
         name = f"events.out.tfevents.{time.time_ns()}"
         self._file = tensorboardX.RecordWriter(str(Path(workdir) / name))
+        self._ended: Any = None
         self._append(file_version="brain.Event:2")
         self._append(
             step=0 if resume_step is None else resume_step + 1,
             session_log={"status": "START"},
         )
+        if config:
+            # Lists have no type there. Which settings and metrics there are,
+            # TensorBoard finds out of all runs, if none says it.
+            shown = {
+                name: str(value) if isinstance(value, list) else value
+                for name, value in settings.flat(config).items()
+            }
+            _, begun, self._ended = summary.hparams(shown, {})
+            self._append(summary=begun)
+            text = f"```\n{files.to_json(config, indent=2)}\n```"
+            self._append(summary=summary.text("config", text))
 
     @staticmethod
     def has_events(workdir: Path) -> bool:
@@ -67,6 +86,8 @@ class TensorBoard:
 
     def close(self) -> None:
         """Close the event file."""
+        if self._ended and sys.exception() is None:
+            self._append(summary=self._ended)
         self._file.close()
 
 

@@ -50,7 +50,16 @@ def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[s
     try:
         return values(plain) + changed
     except flags.Error as error:
-        raise errors.UserError(str(error)) from error
+        message = str(error)
+        if isinstance(error, flags.UnrecognizedFlagError):
+            message, *flag = message.split(". Did you mean: ")
+            name, tree = error.flagname, config.default_config().to_dict()
+            tree["method"]["rho"] = None  # as most methods have
+            near = overrides.nearest(name, tree)
+            if near and (not flag or near.rpartition(".")[2] == name):
+                flag = [f"config.{near}"]
+            message += f": did you mean --{flag[0].rstrip(' ?')}?" if flag else ""
+        raise errors.UserError(message) from error
 
 
 def load(card: str | None, *changes: str) -> settings.Settings:
@@ -133,7 +142,7 @@ def continued(workdir: str, *changes: str) -> dict[str, Any]:
 
 def _made(card: str) -> config.Config:
     """What the card's ``get_config`` returns."""
-    file, *suffix = card.split(":", 1)
+    file, suffix = config.file_and_suffix(card)
     path = pathlib.Path(file)
     named = path.name == file and not path.is_file()
     if named:
@@ -154,7 +163,7 @@ def _made(card: str) -> config.Config:
     sys.modules[module.__name__] = module
     try:
         exec(compile(source, str(path), "exec"), module.__dict__)
-        return module.get_config(*suffix)
+        return module.get_config(*([] if suffix is None else [suffix]))
     except errors.UserError:
         raise
     except (Exception, SystemExit) as error:

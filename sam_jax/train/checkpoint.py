@@ -204,7 +204,9 @@ class Checkpoints(files.Closing):
         finally:
             with contextlib.suppress(Exception):  # what failed was said by the wait
                 self._checkpointer.close()
-            if self._is_there():
+            there = self._is_there()
+            self._opened.close()  # before it is deleted, on Windows
+            if there:
                 self._mark.unlink()
             elif (
                 not self._mark.exists()
@@ -214,7 +216,6 @@ class Checkpoints(files.Closing):
                 with contextlib.suppress(OSError):  # what is not empty stays
                     self.directory.rmdir()
                     self.directory.parent.rmdir()
-            self._opened.close()
 
     def _open(self) -> ocp.training.Checkpointer:
         # Orbax copies its options deeply: a bound method would bring a copy of self.

@@ -12,6 +12,7 @@ experiment needs and takes the method from the fragments beside it::
 
 import inspect
 import pathlib
+import re
 import runpy
 from collections.abc import Mapping
 from typing import Any
@@ -30,6 +31,18 @@ CARDS = next(
     for folder in (_PACKAGE, _PACKAGE.parent)
     if (folder / "configs" / "methods").is_dir() or folder == _PACKAGE.parent
 )
+
+
+def file_and_suffix(card: str) -> tuple[str, str | None]:
+    r"""A run card as it is given, ``card.py:method``, in its two parts.
+
+    Example:
+        >>> file_and_suffix("card.py:my.py:my_sam"), file_and_suffix(r"C:\card.py")
+        (('card.py', 'my.py:my_sam'), ('C:\\card.py', None))
+    """
+    drive = 2 * bool(re.match(r"[A-Za-z]:[\\/]", card))  # of Windows
+    file, colon, suffix = card[drive:].partition(":")
+    return card[:drive] + file, suffix if colon else None
 
 
 def default_config() -> Config:

@@ -56,16 +56,16 @@ def sync(path: pathlib.Path) -> None:
     """Waits until a file, or the names in a folder, would survive a power loss.
 
     Raises:
-        OSError: if a file cannot be written; not all file systems know this of folders.
+        OSError: if a file cannot be written; not all systems know this of folders.
     """
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        if not path.is_dir():
-            raise
-    finally:
-        os.close(descriptor)
+    folder = path.is_dir()
+    with contextlib.suppress(*([OSError] if folder else [])):
+        # Windows syncs nothing that is open to be read only.
+        descriptor = os.open(path, os.O_RDONLY if folder else os.O_RDWR)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def make_folder(path: pathlib.Path) -> None:

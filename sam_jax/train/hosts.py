@@ -316,4 +316,5 @@ _lost = _ending(
 
 def _at_abort(handler: Any) -> None:
     """Sets the handler; None is the system's own."""
-    ctypes.CDLL(None).signal(signal.SIGABRT, handler)
+    library = "ucrtbase" if os.name == "nt" else None
+    ctypes.CDLL(library).signal(signal.SIGABRT, handler)

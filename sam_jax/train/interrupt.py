@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
-# Ctrl-C, a scheduler's end, a lost terminal, SLURM's --signal=USR1: those that the
-# platform has.
-_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+# Ctrl-C, a scheduler's end, a lost terminal, SLURM's --signal=USR1, Ctrl-Break of
+# Windows: those that the platform has.
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGBREAK")
 SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
 
 
@@ -142,7 +142,7 @@ class Preemption(contextlib.ExitStack):
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if not self._received:
             self._received = True
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
         elif number == signal.SIGINT:
             self._again(number, frame)
 

@@ -22,6 +22,7 @@ from sam_jax.train import (
     optimizer,
     scores,
     settings,
+    sharding,
     workdir,
 )
 from sam_jax.train import network as network_lib
@@ -291,6 +292,7 @@ def load_run(
         >>> run.evaluate().accuracy == results["last"]["test"]["accuracy"]
         True
     """
+    sharding.devices()  # or one sentence
     folder = pathlib.Path(folder)
     config = _settings(folder, own_code) if config is None else settings.read(config)
     record = (

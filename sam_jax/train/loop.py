@@ -99,7 +99,7 @@ def train_and_evaluate(
         run = build.build(config, dataset=dataset, model=model, loss=loss)
     agreement.check_same_data(run.dataset)
     with (
-        workdir_lib.claimed(folder, config),
+        workdir_lib.claimed(folder, config) as planned,
         checkpoint.Checkpoints(folder, config.checkpoint) as checkpoints,
         report.Report(quiet=not hosts.is_first()) as out,
     ):
@@ -109,13 +109,14 @@ def train_and_evaluate(
             agreement.from_first(lambda: results_lib.refuse_finished(folder))
         train_state, saved = restored or (run.init(run.seed), {})
         progress = {"seconds": 0.0, "skipped": 0, "in_a_row": 0, "metrics": None}
-        progress |= {"last": None, "best": None} | saved
+        progress |= {"last": None, "best": None}
+        progress |= {"plans": [{"step": 0, "epochs": planned}]} | saved
         progress["data"] = agreement.check_unchanged(run.dataset, saved.get("data"))
         record = data_record.DataRecord.of(run.dataset, config.batch_size)
         agreement.from_first(lambda: data_record.write(folder, record))
         start = int(train_state.step)
         out.header(_header(run, train_state, folder, command))
-        for remark in remarks.of(run):
+        for remark in (*remarks.of(run), *_more_epochs(run, progress, start)):
             out.warning(remark)
         finished = start == run.total_steps
         _say_what_is_lost(progress, checkpoints, out, finished=finished)
@@ -303,6 +304,14 @@ def _improves(progress: dict[str, Any], scores: dict[str, Any]) -> bool:
         return False
     progress["best"] = scores
     return True
+
+
+def _more_epochs(run: build.Run, progress: dict[str, Any], start: int) -> Iterator[str]:
+    """Notes that a run goes on for longer than it was planned; says what that does."""
+    planned, epochs = progress["plans"][-1]["epochs"], run.config.epochs
+    if epochs > planned:
+        progress["plans"] = [*progress["plans"], {"step": start, "epochs": epochs}]
+        yield from remarks.of_more_epochs(run, planned, start)
 
 
 def _say_what_is_lost(

@@ -212,7 +212,7 @@ def open_writers(
 
     Args:
         workdir: directory of the run; made if it is missing.
-        config: settings of the run, shown by Weights & Biases.
+        config: settings of the run, shown by TensorBoard and Weights & Biases.
         resume_step: step of the checkpoint that the run continues from; None for a
             start from the beginning, which forgets earlier metrics in ``workdir``.
         wandb_mode: ``"disabled"``, ``"offline"`` or ``"online"``.
@@ -243,7 +243,7 @@ def open_writers(
         keep(lines)
         with files.writing(workdir):
             empty = not TensorBoard.has_events(workdir)
-            board = TensorBoard(workdir, resume_step)
+            board = TensorBoard(workdir, resume_step, config)
             keep(board)
             for row in read_history(workdir / METRICS_FILE) if empty else ():
                 board.write(row.pop("step"), row.pop("split"), row)

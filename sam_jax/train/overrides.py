@@ -160,6 +160,32 @@ def _unknown(key: str, tree: dict[str, Any], card: str) -> str:
     """Message for a key that does not exist, with the nearest that does."""
     if key in settings.RENAMED:
         return settings.renamed(key)
+    near = nearest(key, tree)
+    path, node = "config", tree
+    for part in key.split("."):
+        if not isinstance(node, dict) or part not in node:
+            break
+        path, node = f"{path}.{part}", node[part]
+    siblings = [f"{path}.{k}" for k in node] if isinstance(node, dict) else []
+    message = errors.unknown(
+        "setting", f"config.{key}", siblings, near and f"config.{near}"
+    )
+    if path == "config.method":
+        message += f"; those of another method come with it: --config={_suffixed(card)}"
+    return message
+
+
+def nearest(key: str, tree: dict[str, Any]) -> str | None:
+    """The setting that a key may stand for; None if there is none like it.
+
+    Args:
+        key: such as ``"lr"``.
+        tree: nested dicts of all settings.
+
+    Example:
+        >>> nearest("rho", {"seed": 0, "method": {"name": "sam", "rho": 0.05}})
+        'method.rho'
+    """
     flat = settings.flat(tree)
     chosen = {value for name, value in flat.items() if name.endswith(".name")}
 
@@ -169,28 +195,13 @@ def _unknown(key: str, tree: dict[str, Any], card: str) -> str:
 
     known = sorted(flat, key=far)
     last = key.rpartition(".")[2]
-    nearest, *_ = (
+    found = (
         *(k for k in known if k.endswith(f".{key}")),
         *(k for k in known if k.endswith(f".{last}") and last != "name"),
         *(k for k in known if last in map(_initials, k.split("."))),
         *difflib.get_close_matches(key, known, 1, 0.5),
-        None,
     )
-    path, node = "config", tree
-    for part in key.split("."):
-        if not isinstance(node, dict) or part not in node:
-            break
-        path, node = f"{path}.{part}", node[part]
-    siblings = [f"{path}.{k}" for k in node] if isinstance(node, dict) else []
-    message = errors.unknown(
-        "setting",
-        f"config.{key}",
-        siblings,
-        nearest and f"config.{nearest}",
-    )
-    if path == "config.method":
-        message += f"; those of another method come with it: --config={_suffixed(card)}"
-    return message
+    return next(iter(found), None)
 
 
 def _initials(name: str) -> str:
@@ -210,4 +221,4 @@ def _is_group(key: str, text: str, group: dict[str, Any], card: str) -> str:
 
 
 def _suffixed(card: str, method: str = "METHOD") -> str:
-    return f"{card.partition(':')[0]}:{method}"
+    return f"{config.file_and_suffix(card)[0]}:{method}"

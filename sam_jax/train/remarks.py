@@ -1,8 +1,9 @@
 """What a configuration asks for and never happens, said at the start of a run."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
 import numpy as np
 
 from sam_jax import data
@@ -36,6 +37,62 @@ def of(run: build.Run) -> Iterator[str]:
             yield f"{setting} is 0 in every update: {config.method.name} climbs nowhere"
     yield from _of_cadence(config, unit)
     yield from _of_data(config.data, run.dataset.train)
+
+
+def of_more_epochs(run: build.Run, planned: int, start: int) -> Iterator[str]:
+    """What it means that a run goes on for more epochs than it was planned with.
+
+    Args:
+        run: the parts of the run, as it is now.
+        planned: the epochs before.
+        start: updates done.
+
+    Yields:
+        A sentence for each schedule that is another one now, and one for the run.
+    """
+    config = run.config
+    plans = [
+        _plan(config, schedule.Unit(run.steps_per_epoch, epochs * run.steps_per_epoch))
+        for epochs in (planned, config.epochs)
+    ]
+    # In runs of many updates not all of them.
+    updates = np.unique(np.linspace(0, run.total_steps - 1, 100_000).round()).astype(
+        int
+    )
+    updates = np.union1d(updates, [start])
+    same = True
+    for setting in plans[0]:
+        before, now = (np.asarray(jax.vmap(p[setting])(updates)) for p in plans)
+        other = before != now
+        same = same and not np.any(other[updates < start])
+        if np.any(other):
+            old, new = (float(x[updates == start][0]) for x in (before, now))
+            yield (
+                f"{setting} is stretched over {config.epochs} epochs: {new:.3g} in the "
+                f"next update, {old:.3g} by the plan of {planned}"
+            )
+    yield f"{config.epochs} epochs instead of the {planned} that were planned: " + (
+        "the run is the one that it were with all of them from the start"
+        if same
+        else f"the {start} updates done were those of the other plan, so this is not "
+        f"the run that {config.epochs} epochs make from the start"
+    )
+
+
+def _plan(
+    config: settings.Settings, unit: schedule.Unit
+) -> dict[str, Callable[[Any], Any]]:
+    """What depends on the length of a run, as functions of the update."""
+    rate = schedule.make_schedule(config.schedule, config.learning_rate, unit)
+    found: dict[str, Callable[[Any], Any]] = {"config.learning_rate": rate}
+    for key, value in config.method.coefficients.items():
+        if isinstance(value, coefficients.Scheduled):
+            made = method.coefficient(key, value, unit, rate)
+            found[f"config.method.{key}"] = made
+    if isinstance(config.cadence, settings.LatePhase):
+        first, last = cadence.phase(config.cadence, unit)
+        found["config.cadence.late_phase"] = lambda x: (first <= x) & (x < last)
+    return found
 
 
 def _of_schedule(

@@ -14,9 +14,17 @@ from typing import Self, TextIO
 from sam_jax import errors
 
 with errors.needing("train"):
-    from rich import console, progress, text
+    from rich import console, progress, table, text
 
 _SCORES = ("loss", "accuracy")
+_WIDEST = 10_000  # columns of what is no terminal
+
+
+class _Console(console.Console):
+    """One that leaves it to the command what a pipe without a reader means."""
+
+    def on_broken_pipe(self) -> None:
+        raise  # rich is handling the BrokenPipeError
 
 
 class Report:
@@ -49,7 +57,9 @@ class Report:
         interval: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
     ):
-        self._console = console.Console(file=file, quiet=quiet, highlight=False)
+        self._console = _Console(file=file, quiet=quiet, highlight=False)
+        # A pipe has lines of any length.
+        self._width = self._console.width if self._console.file.isatty() else _WIDEST
         # rich takes a pipe for a terminal where FORCE_COLOR is set; a bar needs a real
         # one.
         self._live = (
@@ -58,8 +68,12 @@ class Report:
             and not quiet
         )
         if not self._live:
-            self._console = console.Console(
-                file=file, quiet=quiet, highlight=False, force_terminal=False
+            self._console = _Console(
+                file=file,
+                quiet=quiet,
+                highlight=False,
+                force_terminal=False,
+                width=self._width,
             )
         self._interval = interval
         self._clock = clock
@@ -155,11 +169,13 @@ class Report:
         step: int,
         splits: Mapping[str, Mapping[str, float]],
     ) -> None:
-        """Print the one line of an evaluation.
+        """Print the one line of an evaluation, on a terminal as wide as that.
 
         It begins with the means of the training metrics since the evaluation before
         and ends with the speed of training and the time since then. The speed leaves
-        out evaluations and all else that ``examples_per_second`` leaves out.
+        out evaluations and all else that ``examples_per_second`` leaves out. Where all
+        of it is too long, a loss and an accuracy follow each split without their
+        names, and the end is left out.
 
         Args:
             epoch: epochs so far.
@@ -169,29 +185,37 @@ class Report:
                 ``loss`` and ``accuracy`` are shown.
         """
         epoch_of = f"{round(epoch, 2):>{len(f'{epochs:g}')}g}/{epochs:g}"
-        parts: list[str | tuple[str, str]] = [
-            (f"epoch {epoch_of}", "bold"),
-            f"  step {step}",
-        ]
         sums, self._sums = self._sums, collections.defaultdict(float)
         train = {name: sums[name] / sums["steps"] for name in _SCORES if name in sums}
-        for split, metrics in {"train": train, **splits}.items():
-            shown = [
-                f" {_labelled(name, metrics[name])}"
-                for name in _SCORES
-                if name in metrics
-            ]
-            if shown:
-                parts += ["  ", ("val" if split == "validation" else split, "cyan")]
-                parts += shown
+        ends = []
         if sums["seconds"]:
             rate = sums["steps"] * self._batch_size / sums["seconds"]
-            parts.append(f"  {_labelled('examples_per_second', rate)}")
+            ends.append(f"  {_labelled('examples_per_second', rate)}")
         if self._progress is not None:
             now = self._clock()
-            parts.append(f"  {duration(now - self._evaluated)}")
+            ends.append(f"  {duration(now - self._evaluated)}")
             self._evaluated = now
-        self._print(*parts)
+
+        def line(show: Callable[[str, float], str], middle: str = "") -> text.Text:
+            parts: list[str | tuple[str, str]] = [(f"epoch {epoch_of}", "bold"), middle]
+            for split, metrics in {"train": train, **splits}.items():
+                shown = [
+                    f" {show(name, metrics[name])}"
+                    for name in _SCORES
+                    if name in metrics
+                ]
+                if shown:
+                    parts += ["  ", ("val" if split == "validation" else split, "cyan")]
+                    parts += shown
+            return text.Text.assemble(*parts)
+
+        made = line(_labelled, f"  step {step}")
+        if len(made) + sum(map(len, ends)) > self._width:
+            made = line(_short)
+        for end in ends:
+            if len(made) + len(end) <= self._width:
+                made.append(end)
+        self._print(made)
 
     def summary(
         self,
@@ -209,18 +233,14 @@ class Report:
         """
         self._stop()
         columns = list(dict.fromkeys(name for row in rows for name in row))
-        cells = [columns] + [
-            [_cell(name, row[name]) if name in row else "-" for name in columns]
-            for row in rows
-        ]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        made = table.Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        for column in columns:
+            made.add_column(column, justify="right" if made.columns else "left")
+        for row in rows:
+            made.add_row(*(_cell(name, row.get(name, "-")) for name in columns))
         self._print("")
-        for number, row in enumerate(cells if columns else []):
-            line = "  ".join(
-                f"{cell:<{width}}" if column == 0 else f"{cell:>{width}}"
-                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-            )
-            self._print((line, "bold" if number == 0 else ""))
+        if columns:
+            self._console.print(made)
         if fields:
             self._print("")
             self.header(fields)
@@ -243,7 +263,7 @@ class Report:
             rate = metrics["examples_per_second"] / self._batch_size
             self._sums["seconds"] += steps / rate
 
-    def _print(self, *parts: str | tuple[str, str]) -> None:
+    def _print(self, *parts: str | text.Text | tuple[str, str]) -> None:
         # Soft wrap leaves long lines to the terminal: in a file they stay one line.
         self._console.print(text.Text.assemble(*parts), soft_wrap=True)
 
@@ -306,6 +326,11 @@ def _labelled(name: str, value: float) -> str:
     if name == "accuracy":
         return f"acc {percent(value):>8}"
     return f"{name} {number(value)}"
+
+
+def _short(name: str, value: float) -> str:
+    """As `_labelled`, of a score, without its name."""
+    return f"{percent(value):>8}" if name == "accuracy" else f"{value:#.3g}".rstrip(".")
 
 
 def _cell(column: str, value: object) -> str:

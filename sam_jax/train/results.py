@@ -24,7 +24,8 @@ def collect(folder: pathlib.Path, progress: Mapping[str, Any]) -> dict[str, Any]
         last evaluation; ``best``: the same of the one that was best on the validation
         set, the first of equals, None without such a set; ``seconds``: spent training
         and evaluating, over all starts; ``skipped``: updates that were not finite and
-        left out.
+        left out; ``plans``: for how many epochs the run was planned, from which update
+        on.
 
     Raises:
         WriteError: if the file cannot be written.
@@ -35,7 +36,7 @@ def collect(folder: pathlib.Path, progress: Mapping[str, Any]) -> dict[str, Any]
         last = last or evaluations.get(max(evaluations, default=None))
         best = best and evaluations.get(best["step"])
     results = {"last": last, "best": best}
-    results |= {name: progress[name] for name in ("seconds", "skipped")}
+    results |= {name: progress[name] for name in ("seconds", "skipped", "plans")}
     files.replace(folder / RESULTS_FILE, files.to_json(results, indent=2) + "\n")
     return results
 

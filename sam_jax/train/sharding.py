@@ -29,6 +29,27 @@ GROUP_AXES = ("data", "fsdp")  # devices that differ here are in different group
 SMALLEST_SHARDED = 4096
 
 
+def devices() -> list[Any]:
+    """The devices that JAX finds.
+
+    Raises:
+        UserError: if those that ``JAX_PLATFORMS`` asks for are not there.
+    """
+    try:
+        return jax.devices()
+    except (AssertionError, RuntimeError) as error:
+        asked = jax.config.jax_platforms  # pyright: ignore
+        if not asked:  # JAX has tried all that it knows
+            raise
+        why = str(error).partition(" (set ")[0] or "it has no plugin for them"
+        raise errors.UserError(
+            f"JAX_PLATFORMS={asked} asks for devices that JAX does not find "
+            f"({errors.one_line(why)}): "
+            f'install JAX for them, such as pip install "jax[cuda13]", or take what is '
+            "there with JAX_PLATFORMS="
+        ) from error
+
+
 def grid(data: int, fsdp: int) -> tuple[int, int]:
     """Rows and columns of the grid of devices.
 
@@ -40,11 +61,11 @@ def grid(data: int, fsdp: int) -> tuple[int, int]:
         Both, at least 1.
 
     Raises:
-        UserError: if there are not so many devices, ``fsdp`` does not divide them,
-            some would be left out although other processes hold them, or these
+        UserError: as `devices`; if there are not so many, ``fsdp`` does not divide
+            them, some would be left out although other processes hold them, or these
             processes are not connected.
     """
-    count = jax.device_count()
+    count = len(devices())
     if jax.process_count() > 1 and not jax.distributed.is_initialized():
         raise errors.UserError(
             f"there are {jax.process_count()} processes that do not know of each "

@@ -1,17 +1,16 @@
 """The folder of a run: a fresh one, or the one to continue in."""
 
 import contextlib
+import dataclasses
 import datetime
-import fcntl
 import json
-import os
 import pathlib
 import re
 from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
-from sam_jax import errors, plugins
-from sam_jax.train import agreement, files, settings
+from sam_jax import errors, locks, plugins
+from sam_jax.train import agreement, coefficients, files, settings
 
 CONFIG_FILE = "config.json"
 _LOCK_FILE = ".lock"
@@ -27,14 +26,14 @@ def fresh(config: settings.Settings, root: pathlib.Path) -> pathlib.Path:
     """A dated folder name under ``root`` that does not exist yet.
 
     Args:
-        config: of the run; data, model and method are part of the name.
+        config: of the run; its data, model, method, rho and seed are in the name.
         root: such as ``runs``.
 
     Returns:
         The path; nothing is created.
     """
     now = datetime.datetime.now().strftime("%Y-%m-%d_%H%M%S")
-    names = config.data.name, config.model.name, config.method.name
+    names = config.data.name, config.model.name, *brief(config)
     # Of my_net.py:MyNet the last, of emnist/letters and mnist:3.0.1 no folders.
     own = (re.sub(r".*\.py:", "", name) for name in names)
     what = "_".join(re.sub(r"[^\w.]", "-", name) for name in own)
@@ -42,6 +41,20 @@ def fresh(config: settings.Settings, root: pathlib.Path) -> pathlib.Path:
         f"{now}_{what}{suffix}" for suffix in ["", *map("_{}".format, range(2, 100))]
     )
     return next(root / name for name in names if not (root / name).exists())
+
+
+def brief(config: settings.Settings) -> tuple[str, ...]:
+    """What tells runs of one network on the same data apart: method, rho and seed.
+
+    Example:
+        >>> brief(settings.read({"method": {"name": "sam", "rho": 0.1}, "seed": 3}))
+        ('sam', 'rho0.1', 'seed3')
+    """
+    rho = config.method.coefficients.get("rho")
+    if isinstance(rho, coefficients.Scheduled):
+        rho = f"-{rho.schedule.name}"
+    shown = [f"rho{rho}"] if isinstance(rho, int | float | str) else []
+    return config.method.name, *shown, f"seed{config.seed}"
 
 
 def stored(
@@ -70,8 +83,10 @@ def stored(
 
 
 @contextlib.contextmanager
-def claimed(workdir: pathlib.Path, config: settings.Settings) -> Iterator[None]:
+def claimed(workdir: pathlib.Path, config: settings.Settings) -> Iterator[int]:
     """Makes the folder this run's, or checks that it is, and locks it meanwhile.
+
+    A run may be continued with more epochs than it was planned with.
 
     If the run has several processes, process 0 does that, and the others check that
     they see the same folder.
@@ -81,7 +96,7 @@ def claimed(workdir: pathlib.Path, config: settings.Settings) -> Iterator[None]:
         config: of the run; written on the first use, compared on later ones.
 
     Yields:
-        Nothing.
+        The epochs that were planned before.
 
     Raises:
         UserError: if it is blank or an address, or the folder cannot be written,
@@ -95,13 +110,13 @@ def claimed(workdir: pathlib.Path, config: settings.Settings) -> Iterator[None]:
         )
     if not str(workdir).strip():
         raise agreement.Refused("--workdir is blank: give the name of a folder")
-    with agreement.on_first(lambda: _locked(workdir, config), None):
+    with agreement.on_first(lambda: _locked(workdir, config), config.epochs) as before:
         agreement.check_shared(workdir)
-        yield
+        yield agreement.from_first(lambda: before)
 
 
 @contextlib.contextmanager
-def _locked(workdir: pathlib.Path, config: settings.Settings) -> Iterator[None]:
+def _locked(workdir: pathlib.Path, config: settings.Settings) -> Iterator[int]:
     files.make_folder(workdir)
     try:
         left = set(workdir.glob(files.TEMPORARY)) | {workdir / _OLD_TEMPORARY_FILE}
@@ -116,30 +131,27 @@ def _locked(workdir: pathlib.Path, config: settings.Settings) -> Iterator[None]:
                 raise errors.UserError(
                     f"{path} is a folder, where the run has a file: move it away"
                 )
-        # Not through a link, which would empty a file elsewhere.
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
-        lock = os.fdopen(os.open(workdir / _LOCK_FILE, flags, 0o666), "w")
+        lock = contextlib.ExitStack()
+        lock.enter_context(locks.held(workdir / _LOCK_FILE, wait=False))
+    except BlockingIOError as error:
+        raise errors.UserError(
+            f"another process is training in {workdir}: wait for it, or give another "
+            "--workdir"
+        ) from error
     except OSError as error:
         raise errors.UserError(
             f"cannot write to {error.filename or workdir} ({error.strerror}): give "
             "another --workdir"
         ) from error
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise errors.UserError(
-                f"another process is training in {workdir}: wait for it, or give "
-                "another --workdir"
-            ) from error
         for path in left:
             path.unlink(missing_ok=True)
-        _write_or_compare(workdir / CONFIG_FILE, config)
-        yield
+        yield _write_or_compare(workdir / CONFIG_FILE, config)
 
 
-def _write_or_compare(path: pathlib.Path, config: settings.Settings) -> None:
-    text = settings.to_json(config) + "\n"
+def _write_or_compare(path: pathlib.Path, config: settings.Settings) -> int:
+    """The epochs that were planned before."""
+    text, epochs = settings.to_json(config) + "\n", config.epochs
     stored = files.read(path) if path.exists() else b""
     # A schedule that a card has made is no text that could be read.
     if path.exists() and stored != text.encode():
@@ -156,13 +168,17 @@ def _write_or_compare(path: pathlib.Path, config: settings.Settings) -> None:
             raise errors.UserError(
                 f"{error}: continue with that version, or give another --workdir"
             ) from error
-        changed = settings.differences(before, config)
-        if changed:
+        epochs = min(before.epochs, config.epochs)
+        more = dataclasses.replace(before, epochs=max(before.epochs, config.epochs))
+        if changed := settings.differences(more, config):
             raise errors.UserError(
                 f"{path.parent} belongs to a run with another configuration "
                 f"({'; '.join(changed)}): give another --workdir, or the same settings"
+                + ", or more epochs"
+                * (config.epochs < before.epochs)
             )
     files.replace(path, text)
+    return epochs
 
 
 def _settings(

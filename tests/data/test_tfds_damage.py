@@ -223,11 +223,3 @@ def test_mistakes_in_programs_keep_their_traceback(prepared, tmp_path, monkeypat
     monkeypatch.setattr(reader, "_READ_AT_ONCE", "many")
     with pytest.raises(TypeError, match="str"):
         load(prepared)
-
-
-def test_a_lock_is_not_taken_through_a_link(tmp_path):
-    (tmp_path / "theirs").write_text("kept")
-    (tmp_path / "lock").symlink_to(tmp_path / "theirs")
-    with pytest.raises(OSError), reader._alone(tmp_path / "lock"):
-        pass
-    assert (tmp_path / "theirs").read_text() == "kept"

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -56,7 +57,12 @@ print("jax" in sys.modules)
         assert f"{verb}  " in done.stdout
         assert line in done.stdout
         assert f"Example:\n  sam-jax {verb} " in done.stdout
-    for default in ("--config.batch_size=128", "(default: best)", "--config=\n"):
+    for default in (
+        "--config.batch_size=128",
+        "(default: best)",
+        "  --config=  ",
+        "  digits_sam ",
+    ):
         assert default in done.stdout
 
 
@@ -89,6 +95,18 @@ def test_a_signal_before_the_verb_begins_is_one_line():
         [sys.executable, "-c", program], cwd=runs.ROOT, capture_output=True, text=True
     )
     assert (done.returncode, done.stderr) == (130, "error: ended by SIGINT\n")
+
+
+def test_a_reader_that_leaves_ends_the_command_quietly(monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        monkeypatch.setattr(sys, "argv", ["sam-jax"])
+        with pytest.raises(SystemExit) as ended:
+            commands.main()
+        assert ended.value.code == 141
+        print("no error at the end of the process", flush=True)
 
 
 def test_the_script_of_the_package_is_this():

@@ -101,6 +101,63 @@ def test_a_platform_may_lack_signals(monkeypatch):
     assert stop.received == signal.SIGTERM
 
 
+WINDOWS = """if True:
+    import errno, os, runpy, signal, subprocess, sys, types
+    for name in ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGPIPE", "SIGKILL"):
+        delattr(signal, name)
+    for name in ("O_NOFOLLOW", "O_DIRECTORY", "getuid", "geteuid", "fork", "killpg"):
+        delattr(os, name)
+    lacking = ("fcntl", "resource", "pwd", "grp", "termios", "array_record",
+               "tensorflow", "tensorflow_datasets", "importlib_resources")
+    sys.modules |= dict.fromkeys(lacking)
+    sys.modules["msvcrt"] = types.SimpleNamespace(locking=lambda *_: None, LK_NBLCK=2)
+    opened, fsync, unlink = os.open, os.fsync, os.unlink
+    read_only = set()
+
+    def open_no_folder(path, flags, *rest, **more):
+        if os.path.isdir(path):
+            raise PermissionError(errno.EACCES, "a folder")
+        number = opened(path, flags, *rest, **more)
+        (read_only.discard if flags & (os.O_RDWR | os.O_WRONLY) else read_only.add)(
+            number
+        )
+        return number
+
+    def fsync_what_is_written(number):
+        if number in read_only:
+            raise OSError(errno.EBADF, "read only")
+        fsync(number)
+
+    def unlink_what_is_closed(path, *rest, **more):
+        full = os.path.realpath(path)
+        for number in os.listdir("/proc/self/fd"):
+            if os.path.realpath(f"/proc/self/fd/{number}") == full:
+                raise PermissionError(errno.EACCES, "it is open", path)
+        unlink(path, *rest, **more)
+
+    os.open, os.fsync = open_no_folder, fsync_what_is_written
+    os.unlink = unlink_what_is_closed
+    sys.argv = ["main", *sys.argv[1:]]
+    runpy.run_module("sam_jax.main", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.slow("starts a trainer")
+def test_a_run_where_the_platform_has_no_more_than_windows(tmp_path):
+    flags = ["--config=digits_sam", "--config.model.name=mlp", "--config.epochs=1"]
+    flags += ["--config.data.train_examples=128", "--workdir=run"]
+    for said in ("compiled", "This run is finished"):
+        done = subprocess.run(
+            [sys.executable, "-c", WINDOWS, *flags],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(runs.ROOT), "XLA_FLAGS": ""},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert said in done.stdout
+
+
 LISTENING = """if True:
     import gc, os, signal, sys
     from sam_jax.train import interrupt

@@ -3,6 +3,8 @@
 import re
 import shlex
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -136,7 +138,9 @@ def test_a_run_without_workdir_says_how_to_continue(trainer, tmp_path):
     code, out, err = finish(trainer(CARD, *TINY))
     assert (code, err) == (0, ""), err
     (folder,) = (tmp_path / "runs").iterdir()
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d{6}_digits_mlp_sam", folder.name)
+    assert re.fullmatch(
+        r"\d{4}-\d\d-\d\d_\d{6}_digits_mlp_sam_rho0.1_seed0", folder.name
+    )
     made = {path.name for path in folder.iterdir()}
     assert {"config.json", "metrics.jsonl", "curves.png", "results.json"} <= made
     assert any(name.startswith("events.out.tfevents") for name in made)
@@ -154,7 +158,7 @@ def test_a_run_without_workdir_says_how_to_continue(trainer, tmp_path):
     ("flags", "code", "message"),
     [
         (["--config.method.rhoo=1"], 2, "did you mean 'config.method.rho'"),
-        (["--wrkdir=x"], 2, "Did you mean: workdir"),
+        (["--wrkdir=x"], 2, "did you mean --workdir?"),
         (["--config.method.rho=-1"], 2, "rho must be a finite number >= 0"),
         (["stray"], 2, "unexpected argument 'stray'"),
         (["--workdir=/dev/null/run"], 2, "cannot write to /dev/null/run"),
@@ -195,6 +199,32 @@ def test_ctrl_c_at_any_moment_ends_the_run_in_one_line(trainer):
         assert code == 130, (delay, out, err)
         (line,) = err.splitlines() or out.splitlines()[-1:]
         assert line.startswith(("error: ended by SIGINT", "stopped after step")), line
+
+
+@pytest.mark.slow("starts a trainer")
+def test_a_reader_that_leaves_ends_the_run_quietly(trainer):
+    process = trainer(CARD, *TINY, "--workdir=run")
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait() == 141
+    assert process.stderr.read() == ""
+
+
+def test_other_packages_are_heard_only_where_something_is_wrong():
+    program = (
+        "import logging, runpy, sys\n"
+        "sys.argv = ['main', '--config=none']\n"
+        "try:\n"
+        "    runpy.run_module('sam_jax.main', run_name='__main__')\n"
+        "except SystemExit as ended:\n"
+        "    assert ended.code == 2\n"
+        "for name in ('matplotlib.font_manager', 'absl', 'sam_jax.data'):\n"
+        "    print(logging.getLevelName(logging.getLogger(name).getEffectiveLevel()))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=runs.ROOT, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["WARNING", "WARNING", "INFO"], done.stderr
 
 
 def test_missing_card(trainer):

@@ -11,6 +11,7 @@ import sys
 import time
 
 import pytest
+from tensorboardX.proto import plugin_hparams_pb2
 
 from sam_jax import errors
 from sam_jax.train import boards, metrics
@@ -207,6 +208,22 @@ def test_tensorboard_forgets_the_events_after_the_resumed_step(
     purges = [e for e in events(tmp_path) if e.HasField("session_log")]
     assert [e.session_log.status for e in purges] == [1, 1]  # START
     assert [e.step for e in purges] == [0, first]
+
+
+def test_tensorboard_is_told_the_settings(tmp_path):
+    config = {"method": {"name": "sam", "rho": 0.1}, "seed": 3, "clip": None, "b": [1]}
+    with metrics.open_writers(tmp_path, config):
+        pass
+    begun, text, ended = (e.summary.value[0] for e in [*events(tmp_path)][2:])
+    plugin = plugin_hparams_pb2.HParamsPluginData.FromString
+    given = plugin(begun.metadata.plugin_data.content).session_start_info.hparams
+    assert given["method.rho"].number_value == 0.1
+    assert given["method.name"].string_value == "sam"
+    assert (given["b"].string_value, "clip" in given) == ("[1]", False)
+    assert b'"rho": 0.1' in text.tensor.string_val[0]
+    assert plugin(ended.metadata.plugin_data.content).session_end_info.status == 1
+    assert begun.metadata.plugin_data.plugin_name == "hparams"
+    assert text.metadata.plugin_data.plugin_name == "text"
 
 
 def test_the_checksum_of_an_event_is_that_of_the_format(tmp_path):

@@ -117,6 +117,49 @@ def test_a_run_begins_with_it(tiny, tmp_path, capsys, monkeypatch):
     assert "\nwarning: config.learning_rate is 0 in every update" in said
 
 
+# ── More epochs than planned ─────────────────────────────────────────────────────────
+
+LATE = {"cadence.name": "late_phase", "cadence.late_phase.start": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"schedule.name": "constant"}, ["is the one that it were with all of them"]),
+        # Steps and warm-ups are counted in epochs.
+        ({"schedule.name": "step", "schedule.boundaries": (2,)}, ["is the one that"]),
+        (
+            {"schedule.name": "cosine"},
+            [
+                "config.learning_rate is stretched over 6 epochs: 0.05 in the next "
+                "update, 0 by the plan of 3",
+                "6 epochs instead of the 3 that were planned: the 12 updates done were "
+                "those of the other plan",
+            ],
+        ),
+        (
+            {"schedule.name": "constant", "method.rho": {"name": "linear", "value": 1}},
+            ["config.method.rho is stretched", "the 12 updates done were"],
+        ),
+        (
+            {"schedule.name": "constant"} | LATE,
+            ["config.cadence.late_phase is stretched", "the 12 updates done were"],
+        ),
+    ],
+)
+def test_what_more_epochs_do_is_said(tiny, changes, said):
+    run = build.build(tiny("sam", epochs=6, **changes))
+    lines = list(remarks.of_more_epochs(run, 3, 12))
+    assert len(lines) == len(said)
+    for line, part in zip(lines, said, strict=True):
+        assert part in line
+
+
+def test_a_plan_that_changes_before_anything_is_done_is_the_plan(tiny):
+    *_, line = remarks.of_more_epochs(build.build(tiny(epochs=6)), 3, 0)
+    assert "is the one that it were" in line
+
+
 # ── What was written for nothing ─────────────────────────────────────────────────────
 
 

@@ -216,7 +216,45 @@ def test_a_terminal_has_a_bar_and_whole_lines_above_it(terminal, clock):
     # The bar is gone when the summary comes.
     after = text[text.index(SHOW) + len(SHOW) :]
     assert text.rindex(ERASE) > text.rindex("━")
-    assert "weights  epoch" in after
+    assert "weights  epoch" in re.sub(r"\x1b\[\d*m", "", after)
+
+
+@pytest.mark.parametrize(
+    ("columns", "shown"),
+    [
+        (130, "epoch 1/2  step 5  train loss 0.4567 acc  50.00 %  val loss"),
+        (
+            88,
+            "epoch 1/2  train 0.457  50.00 %  val 0.250  90.00 %  test 0.250  90.00 %"
+            "  40 ex/s  7.0 s\n",
+        ),
+        (
+            79,
+            "epoch 1/2  train 0.457  50.00 %  val 0.250  90.00 %  test 0.250  90.00 %"
+            "  7.0 s\n",
+        ),
+    ],
+)
+def test_a_line_is_as_wide_as_the_terminal(
+    terminal, clock, monkeypatch, columns, shown
+):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with report.Report(terminal, clock=clock) as out:
+        run(out, clock)
+        out.summary([{"weights of": "last", "validation accuracy": 0.5, "x": "y" * 70}])
+    text = re.sub(r"\x1b\[[\d;?]*[A-Za-z]|\r", "", terminal.getvalue())
+    assert shown in text
+    if columns < 130:
+        assert max(len(line) for line in text.splitlines() if "step" not in line) <= 88
+
+
+def test_a_reader_that_leaves_is_an_error_of_the_caller(terminal):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as pipe, report.Report(pipe) as out:
+        with pytest.raises(BrokenPipeError):
+            out.message("a line")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), writer)  # what is left goes there
 
 
 def test_the_bar_of_a_resumed_run_begins_where_it_stopped(terminal):

@@ -89,6 +89,26 @@ def test_seconds_add_up_over_all_starts(config, tmp_path, disturb):
     assert loop.train_and_evaluate(config, tmp_path)["seconds"] > before > 0
 
 
+def test_a_finished_run_goes_on_for_more_epochs(tiny, tmp_path, capsys):
+    """With a rate that knows no end, to the bits of a run planned for all of them."""
+    plan = {"schedule.name": "constant"}
+    whole = runs.Finished(tiny(epochs=3, **plan), tmp_path / "whole")
+    first = runs.Finished(tiny(epochs=2, **plan), tmp_path / "run")
+    assert first.results["plans"] == [{"step": 0, "epochs": 2}]
+    run = runs.Finished(whole.config, first.folder)
+    assert "instead of the 2 that were planned" in capsys.readouterr().out
+    runs.assert_same_run(whole.config, first.folder, whole.folder)
+    assert runs.comparable(run.rows) == runs.comparable(whole.rows)
+    assert run.results["last"] == whole.results["last"]
+    plans = [{"step": 0, "epochs": 2}, {"step": 8, "epochs": 3}]
+    assert run.results["plans"] == plans
+    # From now on it is a run of three.
+    assert loop.train_and_evaluate(whole.config, first.folder)["plans"] == plans
+    assert "planned" not in capsys.readouterr().out
+    with pytest.raises(errors.UserError, match=r"epochs: 3 -> 2.*, or more epochs"):
+        loop.train_and_evaluate(first.config, first.folder)
+
+
 WITH_STATE = [
     *[(name, "always") for name in ("looksam", "ae_sam", "dynamic_sparse_sam")],
     *[(name, "always") for name in ("momentum_sam", "bsam")],

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sam_jax import errors
-from sam_jax.train import sharding
+from sam_jax.train import loaded, sharding
 
 
 @pytest.mark.parametrize(("asked", "taken"), [(1, 1), (3, 3), (8, 8), (-1, 8)])
@@ -19,6 +19,29 @@ def test_takes_so_many_devices(asked, taken):
 def test_refuses_devices_that_are_not_there(asked):
     with pytest.raises(errors.UserError, match=rf"\[1, 8\].* got {asked}$"):
         sharding.make_mesh(asked)
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (AssertionError(), "it has no plugin for them"),
+        (
+            RuntimeError("no backend (set JAX_PLATFORMS='')"),
+            r"not find \(no backend\): ",
+        ),
+    ],
+)
+def test_devices_that_are_asked_for_and_not_there(monkeypatch, error, why):
+    def devices():
+        raise error
+
+    monkeypatch.setattr(jax, "devices", devices)
+    for use in (
+        lambda: sharding.grid(-1, 1),
+        lambda: loaded.load_run("no such folder"),
+    ):
+        with pytest.raises(errors.UserError, match=f"JAX_PLATFORMS=cpu.*{why}"):
+            use()
 
 
 def test_batch_is_split_in_order_and_state_is_whole():

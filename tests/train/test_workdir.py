@@ -167,5 +167,5 @@ def test_a_fresh_folder_has_a_name_of_its_own(tmp_path, tiny, monkeypatch):
         assert not folder.exists()
         folder.mkdir()
         names.append(folder.relative_to(tmp_path))
-    first = "2026-01-02_120000_digits_mlp_sam"
+    first = "2026-01-02_120000_digits_mlp_sam_rho0.05_seed0"
     assert names == [pathlib.Path(first + end) for end in ("", "_2", "_3")]
