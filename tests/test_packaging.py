@@ -1,14 +1,19 @@
 """What is built from the repository: a wheel with its run cards, a readable README."""
 
+import csv
 import importlib.util
+import json
+import os
 import pathlib
 import re
 import subprocess
 import sys
 import tarfile
+import time
 import tomllib
 import zipfile
 
+import numpy as np
 import pytest
 
 import sam_jax
@@ -103,32 +108,66 @@ print(cards.load("digits_sam:usam").method.coefficients["rho"])
 """
 
 
-@pytest.mark.slow("builds the archives")
-def test_what_is_built_is_whole(tmp_path):
-    """The sdist builds without the repository; the wheel works in any folder."""
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The sdist unpacked, the wheel of the repository, and that of the sdist."""
+    folder = tmp_path_factory.mktemp("built")
     listed = ["git", "ls-files", "-co", "--exclude-standard"]
     files = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True)
-    source = tmp_path / "source"
+    source = folder / "source"
     for file in files.stdout.splitlines():
         if (ROOT / file).is_file():
             (source / file).parent.mkdir(parents=True, exist_ok=True)
             (source / file).write_bytes((ROOT / file).read_bytes())
 
-    def build(folder, out):
+    def build(source, out):
+        out.mkdir()
         command = [sys.executable, "-c", BUILD, str(out)]
-        subprocess.run(command, cwd=folder, capture_output=True, check=True)
+        subprocess.run(command, cwd=source, capture_output=True, check=True)
         return next(out.glob("*.tar.gz")), next(out.glob("*.whl"))
 
-    (tmp_path / "first").mkdir()
-    (tmp_path / "second").mkdir()
-    sdist, wheel = build(source, tmp_path / "first")
+    sdist, wheel = build(source, folder / "first")
     with tarfile.open(sdist) as archive:
-        packed = {name.partition("/")[2] for name in archive.getnames()}
-        archive.extractall(tmp_path / "unpacked", filter="data")
+        archive.extractall(folder / "unpacked", filter="data")
+    (unpacked,) = (folder / "unpacked").iterdir()
+    _, again = build(unpacked, folder / "second")
+    return unpacked, wheel, again
+
+
+@pytest.fixture(scope="module")
+def site(built, tmp_path_factory):
+    """The wheel unpacked, with its command, where the clone is not."""
+    folder = tmp_path_factory.mktemp("installed")
+    zipfile.ZipFile(built[-1]).extractall(folder / "site")
+    (entries,) = (folder / "site").glob("*.dist-info/entry_points.txt")
+    name, module, function = re.findall(
+        r"^(\S+) = (\S+):(\S+)$", entries.read_text(), re.M
+    )[0]
+    (folder / "bin").mkdir()
+    script = folder / "bin" / name
+    program = f"import sys, {module} as entry\nsys.exit(entry.{function}())\n"
+    script.write_text(f"#!{sys.executable}\n{program}")
+    script.chmod(0o755)
+    # Packages that the extra `train` does not bring.
+    lacking = (
+        "tensorflow",
+        "tensorflow_datasets",
+        "array_record",
+        "importlib_resources",
+    )
+    (folder / "site" / "sitecustomize.py").write_text(
+        f"import sys\nsys.modules |= dict.fromkeys({lacking})\n"
+    )
+    return folder
+
+
+@pytest.mark.slow("builds the archives")
+def test_what_is_built_is_whole(built, site, tmp_path):
+    """The sdist builds without the repository; the wheel works in any folder."""
+    unpacked, wheel, again = built
+    packed = {p.relative_to(unpacked).as_posix() for p in unpacked.rglob("*")}
     assert packed >= CARDS and {"LICENSE", "SECURITY.md"} <= packed
     assert not [name for name in packed if name.startswith("tests")]
-    (unpacked,) = (tmp_path / "unpacked").iterdir()
-    _, again = build(unpacked, tmp_path / "second")
 
     names = set(zipfile.ZipFile(wheel).namelist())
     assert names == set(zipfile.ZipFile(again).namelist())
@@ -145,12 +184,73 @@ def test_what_is_built_is_whole(tmp_path):
     assert "Description-Content-Type: text/markdown" in text
     assert "](docs/" not in text and "## Quick start" in text
 
-    zipfile.ZipFile(again).extractall(tmp_path / "site")
     used = subprocess.run(
-        [sys.executable, "-c", USE, str(tmp_path / "site")],
-        env={"PYTHONPATH": str(tmp_path / "site"), "JAX_PLATFORMS": "cpu"},
+        [sys.executable, "-c", USE, str(site / "site")],
+        env={"PYTHONPATH": str(site / "site"), "JAX_PLATFORMS": "cpu"},
         cwd=tmp_path,
         capture_output=True,
         text=True,
     )
     assert used.stdout == "0.2\n", used.stderr
+
+
+PAGE = (ROOT / "docs" / "start_to_end.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)(.*)\n((?:.*\n)*?)```", PAGE, re.M)
+
+
+@pytest.mark.slow("starts ten processes")
+def test_the_page_from_start_to_end(site, tmp_path):
+    """Its blocks in their order; what says `kill` is killed once it has saved."""
+    environment = os.environ | {
+        "PYTHONPATH": str(site / "site"),
+        "PATH": f"{site / 'bin'}:{pathlib.Path(sys.executable).parent}:/usr/bin:/bin",
+        "XLA_FLAGS": "",
+    }
+    shown = {}
+    for language, info, body in BLOCKS:
+        words = info.split()
+        name = next((word[5:] for word in words if word.startswith("file=")), None)
+        if name:
+            (tmp_path / name).write_text(body)
+        where = environment | {
+            "PYTHONPATH": "" if "elsewhere" in words else str(site / "site")
+        }
+        command = ["python", name] if "run" in words else ["bash", "-ec", body]
+        if "kill" in words:
+            kill_once_saved(body, tmp_path, environment)
+        elif language == "sh" or "run" in words:
+            done = subprocess.run(
+                command, cwd=tmp_path, env=where, capture_output=True, text=True
+            )
+            assert done.returncode == 0, done.stderr
+            shown[name or body] = done.stdout
+    (resumed,) = [text for body, text in shown.items() if "resume" in body]
+    assert re.search(r"resumed +after step [1-9]", resumed) and "epoch 20/20" in resumed
+    with (tmp_path / "predictions.csv").open() as file:
+        rows = {row["path"]: row for row in csv.DictReader(file)}
+    hits = [path.split("/")[-2] == row["class"] for path, row in rows.items()]
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert sum(hits) / len(hits) == scores["accuracy"] > 0.6
+    row = rows["photos/test/two/12.jpg"]
+    expected = [float(row[f"p_{name}"]) for name in ("one", "two", "zero")]
+    for text in (shown["use.py"].partition("[[")[2], shown["elsewhere.py"]):
+        found = [float(x) for x in re.findall(r"\d\S*\d", text.partition("\n")[0])]
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert "['one', 'two', 'zero'] batch_stats.BatchNorm_0" in shown["elsewhere.py"]
+
+
+def kill_once_saved(body, folder, environment):
+    process = subprocess.Popen(
+        ["bash", "-c", f"exec {body}"],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        saved = folder / "runs" / "photos" / "checkpoints"
+        while not [path for path in saved.glob("*") if path.name.isdecimal()]:
+            assert process.poll() is None
+            time.sleep(0.02)
+    finally:
+        process.kill()
+        process.wait()

@@ -58,7 +58,10 @@ def build(
         if name not in parameters:
             hidden = ("self", "rngs", "parent", "name")
             valid = [each for each in parameters if each not in hidden]
-            raise errors.UserError(errors.unknown(f"option of {setting}", name, valid))
+            message = errors.unknown(f"option of {setting}", name, valid)
+            if name == "width":  # which many cards set
+                message += "; leave it out with --config.model.width=None"
+            raise errors.UserError(message)
     arguments = {k: v for k, v in offered.items() if k in parameters} | dict(given)
 
     for name, parameter in parameters.items():

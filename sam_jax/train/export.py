@@ -8,6 +8,7 @@ images, on CPU, GPU and TPU; ``jax.export.deserialize(content).call(images)`` ru
 """
 
 import dataclasses
+import importlib.util
 import io
 import json
 import os
@@ -85,6 +86,11 @@ def _flax(run: loaded.LoadedRun) -> bytes:
 
 
 def _stablehlo(run: loaded.LoadedRun) -> bytes:
+    if importlib.util.find_spec("flatbuffers") is None:  # JAX would say so at the end
+        raise errors.UserError(
+            "the format jax.export needs its package: pip install flatbuffers"
+        )
+
     @jax.jit
     def probabilities(images: jax.Array) -> jax.Array:
         return jax.nn.softmax(run.logits(run.params, run.model_state, images))

@@ -1,5 +1,6 @@
 """Exported networks, read by the libraries of their formats."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -64,10 +65,14 @@ def test_safetensors(run, tmp_path):
         assert_same({name: found.get_tensor(name) for name in found.keys()}, run)  # noqa: SIM118
 
 
-def test_without_safetensors(run, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "safetensors", None)
-    with pytest.raises(errors.UserError, match="pip install safetensors"):
-        export.export(run, "safetensors", tmp_path / "x.safetensors")
+@pytest.mark.parametrize(
+    ("to", "package"), [("safetensors", "safetensors"), ("jax.export", "flatbuffers")]
+)
+def test_without_the_package_of_a_format(run, tmp_path, monkeypatch, to, package):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(errors.UserError, match=f"pip install {package}"):
+        export.export(run, to, tmp_path / "x")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -362,7 +362,7 @@ def test_a_folder_of_a_later_version_is_refused(both, tmp_path):
 
 def test_a_run_of_a_version_without_scores_in_its_checkpoints(both, tmp_path):
     """They are then read from the history."""
-    progress = {"seconds": 1.0, "skipped": 0, "last": None}
+    progress = {"seconds": 1.0, "skipped": 0, "last": None, "plans": []}
     best = both.results["best"]
     progress["best"] = {"step": best["step"], "accuracy": 0.5}
     folder = both.copy("ended", tmp_path)
