@@ -3,8 +3,9 @@
 On CPUs XLA brings the convolutions of a gradient into the layout of its fast kernels in
 the outermost computation only; inside of ``lax.cond`` and ``lax.scan`` they take the
 slow path, about 15 times slower (jax-ml/jax issue 12868). Methods that skip their
-second gradient have it in a ``cond``. Here the gradient is written in that layout, with
-transpositions, on CPUs; elsewhere it is left to JAX.
+second gradient have it in a ``cond``. Here the derivative is written in the layout
+whose transposition, the gradient, is that of the fast kernels; elsewhere than on CPUs
+it is left to JAX. It is one rule for all: gradients, ``jax.jvp``, Hessian products.
 """
 
 import functools
@@ -14,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
@@ -65,7 +67,7 @@ def conv_general_dilated(
 Pair = tuple[int, int]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
 def _conv(
     inputs: jax.Array, kernel: jax.Array, strides: Pair, padding: tuple[Pair, Pair]
 ) -> jax.Array:
@@ -73,78 +75,58 @@ def _conv(
 
 
 def _plain(
-    inputs: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **dilation: Any
-) -> jax.Array:
-    return lax.conv_general_dilated(
-        inputs, kernel, strides, padding, dimension_numbers=LAYOUT, **dilation
-    )
-
-
-def _forward(
-    inputs: jax.Array, kernel: jax.Array, strides: Pair, padding: tuple[Pair, Pair]
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    # Not _conv: a Hessian-vector product differentiates this forwards.
-    return _plain(inputs, kernel, strides, padding), (inputs, kernel)
-
-
-def _backward(
-    strides: Pair,
-    padding: tuple[Pair, Pair],
-    residuals: tuple[jax.Array, jax.Array],
-    cotangent: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
-    def default(
-        inputs: jax.Array, kernel: jax.Array, cotangent: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        _, vjp = jax.vjp(lambda x, k: _plain(x, k, strides, padding), inputs, kernel)
-        return vjp(cotangent)
-
-    return lax.platform_dependent(
-        *residuals,
-        cotangent,
-        cpu=functools.partial(_in_layout, strides, padding),
-        default=default,
-    )
-
-
-def _in_layout(
-    strides: Pair,
-    padding: tuple[Pair, Pair],
     inputs: jax.Array,
     kernel: jax.Array,
-    cotangent: jax.Array,
+    strides: Pair,
+    padding: tuple[Pair, Pair],
+    layout: tuple[str, str, str] = LAYOUT,
+) -> jax.Array:
+    return lax.conv_general_dilated(
+        inputs, kernel, strides, padding, dimension_numbers=layout
+    )
+
+
+def _derivative(
+    strides: Pair,
+    padding: tuple[Pair, Pair],
+    primals: tuple[jax.Array, jax.Array],
+    tangents: tuple[jax.Array | SymbolicZero, jax.Array | SymbolicZero],
 ) -> tuple[jax.Array, jax.Array]:
-    """The gradients as convolutions of the layout of the forward one."""
-    # For each axis: sides of kernel and inputs, padding in front, and the side of the
-    # cotangent with the strides' zeros in between.
-    sides = list(
-        zip(
-            kernel.shape[:2],
-            inputs.shape[1:3],
-            (low for low, _ in padding),
-            (
-                (n - 1) * s + 1
-                for n, s in zip(cotangent.shape[1:3], strides, strict=True)
-            ),
-            strict=True,
+    def conv(
+        inputs: jax.Array, kernel: jax.Array, layout: tuple[str, str, str] = LAYOUT
+    ) -> jax.Array:
+        return _plain(inputs, kernel, strides, padding, layout)
+
+    def of_inputs(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
+        turned = kernel.transpose(0, 1, 3, 2)
+        return conv(inputs, turned, ("NHWC", "HWOI", "NHWC"))
+
+    def of_kernel(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
+        turned = inputs.transpose(3, 1, 2, 0), kernel.transpose(2, 0, 1, 3)
+        return conv(*turned, ("CHWN", "IHWO", "HWNC")).transpose(2, 0, 1, 3)
+
+    inputs, kernel = primals
+    inputs = lax.platform_dependent(inputs, cpu=_computed_once, default=lambda x: x)
+    terms = [
+        lax.platform_dependent(*operands, cpu=turned, default=conv)
+        for turned, operands in (
+            (of_inputs, (tangents[0], kernel)),
+            (of_kernel, (inputs, tangents[1])),
         )
-    )
-    of_inputs = _plain(
-        cotangent,
-        jnp.flip(kernel, (0, 1)).transpose(0, 1, 3, 2),
-        (1, 1),
-        [(k - 1 - low, n + low - spread) for k, n, low, spread in sides],
-        lhs_dilation=strides,
-    )
-    # The batch is what is summed over, in the place of the channels.
-    of_kernel = _plain(
-        inputs.transpose(3, 1, 2, 0),
-        cotangent.transpose(1, 2, 0, 3),
-        (1, 1),
-        [(low, k - 1 - n - low + spread) for k, n, low, spread in sides],
-        rhs_dilation=strides,
-    )
-    return of_inputs, of_kernel.transpose(1, 2, 0, 3)
+        if not any(isinstance(operand, SymbolicZero) for operand in operands)
+    ]
+    # Not _conv: a Hessian-vector product differentiates this forwards, and JAX's own
+    # rule has the layout of the fast kernels for that.
+    return conv(inputs, kernel), functools.reduce(jnp.add, terms)
 
 
-_conv.defvjp(_forward, _backward)
+def _computed_once(x: jax.Array) -> jax.Array:
+    """The same numbers, for several uses.
+
+    XLA computes what has one operand, such as a ReLU, again inside of the transposition
+    for the gradient, and with it the layers before. This has two: a mask and ``x``.
+    """
+    return jnp.where(x == x, x, jnp.nan)
+
+
+_conv.defjvp(_derivative, symbolic_zeros=True)

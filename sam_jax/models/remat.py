@@ -64,7 +64,7 @@ def _recomputed(
 
     def forward(*inputs: Any) -> tuple[tuple[jax.Array, Any], Any]:
         # As for a gradient: a Hessian-vector product differentiates this forwards, and
-        # that is refused by what has a gradient written by hand, the convolutions.
+        # what has a derivative written by hand, the convolutions, is slow in that.
         y, _, state = jax.vjp(run, *inputs, has_aux=True)
         return (y, state), inputs
 

@@ -1,5 +1,7 @@
 """The convolution is that of JAX; its gradient is in the layout of the fast path."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,18 +53,54 @@ def test_keeps_bfloat16():
     assert all(x.dtype == jnp.bfloat16 for x in ours)
 
 
-def test_hessian_vector_products():
+def derivatives(conv):
+    """Forward mode, Gauss-Newton, Hessian, forward over forward, of several kernels."""
     inputs = jax.random.normal(jax.random.key(0), (2, 5, 5, 3))
     kernel = jax.random.normal(jax.random.key(1), (3, 3, 3, 4))
 
-    def product(conv):
-        def loss(kernel):
-            return jnp.sum(jnp.sin(conv(inputs, kernel, (1, 1), ((1, 1), (1, 1)))))
+    def network(kernel, inputs):
+        return jnp.sin(conv(inputs, kernel, (2, 2), ((1, 1), (1, 1))))
 
-        return jax.jvp(jax.grad(loss), (kernel,), (kernel,))[1]
+    def along(fn, *at):
+        return lambda: jax.jvp(fn, at, at)[1]
 
-    ours, expected = product(convolution.conv_general_dilated), product(theirs)
-    np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-4)
+    of_kernel = functools.partial(network, inputs=inputs)
+    yield along(network, kernel, inputs)
+    yield along(of_kernel, kernel)
+    yield lambda: jax.vjp(of_kernel, kernel)[1](along(of_kernel, kernel)())
+    yield along(jax.grad(lambda *at: network(*at).sum(), (0, 1)), kernel, inputs)
+    yield along(lambda kernel: along(of_kernel, kernel)(), kernel)
+    gradient = jax.grad(lambda kernel: of_kernel(kernel).sum())
+    yield lambda: jax.vmap(gradient)(jnp.stack([kernel, 2 * kernel]))
+
+
+def test_every_derivative_is_that_of_jax():
+    ours, expected = map(derivatives, (convolution.conv_general_dilated, theirs))
+    for a, b in zip(ours, expected, strict=True):
+        for x, y in zip(*map(jax.tree.leaves, (a(), b())), strict=True):
+            np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="about XLA's CPU compiler")
+def test_what_is_convolved_is_computed_once():
+    def loss(kernel, inputs):
+        active = jnp.maximum(inputs * 3.14159, 0)
+        return jnp.sum(convolution.conv_general_dilated(active, kernel, (1, 1), "SAME"))
+
+    kernel, inputs = jnp.ones((3, 3, 8, 8)), jnp.ones((16, 8, 8, 8))
+    compiled = jax.jit(jax.value_and_grad(loss)).lower(kernel, inputs).compile()
+    assert str(compiled.as_text()).count("constant(3.14159") == 1
+
+
+def test_a_nan_stays_one():
+    kernel, inputs = jnp.ones((1, 1, 1, 1)), jnp.array([jnp.nan, jnp.inf, -0.0, 2.0])
+
+    def outputs(kernel):
+        return convolution.conv_general_dilated(
+            inputs.reshape(1, 2, 2, 1), kernel, (1, 1), "SAME"
+        ).ravel()
+
+    np.testing.assert_array_equal(jax.linearize(outputs, kernel)[0], inputs)
 
 
 def convolutions(conv):
