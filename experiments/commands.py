@@ -4,17 +4,18 @@ Whatever is wrong with a command line is said before the first run, in one sente
 """
 
 import argparse
-import collections
 import functools
 import math
 import pathlib
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 from sam_jax import checks, errors
+from sam_jax.commands import count as count
+from sam_jax.commands import with_settings as with_settings
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -35,33 +36,6 @@ def parser(doc: str | None, **settings: Any) -> argparse.ArgumentParser:
     """
     line = str(doc).partition("\n")[0]
     return argparse.ArgumentParser(description=line, allow_abbrev=False, **settings)
-
-
-def with_settings(
-    made: argparse.ArgumentParser, argv: Sequence[str]
-) -> tuple[argparse.Namespace, list[str]]:
-    """Parses flags, and settings of a run card among them.
-
-    Args:
-        made: the parser of the flags.
-        argv: the arguments after the program's name.
-
-    Returns:
-        The flags' values, and the settings, ``--config.key=value``.
-
-    Raises:
-        UserError: for what is neither, or is given twice.
-    """
-    given = [word.partition("=")[0] for word in argv if word.startswith("--")]
-    for name, times in collections.Counter(given).items():
-        if times > 1:
-            raise errors.UserError(f"{name} is given {times} times: give it once")
-    args, rest = made.parse_known_args(argv)
-    for word in rest:
-        if not (word.startswith("--config.") and "=" in word):
-            message = errors.unknown("flag", word, [f"--{flag}" for flag in vars(args)])
-            raise errors.UserError(f"{message}, and settings, --config.name=value")
-    return args, rest
 
 
 def ends(main: Callable[P, int]) -> Callable[P, int]:
@@ -95,22 +69,6 @@ def ends(main: Callable[P, int]) -> Callable[P, int]:
 
 
 # ── Values of flags ──────────────────────────────────────────────────────────────────
-
-
-def count(text: str) -> int:
-    """An integer of at least 1, such as a number of runs.
-
-    Raises:
-        ArgumentTypeError: for anything else.
-
-    Example:
-        >>> count("3")
-        3
-    """
-    decimal = text.isascii() and text.isdecimal() and len(text) < 10
-    if not decimal or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be an integer >= 1, got {text!r}")
-    return int(text)
 
 
 def positive(text: str) -> float:

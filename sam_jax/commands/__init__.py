@@ -5,6 +5,7 @@ imported only once the arguments are known to be good.
 """
 
 import argparse
+import collections
 import contextlib
 import functools
 import importlib
@@ -25,6 +26,8 @@ VERBS: Mapping[str, str] = MappingProxyType(
         "resume": "continue a run from its folder alone",
         "evaluate": "accuracy, loss, calibration and scores of each class",
         "predict": "a table of predictions for image files",
+        "compare": "a table of finished runs, with their spread over seeds",
+        "sweep": "all combinations of some settings, over seeds, and their table",
         "export": "a trained network as one file, for other programs",
     }
 )
@@ -96,6 +99,60 @@ def add_run(made: argparse.ArgumentParser) -> None:
         action="store_true",
         help="run the files that the run's settings name, such as my_net.py:MyNet",
     )
+
+
+def with_settings(
+    made: argparse.ArgumentParser, argv: Sequence[str], *repeated: str
+) -> tuple[argparse.Namespace, list[str]]:
+    """Parses flags, and settings of a run card among them.
+
+    Args:
+        made: the parser of the flags.
+        argv: the arguments after the program's name.
+        *repeated: flags that may be given several times.
+
+    Returns:
+        The flags' values, and the settings, ``--config.key=value``.
+
+    Raises:
+        UserError: for what is neither, or is given twice.
+    """
+    given = [word.partition("=")[0] for word in argv if word.startswith("--")]
+    for name, times in collections.Counter(given).items():
+        if times > 1 and name not in repeated:
+            raise errors.UserError(f"{name} is given {times} times: give it once")
+    args, rest = made.parse_known_args(argv)
+    for word in rest:
+        if not (word.startswith("--config.") and "=" in word):
+            message = errors.unknown("flag", word, [f"--{flag}" for flag in vars(args)])
+            raise errors.UserError(f"{message}, and settings, --config.name=value")
+    return args, rest
+
+
+def count(text: str) -> int:
+    """An integer of at least 1, such as a number of runs.
+
+    Raises:
+        ArgumentTypeError: for anything else.
+
+    Example:
+        >>> count("3")
+        3
+    """
+    decimal = text.isascii() and text.isdecimal() and len(text) < 10
+    if not decimal or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be an integer >= 1, got {text!r}")
+    return int(text)
+
+
+def add_table(made: argparse.ArgumentParser) -> None:
+    """Adds what the table of several runs is to be like."""
+    made.add_argument(
+        "--tuned",
+        action="store_true",
+        help="of each method only the coefficients that are best on validation",
+    )
+    made.add_argument("--latex", action="store_true", help="the table for LaTeX")
 
 
 def ends(main: Callable[[Sequence[str]], int]) -> Callable[[Sequence[str]], int]:

@@ -259,6 +259,7 @@ def build(
     dataset: data.Dataset | None = None,
     model: Any = None,
     loss: Loss | None = None,
+    make: Callable[..., Steps] = steps,
 ) -> Run:
     """Builds everything that a run needs.
 
@@ -267,6 +268,7 @@ def build(
         dataset: another one than that of the configuration.
         model: another network; see `steps`.
         loss: another loss; see `steps`.
+        make: makes the functions, as `steps` does.
 
     Returns:
         The data, and functions that are jitted but not compiled.
@@ -290,7 +292,7 @@ def build(
             f"that of {dataset.name!r} is streamed: take --config.steps_per_dispatch=1"
         )
     normalize = data.augment.make_normalize(mean=dataset.mean, std=dataset.std)
-    made = steps(
+    made = make(
         config, spec, augment=augment, normalize=normalize, model=model, loss=loss
     )
     if model is not None or loss is not None or _has_own_code(config):

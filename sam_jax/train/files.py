@@ -68,8 +68,12 @@ def sync(path: pathlib.Path) -> None:
             os.close(descriptor)
 
 
-def make_folder(path: pathlib.Path) -> None:
+def make_folder(path: pathlib.Path, flag: str = "--workdir") -> None:
     """Makes a folder and those that it is in; one that is there will do.
+
+    Args:
+        path: of the folder.
+        flag: that names it, for messages.
 
     Raises:
         UserError: if that cannot be done, with what is in the way.
@@ -83,7 +87,7 @@ def make_folder(path: pathlib.Path) -> None:
                 dangling = each.is_symlink() and not each.exists()
                 reason = f"{each} is {'a link to nothing' if dangling else 'no folder'}"
         raise errors.UserError(
-            f"cannot write to {path} ({reason}): give another --workdir"
+            f"cannot write to {path} ({reason}): give another {flag}"
         ) from error
 
 

@@ -6,7 +6,7 @@ import math
 import os
 import pathlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -63,6 +63,8 @@ def train_and_evaluate(
     dataset: data.Dataset | None = None,
     model: Any = None,
     loss: losses.Loss | None = None,
+    builder: Callable[..., build.Run] | None = None,
+    out: report.Report | None = None,
 ) -> dict[str, Any]:
     """Trains as configured, or continues the run that the folder holds.
 
@@ -80,6 +82,8 @@ def train_and_evaluate(
         model: another network, such as a Linen module or the class of an NNX module;
             see `sam_jax.models.own.build`.
         loss: another loss of the examples; see `sam_jax.train.losses`.
+        builder: builds the run, as `build.build` does; see `sam_jax.train.shared`.
+        out: where to show the run.
 
     Returns:
         The results; see `sam_jax.train.results.collect`. They are also in
@@ -96,12 +100,13 @@ def train_and_evaluate(
     # ── Build. Mistakes of the configuration show before the folder is touched.
     agreement.check_same(config, folder)
     with agreement.agreed():
-        run = build.build(config, dataset=dataset, model=model, loss=loss)
+        make = builder or build.build
+        run = make(config, dataset=dataset, model=model, loss=loss)
     agreement.check_same_data(run.dataset)
     with (
         workdir_lib.claimed(folder, config) as planned,
         checkpoint.Checkpoints(folder, config.checkpoint) as checkpoints,
-        report.Report(quiet=not hosts.is_first()) as out,
+        out or report.Report(quiet=not hosts.is_first()) as out,
     ):
         # ── Resume, or start.
         restored = checkpoints.restore(run.abstract_state())

@@ -61,14 +61,19 @@ def text(program: str, flags: Mapping[str, tuple[object, str]]) -> str:
     names = textwrap.fill(
         ", ".join((*methods.names(), "sgd")), 78, break_on_hyphens=False
     )
-    defaults = settings.flat(typed.plain(settings.Settings()))
     return _TEXT.format(
         program=program,
         flags="\n".join(_rows(listed)),
         cards="\n".join(_rows(titles)),
         methods=textwrap.indent(names, "  "),
-        settings="\n".join(f"  --config.{k}={v}" for k, v in defaults.items()),
+        settings=defaults(),
     )
+
+
+def defaults() -> str:
+    """The settings and what a card starts from, one a line."""
+    flat = settings.flat(typed.plain(settings.Settings()))
+    return "\n".join(f"  --config.{name}={value}" for name, value in flat.items())
 
 
 def _rows(meanings: Mapping[str, str]) -> Iterator[str]:

@@ -14,9 +14,8 @@ from experiments import commands
 from experiments.benchmarks import measure
 from experiments.gpu import record
 from experiments.theory import report
-from experiments.training import compare, survey
 from sam_jax import errors
-from sam_jax.train import loop, metrics
+from sam_jax.train import curves
 
 ROOT = pathlib.Path(__file__).parents[2]
 MODULES = [
@@ -57,8 +56,6 @@ def test_no_parser_takes_abbreviations():
 @pytest.mark.parametrize(
     ("module", "argv"),
     [
-        ("training.compare", ["--card=configs/digits_sam.py", "--out=X", "--seed=3"]),
-        ("training.survey", ["--card=configs/digits_sam.py", "--out=X", "--facto=1"]),
         ("theory.__main__", ["run", "all", "--qui"]),
         ("gpu.__main__", ["--tin"]),
         ("gpu.worker", ["step_time", "--seconds=1", "--ou=X"]),
@@ -76,168 +73,11 @@ def test_abbreviated_flags_are_refused(module, argv, tmp_path, monkeypatch, caps
     monkeypatch.chdir(tmp_path)
     main = importlib.import_module(f"experiments.{module}").main
     try:
-        code = main([word.replace("configs", f"{ROOT}/configs") for word in argv])
+        code = main(argv)
     except SystemExit as ended:
         code = ended.code
     assert code == 2
     assert argv[-1].partition("=")[0] in capsys.readouterr().err
-
-
-# ── Comparison and survey ────────────────────────────────────────────────────────────
-
-CARD = f"--card={ROOT}/configs/digits_sam.py"
-
-
-def ended(main, argv, capsys):
-    """Exit code and the last line of the errors."""
-    try:
-        code = main(argv)
-    except SystemExit as error:
-        code = error.code
-    said = capsys.readouterr().err.splitlines()
-    return code, said[-1] if said else ""
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    """An empty working folder, in which no run may begin."""
-
-    def begun(*args):
-        raise AssertionError("a run has begun")
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(loop, "train_and_evaluate", begun)
-    monkeypatch.setattr(survey, "step_times", begun)
-    monkeypatch.setattr(compare, "use_compilation_cache", lambda: None)
-    return tmp_path
-
-
-@pytest.mark.parametrize("main", [compare.main, survey.main])
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        (["--seeds=0"], "--seeds: must be an integer >= 1, got '0'"),
-        (["--seeds=-1"], "--seeds: must be an integer >= 1, got '-1'"),
-        (["--seeds=1e9"], "--seeds: must be an integer >= 1, got '1e9'"),
-        (["--seeds=" + "9" * 5000], "--seeds: must be an integer >= 1"),
-        (["--methods=sam,sam"], "--methods: must be different values"),
-        (["--methods="], "--methods: must be different values"),
-        (["--methods=sgd,vaso"], "did you mean 'vasso'?"),
-        (["--out=/dev/null/x"], "--out: must be a folder that can be written to"),
-        (["--out=file"], "--out: must be a folder that can be written to"),
-        (["--runs=file"], "--runs: must be a folder that can be written to"),
-        (["--card=configs/digits_sma.py"], "configs/digits_sma.py"),
-        (["--seed=1"], "unknown flag '--seed=1': did you mean '--seeds'?"),
-        (["sam"], "unknown flag 'sam'"),
-        (["--config.epochs"], "unknown flag '--config.epochs'"),
-        (["--config.epcohs=1"], "did you mean 'config.epochs'?"),
-        (["--config.epochs=x"], "epochs"),
-        (
-            ["--config.epochs=1", "--config.epochs=2"],
-            "--config.epochs is given 2 times",
-        ),
-        (["--seeds=1", "--seeds=2"], "--seeds is given 2 times"),
-    ],
-)
-def test_mistakes_are_said_before_the_first_run(main, argv, message, here, capsys):
-    (here / "file").write_text("in the way")
-    given = {word.partition("=")[0] for word in argv}
-    plain = [word for word in (CARD, "--out=out") if word.split("=")[0] not in given]
-    code, said = ended(main, [*plain, *argv], capsys)
-    assert code == 2
-    assert message in said
-
-
-@pytest.mark.parametrize("factors", ["abc", "0", "-1", "nan", "1,1", "1,,2", "inf"])
-def test_factors_that_are_no_factors(factors, here, capsys):
-    argv = [CARD, "--out=out", f"--factors={factors}"]
-    code, said = ended(survey.main, argv, capsys)
-    assert code == 2
-    assert "--factors: must be" in said
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        *(b"", b'{"sgd": 1', b"[1]", b"3", b"\xff", b"[" * 9**5),
-        *(b'{"sgd": "x"}', b'{"sgd": NaN}', b'{"sgd": -1.0}', b'{"sgd": null}'),
-    ],
-)
-def test_damaged_costs_are_refused(content, here, capsys):
-    (here / "out").mkdir()
-    (here / "out" / "costs.json").write_bytes(content)
-    code, said = ended(survey.main, [CARD, "--out=out", "--methods=sgd"], capsys)
-    assert code == 2
-    assert "out/costs.json is damaged" in said and said.endswith("measured again")
-
-
-def test_the_survey_needs_a_validation_set(here, capsys):
-    argv = [CARD, "--out=out", "--methods=sgd", "--config.data.validation=0"]
-    assert "config.data.validation is 0" in ended(survey.main, argv, capsys)[1]
-
-
-def test_long_settings_make_a_folder_of_a_short_name():
-    names = {
-        compare.folder_name("a.py", "sam", 1, [f"--config.data.data_dir={x * 999}"])
-        for x in "xyü"
-    }
-    assert len(names) == 3
-    assert all(len(name.encode()) < 200 for name in names)
-    assert all(name.endswith("_sam_seed1") for name in names)
-
-
-@pytest.fixture
-def some_diverge(here, monkeypatch):
-    """Runs that have ended: SAM's of seed 1 and all of radius 0.3 diverged."""
-
-    def train(config, folder):
-        method = config.method
-        lost = method.name == "sam" and config.seed == 1
-        if lost or method.name == "usam" or method.coefficients.get("rho") == 0.3:
-            raise loop.Diverged("the loss of step 7 is not finite")
-        scores = {"accuracy": 0.9 - 0.01 * config.seed, "loss": 1.0}
-        return {"last": {"test": scores, "validation": scores}, "best": None}
-
-    row = {"epoch": 1.0, "accuracy": 0.9}
-    history = [{**row, "split": split} for split in ("train", "test")]
-    monkeypatch.setattr(loop, "train_and_evaluate", train)
-    monkeypatch.setattr(metrics, "read_history", lambda _: history)
-    return here / "out"
-
-
-def test_a_diverging_run_is_a_row_of_the_comparison(some_diverge, capsys):
-    argv = [CARD, "--out=out", "--methods=sgd,sam,usam", "--seeds=3"]
-    assert compare.main(argv) == 0
-    said = capsys.readouterr()
-    assert said.err.count("diverged: the loss of step 7 is not finite") == 4
-    expected = (
-        "| sgd | 3 | 11.00 ± 1.00 | – |",
-        "| sam | 3 (1 diverged) | 11.00 ± 1.41 | – |",
-        "| usam | 3 (3 diverged) | – | – |",
-    )
-    assert (some_diverge / "table.md").read_text().splitlines()[2:] == list(expected)
-    found = json.loads((some_diverge / "results.json").read_text())["methods"]
-    assert found["sam"]["diverged"] == 1 and found["sam"]["seeds"] == 3
-    assert found["sam"]["last"]["values"] == [10.0, 12.0]
-    assert (some_diverge / "curves.png").stat().st_size > 1000
-
-
-def test_a_diverging_radius_is_not_chosen_in_the_survey(
-    some_diverge, monkeypatch, capsys
-):
-    monkeypatch.setattr(
-        survey, "step_times", lambda *_: {"sgd": 0.5, "sam": 1.0, "usam": 1.0}
-    )
-    argv = [CARD, "--out=out", "--methods=sgd,sam,usam", "--seeds=1"]
-    assert survey.main([*argv, "--factors=1,3", "--config.method.rho=0.05"]) == 2
-    assert survey.main([*argv, "--factors=1,3"]) == 0
-    found = json.loads((some_diverge / "results.json").read_text())["methods"]
-    assert found["sam"]["tried"] == {"0.1": 10.0, "0.3": 100.0}
-    assert found["usam"]["equal_epochs"]["values"] == [100.0]
-    assert (
-        found["sgd"]["equal_time"]["epochs"]
-        == 2 * found["sgd"]["equal_epochs"]["epochs"]
-    )
 
 
 # ── Values ───────────────────────────────────────────────────────────────────────────
@@ -276,7 +116,7 @@ def test_ends(error, code, capsys):
     [
         lambda path: measure.write(path, "a.b", [], {}),
         lambda path: record.Record(path).begin({"card": "none"}),
-        lambda path: compare.save(figure.Figure(), path),
+        lambda path: curves.save(figure.Figure(), path),
     ],
 )
 def test_results_replace_links_and_are_whole(write, tmp_path, monkeypatch):

@@ -1,1 +1,0 @@
-"""Training runs behind the tables and pictures of the README."""

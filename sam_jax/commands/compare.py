@@ -1,0 +1,41 @@
+"""``sam-jax compare``: finished runs beside each other."""
+
+import pathlib
+import shlex
+from collections.abc import Sequence
+
+from sam_jax import commands
+
+
+@commands.ends
+def main(arguments: Sequence[str]) -> int:
+    """Prints the table; writes it if there is a folder to write to."""
+    made = commands.parser(
+        "compare",
+        "Compares finished runs: those that differ in the seed only are one row, with "
+        "mean and 95 % t-interval. Trains nothing.",
+        "sam-jax compare runs/sgd_* runs/sam_* --out=comparison",
+    )
+    made.add_argument(
+        "runs",
+        metavar="RUN",
+        nargs="+",
+        help="folders of runs, of sweeps and of earlier comparisons",
+    )
+    commands.add_table(made)
+    made.add_argument("--out", help="also a folder of table, CSV, JSON and curves")
+    given = made.parse_args(arguments)
+
+    from sam_jax.train import comparison, comparison_files
+
+    out = given.out and pathlib.Path(given.out)
+    runs = [run for path in given.runs for run in comparison.read(path)]
+    groups = comparison.grouped(runs, tuned=given.tuned)
+    if out:
+        comparison_files.check_folder(out)
+        command = shlex.join(["sam-jax", "compare", *arguments])
+        comparison_files.write(out, groups, tex=given.latex, command=command)
+        comparison_files.draw(out, groups, out.name)
+    shown = comparison_files.latex if given.latex else comparison_files.markdown
+    print(shown(groups))
+    return 0

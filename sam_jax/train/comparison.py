@@ -1,0 +1,377 @@
+"""Finished runs beside each other: those that differ in the seed only are one row.
+
+Nothing here trains, runs code that a run folder names, or imports JAX.
+`comparison_files` writes what `read` takes again.
+"""
+
+import dataclasses
+import functools
+import json
+import math
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sam_jax import errors
+from sam_jax.train import files, metrics, settings, typed
+from sam_jax.train.results import RESULTS_FILE
+
+FORMAT = 1  # of results.json; a reader refuses later ones
+SEED, CONFIG_FILE = "seed", "config.json"
+
+
+class Spread(NamedTuple):
+    """A number over the seeds.
+
+    Attributes:
+        mean: of the runs that have it.
+        half: half of the 95 % t-interval of the mean; None for a single run.
+        n: runs that have it.
+    """
+
+    mean: float
+    half: float | None
+    n: int
+
+    @classmethod
+    def of(cls, found: Sequence[float]) -> "Spread | None":
+        """That of some values; None if there are none.
+
+        Example:
+            >>> mean, half, n = Spread.of([1.0, 2.0, 3.0])
+            >>> mean, round(half, 3), n  # half: 4.303 / sqrt(3)
+            (2.0, 2.484, 3)
+        """
+        if len(found) < 2:
+            return cls(found[0], None, 1) if found else None
+        from scipy import special  # which JAX brings
+
+        quantile = special.stdtrit(len(found) - 1, 0.975)
+        half = quantile * np.std(found, ddof=1) / np.sqrt(len(found))
+        return cls(float(np.mean(found)), float(half), len(found))
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f}" + ("" if self.half is None else f" ± {self.half:.2f}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a run has reached.
+
+    Attributes:
+        name: of its folder.
+        settings: by their whole names, the seed as well.
+        last: split -> loss and accuracy after the last epoch; None if it failed.
+        best: likewise, after the epoch that was best on validation, if there is one.
+        training_accuracy: of the last epoch, on the labels trained on.
+        seconds: of training and evaluating.
+        failure: why it has no results.
+        folder: where its metrics are, if they are.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    last: Mapping[str, Any] | None = None
+    best: Mapping[str, Any] | None = None
+    training_accuracy: float | None = None
+    seconds: float | None = None
+    failure: str | None = None
+    folder: pathlib.Path | None = None
+
+    @property
+    def seed(self) -> int:
+        """Of the run."""
+        return self.settings[SEED]
+
+    def error(self, which: str, split: str = "test") -> float | None:
+        """In percent, of the ``last`` epoch or the ``best``."""
+        scores = (getattr(self, which) or {}).get(split)
+        return scores and 100 * (1 - scores["accuracy"])
+
+    def is_whole(self) -> bool:
+        """Whether its numbers are numbers, such as its files say them."""
+        try:
+            numbers = [measure(self) for measure in MEASURES.values()]
+            numbers.append(self.error("last", "validation"))
+        except (AttributeError, KeyError, TypeError):
+            return False
+        return all(x is None or isinstance(x, int | float) for x in numbers)
+
+    def curve(self, split: str, metric: str) -> dict[int, float]:
+        """Epoch -> mean of a metric in it; empty if its metrics are not there."""
+        found: dict[int, list[float]] = {}
+        for row in self._history:
+            if row["split"] == split and {"epoch", metric} <= row.keys():
+                found.setdefault(math.ceil(row["epoch"]), []).append(row[metric])
+        return {epoch: float(np.mean(values)) for epoch, values in found.items()}
+
+    @functools.cached_property
+    def _history(self) -> list[dict[str, Any]]:
+        path = self.folder and self.folder / metrics.METRICS_FILE
+        return metrics.read_history(path) if path and path.is_file() else []
+
+
+TIME = "time (s)"
+# Of a run, in the order of the table's columns; numbers of files have the same names.
+MEASURES: Mapping[str, Callable[[Run], float | None]] = {
+    "test error (%)": lambda run: run.error("last"),
+    "selected (%)": lambda run: run.error("best"),
+    "training accuracy (%)": lambda run: (
+        None if run.training_accuracy is None else 100 * run.training_accuracy
+    ),
+    TIME: lambda run: run.seconds,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Runs that differ in the seed only.
+
+    Attributes:
+        label: the method and what tells it from the other groups.
+        settings: those that not all groups share.
+        runs: with different seeds.
+    """
+
+    label: str
+    settings: Mapping[str, Any]
+    runs: Sequence[Run]
+
+    def values(self, measure: str) -> list[float]:
+        """One of `MEASURES`, of the runs that have it."""
+        found = map(MEASURES[measure], self.runs)
+        return [value for value in found if value is not None]
+
+    def spread(self, measure: str) -> Spread | None:
+        """One of `MEASURES` over the seeds."""
+        return Spread.of(self.values(measure))
+
+    @property
+    def seeds(self) -> str:
+        """How many runs there are, and how many of them have results."""
+        finished = sum(run.last is not None for run in self.runs)
+        total = len(self.runs)
+        return str(total) if finished == total else f"{finished} of {total}"
+
+
+# ── Reading ──────────────────────────────────────────────────────────────────────────
+
+
+def read(path: str | os.PathLike[str]) -> list[Run]:
+    """The runs that a path stands for.
+
+    Args:
+        path: the folder of a finished run, or one with the ``results.json`` of a sweep
+            or a comparison, or that file.
+
+    Returns:
+        One run, or those of the file.
+
+    Raises:
+        UserError: if it is neither, a run is not finished, or a file is damaged or of a
+            later version.
+    """
+    folder = pathlib.Path(path)
+    if (folder / CONFIG_FILE).is_file():
+        return [read_run(folder)]
+    file = folder if folder.is_file() else folder / RESULTS_FILE
+    if not file.is_file():
+        what = "not there" if not folder.exists() else "not the folder of a run"
+        raise errors.UserError(
+            f"{folder} is {what}, nor one with the {RESULTS_FILE} of a sweep: give the "
+            "folders of finished runs"
+        )
+    return _recorded(file)
+
+
+def read_run(folder: pathlib.Path) -> Run:
+    """What the folder of a finished run says; no code that it names is run.
+
+    Raises:
+        UserError: if it is not finished, or a file is damaged.
+    """
+    flat, path = read_settings(folder), folder / RESULTS_FILE
+    if not path.is_file():
+        raise errors.UserError(
+            f"{folder} is not finished (no {RESULTS_FILE} in it): sam-jax resume "
+            f"{folder} continues it"
+        )
+    found = _json(path)
+    kept = {name: found.get(name) for name in ("last", "best", "seconds")}
+    run = Run(folder.resolve().name, flat, folder=folder, **kept)
+    if not (run.is_whole() and run.error("last") is not None):
+        raise errors.UserError(
+            f"{path} is damaged, or of another version: delete it, and sam-jax resume "
+            f"{folder} makes it again"
+        )
+    accuracy = run.curve("train", "accuracy")
+    reached = accuracy.get(max(accuracy, default=0))
+    return dataclasses.replace(run, training_accuracy=reached)
+
+
+def read_settings(folder: pathlib.Path) -> dict[str, Any]:
+    """All settings of a run by their whole names; of earlier versions, with defaults.
+
+    Raises:
+        UserError: if ``config.json`` is damaged.
+    """
+    path, defaults = folder / CONFIG_FILE, typed.plain(settings.Settings())
+    tree = {**defaults, **_json(path)}
+    if not all(isinstance(tree[key], dict) for key in ("data", "method")):
+        raise errors.UserError(f"{path} is damaged")
+    tree["data"] = {**defaults["data"], **tree["data"]}
+    return settings.flat(tree)
+
+
+def _json(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        tree = files.from_json(files.read(path))
+    except ValueError as error:
+        if isinstance(error, errors.UserError):
+            raise
+        tree = None
+    if not isinstance(tree, dict):
+        raise errors.UserError(f"{path} is damaged")
+    return tree
+
+
+def _recorded(path: pathlib.Path) -> list[Run]:
+    """The runs of a ``results.json`` that `write` has made."""
+    record = _json(path)
+    if record.get("format", FORMAT) != FORMAT:
+        raise errors.UserError(f"{path} is of a later version of this package")
+    try:
+        found = [
+            Run(
+                **{key: run[key] for key in run if key != SEED},
+                settings=record["settings"] | group["settings"] | {SEED: run[SEED]},
+                folder=path.parent / run["name"],
+            )
+            for group in record["groups"]
+            for run in group["runs"]
+        ]
+        named = {"method.name", SEED}
+        if all(run.is_whole() and named <= run.settings.keys() for run in found):
+            return found
+    except (KeyError, TypeError, AttributeError):
+        pass
+    raise errors.UserError(f"{path} is not what a sweep or a comparison has written")
+
+
+# ── Groups ───────────────────────────────────────────────────────────────────────────
+
+
+def grouped(runs: Iterable[Run], *, tuned: bool = False) -> list[Group]:
+    """Runs by their settings, those that change nothing and the seed aside.
+
+    Args:
+        runs: in the order of the rows.
+        tuned: of groups whose coefficients of the method differ, only the one that is
+            best on validation after the last epoch.
+
+    Returns:
+        The groups, in the order of their first runs.
+
+    Raises:
+        UserError: if two runs of a group have the same seed, or there is no validation
+            set to choose by.
+    """
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        key = json.dumps(compared(run.settings), sort_keys=True)
+        found.setdefault(key, []).append(run)
+    for same in found.values():
+        of_seed: dict[int, Run] = {}
+        for run in same:
+            if (other := of_seed.setdefault(run.seed, run)) is not run:
+                raise errors.UserError(
+                    f"{other.folder} and {run.folder} have the same settings and the "
+                    "same seed: give one of them, as a spread is over different seeds"
+                )
+    every = [compared(same[0].settings) for same in found.values()]
+    groups = [
+        Group(_label(mine, every), _differing(mine, every), same)
+        for mine, same in zip(every, found.values(), strict=True)
+    ]
+    return _best(groups) if tuned else groups
+
+
+def _best(groups: Sequence[Group]) -> list[Group]:
+    best: dict[object, tuple[float, Group]] = {}
+    for group in groups:
+        error = float(np.mean([_validation_error(run) for run in group.runs]))
+        others = {
+            key: str(value)
+            for key, value in group.settings.items()
+            if key == "method.name" or not key.startswith("method.")
+        }
+        key = frozenset(others.items())
+        if key not in best or error < best[key][0]:
+            best[key] = error, group
+    return [group for _, group in best.values()]
+
+
+def _validation_error(run: Run) -> float:
+    """After all epochs; one that diverged is the worst."""
+    if run.last is None:
+        return 100.0
+    if (error := run.error("last", "validation")) is None:
+        raise errors.UserError(
+            f"{run.name} has no validation set to choose by: hold examples out, such "
+            "as by --config.data.validation=0.1"
+        )
+    return error
+
+
+def compared(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that make a difference, the seed aside."""
+    free = {*settings.FREE_SETTINGS, SEED} - {"data.path"}
+    return {
+        key: value
+        for key, value in flat.items()
+        if key not in free and not any(key.startswith(f"{x}.") for x in free)
+    }
+
+
+def _differing(
+    mine: Mapping[str, Any], every: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Settings that another group does not have, or with another value."""
+    return {
+        key: value
+        for key, value in mine.items()
+        if any(key not in other or other[key] != value for other in every)
+    }
+
+
+def _label(mine: Mapping[str, Any], every: Sequence[Mapping[str, Any]]) -> str:
+    """The method with its radius, and what else tells it from the other groups.
+
+    Example:
+        >>> sam = {"method.name": "sam", "method.rho": 0.1, "epochs": 3}
+        >>> [_label(x, [sam, sam | {"epochs": 5}]) for x in (sam, sam | {"epochs": 5})]
+        ['sam(rho=0.1), epochs=3', 'sam(rho=0.1), epochs=5']
+    """
+    method = mine["method.name"]
+    alike = [other for other in every if other["method.name"] == method]
+    inside, outside = [], []
+    for key, value in mine.items():
+        of_method = key.startswith("method.")
+        others = alike if of_method else every
+        is_radius = key == "method.rho" and isinstance(value, int | float)
+        if is_radius or any(other.get(key, value) != value for other in others):
+            shown = f"{value:g}" if isinstance(value, float) else value
+            words = inside if of_method else outside
+            words.append(f"{key.removeprefix('method.')}={shown}")
+    arguments = f"({', '.join(inside)})" if inside else ""
+    return ", ".join([method_name(mine) + arguments, *outside])
+
+
+def method_name(flat: Mapping[str, Any]) -> str:
+    """Of a run's method; of the optimizer, where it has none."""
+    name = flat["method.name"]
+    name = flat.get("optimizer.name", name) if name == "none" else name
+    return name.rpartition(":")[2]

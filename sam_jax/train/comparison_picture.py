@@ -1,0 +1,109 @@
+"""The picture of a comparison: errors of all groups, curves of a few."""
+
+import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sam_jax import errors
+from sam_jax.train import curves
+from sam_jax.train.comparison import Group, Spread
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Colour-blind safe (Okabe and Ito); so many groups have curves. More are told apart by
+# their place alone.
+COLORS = ("#555555", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+ERROR, FIT = "test error (%)", "training accuracy (%)"
+_MOST_ROWS = 100
+
+
+def draw(groups: Sequence[Group], path: pathlib.Path, title: str) -> None:
+    """Test errors with their intervals and every seed, the least at the top.
+
+    Beside them, where there are few groups and their metrics, test error and training
+    accuracy over the epochs; bands are the intervals.
+
+    Args:
+        groups: to show; of very many those with the least errors.
+        path: of the PNG file.
+        title: of the picture.
+
+    Raises:
+        WriteError: if it cannot be written.
+    """
+    with errors.needing("train"):
+        from matplotlib.figure import Figure
+
+    means = {id(g): spread.mean for g in groups if (spread := g.spread(ERROR))}
+    shown = [group for group in groups if id(group) in means]
+    ranked = sorted(shown, key=lambda group: means[id(group)])[:_MOST_ROWS]
+    few = len(shown) <= len(COLORS)
+    palette = COLORS if few else ["#0072B2"] * len(shown)
+    colors = dict(zip(map(id, shown), palette, strict=False))
+    every = [run for group in shown for run in group.runs if run.last]
+    has_curves = few and all(run.curve("test", "accuracy") for run in every)
+    height = max(3.8, 1.2 + 0.26 * len(ranked))
+    size = (13.5, height) if has_curves else (8.0, height)
+    figure = Figure(figsize=size, layout="constrained")
+    figure.suptitle(title, parse_math=False)
+    panels = figure.subplots(1, 3 if has_curves else 1, squeeze=False)[0]
+    _errors(panels[-1], ranked, colors)
+    if has_curves:
+        _curves(panels[0], ERROR, shown, colors, "test")
+        _curves(panels[1], FIT, shown, colors, "train")
+    curves.save(figure, path)
+
+
+def _errors(axes: "Axes", ranked: Sequence[Group], colors: dict[int, str]) -> None:
+    """A row for each group: every seed, mean, interval, and the mean as a number."""
+    for place, group in enumerate(ranked):
+        spread = group.spread(ERROR)
+        assert spread is not None
+        color = colors[id(group)]
+        seeds = group.values(ERROR)
+        axes.plot(seeds, [place] * len(seeds), "ok", ms=3, alpha=0.5, zorder=3)
+        axes.errorbar(
+            spread.mean, place, xerr=spread.half or 0.0, fmt="D", color=color, ms=5
+        )
+        axes.annotate(
+            f"{spread.mean:.2f}",
+            (1.01, place),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            fontsize=8,
+        )
+    axes.set_yticks(range(len(ranked)), [group.label for group in ranked], fontsize=9)
+    axes.set_ylim(len(ranked) - 0.3, -0.7)
+    axes.set_xlim(left=max(0.0, axes.get_xlim()[0]))
+    axes.set_xlabel("test error after the last epoch (%), 95 % intervals")
+    axes.grid(axis="x", alpha=0.3)
+
+
+def _curves(
+    axes: "Axes",
+    label: str,
+    groups: Sequence[Group],
+    colors: dict[int, str],
+    split: str,
+) -> None:
+    """Means over the seeds, and their intervals, over the epochs."""
+    from matplotlib import ticker
+
+    for group in groups:
+        found = [run.curve(split, "accuracy") for run in group.runs if run.last]
+        epochs = sorted(set.intersection(*(set(curve) for curve in found)))
+        spreads = [Spread.of([100 * curve[e] for curve in found]) for e in epochs]
+        mean = np.array([x.mean for x in spreads if x])
+        half = np.array([x.half or 0.0 for x in spreads if x])
+        mean = 100 - mean if label == ERROR else mean
+        axes.plot(epochs, mean, color=colors[id(group)], label=group.label, lw=1.6)
+        low, high = np.clip([mean - half, mean + half], 0, 100)
+        axes.fill_between(epochs, low, high, color=colors[id(group)], alpha=0.2, lw=0)
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(ticker.MaxNLocator("auto", integer=True))
+    axes.set_ylabel(label)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, fontsize=9)

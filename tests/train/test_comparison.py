@@ -1,0 +1,201 @@
+"""Finished runs beside each other: what is read, grouped, averaged and written."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from sam_jax.train import comparison, comparison_files, curves, settings
+from tests.train import runs
+from tests.train.test_commands import one_line, said
+
+
+@pytest.fixture
+def ended(tmp_path):
+    """``ended("a", seed=1, accuracy=0.9, rho=0.1)``: writes the folder of a run."""
+
+    def make(name, seed=0, accuracy=0.9, rho=0.1, validation=None, **changes):
+        method = {"name": "sam", "rho": rho} if rho is not None else {"name": "none"}
+        tree = {"method": method, "seed": seed, "epochs": 2} | changes
+        folder = tmp_path / name
+        folder.mkdir()
+        config = settings.to_json(settings.read(tree))
+        (folder / "config.json").write_text(config)
+        last = {"test": {"accuracy": accuracy, "loss": 1.0}}
+        if validation is not None:
+            last["validation"] = {"accuracy": validation, "loss": 1.0}
+        results = {"last": last, "best": None, "seconds": 3.0, "skipped": 0}
+        (folder / "results.json").write_text(json.dumps(results))
+        rows = [
+            {"step": epoch, "split": split, "epoch": epoch - 0.5, "accuracy": value}
+            for epoch in (1, 2)
+            for split, value in (("train", 0.5 * epoch), ("test", accuracy))
+        ]
+        lines = "".join(f"{json.dumps(row)}\n" for row in rows)
+        (folder / "metrics.jsonl").write_text(lines)
+        return folder
+
+    return make
+
+
+def groups_of(*folders, **choice):
+    every = (run for path in folders for run in comparison.read(path))
+    return comparison.grouped(every, **choice)
+
+
+def test_runs_of_one_setting_are_a_row_with_the_interval_of_their_mean(ended):
+    accuracies = [0.9, 0.93, 0.95]
+    folders = [ended(f"a{i}", i, accuracies[i]) for i in range(3)]
+    folders += [ended("b", rho=0.2), ended("c", rho=None, mesh={"data": 2})]
+    found = groups_of(*folders)
+    assert [group.label for group in found] == ["sam(rho=0.1)", "sam(rho=0.2)", "sgd"]
+    errors_of = 100 * (1 - np.array(accuracies))
+    low, high = stats.t.interval(
+        0.95, 2, loc=errors_of.mean(), scale=stats.sem(errors_of)
+    )
+    spread = found[0].spread("test error (%)")
+    np.testing.assert_allclose(
+        (spread.mean - spread.half, spread.mean + spread.half), (low, high)
+    )
+    assert spread.n == 3 and found[1].spread("test error (%)").half is None
+    assert found[0].values("training accuracy (%)") == [100.0] * 3  # of epoch 2
+
+
+def test_what_differs_tells_the_rows_apart(ended):
+    changes = {"learning_rate": 0.3, "wandb": {"mode": "offline"}, "remat": True}
+    found = groups_of(ended("a"), ended("b", **changes), ended("c", 1, **changes))
+    assert [group.label for group in found] == [
+        "sam(rho=0.1), learning_rate=0.1",
+        "sam(rho=0.1), learning_rate=0.3",
+    ]
+    assert found[0].settings == {"learning_rate": 0.1}
+
+
+def test_the_files_say_the_same_and_are_read_again(ended, tmp_path, capsys):
+    folders = [ended(f"a{i}", i, 0.9 + i / 100) for i in range(2)]
+    folders.append(ended("b_1", 0, rho=None, validation=0.7))
+    out = tmp_path / "new" / "out"
+    code, shown, err = said(capsys, "compare", *folders, f"--out={out}", "--latex")
+    assert (code, err) == (0, "")
+    assert shown == (out / "table.tex").read_text()
+    assert r"sam(rho=0.1) & 2 & 9.50 $\pm$ 6.35 & 100.00 $\pm$ 0.00" in shown
+    table = (out / "table.md").read_text()
+    assert "| sam(rho=0.1) | 2     | 9.50 ± 6.35    |" in table
+    assert "selected (%)" not in table  # no run has such a number
+    with (out / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["run"], row["seed"], row["method.rho"]) for row in rows] == [
+        ("a0", "0", "0.1"),
+        ("a1", "1", "0.1"),
+        ("b_1", "0", ""),
+    ]
+    assert curves.is_whole(out / "comparison.png")
+    again = said(capsys, "compare", out)
+    assert again[1] == table
+    assert "--out" in one_line(capsys, "compare", folders[0], f"--out={folders[1]}")
+    # Other weights of the same settings may be added to what was compared.
+    more = ended("a2", 2, 0.95)
+    assert [group.seeds for group in groups_of(out, more)] == ["3", "1"]
+
+
+def test_the_best_of_each_method_is_chosen_on_validation(ended, capsys):
+    folders = [
+        ended("a", 0, 0.99, validation=0.5),
+        ended("b", 0, 0.80, rho=0.2, validation=0.9),
+        ended("c", 0, 0.70, rho=None, validation=0.6),
+        ended("e", 0, 0.70, validation=0.4, epochs=3),
+    ]
+    found = groups_of(*folders, tuned=True)
+    assert [group.label for group in found] == [
+        "sam(rho=0.2), epochs=2",
+        "sgd, epochs=2",
+        "sam(rho=0.1), epochs=3",
+    ]
+    assert "validation" in one_line(capsys, "compare", ended("d"), "--tuned")
+
+
+def test_runs_that_cannot_be_compared(ended, tmp_path, capsys):
+    good, same = ended("good"), ended("same")
+    assert "same seed" in one_line(capsys, "compare", good, same)
+    assert "same seed" in one_line(capsys, "compare", good, good)
+    assert "not there" in one_line(capsys, "compare", tmp_path / "no")
+    (tmp_path / "empty").mkdir()
+    assert "not the folder of a run" in one_line(capsys, "compare", tmp_path / "empty")
+    (same / "results.json").unlink()
+    line = one_line(capsys, "compare", good, same)
+    assert "not finished" in line and f"sam-jax resume {same}" in line
+
+
+@pytest.mark.parametrize("name", ["config.json", "results.json", "metrics.jsonl"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"3", b'{"data": 1, "last": {"test": 1}}', b'"\xff"', b"\0"]
+)
+def test_damaged_files_are_one_line(ended, capsys, name, content):
+    folder = ended("a")
+    content += b"\n{}\n" * (name == "metrics.jsonl")  # the last line may be cut
+    (folder / name).write_bytes(content)
+    assert name in one_line(capsys, "compare", folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"format": 2}, {"groups": 1}, {"groups": [{}]}, {"settings": None}),
+        {"settings": {"epochs": 3}},
+        {"groups": [{"settings": {}, "runs": [{"name": "a", "seed": 0, "last": 3}]}]},
+    ],
+)
+def test_results_of_something_else_are_refused(
+    ended, tmp_path, capsys, change, monkeypatch
+):
+    monkeypatch.setattr(comparison_files, "draw", lambda *_: None)
+    assert said(capsys, "compare", ended("a"), f"--out={tmp_path / 'x'}")[0] == 0
+    path = tmp_path / "x" / "results.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    assert "results.json" in one_line(capsys, "compare", tmp_path / "x")
+    line = one_line(capsys, "compare", ended("b"), f"--out={tmp_path / 'x'}")
+    assert "results.json" in line and path.read_text().count("groups")
+
+
+def test_a_run_that_failed_is_counted(ended):
+    (good,) = comparison.read(ended("a"))
+    bad = comparison.Run("b", {**good.settings, "seed": 1}, failure="diverged")
+    (group,) = comparison.grouped([good, bad])
+    assert group.seeds == "1 of 2" and group.spread("test error (%)").n == 1
+    assert "1 of 2" in comparison_files.markdown([group])
+
+
+def test_settings_that_an_earlier_version_did_not_have_are_defaults(ended):
+    before, now = ended("a"), ended("b", 1)
+    tree = json.loads((before / "config.json").read_text())
+    del tree["remat"], tree["data"]["resize"]
+    (before / "config.json").write_text(json.dumps(tree))
+    assert len(groups_of(before, now)) == 1
+
+
+def test_committed_results_are_read(capsys):
+    folder = runs.ROOT / "experiments" / "training" / "results"
+    found = {
+        path.parent.name: groups_of(path) for path in folder.glob("*/results.json")
+    }
+    assert len(found) == 4
+    (sam,) = [g for g in found["digits_noisy"] if g.label == "sam(rho=0.5)"]
+    assert round(sam.spread("test error (%)").mean, 2) == 18.96
+    _, shown, _ = said(capsys, "compare", folder / "digits_noisy")
+    assert shown == (folder / "digits_noisy" / "table.md").read_text()
+
+
+def test_comparing_imports_no_jax(ended, tmp_path):
+    words = ["compare", str(ended("a")), f"--out={tmp_path / 'x'}"]
+    program = (
+        "import sys; from sam_jax import commands\n"
+        f"assert commands.main({words!r}) == 0; print('jax' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=runs.ROOT, capture_output=True, text=True
+    )
+    assert done.stdout.endswith("False\n"), done.stderr
