@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.core
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -151,6 +152,20 @@ def one_of(name: str, value: Any, allowed: Collection[Any]) -> None:
     if not isinstance(value, (str, int, float)) or value not in tuple(allowed):
         listed = ", ".join(map(repr, allowed))
         raise BadValue(f"{name} must be one of {listed}, got {value!r}")
+
+
+def is_real(value: Any) -> bool:
+    """Whether it is a number or an array of numbers, none of them complex.
+
+    Example:
+        >>> is_real(2), is_real(np.ones(3)), is_real(1j), is_real("2"), is_real([2])
+        (True, True, False, False, False)
+    """
+    kind = getattr(value, "dtype", type(value))
+    real = (np.bool, jnp.integer, jnp.floating)
+    return isinstance(value, int | float | np.generic | np.ndarray | jax.Array) and any(
+        jnp.issubdtype(kind, one) for one in real
+    )
 
 
 def _require(

@@ -1,10 +1,12 @@
 """What a user brings in a file: ``my_net.py:MyNet`` in the place of a name."""
 
+import functools
 import hashlib
 import importlib.util
 import inspect
 import pathlib
 import sys
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -66,6 +68,84 @@ def load_function(reference: str, setting: str) -> Any:
             f"{setting} ({reference}) must be a function, with named arguments; it is "
             f"{errors.one_line(repr(found), 80)}"
         ) from error
+    return found
+
+
+def bound(
+    reference: str | None,
+    setting: str,
+    options: Mapping[str, Any],
+    inputs: tuple[str, ...],
+    offered: Mapping[str, Any] | None = None,
+) -> Callable[..., Any]:
+    """As `load_function`, with all arguments set but the first ones.
+
+    Args:
+        reference: ``file.py:name``.
+        setting: the group of settings, whose ``name`` and ``options`` these are.
+        options: arguments that the user chose.
+        inputs: what the first arguments are, for messages.
+        offered: other arguments, which it is given if it has them.
+
+    Returns:
+        The function of the inputs.
+
+    Raises:
+        UserError: if it is no such function.
+    """
+    if not is_reference(reference):
+        raise errors.UserError(
+            f"{setting}.name must be a place in a file, my_file.py:function, got "
+            f"{reference!r}"
+        )
+    function = load_function(str(reference), f"{setting}.name")
+    where = f"{setting}.name ({reference})"
+    parameters = list(inspect.signature(function).parameters.values())
+    first, rest = parameters[: len(inputs)], parameters[len(inputs) :]
+    starred = [p for p in parameters if p.kind is p.VAR_POSITIONAL]
+    named_only = any(p.kind in (p.KEYWORD_ONLY, p.VAR_KEYWORD) for p in first)
+    if not starred and (len(first) < len(inputs) or named_only):
+        raise errors.UserError(f"{where} must be a function of {' and '.join(inputs)}")
+    others = {p.name: p for p in (parameters if starred else rest)}
+    return functools.partial(
+        function, **arguments(others, where, f"{setting}.options", options, offered)
+    )
+
+
+def arguments(
+    parameters: Mapping[str, inspect.Parameter],
+    where: str,
+    setting: str,
+    given: Mapping[str, Any],
+    offered: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What a user's function is called with.
+
+    Args:
+        parameters: of the function, those that are to be given.
+        where: it stands, for messages.
+        setting: that holds what was given.
+        given: arguments that the user chose.
+        offered: others, given if there are such parameters.
+
+    Returns:
+        Names and values.
+
+    Raises:
+        UserError: if there is no such parameter, or one has no value.
+    """
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        for name in given:
+            if name not in parameters:
+                message = errors.unknown(f"option of {where}", name, parameters)
+                raise errors.UserError(message)
+    found = {k: v for k, v in (offered or {}).items() if k in parameters} | dict(given)
+    for name, parameter in parameters.items():
+        listed = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if parameter.default is parameter.empty and name not in found and not listed:
+            raise errors.UserError(
+                f"{where} needs a value for {name!r}: set it in {setting}"
+            )
     return found
 
 

@@ -112,6 +112,11 @@ def _after_warmup(
             return families.Power(peak, 0.5001, unit.steps_per_epoch)
         case coefficients.Diminish3():
             return families.PowerLog(peak, steps=unit.steps_per_epoch)
+        case coefficients.OwnSchedule():
+            raise errors.UserError(
+                f"config.schedule.name={kind.name} is a function of yours: the "
+                "theorems ask for what is known of the schedules of the package"
+            )
 
 
 def _radius(

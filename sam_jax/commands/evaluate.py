@@ -45,6 +45,7 @@ def main(arguments: Sequence[str]) -> int:
         "top-5": report.percent(scores.top_5),
         "loss": report.number(scores.loss),
         "ECE": report.number(scores.ece),
+        **{name: report.number(x) for name, x in scores.metrics.items()},
     }
     with report.Report() as out:
         out.summary(rows, totals)

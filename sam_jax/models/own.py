@@ -10,7 +10,7 @@ from flax import linen as nn
 from flax import nnx
 from jax import lax
 
-from sam_jax import errors
+from sam_jax import errors, plugins
 from sam_jax.models import convolution, pure
 
 
@@ -54,23 +54,20 @@ def build(
     # Of the class of an NNX module the signature is that of its metaclass.
     made_by: Any = network.__init__ if inspect.isclass(network) else network
     parameters = inspect.signature(made_by).parameters
-    for name in given:
-        if name not in parameters:
-            hidden = ("self", "rngs", "parent", "name")
-            valid = [each for each in parameters if each not in hidden]
-            message = errors.unknown(f"option of {setting}", name, valid)
-            if name == "width":  # which many cards set
-                message += "; leave it out with --config.model.width=None"
-            raise errors.UserError(message)
-    arguments = {k: v for k, v in offered.items() if k in parameters} | dict(given)
-
-    for name, parameter in parameters.items():
-        listed = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-        known = name in arguments or name in ("self", "rngs") or listed
-        if parameter.default is parameter.empty and not known:
-            raise errors.UserError(
-                f"{setting} needs a value for {name!r}: set it in config.model.options"
-            )
+    hidden = ("self", "rngs", "parent", "name")
+    own = {name: each for name, each in parameters.items() if name not in hidden}
+    if "width" in given and "width" not in own:  # which many cards set
+        message = errors.unknown(f"option of {setting}", "width", own)
+        raise errors.UserError(
+            f"{message}; leave it out with --config.model.width=None"
+        )
+    arguments = plugins.arguments(
+        own,
+        setting,
+        "config.model.options",
+        given,
+        offered,
+    )
 
     def make(**rngs: nnx.Rngs) -> Any:
         module = network(**arguments, **rngs)

@@ -11,7 +11,16 @@ import numpy as np
 
 from sam_jax import data, errors, plugins
 from sam_jax.train import groups as groups_lib
-from sam_jax.train import mistakes, network, own_data, settings, sharding, state, step
+from sam_jax.train import (
+    mistakes,
+    network,
+    own_data,
+    settings,
+    sharding,
+    state,
+    step,
+    typed,
+)
 from sam_jax.train import optimizer as optimizer_lib
 from sam_jax.train.layout import lay_out
 from sam_jax.train.losses import Loss, make_losses
@@ -247,7 +256,7 @@ def steps(
             out_shardings=(places, whole),
         ),
         eval_step=jax.jit(
-            step.make_eval_step(model, losses.evaluate, normalize), out_shardings=whole
+            step.make_eval_step(model, losses.measure, normalize), out_shardings=whole
         ),
         is_finite=jax.jit(state.is_finite, out_shardings=whole),
     )
@@ -283,7 +292,7 @@ def build(
     else:
         own_data.check(dataset)
     with mistakes.in_settings("config.data", _DATA):
-        augment = _augment(config.data, dataset)
+        augment = _augment(config, dataset)
         spec = DataSpec.of(dataset, config.batch_size)
     several = config.steps_per_dispatch
     if several > 1 and not isinstance(dataset.train, data.IndexedSource):
@@ -297,17 +306,17 @@ def build(
     )
     if model is not None or loss is not None or _has_own_code(config):
         # What does not fit shows before the folder is touched; the step is traced once.
-        state_and_batch = made.abstract_state(), made.abstract_batch()
-        jax.eval_shape(made.train_step, *state_and_batch)
+        shapes, batch = made.abstract_state(), made.abstract_batch()
+        jax.eval_shape(made.train_step, shapes, batch)
+        batch["mask"] = jax.ShapeDtypeStruct((config.batch_size,), jnp.bool)
+        jax.eval_shape(made.eval_step, shapes.params, shapes.model_state, batch)
     return Run(**vars(made), dataset=dataset)
 
 
 def _has_own_code(config: settings.Settings) -> bool:
-    """Whether the step runs what the user has written."""
-    parts = config.model, config.method, config.optimizer
-    names = config.loss, *(part.name for part in parts)
-    values = *config.method.coefficients.values(), *config.optimizer.options.values()
-    return any(map(plugins.is_reference, names)) or any(map(callable, values))
+    """Whether a part of the run is what the user has written."""
+    values = settings.flat(typed.plain(config)).values()
+    return any(callable(value) or plugins.is_reference(value) for value in values)
 
 
 # What arguments of `sam_jax.data` are called in a configuration.
@@ -355,9 +364,47 @@ def load_data(config: settings.Data) -> data.Dataset:
 
 
 def _augment(
-    config: settings.Data, dataset: data.Dataset
+    config: settings.Settings, dataset: data.Dataset
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """What happens to the images in training; other inputs are as they are."""
+    own = config.augment.function("config.augment", "key", "images")
+    of_package = _of_package(config.data, dataset)
+    where = f"config.augment.name ({config.augment.name})"
+
+    def augment(key: jax.Array, images: jax.Array) -> jax.Array:
+        if own is not None:
+            # A key of its own: the draws of the others stay as they are.
+            changed = own(jax.random.fold_in(key, _OWN_STREAM), images)
+            _check_inputs(changed, images, where)
+            images = changed
+        return of_package(key, images)
+
+    # Settings that do not fit the size of the images show here.
+    example = jax.ShapeDtypeStruct((1, *dataset.image_shape), dataset.dtype)
+    jax.eval_shape(augment, jax.random.key(0), example)
+    return augment
+
+
+_OWN_STREAM = 1  # of the augmentation's key
+
+
+def _check_inputs(changed: Any, images: jax.Array, where: str) -> None:
+    """Refuses what a user's function has made of the inputs, if it does not fit."""
+    kinds = {images.dtype} | ({jnp.float32} if images.dtype == jnp.uint8 else set())
+    if not isinstance(changed, jax.Array) or (
+        changed.shape != images.shape or changed.dtype not in kinds
+    ):
+        raise errors.UserError(
+            f"{where} must give inputs of the same shape and kind, as it was given "
+            f"{jax.typeof(images)} (pixels, 0 to 255, may become float32); got "
+            f"{errors.one_line(jax.tree.map(jax.typeof, changed), 80)}"
+        )
+
+
+def _of_package(
+    config: settings.Data, dataset: data.Dataset
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """Crop, flip, normalization and cutout, for images."""
     if dataset.dtype != np.uint8:
         for setting in ("crop", "flip", "cutout"):
             if getattr(config, setting):
@@ -366,7 +413,7 @@ def _augment(
                     f"{dataset.name!r} has none: leave it out"
                 )
         return lambda key, inputs: inputs
-    augment = data.augment.make_augment(
+    return data.augment.make_augment(
         crop=config.crop,
         flip=config.flip,
         cutout=config.cutout,
@@ -374,7 +421,3 @@ def _augment(
         mean=dataset.mean,
         std=dataset.std,
     )
-    # Settings that do not fit the size of the images show here.
-    example = jax.ShapeDtypeStruct((1, *dataset.image_shape), jnp.uint8)
-    jax.eval_shape(augment, jax.random.key(0), example)
-    return augment

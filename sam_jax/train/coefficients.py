@@ -78,8 +78,16 @@ class Diminish3(WarmUp):
     name = "diminish3"
 
 
+@dataclasses.dataclass(frozen=True)
+class OwnSchedule(WarmUp):
+    """Yours: ``my.py:fn`` with ``fn(step) -> value``."""
+
+    name: str = typed.OWN  # pyright: ignore[reportIncompatibleVariableOverride]
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
 Schedule: TypeAlias = (
-    Constant | Cosine | Linear | Step | Diminish1 | Diminish2 | Diminish3
+    Constant | Cosine | Linear | Step | Diminish1 | Diminish2 | Diminish3 | OwnSchedule
 )
 
 # ── Coefficients ─────────────────────────────────────────────────────────────────────

@@ -17,7 +17,8 @@ def evaluate(run: Run, train_state: state.TrainState) -> Scores:
         train_state: its averaged weights are evaluated, if it has any.
 
     Returns:
-        Mean cross-entropy and accuracy (a fraction), on the true labels.
+        Means of the loss, the accuracy (a fraction) and the user's metrics, on the
+        true labels.
 
     Example:
         >>> from sam_jax.train import build, settings
@@ -44,7 +45,7 @@ def evaluate(run: Run, train_state: state.TrainState) -> Scores:
         )
         totals = {
             name: np.sum([batch[name] for batch in sums], dtype=np.float64)
-            for name in ("loss", "accuracy", "examples")
+            for name in {"loss": 0, "accuracy": 0} | sums[0]  # those come first
         }
         examples = totals.pop("examples")
         scores[split] = {name: float(x / examples) for name, x in totals.items()}

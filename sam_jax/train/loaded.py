@@ -41,7 +41,7 @@ class LoadedRun:
         params: the weights that the run evaluates: moving averages where it keeps
             some, for `momentum_sam` and the like those of its ``eval_params``.
         model_state: running statistics that belong to them.
-        loss: of each example, as the run evaluates it.
+        measure: what the run tells of each example; see `losses.Losses`.
     """
 
     folder: pathlib.Path
@@ -51,7 +51,7 @@ class LoadedRun:
     model: models.Model
     params: optax.Params
     model_state: Any
-    loss: losses.Loss
+    measure: losses.Measure
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -136,10 +136,12 @@ class LoadedRun:
                 f"{self.folder} has the classes 0 to {last}"
             )
         found = [
-            self._in_batches(self._evaluate, self._checked(images), label)
+            self._in_batches(
+                self._evaluate, self._checked(images), label, np.ones(len(label), bool)
+            )
             for images, label in batches
         ]
-        logits, of_each = map(np.concatenate, zip(*found, strict=True))
+        logits, of_each = jax.tree.map(lambda *parts: np.concatenate(parts), *found)
         return scores.score(logits, labels, self.class_names, of_each)
 
     def _labelled(
@@ -203,13 +205,17 @@ class LoadedRun:
         return jax.jit(self.logits)
 
     @functools.cached_property
-    def _evaluate(self) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    def _evaluate(self) -> Callable[..., tuple[jax.Array, dict[str, jax.Array]]]:
         def evaluate(
-            params: Any, model_state: Any, images: jax.Array, labels: jax.Array
-        ) -> tuple[jax.Array, jax.Array]:
+            params: Any,
+            model_state: Any,
+            images: jax.Array,
+            labels: jax.Array,
+            mask: jax.Array,
+        ) -> tuple[jax.Array, dict[str, jax.Array]]:
             outputs, floats = self._outputs(params, model_state, images)
-            batch = {"image": floats, "label": labels}
-            return losses.logits_of(outputs), self.loss(outputs, batch)
+            batch = {"image": floats, "label": labels, "mask": mask}
+            return losses.logits_of(outputs), self.measure(outputs, batch)
 
         return jax.jit(evaluate)
 
@@ -303,8 +309,8 @@ def load_run(
     number = _step(folder, step)
     network = network_lib.network(config, record.num_classes, model)
     weights = _weights(folder, number, config, record, network)
-    evaluated = losses.make_losses(config, record.num_classes, loss).evaluate
-    return LoadedRun(folder, number, config, record, network, *weights, evaluated)
+    measure = losses.make_losses(config, record.num_classes, loss).measure
+    return LoadedRun(folder, number, config, record, network, *weights, measure)
 
 
 def _settings(folder: pathlib.Path, own_code: bool) -> settings.Settings:

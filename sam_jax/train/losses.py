@@ -1,4 +1,4 @@
-"""The loss of each example: cross-entropy, or one that the user brings."""
+"""What is measured of each example: the loss, the accuracy, metrics of the user's."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from sam_jax import errors, plugins
+from sam_jax import checks, errors, plugins
 from sam_jax.train import settings
 
 # (outputs, batch) -> losses [B], one for each example: outputs of the network, and the
@@ -16,19 +16,24 @@ from sam_jax.train import settings
 # them, adds the decay, and gives each method what it needs.
 Loss = Callable[[Any, Mapping[str, jax.Array]], jax.Array]
 
+# (outputs, batch) -> {name: numbers [B]}; the batch has "mask" as well, which is false
+# where there is no example.
+Measure = Callable[[Any, Mapping[str, jax.Array]], dict[str, jax.Array]]
+
 CROSS_ENTROPY = "cross_entropy"
 
 
 class Losses(NamedTuple):
-    """Two losses of examples.
+    """What is computed of the outputs of a network.
 
     Attributes:
         train: what is minimized.
-        evaluate: what is reported of validation and test sets.
+        measure: what is reported of validation and test sets: ``loss``, ``accuracy``
+            and the user's metrics.
     """
 
     train: Loss
-    evaluate: Loss
+    measure: Measure
 
 
 def make_losses(
@@ -56,7 +61,7 @@ def make_losses(
                 _fitting(outputs, batch, num_classes), batch["label"], smoothing
             )
 
-        return Losses(built_in(config.label_smoothing), built_in(0.0))
+        return Losses(built_in(config.label_smoothing), _measure(config, built_in(0.0)))
     name = "loss"
     if own is None:
         name = f"config.loss ({config.loss})"
@@ -70,7 +75,46 @@ def make_losses(
             "it: set config.label_smoothing=0"
         )
     of_each = _checked(own, name, num_classes)
-    return Losses(of_each, of_each)
+    return Losses(of_each, _measure(config, of_each))
+
+
+def _measure(config: settings.Settings, loss: Loss) -> Measure:
+    own = config.metrics.function("config.metrics", "outputs", "batch")
+
+    def measure(outputs: Any, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        right = logits_of(outputs).argmax(-1) == batch["label"]
+        found = {"loss": loss(outputs, batch), "accuracy": right}
+        if own is None:
+            return found
+        where = f"config.metrics.name ({config.metrics.name})"
+        return found | _of_each(own(outputs, batch), where, len(batch["label"]))
+
+    return measure
+
+
+def _of_each(found: Any, where: str, count: int) -> dict[str, jax.Array]:
+    """The user's metrics; a number for the batch is one for each example."""
+    fits = isinstance(found, Mapping) and all(
+        isinstance(name, str) and checks.is_real(x) and np.shape(x) in ((), (count,))
+        for name, x in found.items()
+    )
+    if not fits:
+        raise errors.UserError(
+            f"{where} must give a dict of names and numbers, one for the batch or one "
+            f"for each of {count} examples, [{count}]; got {_described(found)}"
+        )
+    if taken := sorted(found.keys() & _TAKEN):
+        raise errors.UserError(
+            f"{where} gives {taken[0]!r}, a name that the trainer uses: take another"
+        )
+    return {
+        name: jnp.broadcast_to(jnp.asarray(x, jnp.float32), (count,))
+        for name, x in found.items()
+    }
+
+
+# What stands beside the metrics of a split.
+_TAKEN = {"loss", "accuracy", "examples", "epoch", "step", "split", "wall_time"}
 
 
 def _checked(own: Any, name: str, num_classes: int) -> Loss:

@@ -88,10 +88,11 @@ def check(name: str, options: Mapping[str, Any], path: str) -> None:
             "arguments"
         )
     allowed = {parameter.name: parameter for parameter in found[1:]}
+    group = "options" if plugins.is_reference(name) else name
     for key, parameter in allowed.items():
         listed = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
         if parameter.default is parameter.empty and key not in options and not listed:
-            raise errors.UserError(f"{path}.{name}.{key} has no default: give a value")
+            raise errors.UserError(f"{path}.{group}.{key} has no default: give a value")
     for key, value in options.items():
         if key not in allowed:
             raise errors.UserError(errors.unknown(f"setting of {name}", key, allowed))

@@ -55,7 +55,7 @@ def apply(
 
 
 # Whose keys no default configuration lists.
-_OPEN = re.compile(r"optimizer\.\w+\.\w+|model\.options\.\w+")
+_OPEN = re.compile(r"optimizer\.\w+\.\w+|(\w+\.)+options\.\w+")
 
 
 def value_of(text: str, *, is_text: bool = False) -> Any:

@@ -339,4 +339,4 @@ def _cell(column: str, value: object) -> str:
         return str(value)
     if column.endswith(("accuracy", "error")):
         return percent(value)
-    return number(value) if column.endswith("loss") else f"{round(value, 2):g}"
+    return f"{round(value, 2):g}" if column == "epoch" else number(value)

@@ -20,12 +20,12 @@ def collect(folder: pathlib.Path, progress: Mapping[str, Any]) -> dict[str, Any]
         progress: as kept in its checkpoints.
 
     Returns:
-        ``last``: step, epoch and scores ("validation", "test" -> loss, accuracy) of the
-        last evaluation; ``best``: the same of the one that was best on the validation
-        set, the first of equals, None without such a set; ``seconds``: spent training
-        and evaluating, over all starts; ``skipped``: updates that were not finite and
-        left out; ``plans``: for how many epochs the run was planned, from which update
-        on.
+        ``last``: step, epoch and scores ("validation", "test" -> loss, accuracy and
+        the user's metrics) of the last evaluation; ``best``: the same of the one that
+        was best on the validation set, the first of equals, None without such a set;
+        ``seconds``: spent training and evaluating, over all starts; ``skipped``:
+        updates that were not finite and left out; ``plans``: for how many epochs the
+        run was planned, from which update on.
 
     Raises:
         WriteError: if the file cannot be written.
@@ -93,10 +93,10 @@ def rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
             "weights of": title,
             "epoch": results[key]["epoch"],
             **{
-                f"{split} {name}": results[key][split][name]
+                f"{split} {name}": value
                 for split in ("validation", "test")
                 if split in results[key]
-                for name in ("loss", "accuracy")
+                for name, value in results[key][split].items()
             },
         }
         for key, title in names.items()

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from sam_jax import errors, schedules
+from sam_jax import checks, errors, plugins, schedules
 from sam_jax.train import coefficients, mistakes
 
 
@@ -149,3 +149,23 @@ def _after_warmup(
             return schedules.power_decay(peak, 0.5001, unit.steps_per_epoch)
         case coefficients.Diminish3():
             return schedules.log_decay(peak, unit.steps_per_epoch)
+        case coefficients.OwnSchedule(_, name, options):
+            offered = {"peak": peak, **unit._asdict()}
+            own = plugins.bound(name, setting, options, ("step",), offered)
+            return _checked(own, f"{setting}.name ({name})")
+
+
+def _checked(own: Callable[..., Any], where: str) -> optax.Schedule:
+    """A schedule of the user's, seen once."""
+
+    def value(step: Any) -> Any:
+        found = own(step)
+        if not checks.is_real(found) or np.shape(found) != ():
+            raise errors.UserError(
+                f"{where} must give one number for a step, got "
+                f"{errors.one_line(repr(found), 80)}"
+            )
+        return found
+
+    jax.eval_shape(value, jax.ShapeDtypeStruct((), jnp.int32))
+    return value

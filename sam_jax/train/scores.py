@@ -1,6 +1,7 @@
 """How good predictions are, and how sure of themselves."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ class Scores:
             between how sure the predictions of a bin are and how many of them are
             right.
         confusion: int64 [C, C]; row: true class, column: predicted one.
+        metrics: means of the user's own, by their names.
 
     References:
         Guo et al., "On Calibration of Modern Neural Networks", 2017,
@@ -35,6 +37,7 @@ class Scores:
     top_5: float
     ece: float
     confusion: np.ndarray
+    metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def support(self) -> np.ndarray:
@@ -81,6 +84,7 @@ class Scores:
         """Numbers, lists and dicts."""
         totals = ("examples", "loss", "accuracy", "top_5", "ece")
         return {name: getattr(self, name) for name in totals} | {
+            **self.metrics,
             "classes": self.per_class(),
             "confusion": self.confusion.tolist(),
         }
@@ -90,7 +94,7 @@ def score(
     logits: np.ndarray,
     labels: np.ndarray,
     class_names: tuple[str, ...],
-    losses: np.ndarray | None = None,
+    of_each: Mapping[str, np.ndarray] | None = None,
 ) -> Scores:
     """Scores outputs of a network.
 
@@ -98,7 +102,8 @@ def score(
         logits: float [N, C], N at least 1.
         labels: int [N], in [0, C).
         class_names: C of them.
-        losses: float [N], of each example; the cross-entropy by default.
+        of_each: what else is known of each example, [N]: ``loss``, which is the
+            cross-entropy by default, and the user's metrics.
 
     Returns:
         The scores, computed in float64.
@@ -117,8 +122,10 @@ def score(
     log_probabilities = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
     predicted = logits.argmax(1)
     right = predicted == labels
-    if losses is None:
-        losses = -np.take_along_axis(log_probabilities, labels[:, None], 1)
+    known = {"loss": -np.take_along_axis(log_probabilities, labels[:, None], 1)}
+    known |= of_each or {}
+    means = {name: float(np.mean(x, dtype=np.float64)) for name, x in known.items()}
+    means.pop("accuracy", None)
     of_label = np.take_along_axis(logits, labels[:, None], 1)
     # Of classes that are as probable, the one with the lower number comes first.
     earlier = np.arange(classes) < labels[:, None]
@@ -128,11 +135,12 @@ def score(
     return Scores(
         class_names,
         examples,
-        loss=float(np.mean(losses, dtype=np.float64)),
+        loss=means.pop("loss"),
         accuracy=float(right.mean()),
         top_5=float((rank < 5).mean()),
         ece=_calibration_error(np.exp(log_probabilities.max(1)), right),
         confusion=confusion,
+        metrics=means,
     )
 
 

@@ -7,7 +7,7 @@ the settings of what was chosen exist.
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from sam_jax import errors, plugins
@@ -26,6 +26,21 @@ from sam_jax.train.ranges import (
     UpTo1000,
     Width,
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Own:
+    """A function of yours, and its arguments besides what the trainer gives it."""
+
+    name: str | None = None  # my_file.py:function; None is none
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def function(self, setting: str, *inputs: str) -> Callable[..., Any] | None:
+        """The function of its inputs; None where there is none."""
+        if self.name is None and not self.options:
+            return None
+        return plugins.bound(self.name, setting, self.options, inputs)
+
 
 # ── Data and model ───────────────────────────────────────────────────────────────────
 
@@ -162,6 +177,8 @@ class Optimizer:
         typed.refuse_no_mapping(value, path)
         given = {"name": "sgd", **value}
         name = typed.read(str, given.pop("name"), f"{path}.name")
+        if plugins.is_reference(name) and "options" in given:
+            given[name] = given.pop("options")
         for optimizer, values in ({name: {}} | given).items():
             typed.refuse_no_mapping(values, f"{path}.{optimizer}")
             # Of the user's own only the chosen one is run.
@@ -176,7 +193,8 @@ class Optimizer:
 
     def plain(self) -> dict[str, Any]:
         """The name, and the options under it."""
-        return {"name": self.name, self.name: dict(self.options)}
+        own = plugins.is_reference(self.name)
+        return {"name": self.name, "options" if own else self.name: dict(self.options)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,6 +269,10 @@ class Settings:
     max_consecutive_skips: Count = 20  # so many left out in a row end the run
 
     data: Data = Data()
+    # Yours, before what else is done to the images: fn(key, images) -> images
+    augment: Own = dataclasses.field(default_factory=Own)
+    # Yours, of validation and test sets: fn(outputs, batch) -> {name: numbers [B]}
+    metrics: Own = dataclasses.field(default_factory=Own)
     model: Model = dataclasses.field(default_factory=Model)
     method: coefficients.Method = dataclasses.field(default_factory=coefficients.Method)
     # In which updates the method is used; the others are the base optimizer's.

@@ -17,7 +17,7 @@ from sam_jax import loss_scale as loss_scale_lib
 from sam_jax import models
 from sam_jax.methods import numerics, observations
 from sam_jax.train.groups import MEAN, ROWS, SAME
-from sam_jax.train.losses import Loss, logits_of
+from sam_jax.train.losses import Measure, logits_of
 from sam_jax.train.optimizer import Optimizer, OptState
 from sam_jax.train.passes import Examples, Passes, method_keywords
 from sam_jax.train.state import TrainState, is_finite
@@ -204,31 +204,29 @@ def group_step(
 
 
 def make_eval_step(
-    model: models.Model, losses: Loss, normalize: Callable[[jax.Array], jax.Array]
+    model: models.Model, measure: Measure, normalize: Callable[[jax.Array], jax.Array]
 ) -> Callable[[optax.Params, Any, Batch], Metrics]:
     """Builds the evaluation of one batch, on the true labels.
 
     Args:
         model: the network.
-        losses: of the examples.
+        measure: what is told of each example.
         normalize: ``uint8 images -> float images``.
 
     Returns:
         ``(params, model_state, batch) -> sums`` over the examples whose ``mask`` is
-        true: ``loss``, ``accuracy`` (correct ones) and ``examples``.
+        true: of ``loss``, ``accuracy`` and other measures, and ``examples``.
     """
 
     def eval_step(params: optax.Params, model_state: Any, batch: Batch) -> Metrics:
         images = normalize(batch["image"])
         outputs, _ = model.apply(params, model_state, images, train=False, key=None)
-        labels, mask = batch["true_label"], batch["mask"]
-        of_each = losses(outputs, {"image": images, "label": labels})
-        correct = logits_of(outputs).argmax(-1) == labels
-        return {
-            "loss": jnp.sum(of_each, where=mask),
-            "accuracy": jnp.sum(correct, where=mask, dtype=jnp.float32),
-            "examples": jnp.sum(mask, dtype=jnp.float32),
+        seen = {"image": images, "label": batch["true_label"], "mask": batch["mask"]}
+        sums = {
+            name: jnp.sum(of_each, where=batch["mask"], dtype=jnp.float32)
+            for name, of_each in measure(outputs, seen).items()
         }
+        return sums | {"examples": jnp.sum(batch["mask"], dtype=jnp.float32)}
 
     return eval_step
 

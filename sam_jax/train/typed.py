@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, Protocol, Self
 
 import numpy as np
 
-from sam_jax import errors
+from sam_jax import errors, plugins
 from sam_jax.train import ranges
 
 
@@ -28,6 +28,9 @@ class Choice:
 
     name: ClassVar[str]
     nested: ClassVar[bool] = False
+
+
+OWN = "my_file.py:function"  # the name of a kind of `Choice` that is the user's
 
 
 class Readable(Protocol):
@@ -154,6 +157,8 @@ def _read_choice(choices: Mapping[str, Any], value: Any, path: str) -> Any:
         valid |= {kind.name: None} if kind.nested else _hints(kind)
     refuse_unknown(value, valid, path)
     name = value.get("name")
+    if OWN in choices and plugins.is_reference(name):
+        name = OWN
     if not isinstance(name, str) or name not in choices:
         raise errors.UserError(errors.unknown(f"{path}.name", name, choices))
     # What is not chosen has to be right as well.

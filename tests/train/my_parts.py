@@ -1,4 +1,4 @@
-"""What a user may bring in a file: networks, a loss, a method, an optimizer."""
+"""What a user may bring in a file."""
 
 import jax
 import jax.numpy as jnp
@@ -98,6 +98,11 @@ def fails(outputs, batch):
     raise ZeroDivisionError("of the user")
 
 
+def fails_anyhow(*inputs):
+    """A mistake of the user's own."""
+    raise ZeroDivisionError("of the user")
+
+
 def my_sam(radius, twist=1.0):
     """SAM under another name."""
     ascent = optax.chain(sam_jax.normalize(), sam_jax.scale(radius * twist))
@@ -107,3 +112,26 @@ def my_sam(radius, twist=1.0):
 def my_sgd(learning_rate, momentum=0.9):
     """SGD under another name."""
     return optax.sgd(learning_rate, momentum)
+
+
+def triangle(step, *, peak, total_steps, top=0.5):
+    """Up to the peak at a share of the run, and down again."""
+    share = step / total_steps
+    return peak * jnp.minimum(share / top, (1 - share) / (1 - top))
+
+
+def brighter(key, images, by=10):
+    """A number of grey levels brighter, some more than others."""
+    more = jax.random.randint(key, (len(images), 1, 1, 1), by, by + 3)
+    return jnp.minimum(images.astype("float32") + more, 255.0)
+
+
+def margins(outputs, batch, over=0.0):
+    """Of each example, and of the batch, which knows where there is no example."""
+    logits = outputs["logits"] if isinstance(outputs, dict) else outputs
+    best, second = jax.lax.top_k(logits, 2)[0].T
+    return {
+        "margin": best - second,
+        "sure": best - second > over,
+        "first_label": jnp.max(batch["label"], where=batch["mask"], initial=0),
+    }

@@ -88,5 +88,5 @@ def untrained(config, folder, image_shape=(8, 8, 1), names=tuple("0123456789")):
     model = network.network(config, len(names))
     example = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
     weights = model.init(jax.random.key(0), example)
-    loss = losses.make_losses(config, len(names)).evaluate
-    return loaded.LoadedRun(folder, 12, config, record, model, *weights, loss)
+    measure = losses.make_losses(config, len(names)).measure
+    return loaded.LoadedRun(folder, 12, config, record, model, *weights, measure)

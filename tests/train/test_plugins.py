@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from sam_jax import data, errors, models, plugins, train
+from sam_jax.methods import observations
 from sam_jax.train import build, cards, loop, losses, settings, workdir
 from tests.train import my_parts, runs
 from tests.train.steps import SPEC, Trainer, batches, plain
@@ -48,11 +49,30 @@ def brought(tiny):
 
 
 @pytest.mark.parametrize("net", ["Net", "NnxNet"])
-def test_an_own_network_and_loss_resume_to_the_same_bits(
+def test_all_that_is_own_resumes_to_the_same_bits_and_is_loaded(
     brought, tmp_path, disturb, net
 ):
     # Groups of 16, BatchNorm and dropout; a whole run, and one that was stopped.
-    config = brought(net, method="looksam", method_group_size=16, epochs=2)
+    own = {"model": net, "loss": "brier", "optimizer": "my_sgd"}
+    own |= {"schedule": "triangle", "augment": "brighter", "metrics": "margins"}
+    names = {
+        key if key == "loss" else f"{key}.name": reference(name)
+        for key, name in own.items()
+    }
+    config = brought(
+        net,
+        method="looksam",
+        method_group_size=16,
+        epochs=2,
+        augment={"options": {"by": 5}},
+        metrics={"options": {"over": 0.5}},
+        **{"optimizer.options": {"momentum": 0.5}},
+        **{
+            key: name
+            for key, name in names.items()
+            if key not in ("model.name", "loss")
+        },
+    )
     whole = runs.Finished(config, tmp_path / "whole")
     disturb(3, lambda: signal.raise_signal(signal.SIGTERM))
     with pytest.raises(loop.Stopped):
@@ -60,21 +80,27 @@ def test_an_own_network_and_loss_resume_to_the_same_bits(
     disturb()
     loop.train_and_evaluate(config, tmp_path / "stopped")
     runs.assert_same_run(config, tmp_path / "stopped", whole.folder)
-    seen = [row["loss"] for row in whole.rows if row["split"] == "test"]
-    assert 0 < seen[-1] < seen[0] < 2  # of Brier
+    seen = [row for row in whole.rows if row["split"] == "test"]
+    assert 0 < seen[-1]["loss"] < seen[0]["loss"] < 2  # of Brier
+    # The metrics are in the record, the results and TensorBoard.
+    test = whole.results["last"]["test"]
+    assert list(test) == ["loss", "accuracy", "first_label", "margin", "sure"]
+    assert test["first_label"] == 9 and test["margin"] > 0 and 0 < test["sure"] < 1
+    assert {name: seen[-1][name] for name in test} == test
+    [events] = whole.folder.rglob("events*")
+    assert b"test/margin" in events.read_bytes()
     # What its settings name is run when that is asked for.
     with pytest.raises(errors.UserError, match=r"my_parts.py.*own_code=True"):
         train.load_run(whole.folder, "last")
-    with pytest.raises(errors.UserError, match=r"my_parts.py.*give that setting again"):
-        cards.continued(whole.folder)
-    again = (
-        f"--config.model.name={reference(net)}",
-        f"--config.loss={reference('brier')}",
-    )
+    again = [f"--config.{key}={name}" for key, name in names.items()]
+    for number in range(len(again)):
+        one_less = again[:number] + again[number + 1 :]
+        with pytest.raises(errors.UserError, match=r"my_parts.py.*give that setting"):
+            cards.continued(whole.folder, *one_less)
     assert settings.read(cards.continued(whole.folder, *again)) == config
-    found = train.load_run(whole.folder, "last", own_code=True).evaluate()
-    assert found.loss == pytest.approx(seen[-1], rel=1e-5)
-    assert found.accuracy == whole.results["last"]["test"]["accuracy"]
+    found = train.load_run(whole.folder, "last", own_code=True).evaluate().plain()
+    for name, value in test.items():
+        assert found[name] == pytest.approx(value, rel=1e-5), name
 
 
 @pytest.mark.parametrize("method", ["functional_sam", "esam"])
@@ -254,6 +280,43 @@ def test_an_own_optimizer_is_what_it_does(tiny, net):
     jax.tree.map(np.testing.assert_array_equal, a.params, b.params)
 
 
+# ── Schedules, augmentation, metrics ─────────────────────────────────────────────────
+
+
+def test_an_own_schedule_is_what_it_does_and_its_arguments_are_settings(chain):
+    named = {"schedule.name": reference("triangle"), "schedule.options": {"top": 0.25}}
+    rate = chain("none", **named).learning_rate  # 3 epochs of 4 updates
+    found = [float(rate(count)) for count in range(13)]
+    steps = np.arange(13) / 12
+    expected = 0.1 * np.minimum(steps / 0.25, (1 - steps) / 0.75)
+    np.testing.assert_allclose(found, expected, atol=1e-7)
+    warm = chain("none", **named, **{"schedule.warmup_epochs": 1.5}).learning_rate
+    assert float(warm(3)) == pytest.approx(0.05) and warm(8) == rate(8)
+    # A coefficient may follow it as well; of a highest value of its own.
+    rho = {"name": named["schedule.name"], "value": 0.3}
+    made = chain("sam", **{"method.rho": rho})
+    state = made.method.init(params := jnp.ones(2))
+    for count in range(4):
+        _, state = made.method.update(params, state, params, grad_fn=lambda w: w)
+        norm = float(observations.diagnostics(state)["perturbation_norm"])
+        assert norm == pytest.approx(0.3 * count / 6, abs=1e-6)
+
+
+def test_an_own_augmentation_comes_before_the_others_whose_draws_stay(tiny, digits):
+    dataset = dataclasses.replace(digits, mean=(0.0,), std=(1.0,))
+    images, key = dataset.train.split.images[:4], jax.random.key(1)
+
+    def augmented(**changes):
+        made = build._augment(
+            tiny(**{"data.crop": 2, "data.flip": True, **changes}), dataset
+        )
+        return made(key, images)
+
+    plain, own = augmented(), augmented(**{"augment.name": reference("brighter")})
+    lifted = 255 * np.asarray(own - plain)[np.asarray(own) > 0]
+    assert 9.9 < lifted.min() < 11 < lifted.max() < 12.1
+
+
 # ── Mistakes ─────────────────────────────────────────────────────────────────────────
 
 
@@ -424,6 +487,45 @@ def test_a_method_or_loss_that_is_none(tiny, tmp_path, setting, source):
     own = f"{tmp_path}/own.py:f"
     with pytest.raises(errors.UserError, match=rf"config.{setting}.*own.py:f\) must "):
         build.build(tiny(own) if setting == "method" else tiny(loss=own))
+
+
+@pytest.mark.parametrize(
+    ("setting", "source", "words"),
+    [
+        ("schedule", "def f(step): return (step, 1)", "one number for a step, got"),
+        ("schedule", "def f(step): return 'a'", "one number for a step, got 'a'"),
+        ("schedule", "def f(): return 1", r"own.py:f\) must be a function of step"),
+        ("schedule", "def f(step, a): pass", "a value for 'a': set it in config.sche"),
+        ("schedule", "def f(step, b=1): pass", "'a': There are: b"),
+        ("schedule", "f = 3", "must be a function"),
+        ("augment", "def f(key, x): return x[:, 1:]", "of the same shape and kind"),
+        ("augment", "def f(key, x): return x.astype(int)", "of the same shape and k"),
+        ("augment", "def f(key, x): pass", "of the same shape and kind.*; got None"),
+        ("augment", "def f(images): pass", "must be a function of key and images"),
+        ("augment", "def f(*, key, images): pass", "a function of key and images"),
+        ("metrics", "def f(y, batch): return y", r"a dict of names and numbers.*\[32"),
+        ("metrics", "def f(y, batch): return {'a': y}", "one for each of 32 examples"),
+        ("metrics", "def f(y, batch): return {'a': 'x'}", "a dict of names and num"),
+        ("metrics", "def f(y, batch): return {1: 2}", "a dict of names and numbers"),
+        ("metrics", "def f(y, batch): return {'loss': 2}", "'loss', a name that the"),
+    ],
+)
+def test_schedules_augmentations_and_metrics_that_are_none(
+    tiny, tmp_path, setting, source, words
+):
+    (tmp_path / "own.py").write_text(source)
+    options = {f"{setting}.options": {"a": 1}} if "b=1" in source else {}
+    with pytest.raises(errors.UserError, match=words) as raised:
+        build.build(tiny(**{f"{setting}.name": f"{tmp_path}/own.py:f", **options}))
+    assert "\n" not in str(raised.value) and f"config.{setting}" in str(raised.value)
+
+
+@pytest.mark.parametrize("setting", ["augment", "metrics", "schedule"])
+def test_a_name_that_is_none_of_the_package_nor_a_place(tiny, setting):
+    with pytest.raises(errors.UserError, match=r"my_file\.py:function"):
+        build.build(tiny(**{f"{setting}.name": "mine"}))
+    with pytest.raises(ZeroDivisionError, match="of the user"):
+        build.build(tiny(**{f"{setting}.name": reference("fails_anyhow")}))
 
 
 @pytest.mark.parametrize("setting", ["method", "optimizer"])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sam_jax import data
-from sam_jax.train import build, cards, losses, sharding, state, step
+from sam_jax.train import build, cards, losses, settings, sharding, state, step
 from tests.train.steps import (
     SHAPE,
     Trainer,
@@ -410,10 +410,8 @@ def test_evaluation_step_sums_what_the_mask_keeps_on_true_labels(net):
     batch["image"][~mask] = 255
     normalize = data.augment.make_normalize(mean=(0.5,), std=(0.25,))
 
-    def of_each(logits, batch):
-        return losses.cross_entropy(logits, batch["label"])
-
-    seen = step.make_eval_step(model, of_each, normalize)(
+    measure = losses.make_losses(settings.Settings(), 10).measure
+    seen = step.make_eval_step(model, measure, normalize)(
         params, statistics, {**batch, "mask": mask}
     )
     kept = batch["image"][mask] / np.float32(255)
