@@ -103,7 +103,7 @@ MUTANTS = [
         "sam_jax/methods/looksam.py",
         "core.value_at(alpha, state.count)",
         "core.value_at(alpha, state.count + 1)",
-        f"{CONTRACT}/test_composition.py --method=looksam",
+        f"{CONTRACT}/test_contract.py --method=looksam",
     ),
     Mutant(
         "sam_jax/methods/wsam.py",

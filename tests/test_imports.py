@@ -17,7 +17,7 @@ FILES = sorted(
 )
 LIBRARY = tuple(
     f"sam_jax.{name}"
-    for name in ("methods", "schedules", "checks", "errors", "exports")
+    for name in ("methods", "schedules", "checks", "errors", "exports", "testing")
 )
 
 

@@ -16,41 +16,6 @@ from tests.methods.traits import sgd, traits
 NUMBERS = {"No": 0, "One": 1, "Two": 2, "Three": 3, "Four": 4}
 
 
-@every_method()
-def test_unknown_keywords_change_nothing_and_nothing_of_the_callers_is_kept(name):
-    tx, params = cases.optimizer(name), problems.network()
-    state = tx.init(params)
-    call = problems.keywords(problems.network_loss, params, problems.batch())
-
-    def program(**extra):
-        def update(grads, params, state):
-            return tx.update(grads, state, params, **call, **extra)[::-1]
-
-        return jax.make_jaxpr(update, return_shape=True)(params, params, state)
-
-    plain, (kept, _) = program()
-    with_extra, _ = program(anything=object())
-    assert str(with_extra) == str(plain)
-    # A state that held the caller's arrays would forbid to donate them.
-    theirs = plain.jaxpr.invars[: 2 * len(jax.tree.leaves(params))]
-    held = plain.jaxpr.outvars[: len(jax.tree.leaves(kept))]
-    assert not {id(v) for v in theirs} & {id(v) for v in held}
-
-
-@every_method()
-def test_missing_arguments_show_the_call(name):
-    tx, params = cases.optimizer(name), problems.network()
-    call = problems.keywords(problems.network_loss, params, problems.batch())
-    for missing in traits(name).needs:
-        arguments = {"params": params, **call}
-        del arguments[missing]
-        if missing == "grad_fn":  # either of the two will do
-            del arguments["value_and_grad_fn"]
-        example = r"tx\.update\(grads, state, params, \w+=\w+.*apply_gradients"
-        with pytest.raises(ValueError, match=rf"^{missing} is missing.*{example}"):
-            tx.update(params, tx.init(params), **arguments)
-
-
 def documented_gradients(name):
     doc = inspect.getdoc(methods.factory(name))
     found = re.search(rf"\b({'|'.join(NUMBERS)}) gradients? per update", doc)
@@ -61,7 +26,7 @@ def documented_gradients(name):
 @every_method()
 def test_number_of_gradients_is_the_documented_one(name):
     cases.run(name, 5)
-    taken = len(cases.shared_step(name).seen["loss"])
+    taken = len(cases.of(name).step.seen["loss"])
     documented = documented_gradients(name)
     assert taken == (traits(name).calls or 5 * documented), (
         f"five updates evaluated the loss {taken} times, the caller's own included; "

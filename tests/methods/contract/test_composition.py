@@ -17,30 +17,6 @@ from tests.methods.traits import sgd, traits
 FEW = ("sam", "looksam", "sparse_sam", "bsam")
 
 
-def unjitted(tx, steps):
-    """Parameters after each of some updates, without a compilation."""
-    with jax.disable_jit():
-        args = (problems.network_loss, problems.network(), (problems.batch(),), steps)
-        return problems.trajectory(tx, *args)
-
-
-@every_method()
-def test_schedules_are_read_at_every_count(name):
-    cases.run(name, 3)
-    seen = cases.shared_step(name).seen
-    for key in cases.schedulable(name):
-        assert set(seen[key]) == {0, 1, 2}, key
-
-
-@every_method()
-def test_a_number_does_what_a_constant_schedule_does(name):
-    numbers = cases.schedulable(name)
-    carry = cases.start(name)
-    for params in unjitted(cases.optimizer(name, **numbers), 2):
-        carry = cases.run(name, 1, carry, rho=numbers["rho"])
-        cases.assert_close(params, carry[0], rtol=1e-6)
-
-
 @every_method(*FEW)
 def test_in_a_chain_with_clipping_decay_and_schedule(name):
     cases.skip_optimizer(name)
@@ -75,8 +51,8 @@ def test_injected_numbers_do_what_schedules_do(name):
     tx = optax.inject_hyperparams(methods.factory(name), static)(**coefficients)
     if not cases.is_optimizer(name):
         tx = optax.chain(tx, sgd(0.1))
-    carry = cases.start(name)
-    for count, params in enumerate(unjitted(tx, 2)):
+    carry = cases.of(name).start()
+    for count, params in enumerate(cases.unjitted(tx, 2)):
         carry = cases.run(name, 1, carry, rho=0.1 * (1 + count))
         cases.assert_close(params, carry[0], rtol=1e-6)
 
@@ -142,8 +118,8 @@ def test_around_a_base_for_some_parameters(name, wrapper):
         parts = {True: sgd(learning_rate), False: optax.set_to_zero()}
         return optax.partition(parts, trained)
 
-    [some] = unjitted(cases.optimizer(name, base=base), 1)
-    [every] = unjitted(cases.optimizer(name), 1)
+    [some] = cases.unjitted(cases.optimizer(name, base=base), 1)
+    [every] = cases.unjitted(cases.optimizer(name), 1)
     cases.assert_equal(some["bias"], params["bias"])
     cases.assert_close(some["kernel"], every["kernel"], rtol=1e-6)
     assert not np.array_equal(some["kernel"], params["kernel"])

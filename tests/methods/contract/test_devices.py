@@ -11,71 +11,26 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import sam_jax
-from sam_jax.methods.devices import vary
+from sam_jax.testing import devices as testing_devices
 from tests.methods import problems
 from tests.methods.contract import cases
 from tests.methods.contract.cases import every_method, on_devices
-from tests.methods.traits import sgd, traits
+from tests.methods.traits import sgd
 
-SPECS = {"in_specs": (P(), P(), P("data")), "out_specs": (P(), P())}
+SPECS = testing_devices.SPECS
 
 
 def mesh_of(devices):
     return jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,))
 
 
-def global_gradients(name, devices, check_vma=True):
-    """Three updates in a shard_map that averages every gradient, and their start."""
-    if traits(name).examples:
-        pytest.skip("chooses among the examples of each device")
-    tx, params = cases.optimizer(name), problems.network(jnp.float64)
-
-    def mean(tree):
-        return jax.lax.pmean(tree, "data")
-
-    def local(params):
-        """So that a gradient of replicated parameters is this device's own."""
-        return jax.lax.pcast(params, "data", to="varying") if check_vma else params
-
-    def keywords(weights, batch):
-        call = problems.keywords(problems.network_loss, local(weights), batch)
-        functions = {
-            key: lambda weights, *args, f=f: mean(f(local(weights), *args))
-            for key, f in call.items()
-            if key.endswith("_fn")
-        }
-        losses = call["example_losses"], call["value"]
-        call["example_losses"], call["value"] = mean(losses)
-        return call | functions
-
-    def steps(params, state, batch):
-        def step(carry, _):
-            params, state = carry
-            call = keywords(params, batch)
-            grads = call["grad_fn"](params)
-            updates, state = tx.update(grads, state, params, **call)
-            return (optax.apply_updates(params, updates), state), None
-
-        return jax.lax.scan(step, (params, state), length=3)[0]
-
-    mesh = mesh_of(devices)
-    sharded = jax.shard_map(steps, mesh=mesh, check_vma=check_vma, **SPECS)
-    return sharded, (params, tx.init(params), problems.batch(jnp.float64))
-
-
-@pytest.mark.usefixtures("float64")
-@every_method()
-def test_global_gradients_keep_the_state_in_agreement(name):
-    sharded, arguments = global_gradients(name, devices=2)
-    after = jax.eval_shape(sharded, *arguments)  # it is the types that tell
-    assert cases.signature_of(after) == cases.signature_of(arguments[:2])
-
-
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("check_vma", [True, False])
 @on_devices(["vasso", "looksam"])
 def test_a_shard_map_with_global_gradients_is_one_device(name, devices, check_vma):
-    sharded, arguments = global_gradients(name, devices, check_vma)
+    sharded, arguments = testing_devices.global_gradients(
+        cases.of(name), mesh_of(devices), jnp.float64, check_vma=check_vma
+    )
     carry = jax.jit(sharded)(*arguments)
     for leaf in jax.tree.leaves(carry):
         shards = [cases.to_numpy(shard.data) for shard in leaf.addressable_shards]
@@ -88,44 +43,12 @@ def test_a_shard_map_with_global_gradients_is_one_device(name, devices, check_vm
     cases.assert_close(carry[0], one[-1], rtol=1e-9)
 
 
-def per_device(name, perturbation, devices):
-    """Steps whose gradients are each device's own, and their first arguments."""
-    cases.skip_optimizer(name)  # takes its step itself; give it global gradients
-    tx = optax.chain(
-        sam_jax.pmean("data") if perturbation == "shared" else optax.identity(),
-        cases.method(name),
-        sam_jax.pmean("data"),
-        sgd(0.1),
-    )
-    params = problems.network()
-
-    def steps(params, state, batch):
-        def step(carry, _):
-            params, state = carry
-            own = jax.lax.pcast(params, "data", to="varying")
-            call = problems.keywords(problems.network_loss, own, batch)
-            updates, state = tx.update(call["grad_fn"](own), state, own, **call)
-            return (optax.apply_updates(params, updates), state), None
-
-        return jax.lax.scan(step, (params, state), length=2)[0]
-
-    # A state that differed between devices would be refused as replicated output.
-    sharded = jax.shard_map(steps, mesh=mesh_of(devices), **SPECS)
-    return sharded, (params, tx.init(params), problems.batch())
-
-
-@pytest.mark.parametrize("perturbation", ["per device", "shared"])
-@every_method()
-def test_per_device_gradients_keep_the_state_in_agreement(name, perturbation):
-    sharded, arguments = per_device(name, perturbation, devices=2)
-    after = jax.eval_shape(sharded, *arguments)  # it is the types that tell
-    assert cases.signature_of(after) == cases.signature_of(arguments[:2])
-
-
 @pytest.mark.parametrize("perturbation", ["per device", "shared"])
 @on_devices(["vasso"])
 def test_per_device_gradients_give_finite_weights(name, devices, perturbation):
-    sharded, arguments = per_device(name, perturbation, devices)
+    cases.skip_optimizer(name)  # takes its step itself; give it global gradients
+    mesh = mesh_of(devices)
+    sharded, arguments = testing_devices.per_device(cases.of(name), perturbation, mesh)
     cases.assert_finite(jax.jit(sharded)(*arguments))
 
 
@@ -196,57 +119,14 @@ def test_members_of_a_pmap_without_a_name_are_trainings_of_their_own():
     cases.assert_close(mapped(*carry, split), alone, rtol=1e-5)
 
 
-def groups(name, devices):
-    """An update in groups of a mapped axis, one with a group a device, arguments."""
-    method = cases.method(name)
-    params, batch = problems.network(jnp.float64), problems.batch(jnp.float64)
-
-    def local(params):
-        """So that a gradient is this device's own, also at unperturbed weights."""
-        return vary(params, jax.sharding.get_abstract_mesh().manual_axes)
-
-    def of_group(params, state, batch):
-        call = problems.keywords(problems.network_loss, local(params), batch)
-        functions = {
-            key: lambda weights, *args, f=f: f(local(weights), *args)
-            for key, f in call.items()
-            if key.endswith("_fn")
-        }
-        grads = call["grad_fn"](local(params))
-        return method.update(grads, state, params, **(call | functions))
-
-    def mapped(params, state, batch):
-        groups = jax.tree.map(lambda a: a.reshape(devices, -1, *a.shape[1:]), batch)
-        directions, state = jax.vmap(
-            of_group,
-            in_axes=(None, None, 0),
-            out_axes=(0, None),
-            axis_name=sam_jax.GROUP_AXIS,
-        )(params, state, groups)
-        return jax.tree.map(lambda d: d.mean(0), directions), state
-
-    def on_device(params, state, batch):
-        direction, state = of_group(params, state, batch)
-        return jax.lax.pmean(direction, "data"), state
-
-    sharded = jax.shard_map(on_device, mesh=mesh_of(devices), **SPECS)
-    return mapped, sharded, (params, method.init(params), batch)
-
-
-@pytest.mark.usefixtures("float64")
-@every_method()
-def test_groups_of_a_vmap_keep_the_state_in_agreement(name):
-    mapped, _, arguments = groups(name, devices=2)
-    # A state that differs between groups is refused as an output without their axis.
-    _, state = jax.eval_shape(mapped, *arguments)
-    assert cases.signature_of(state) == cases.signature_of(arguments[1])
-
-
 @pytest.mark.usefixtures("float64")
 @on_devices(["vasso", "looksam", "sparse_sam"], many=4)
 def test_groups_of_a_vmap_agree_as_devices_do(name, devices):
     """Groups along a mapped axis, against a group on each device of a shard_map."""
-    *steps, (params, start, batch) = groups(name, devices)
+    mapped, on_device, (params, start, batch) = testing_devices.groups(
+        cases.of(name), devices, jnp.float64
+    )
+    steps = mapped, jax.shard_map(on_device, mesh=mesh_of(devices), **SPECS)
     scale = 1.0 if cases.is_optimizer(name) else -0.1
     results = []
     for step in steps:
@@ -293,18 +173,6 @@ def on_a_mesh(name, kind, kernel):
     step = problems.make_step(tx, problems.network_loss)
     with jax.set_mesh(mesh):
         return mesh, jax.jit(step), (params, jax.jit(tx.init)(params), batch)
-
-
-@pytest.mark.usefixtures("float64")
-@every_method()
-def test_types_of_explicit_axes_stay(name):
-    mesh, step, arguments = on_a_mesh(name, AxisType.Explicit, P(None, "model"))
-    with jax.set_mesh(mesh):
-        types = jax.tree.map(jax.typeof, arguments[:2])
-        after = jax.eval_shape(lambda *args: step(*args), *arguments)
-        assert cases.signature_of(after) == cases.signature_of(types)
-        kept = jax.tree.map(lambda x: x.sharding.spec, after[0])
-    assert kept == {"kernel": P(None, "model"), "bias": P()}
 
 
 @pytest.mark.usefixtures("float64")

@@ -1,0 +1,474 @@
+"""What every method of the library keeps to, a function for each promise."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from sam_jax.methods import observations
+from sam_jax.testing import devices, method, problems
+from sam_jax.testing.method import (
+    Method,
+    assert_close,
+    assert_equal,
+    assert_finite,
+    signature_of,
+    to_numpy,
+)
+
+
+def check_method(
+    tx: Callable[..., optax.GradientTransformation] | optax.GradientTransformation,
+    *,
+    eval_params: Callable[..., optax.Params] | None = None,
+    **traits: Any,
+) -> None:
+    """Runs the contract of the library on a method of yours.
+
+    Args:
+        tx: the factory; or a transformation, whose coefficients are not tried then.
+        eval_params: ``(state, params) -> params``, if it trains others than those to
+            evaluate.
+        **traits: how it differs from the usual method; see `Traits`.
+
+    Raises:
+        AssertionError: naming every promise that is not kept, and what was seen.
+
+    Example:
+        >>> import optax, sam_jax
+        >>> def my_sam(rho: optax.ScalarOrSchedule = 0.05):
+        ...     ascent = optax.chain(sam_jax.normalize(), sam_jax.scale(rho))
+        ...     return sam_jax.sharpness_aware(ascent)
+        >>> check_method(my_sam)
+    """
+    tested = Method(tx, method.Traits(**traits), eval_params)
+    broken = []
+    for check in CHECKS:
+        try:
+            check(tested)
+        except AssertionError as error:
+            broken.append(f"{check.__name__}: {_promise(check)}\n{_indented(error)}")
+        except Exception as error:  # its traceback is the best there is
+            error.add_note(f"in {check.__name__}: {_promise(check)}")
+            raise
+    if broken:
+        message = f"{tested.name} does not keep {len(broken)} of {len(CHECKS)} promises"
+        raise AssertionError("\n\n".join([f"{message} of a method:", *broken]))
+
+
+def _promise(check: Callable[[Method], None]) -> str:
+    return str(check.__doc__).partition("\n")[0]
+
+
+def _indented(error: AssertionError) -> str:
+    lines = (str(error) or "it does not").strip().splitlines()
+    return "\n".join(f"    {line}" for line in lines[:12])
+
+
+def _call(params: Any) -> dict[str, Any]:
+    return problems.keywords(problems.network_loss, params, problems.batch())
+
+
+@jax.jit
+def gradient_at(params: Any) -> Any:
+    """The network's gradient, of the first batch."""
+    return jax.grad(problems.network_loss)(params, problems.batch())
+
+
+# ── How it is called ─────────────────────────────────────────────────────────────────
+
+
+def unknown_keywords_change_nothing(tested: Method) -> None:
+    """The update ignores keywords that it does not know, and holds no caller's array.
+
+    A state that held the caller's arrays would forbid to donate them.
+    """
+    tx, params = tested.optimizer(), problems.network()
+    state, call = tx.init(params), _call(params)
+
+    def program(**extra: Any) -> Any:
+        def update(grads: Any, params: Any, state: Any) -> Any:
+            return tx.update(grads, state, params, **call, **extra)[::-1]
+
+        return jax.make_jaxpr(update, return_shape=True)(params, params, state)
+
+    plain, (kept, _) = program()
+    with_extra, _ = program(anything=object())
+    assert str(with_extra) == str(plain), "another program with anything=object()"
+    theirs = plain.jaxpr.invars[: 2 * len(jax.tree.leaves(params))]
+    held = plain.jaxpr.outvars[: len(jax.tree.leaves(kept))]
+    shared = {id(v) for v in theirs} & {id(v) for v in held}
+    assert not shared, "the state holds arrays of params or updates: copy them"
+
+
+def missing_arguments_are_named(tested: Method) -> None:
+    """What is missing in a call is refused by its name, with a ValueError.
+
+    `sam_jax.sharpness_aware` does so. ``needs=`` says what a method asks for.
+    """
+    tx, params = tested.optimizer(), problems.network()
+    for missing in tested.traits.needs:
+        arguments = {"params": params, **_call(params)}
+        del arguments[missing]
+        if missing == "grad_fn":  # either of the two will do
+            del arguments["value_and_grad_fn"]
+        update = functools.partial(tx.update, params, tx.init(params), **arguments)
+        said = _refusal(update)
+        assert said.startswith(f"{missing} is missing"), (
+            f"without {missing} it says {said!r}, not '{missing} is missing: ...'"
+        )
+
+
+def _refusal(call: Callable[[], Any]) -> str:
+    """The sentence of a ValueError, any other error as it is; empty if there is none."""
+    try:
+        call()
+    except ValueError as error:
+        return str(error)
+    except Exception as error:
+        return repr(error)
+    return ""
+
+
+# ── What it keeps ────────────────────────────────────────────────────────────────────
+
+
+def init_is_abstract(tested: Method) -> None:
+    """Init gives the same shapes and dtypes under `jax.eval_shape`."""
+    tx, params = tested.optimizer(), problems.network()
+    abstract = jax.eval_shape(tx.init, params)
+    assert signature_of(tx.init(params)) == signature_of(abstract)
+
+
+def types_stay(tested: Method) -> None:
+    """Structure, shapes and dtypes of state and updates stay, in low precision too."""
+    for dtype in (jnp.float32, jnp.bfloat16, jnp.float16):
+        tx, params = tested.optimizer(0.02), problems.network(dtype)
+        state, batch = tx.init(params), problems.batch(dtype)
+        # Of weak types as well, so that a second update does not compile again.
+        step = problems.make_step(tx, problems.network_loss)
+        first = jax.eval_shape(step, params, state, batch)
+        _same_types(first, (params, state), f"after an update in {dtype.__name__}")
+        assert jax.eval_shape(step, *first, batch) == first, "types of a second update"
+        call = problems.keywords(problems.network_loss, params, batch)
+        updates, _ = jax.eval_shape(
+            lambda params, state, tx=tx, call=call: tx.update(
+                params, state, params, **call
+            ),
+            params,
+            state,
+        )
+        _same_types(updates, params, f"updates of {dtype.__name__}")
+
+
+def mixed_precision(tested: Method) -> tuple[Callable[..., Any], Any]:
+    """An update of weights in bfloat16 with gradients in float32, and its state."""
+    tx, params = tested.make(), problems.network()
+    call = _call(params)
+    low = jax.tree.map(lambda w: w.astype(jnp.bfloat16), params)
+    functions = {  # of weights in bfloat16, in float32
+        key: lambda weights, *args, f=f: f(
+            jax.tree.map(lambda w: w.astype(jnp.float32), weights), *args
+        )
+        for key, f in call.items()
+        if key.endswith("_fn")
+    }
+
+    def update(state: Any) -> Any:
+        grads = functions["grad_fn"](low)
+        return tx.update(grads, state, low, **(call | functions))
+
+    return update, tx.init(low)
+
+
+def low_precision_weights_stay(tested: Method) -> None:
+    """Weights in bfloat16 with gradients in float32 keep the types of the state."""
+    if tested.is_optimizer:  # its base decides
+        return
+    update, state = mixed_precision(tested)
+    with jax.numpy_dtype_promotion("standard"):
+        _, after = jax.eval_shape(update, state)
+    _same_types(after, state, "the state after an update")
+
+
+def _same_types(after: Any, before: Any, what: str) -> None:
+    found, expected = signature_of(after), signature_of(before)
+    assert found == expected, f"{what}: {found}, instead of {expected}"
+
+
+def donation_works(tested: Method) -> None:
+    """Parameters and state can be donated together, and stay finite."""
+    carry = tested.start()
+    donated = jax.tree.leaves(carry)
+    carry = tested.run(2, carry)
+    assert all(leaf.is_deleted() for leaf in donated)
+    assert_finite(carry[0])
+
+
+def continues_from_saved_arrays(tested: Method) -> None:
+    """From saved arrays it goes on with the same bits."""
+
+    def restore(saved: np.ndarray, like: Any) -> jax.Array:
+        if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(
+                jnp.asarray(saved), impl=jax.random.key_impl(like)
+            )
+        return jnp.asarray(saved)
+
+    leaves, structure = jax.tree.flatten(tested.run(3))
+    saved = [np.array(to_numpy(leaf)) for leaf in leaves]
+    restored = [restore(x, leaf) for x, leaf in zip(saved, leaves, strict=True)]
+    continued = tested.run(3, structure.unflatten(restored))
+    assert_equal(continued, tested.run(6))
+
+
+def nothing_to_train(tested: Method) -> None:
+    """An empty tree of parameters is no error."""
+    tx = tested.optimizer(base=optax.sgd)
+    call = problems.keywords(lambda params: jnp.zeros([]), {})
+    with jax.disable_jit():
+        updates, _ = tx.update({}, tx.init({}), {}, **call)
+    assert updates == {}
+
+
+# ── Its numbers ──────────────────────────────────────────────────────────────────────
+
+
+def descends(tested: Method) -> None:
+    """Twenty updates lower the loss."""
+    after, _ = tested.run(20, learning_rate=0.02)
+    assert_finite(after)
+    losses = [
+        float(problems.network_loss(params, problems.batch()))
+        for params in (problems.network(), after)
+    ]
+    assert losses[1] < losses[0], f"the loss goes from {losses[0]:g} to {losses[1]:g}"
+
+
+# The inverse of the norm is no normal number in float32; "unused" is known to be zero
+# when the program is compiled.
+HUGE = {jnp.float32: 5e37, jnp.float16: 6e4}
+
+
+def extreme_gradients_give_finite_updates(tested: Method) -> None:
+    """Zero and huge gradients give finite updates and diagnostics."""
+    for dtype, huge in HUGE.items():
+        _extreme(tested.make(), dtype, huge, diagnostics=tested.traits.diagnostics)
+
+
+def _extreme(tx: Any, dtype: Any, huge: float, *, diagnostics: bool) -> None:
+    params = {
+        "matrix": jnp.ones((3, 2), dtype),
+        "scalar": jnp.ones([], dtype),
+        "empty": jnp.ones((0, 4), dtype),
+        "unused": jnp.zeros([], dtype),
+    }
+    zero = jax.tree.map(jnp.zeros_like, params)
+    large = {**params, "matrix": jnp.full((3, 2), huge, dtype)}
+
+    @jax.jit
+    def update(grads: Any, state: Any) -> Any:
+        grads = grads | {"unused": jnp.zeros([], dtype)}
+        return tx.update(
+            grads,
+            state,
+            params,
+            grad_fn=lambda params: grads,
+            value_and_grad_fn=lambda params: (jnp.zeros([], dtype), grads),
+            value=jnp.zeros([], dtype),
+            num_examples=1000,
+            example_losses=jnp.zeros(4, dtype),
+            example_losses_fn=lambda params: jnp.zeros(4, dtype),
+            subset_grad_fn=lambda params, rows: grads,
+            functional_value_and_grad_fn=lambda params: (jnp.zeros([], dtype), grads),
+        )
+
+    state = tx.init(params)
+    for grads in (zero, large, zero, params):
+        updates, state = update(grads, state)
+        assert_finite(updates)
+        _same_types(updates, params, "updates")
+    for _ in range(2):  # what it tells may be of the gradient of the update before
+        _, state = update(large, state)
+    if diagnostics:
+        # They are no excuse: the norm of the huge gradient is finite as well.
+        seen = observations.diagnostics(state)
+        assert "grad_norm" in seen, "there are none: diagnostics=False"
+        assert_finite(seen)
+        np.testing.assert_allclose(seen["grad_norm"], float(huge) * 6**0.5, rtol=1e-2)
+
+
+def rate_zero_leaves_the_weights(tested: Method) -> None:
+    """A learning rate of zero leaves the weights where they are."""
+    params, state = tested.run(3, learning_rate=0.0)
+    if tested.eval_params is None:
+        assert_equal(params, problems.network())
+    else:  # it holds other weights, and gives these back up to rounding
+        evaluated = tested.eval_params(state, params)
+        assert_close(evaluated, problems.network(), rtol=1e-6)
+
+
+# ── Its coefficients ─────────────────────────────────────────────────────────────────
+
+
+def bad_coefficients_are_refused(tested: Method) -> None:
+    """A coefficient that is no number >= 0 is a ValueError that names it, at once.
+
+    `sam_jax.checks` has such tests. ``any_value=`` names those that may be negative.
+    """
+    for value in (-1, float("nan"), float("inf"), "?", [0.1]):
+        for key in sorted(tested.numeric() - tested.traits.any_value):
+            said = _refusal(functools.partial(tested.optimizer, **{key: value}))
+            assert f"{key} must be " in said, f"of {key}={value!r} it says {said!r}"
+
+
+def schedules_are_read_at_every_count(tested: Method) -> None:
+    """A coefficient that is a number or a schedule is read at 0, 1, 2, ..."""
+    tested.run(3)
+    for key in tested.schedulable():
+        counts = set(tested.step.seen[key])
+        assert counts == {0, 1, 2}, f"{key} was read at {counts or 'no count'}"
+
+
+def unjitted(tx: optax.GradientTransformationExtraArgs, steps: int) -> list[Any]:
+    """Parameters after each of some updates, without a compilation."""
+    with jax.disable_jit():
+        args = (problems.network_loss, problems.network(), (problems.batch(),), steps)
+        return problems.trajectory(tx, *args)
+
+
+def numbers_are_constant_schedules(tested: Method) -> None:
+    """A number does what a constant schedule does."""
+    numbers = tested.schedulable()
+    carry = tested.start()
+    for params in unjitted(tested.optimizer(**numbers), 2):
+        carry = tested.run(1, carry, rho=numbers.get(tested.traits.radius, 0.05))
+        assert_close(params, carry[0], rtol=1e-6)
+
+
+@functools.cache
+def _base_run(base: Callable[[float], Any]) -> list[Any]:
+    """The trajectory of a base, shared by the methods over it."""
+    args = (problems.network_loss, problems.network(), (problems.batch(),), 5)
+    return problems.trajectory(base(0.1), *args)
+
+
+def radius_zero_is_the_base(tested: Method) -> None:
+    """With radius zero it is the base optimizer.
+
+    ``base=None`` if it recombines gradients so that none is left; ``exact=False`` if
+    only up to rounding.
+    """
+    base, at_base, exact, *_ = tested.traits
+    if base is None or not tested.has_radius:
+        return
+    if at_base:
+        tx = tested.optimizer(**{tested.traits.radius: 0.0, **at_base})
+        args = (problems.network_loss, problems.network(), (problems.batch(),), 5)
+        ours = problems.trajectory(tx, *args)
+    else:
+        carry, ours = tested.start(), []
+        for _ in range(5):
+            carry = tested.run(1, carry, rho=0.0)
+            ours.append(jax.tree.map(jnp.copy, carry[0]))  # the carry is donated
+    if exact:
+        assert_equal(ours, _base_run(base))
+    else:
+        assert_close(ours, _base_run(base), rtol=1e-5)
+
+
+def radius_is_felt(tested: Method) -> None:
+    """Another radius is another update."""
+    if not tested.has_radius:
+        return
+    near, far = (tested.run(2, rho=rho)[0] for rho in (0.0, 0.5))
+    differences = jax.tree.map(lambda x, y: jnp.max(jnp.abs(x - y)), near, far)
+    assert max(jax.tree.leaves(differences)) > 1e-3
+
+
+def mask_keeps_the_others(tested: Method) -> None:
+    """It takes a gradient at perturbed weights, of which a mask keeps the others.
+
+    ``perturbed_call=0`` if the first gradient that it takes is the one, and it looks
+    elsewhere afterwards; ``pair=False`` if it takes none.
+    """
+    if not tested.traits.pair:
+        return
+    params, grads = problems.network(), problems.network()
+    radius = {tested.traits.radius: 0.1} if tested.has_radius else {}
+    kept = jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+    masks: list[Any] = [None]
+    if "mask" in tested.parameters:
+        masks += [kept, lambda tree: jax.tree.map(lambda _: _, kept)]
+    for mask in masks:
+        tx = tested.optimizer(**radius, **({} if mask is None else {"mask": mask}))
+        points = problems.points(tx, grads, tx.init(params), params)
+        assert points, "the update takes no gradient by itself: pair=False"
+        perturbed = points[tested.traits.perturbed_call]
+        moved = jax.tree.map(lambda x, y: bool((x != y).any()), perturbed, params)
+        assert any(jax.tree.leaves(moved)) if mask is None else moved == kept, (
+            f"the gradient {tested.traits.perturbed_call} of those that the update "
+            f"takes is at weights of which these have moved: {moved}; where another "
+            "one is at the perturbed weights, perturbed_call=0 says so"
+        )
+
+
+def diagnostics_are_of_the_update(tested: Method) -> None:
+    """The diagnostics tell what the update saw.
+
+    ``unused_gradient=True`` if it works with a gradient of its own; ``pair=False`` if
+    it has no second one; ``diagnostics=False`` if it tells nothing.
+    """
+    if not tested.traits.diagnostics:
+        return
+    batch, pair = problems.batch(), tested.traits.pair
+    params, state = tested.start()
+    grads, clean, seen = params, None, {}
+    for _ in range(2):
+        grads = gradient_at(params)
+        clean = problems.network_loss(params, batch)
+        params, state = tested.run(1, (params, state), rho=0.1)
+        seen = observations.diagnostics(state)
+        assert "perturbation_norm" in seen, "there are none: diagnostics=False"
+        if seen["perturbation_norm"] > 0:
+            break  # else it takes one gradient, and perturbs for the next update
+    assert tuple(seen) == observations.Diagnostics._fields[: 4 if pair else 2], [*seen]
+    assert all(x.dtype == jnp.float32 and x.shape == () for x in seen.values())
+    flat = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(grads)])
+    same = np.isclose(seen["grad_norm"], np.linalg.norm(flat), rtol=1e-6)
+    assert seen["grad_norm"] > 0
+    assert same != tested.traits.unused_gradient, (
+        f"grad_norm is {'' if same else 'not '}that of the caller's gradient, and the "
+        f"traits say unused_gradient={tested.traits.unused_gradient}"
+    )
+    assert seen["perturbation_norm"] > 0
+    if pair:
+        assert -1 <= seen["gradient_cosine"] < 1
+        assert seen["perturbed_loss"] != clean and np.isfinite(seen["perturbed_loss"])
+
+
+CHECKS: tuple[Callable[[Method], None], ...] = (
+    unknown_keywords_change_nothing,
+    missing_arguments_are_named,
+    init_is_abstract,
+    types_stay,
+    low_precision_weights_stay,
+    donation_works,
+    continues_from_saved_arrays,
+    nothing_to_train,
+    descends,
+    extreme_gradients_give_finite_updates,
+    rate_zero_leaves_the_weights,
+    bad_coefficients_are_refused,
+    schedules_are_read_at_every_count,
+    numbers_are_constant_schedules,
+    radius_zero_is_the_base,
+    radius_is_felt,
+    mask_keeps_the_others,
+    diagnostics_are_of_the_update,
+    *devices.CHECKS,
+)
