@@ -48,7 +48,11 @@ def load(reference: str, setting: str) -> Any:
     path, _, name = reference.rpartition(":")
     module = _module(pathlib.Path(path), setting)
     if not hasattr(module, name):
-        public = [each for each in vars(module) if not each.startswith("_")]
+        public = [
+            each
+            for each, value in vars(module).items()
+            if not (each.startswith("_") or isinstance(value, ModuleType))
+        ]
         message = errors.unknown(f"name in {path}", name, public)
         raise errors.UserError(f"{setting}: {message}")
     return getattr(module, name)

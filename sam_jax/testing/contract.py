@@ -124,7 +124,7 @@ def missing_arguments_are_named(tested: Method) -> None:
 
 
 def _refusal(call: Callable[[], Any]) -> str:
-    """The sentence of a ValueError, any other error as it is; empty if there is none."""
+    """The sentence of a ValueError, another error as it is; empty if there is none."""
     try:
         call()
     except ValueError as error:

@@ -292,8 +292,9 @@ def build(
     else:
         own_data.check(dataset)
     with mistakes.in_settings("config.data", _DATA):
-        augment = _augment(config, dataset)
+        augment = _augment(config.data, dataset)
         spec = DataSpec.of(dataset, config.batch_size)
+    augment = own_data.augmented(config.augment, dataset, augment)
     several = config.steps_per_dispatch
     if several > 1 and not isinstance(dataset.train, data.IndexedSource):
         raise errors.UserError(
@@ -364,47 +365,9 @@ def load_data(config: settings.Data) -> data.Dataset:
 
 
 def _augment(
-    config: settings.Settings, dataset: data.Dataset
-) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """What happens to the images in training; other inputs are as they are."""
-    own = config.augment.function("config.augment", "key", "images")
-    of_package = _of_package(config.data, dataset)
-    where = f"config.augment.name ({config.augment.name})"
-
-    def augment(key: jax.Array, images: jax.Array) -> jax.Array:
-        if own is not None:
-            # A key of its own: the draws of the others stay as they are.
-            changed = own(jax.random.fold_in(key, _OWN_STREAM), images)
-            _check_inputs(changed, images, where)
-            images = changed
-        return of_package(key, images)
-
-    # Settings that do not fit the size of the images show here.
-    example = jax.ShapeDtypeStruct((1, *dataset.image_shape), dataset.dtype)
-    jax.eval_shape(augment, jax.random.key(0), example)
-    return augment
-
-
-_OWN_STREAM = 1  # of the augmentation's key
-
-
-def _check_inputs(changed: Any, images: jax.Array, where: str) -> None:
-    """Refuses what a user's function has made of the inputs, if it does not fit."""
-    kinds = {images.dtype} | ({jnp.float32} if images.dtype == jnp.uint8 else set())
-    if not isinstance(changed, jax.Array) or (
-        changed.shape != images.shape or changed.dtype not in kinds
-    ):
-        raise errors.UserError(
-            f"{where} must give inputs of the same shape and kind, as it was given "
-            f"{jax.typeof(images)} (pixels, 0 to 255, may become float32); got "
-            f"{errors.one_line(jax.tree.map(jax.typeof, changed), 80)}"
-        )
-
-
-def _of_package(
     config: settings.Data, dataset: data.Dataset
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """Crop, flip, normalization and cutout, for images."""
+    """What happens to the images in training; other inputs are as they are."""
     if dataset.dtype != np.uint8:
         for setting in ("crop", "flip", "cutout"):
             if getattr(config, setting):
@@ -413,7 +376,7 @@ def _of_package(
                     f"{dataset.name!r} has none: leave it out"
                 )
         return lambda key, inputs: inputs
-    return data.augment.make_augment(
+    augment = data.augment.make_augment(
         crop=config.crop,
         flip=config.flip,
         cutout=config.cutout,
@@ -421,3 +384,7 @@ def _of_package(
         mean=dataset.mean,
         std=dataset.std,
     )
+    # Settings that do not fit the size of the images show here.
+    example = jax.ShapeDtypeStruct((1, *dataset.image_shape), jnp.uint8)
+    jax.eval_shape(augment, jax.random.key(0), example)
+    return augment

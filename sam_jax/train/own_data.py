@@ -1,8 +1,16 @@
-"""A data set that the user brings."""
+"""A data set that the user brings, and what is to happen to its inputs."""
 
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from sam_jax import data, errors
+from sam_jax.train import settings
+
+Augment = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def check(dataset: data.Dataset) -> None:
@@ -47,3 +55,49 @@ def check(dataset: data.Dataset) -> None:
                     f"{where}: labels of the {name} set are {labels.min()} to "
                     f"{labels.max()}, and there are {dataset.num_classes} class_names"
                 )
+
+
+def augmented(own: settings.Own, dataset: data.Dataset, after: Augment) -> Augment:
+    """Puts a change of the user's before the others.
+
+    Args:
+        own: ``fn(key, images) -> images`` of the settings, or none.
+        dataset: of the run.
+        after: what happens then.
+
+    Returns:
+        ``(key, images) -> images``; the draws of ``after`` are what they were.
+
+    Raises:
+        UserError: if it is no such function; also when it is called, if it makes
+            inputs of another shape or kind.
+    """
+    change = own.function("config.augment", "key", "images")
+    if change is None:
+        return after
+
+    def augment(key: jax.Array, images: jax.Array) -> jax.Array:
+        changed = change(jax.random.fold_in(key, _OWN_STREAM), images)
+        _check_inputs(changed, images, f"config.augment.name ({own.name})")
+        return after(key, changed)
+
+    example = jax.ShapeDtypeStruct((1, *dataset.image_shape), dataset.dtype)
+    jax.eval_shape(augment, jax.random.key(0), example)
+    return augment
+
+
+_OWN_STREAM = 1  # of the augmentation's key
+
+
+def _check_inputs(changed: Any, images: jax.Array, where: str) -> None:
+    kinds = (images.dtype, jnp.float32 if images.dtype == jnp.uint8 else None)
+    if not (
+        isinstance(changed, jax.Array)
+        and changed.shape == images.shape
+        and any(changed.dtype == kind for kind in kinds if kind is not None)
+    ):
+        raise errors.UserError(
+            f"{where} must give inputs of the same shape and kind, as it was given "
+            f"{jax.typeof(images)} (pixels, 0 to 255, may become float32); got "
+            f"{errors.one_line(jax.tree.map(jax.typeof, changed), 80)}"
+        )

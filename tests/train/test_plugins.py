@@ -12,7 +12,7 @@ import pytest
 
 from sam_jax import data, errors, models, plugins, train
 from sam_jax.methods import observations
-from sam_jax.train import build, cards, loop, losses, settings, workdir
+from sam_jax.train import build, cards, loop, losses, own_data, settings, workdir
 from tests.train import my_parts, runs
 from tests.train.steps import SPEC, Trainer, batches, plain
 
@@ -306,14 +306,12 @@ def test_an_own_augmentation_comes_before_the_others_whose_draws_stay(tiny, digi
     dataset = dataclasses.replace(digits, mean=(0.0,), std=(1.0,))
     images, key = dataset.train.split.images[:4], jax.random.key(1)
 
-    def augmented(**changes):
-        made = build._augment(
-            tiny(**{"data.crop": 2, "data.flip": True, **changes}), dataset
-        )
-        return made(key, images)
-
-    plain, own = augmented(), augmented(**{"augment.name": reference("brighter")})
-    lifted = 255 * np.asarray(own - plain)[np.asarray(own) > 0]
+    after = build._augment(tiny(**{"data.crop": 2, "data.flip": True}).data, dataset)
+    brighter = settings.Own(reference("brighter"))
+    own = own_data.augmented(brighter, dataset, after)(key, images)
+    plain = after(key, images)
+    within = (own > 0) & (plain < 0.9)  # neither cut off nor at the end of the scale
+    lifted = 255 * np.asarray(own - plain)[np.asarray(within)]
     assert 9.9 < lifted.min() < 11 < lifted.max() < 12.1
 
 
