@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from sam_jax import errors
-from sam_jax.data import batches, loading, splits
+from sam_jax.data import batches, labelled, loading, splits
 
 # Inputs [N, ...] and labels [N], whole numbers from 0.
 Arrays = tuple[np.ndarray, np.ndarray]
@@ -37,7 +37,8 @@ def of_arrays(
         The data set, for ``train_and_evaluate(config, workdir, dataset=...)``.
 
     Raises:
-        UserError: if inputs and labels do not fit together or to the other splits.
+        UserError: if inputs and labels do not fit together or to the other splits, or
+            two classes have one name.
 
     Example:
         >>> rows, labels = np.zeros((6, 4)), np.array([0, 1, 2, 0, 1, 2])
@@ -57,7 +58,8 @@ def of_arrays(
                 f"{_kind(examples)}: give both in one form"
             )
     classes = 1 + max(int(split.labels.max(initial=0)) for split in found.values())
-    names = tuple(class_names or map(str, range(classes)))
+    names = tuple(map(str, range(classes) if class_names is None else class_names))
+    labelled.check_names(names, f"data set {name!r}")
     raw = splits.RawDataset(found["train"], found["test"], names)
     splits.check_labels(raw, name)
     splits.warn_of_missing(raw.train, raw.num_classes, name)

@@ -92,7 +92,7 @@ def read(
             splits only, or an image cannot be read.
     """
     names = sorted(set(train.classes))
-    _check_names({*names, *(test.classes if test else ())}, where)
+    check_names({*names, *(test.classes if test else ())}, where)
     if test is not None:
         _check_same(names, sorted(set(test.classes)), where)
     files, classes = train.files, train.classes
@@ -111,8 +111,12 @@ def read(
     return splits.RawDataset(train=first, test=second, class_names=tuple(names))
 
 
-def _check_names(names: Iterable[str], where: str) -> None:
-    """Refuses names that differ by case, spaces or the form of Unicode alone."""
+def check_names(names: Iterable[str], where: str) -> None:
+    """Refuses names that differ by case, spaces or the form of Unicode alone.
+
+    Raises:
+        UserError: naming them.
+    """
     alike = collections.defaultdict(list)
     for name in sorted(names):
         alike[" ".join(unicodedata.normalize("NFKC", name).casefold().split())] += [

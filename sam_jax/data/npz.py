@@ -121,9 +121,10 @@ def _class_names(names: np.ndarray | None, file: str) -> tuple[str, ...] | None:
         return None
     found = names.tolist() if names.ndim == 1 and names.dtype.kind == "U" else []
     found = tuple(map(labelled.class_name, found))
-    if len(set(found)) < max(len(found), 2):
+    if len(found) < 2:
         raise errors.UserError(
-            f"{file}: {_NAMES} must be two texts or more that differ, [classes], got "
+            f"{file}: {_NAMES} must be two texts or more, [classes], got "
             f"{names.dtype} {names.shape}"
         )
+    labelled.check_names(found, f"{file}: {_NAMES}")
     return found

@@ -249,6 +249,16 @@ def test_arrays_that_do_not_fit_are_refused(train, test, words):
     assert "\n" not in str(raised.value)
 
 
+def test_names_of_classes_of_arrays():
+    names = np.array(["cat", "dog"])
+    assert data.of_arrays((X, Y), (X, Y), class_names=names).class_names == (
+        "cat",
+        "dog",
+    )
+    with pytest.raises(errors.UserError, match=r"'Cat' and 'cat ', one name but"):
+        data.of_arrays((X, Y), (X, Y), class_names=["cat ", "Cat"])
+
+
 def test_what_is_done_to_images_is_not_for_others(tiny):
     dataset = data.of_arrays((X, Y), (X, Y))
     with pytest.raises(errors.UserError, match=r"config.data.crop is for images"):
