@@ -249,3 +249,14 @@ def assert_finite(tree: Any) -> None:
 def signature_of(tree: Any) -> Any:
     """Shape and dtype of every leaf."""
     return jax.tree.map(lambda x: (jnp.shape(x), jnp.result_type(x)), tree)
+
+
+def refusal(call: Callable[[], Any]) -> str:
+    """The sentence of a ValueError, another error as it is; empty if there is none."""
+    try:
+        call()
+    except ValueError as error:
+        return str(error)
+    except Exception as error:
+        return repr(error)
+    return ""

@@ -154,7 +154,8 @@ class Optimizer:
     """Any optimizer of Optax by its name, and its settings.
 
     In a configuration the settings of each stand under its name, so that
-    ``--config.optimizer.name=adamw`` needs no other change.
+    ``--config.optimizer.name=adamw`` needs no other change; those of one of yours,
+    ``my.py:my_sgd``, under ``options``.
     """
 
     name: str = "sgd"
@@ -177,8 +178,9 @@ class Optimizer:
         typed.refuse_no_mapping(value, path)
         given = {"name": "sgd", **value}
         name = typed.read(str, given.pop("name"), f"{path}.name")
-        if plugins.is_reference(name) and "options" in given:
-            given[name] = given.pop("options")
+        options_of_own = given.pop("options", {})
+        if plugins.is_reference(name) and options_of_own:
+            given[name] = options_of_own
         for optimizer, values in ({name: {}} | given).items():
             typed.refuse_no_mapping(values, f"{path}.{optimizer}")
             # Of the user's own only the chosen one is run.
@@ -189,7 +191,8 @@ class Optimizer:
     @classmethod
     def defaults(cls) -> dict[str, Any]:
         """Those that need settings to be of use."""
-        return {"name": "sgd"} | {k: dict(v) for k, v in cls.OPTIONS.items()}
+        known = {k: dict(v) for k, v in cls.OPTIONS.items()}
+        return {"name": "sgd", "options": {}} | known
 
     def plain(self) -> dict[str, Any]:
         """The name, and the options under it."""

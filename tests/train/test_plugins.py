@@ -1,6 +1,7 @@
 """What a user brings in a file stands in the place of a name, and works alike."""
 
 import dataclasses
+import itertools
 import json
 import pathlib
 import signal
@@ -13,6 +14,7 @@ import pytest
 from sam_jax import data, errors, models, plugins, train
 from sam_jax.methods import observations
 from sam_jax.train import build, cards, loop, losses, own_data, settings, workdir
+from tests import tiers
 from tests.train import my_parts, runs
 from tests.train.steps import SPEC, Trainer, batches, plain
 
@@ -48,9 +50,16 @@ def brought(tiny):
 # ── Networks and losses ──────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("net", ["Net", "NnxNet"])
+@pytest.mark.parametrize(
+    ("net", "method"),
+    tiers.cases(
+        [("Net", "looksam"), ("NnxNet", "functional_sam")],
+        itertools.product(["Net", "NnxNet"], ["sam", "looksam", "functional_sam"]),
+        why="two runs each",
+    ),
+)
 def test_all_that_is_own_resumes_to_the_same_bits_and_is_loaded(
-    brought, tmp_path, disturb, net
+    brought, tmp_path, disturb, net, method
 ):
     # Groups of 16, BatchNorm and dropout; a whole run, and one that was stopped.
     own = {"model": net, "loss": "brier", "optimizer": "my_sgd"}
@@ -61,7 +70,7 @@ def test_all_that_is_own_resumes_to_the_same_bits_and_is_loaded(
     }
     config = brought(
         net,
-        method="looksam",
+        method=method,
         method_group_size=16,
         epochs=2,
         augment={"options": {"by": 5}},

@@ -12,7 +12,8 @@ import functools
 import pytest
 
 from sam_jax import methods, testing
-from sam_jax.testing.contract import gradient_at, mixed_precision, unjitted
+from sam_jax.testing.coefficients import unjitted
+from sam_jax.testing.contract import gradient_at, mixed_precision
 from sam_jax.testing.method import (
     assert_close,
     assert_equal,
