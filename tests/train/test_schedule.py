@@ -82,7 +82,7 @@ def test_all_names_are_checked_by_hand():
     with pytest.raises(errors.UserError) as raised:
         values({"name": "?"}, [0])
     names = str(raised.value).partition("There are: ")[2].split(", ")
-    assert set(names) == {case.split()[0] for case in HAND}
+    assert {*names} - {typed.OWN} == {case.split()[0] for case in HAND}
 
 
 def test_works_in_a_compiled_step():
