@@ -93,8 +93,8 @@ def numbers_of(config: settings.Settings) -> dict[str, float]:
         config: of a run.
 
     Returns:
-        Name -> value; none, where a method or an optimizer of the user's might branch
-        on them.
+        Name -> value; none, where a method, an optimizer or a schedule of the user's
+        might branch on them.
 
     Example:
         >>> method = {"name": "gsam", "rho": 0.1, "alpha": 0.4}
@@ -102,7 +102,13 @@ def numbers_of(config: settings.Settings) -> dict[str, float]:
         {'learning_rate': 0.1, 'rho': 0.1, 'alpha': 0.4}
     """
     method = config.method
-    if any(map(plugins.is_reference, (method.name, config.optimizer.name))):
+    schedules = (
+        x.schedule
+        for x in method.coefficients.values()
+        if isinstance(x, coefficients.Scheduled)
+    )
+    parts = method, config.optimizer, config.schedule, *schedules
+    if any(plugins.is_reference(part.name) for part in parts):
         return {}
     known = coefficients.parameters(method.name)
     found = {

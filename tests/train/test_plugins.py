@@ -13,7 +13,16 @@ import pytest
 
 from sam_jax import data, errors, models, plugins, train
 from sam_jax.methods import observations
-from sam_jax.train import build, cards, loop, losses, own_data, settings, workdir
+from sam_jax.train import (
+    build,
+    cards,
+    loop,
+    losses,
+    own_data,
+    settings,
+    shared,
+    workdir,
+)
 from tests import tiers
 from tests.train import my_parts, runs
 from tests.train.steps import SPEC, Trainer, batches, plain
@@ -311,6 +320,9 @@ def test_an_own_schedule_is_what_it_does_and_its_arguments_are_settings(chain):
     np.testing.assert_allclose(found, expected, atol=1e-7)
     warm = chain("none", **named, **{"schedule.warmup_epochs": 1.5}).learning_rate
     assert float(warm(3)) == pytest.approx(0.05) and warm(8) == rate(8)
+    # It may branch on what it is given, which then is no argument of a program.
+    of_run = settings.read({"schedule": {"name": named["schedule.name"]}})
+    assert shared.numbers_of(of_run) == {} != shared.numbers_of(settings.read({}))
     # A coefficient may follow it as well; of a highest value of its own.
     rho = {"name": named["schedule.name"], "value": 0.3}
     made = chain("sam", **{"method.rho": rho})
