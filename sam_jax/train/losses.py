@@ -82,8 +82,8 @@ def _measure(config: settings.Settings, loss: Loss) -> Measure:
     own = config.metrics.function("config.metrics", "outputs", "batch")
 
     def measure(outputs: Any, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-        right = logits_of(outputs).argmax(-1) == batch["label"]
-        found = {"loss": loss(outputs, batch), "accuracy": right}
+        found = {"loss": loss(outputs, batch)}  # which refuses what does not fit
+        found["accuracy"] = logits_of(outputs).argmax(-1) == batch["label"]
         if own is None:
             return found
         where = f"config.metrics.name ({config.metrics.name})"

@@ -83,8 +83,9 @@ class Scores:
     def plain(self) -> dict[str, Any]:
         """Numbers, lists and dicts."""
         totals = ("examples", "loss", "accuracy", "top_5", "ece")
-        return {name: getattr(self, name) for name in totals} | {
+        return {
             **self.metrics,
+            **{name: getattr(self, name) for name in totals},
             "classes": self.per_class(),
             "confusion": self.confusion.tolist(),
         }
