@@ -38,6 +38,7 @@ PROGRAMS = pathlib.Path(__file__).parent / ".pytest_cache" / f"jax-{instructions
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(PROGRAMS))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
+os.environ["SAM_JAX_CPU_FLAGS"] = "0"  # programs that tests start round as these
 os.environ["MPLBACKEND"] = "Agg"
 if DEVICES not in (flags := os.environ.get("XLA_FLAGS", "")):
     os.environ["XLA_FLAGS"] = f"{flags} {DEVICES}=8".strip()

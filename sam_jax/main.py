@@ -30,7 +30,7 @@ try:
     from absl import app, flags
     from absl import logging as absl_logging
 
-    from sam_jax.train import cards, overrides, usage
+    from sam_jax.train import cards, environment, overrides, usage
 except ModuleNotFoundError as error:
     if (error.name or "").startswith("sam_jax"):
         raise
@@ -75,6 +75,7 @@ def main(argv: Sequence[str]) -> int:
         of the user, 128 + n stopped by signal n, with the state saved once it trains.
     """
     try:
+        environment.set_up(_WORKDIR.value)
         if _CONFIG.value is None and _WORKDIR.value:
             card = cards.continued(_WORKDIR.value, *argv[1:])
         else:

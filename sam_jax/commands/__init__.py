@@ -18,7 +18,7 @@ from typing import NoReturn
 
 import sam_jax
 from sam_jax import errors
-from sam_jax.train import interrupt
+from sam_jax.train import environment, interrupt
 
 VERBS: Mapping[str, str] = MappingProxyType(
     {
@@ -172,8 +172,9 @@ def ends(main: Callable[[Sequence[str]], int]) -> Callable[[Sequence[str]], int]
     return run
 
 
-def start_jax() -> None:
-    """Imports JAX, quietly, with the compiled programs of earlier starts."""
+def start_jax(run: str) -> None:
+    """Imports JAX, quietly, as a run has it, with the programs of earlier starts."""
+    environment.set_up(run)
     import jax
 
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)

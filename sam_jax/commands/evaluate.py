@@ -21,7 +21,7 @@ def main(arguments: Sequence[str]) -> int:
     made.add_argument("--split", default="test", help="test, validation or train")
     made.add_argument("--out", help="also a JSON file, with the confusion matrix")
     given = made.parse_args(arguments)
-    commands.start_jax()
+    commands.start_jax(given.run)
 
     from sam_jax.train import build, files, loaded, report
 

@@ -19,7 +19,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     made.add_argument("--out", required=True, help="the CSV file, a new one")
     given = made.parse_args(arguments)
-    commands.start_jax()
+    commands.start_jax(given.run)
 
     from sam_jax.train import loaded, predictions
 

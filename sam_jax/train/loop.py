@@ -19,6 +19,7 @@ from sam_jax.train import (
     data_record,
     dispatch,
     due,
+    environment,
     hosts,
     interrupt,
     layout,
@@ -119,9 +120,12 @@ def train_and_evaluate(
         progress["data"] = agreement.check_unchanged(run.dataset, saved.get("data"))
         record = data_record.DataRecord.of(run.dataset, config.batch_size)
         agreement.from_first(lambda: data_record.write(folder, record))
+        flags = agreement.from_first(
+            lambda: environment.keep(folder, resumed=restored is not None)
+        )
         start = int(train_state.step)
         out.header(_header(run, train_state, folder, command))
-        for remark in (*remarks.of(run), *_more_epochs(run, progress, start)):
+        for remark in (*flags, *remarks.of(run), *_more_epochs(run, progress, start)):
             out.warning(remark)
         finished = start == run.total_steps
         _say_what_is_lost(progress, checkpoints, out, finished=finished)

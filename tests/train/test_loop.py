@@ -88,7 +88,8 @@ def test_folder_has_all_that_is_promised(finished):
     events = {name for name in names if name.startswith("events.out.tfevents")}
     assert len(events) == 1
     assert names - events == {
-        *("config.json", "data.json", "metrics.jsonl", "results.json", "curves.png"),
+        *("config.json", "data.json", "environment.json", "metrics.jsonl"),
+        *("results.json", "curves.png"),
         *("checkpoints", ".lock"),
     }
 

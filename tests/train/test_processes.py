@@ -76,7 +76,7 @@ def test_every_file_is_written_once(ended):
     made = {path.name for path in ended.straight.iterdir()}
     (events,) = (name for name in made if name.startswith("events.out.tfevents"))
     others = {".lock", "checkpoints", "config.json", "curves.png", "metrics.jsonl"}
-    assert made == others | {"data.json", "results.json", events}
+    assert made == others | {"data.json", "environment.json", "results.json", events}
 
 
 def test_every_step_and_every_evaluation_has_a_row(ended):

@@ -1,0 +1,115 @@
+"""The flag that makes XLA fast on CPUs, and what of it a run began with.
+
+`FLAG` takes convolutions and reductions of a network to faster kernels: the results
+are those without it to rounding. XLA reads its flags when JAX starts and ends the
+process at one that it does not know. So the trainer's commands set it before that, and
+only for versions that were tried; ``import sam_jax`` sets none. A run keeps the value
+that it began with, in ``environment.json``, so that it goes on bit for bit.
+"""
+
+import contextlib
+import importlib.util
+import json
+import os
+import pathlib
+import sys
+from importlib import metadata
+
+from sam_jax import errors
+from sam_jax.train import files
+
+FILE = "environment.json"
+FLAG = "--xla_cpu_experimental_ynn_fusion_type"
+FAST = "LIBRARY_FUSION_TYPE_REDUCE"
+SWITCH = "SAM_JAX_CPU_FLAGS"  # 0 is off
+TESTED = frozenset({"0.10.2"})  # versions of jaxlib
+
+
+def set_up(folder: str | os.PathLike[str] | None = None) -> None:
+    """Adds `FLAG` to ``XLA_FLAGS`` where it is known to help and nobody objects.
+
+    That is before JAX is imported, with a version of jaxlib in `TESTED`, on a CPU,
+    where ``XLA_FLAGS`` does not have it and ``SAM_JAX_CPU_FLAGS`` is not 0.
+
+    Args:
+        folder: of a run, which keeps the value that it began with.
+
+    Raises:
+        UserError: if the folder's ``environment.json`` is damaged.
+    """
+    flags = os.environ.get("XLA_FLAGS", "").strip()
+    if (
+        "jax" not in sys.modules
+        and os.environ.get(SWITCH) != "0"
+        and value() is None
+        and (not flags or flags.startswith("-"))  # no file of flags
+        and _jaxlib() in TESTED
+        and _on_cpu()
+        and _began(folder) == FAST
+    ):
+        os.environ["XLA_FLAGS"] = f"{flags} {FLAG}={FAST}".strip()
+
+
+def value(flags: str | None = None) -> str | None:
+    """The value of `FLAG` in ``XLA_FLAGS``, or in a text like it.
+
+    Example:
+        >>> value(f"--xla_cpu_max_isa=AVX2 {FLAG}=LIBRARY_FUSION_TYPE_DOT")
+        'LIBRARY_FUSION_TYPE_DOT'
+    """
+    flags = os.environ.get("XLA_FLAGS", "") if flags is None else flags
+    given = [word.partition("=") for word in flags.split()]
+    return next((text for name, _, text in reversed(given) if name == FLAG), None)
+
+
+def keep(folder: pathlib.Path, *, resumed: bool) -> list[str]:
+    """Writes ``environment.json`` of a run that begins.
+
+    Args:
+        folder: of the run.
+        resumed: whether it goes on from a checkpoint.
+
+    Returns:
+        What the user should know: at most one sentence.
+    """
+    if not resumed:
+        flags = os.environ.get("XLA_FLAGS", "")
+        record = {"jaxlib": _jaxlib(), "xla_flags": flags}
+        files.replace(folder / FILE, json.dumps(record, indent=2) + "\n")
+    before, now = _began(folder), value()
+    if before == now:
+        return []
+    was, is_ = (f"{FLAG}={x}" if x else f"no {FLAG}" for x in (before, now))
+    return [
+        f"the run began with {was} in XLA_FLAGS and goes on with {is_}: its numbers "
+        "are the same to rounding, not bit for bit"
+    ]
+
+
+def _began(folder: str | os.PathLike[str] | None) -> str | None:
+    """The value that a run began with; `FAST` for one that is to begin."""
+    if folder is None or not (pathlib.Path(folder) / "config.json").is_file():
+        return FAST
+    path = pathlib.Path(folder) / FILE
+    if not path.is_file():  # a run of an earlier version, which set none
+        return None
+    try:
+        return value(json.loads(files.read(path))["xla_flags"])
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise errors.UserError(
+            f"{path} is damaged: delete it, then the run goes on without {FLAG}"
+        ) from error
+
+
+def _jaxlib() -> str | None:
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return metadata.version("jaxlib")
+    return None
+
+
+def _on_cpu() -> bool:
+    """Whether JAX will choose the CPU; other plugins may not know the flag."""
+    if platforms := os.environ.get("JAX_PLATFORMS"):
+        return platforms == "cpu"
+    packages = map(importlib.util.find_spec, ("libtpu", "jax_plugins"))
+    return not any(packages) and not metadata.entry_points(group="jax_plugins")
