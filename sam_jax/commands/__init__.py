@@ -172,7 +172,7 @@ def ends(main: Callable[[Sequence[str]], int]) -> Callable[[Sequence[str]], int]
     return run
 
 
-def start_jax(run: str) -> None:
+def start_jax(run: str | os.PathLike[str] | None) -> None:
     """Imports JAX, quietly, as a run has it, with the programs of earlier starts."""
     environment.set_up(run)
     import jax

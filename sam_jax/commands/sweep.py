@@ -40,14 +40,15 @@ def main(arguments: Sequence[str]) -> int:
     made.add_argument("--out", help="folder of the runs; runs/sweep_CARD by default")
     commands.add_table(made)
     given, changes = commands.with_settings(made, arguments, "--set")
-    commands.start_jax()
+    card = pathlib.Path(str(given.config).partition(":")[0]).stem
+    out = pathlib.Path(given.out or f"runs/sweep_{card}")
+    begun = (path.parent for path in out.glob("*/config.json"))
+    commands.start_jax(next(begun, None))
 
     from sam_jax.train import comparison, comparison_files, loop, sweep
 
     axes = [sweep.Axis.read(text) for text in given.set]
     runs = sweep.planned(given.config, axes, given.seeds, changes)
-    card = pathlib.Path(given.config.partition(":")[0]).stem
-    out = pathlib.Path(given.out or f"runs/sweep_{card}")
     command = shlex.join(["sam-jax", "sweep", *arguments])
     try:
         found = sweep.sweep(runs, out, command, tuned=given.tuned, tex=given.latex)
