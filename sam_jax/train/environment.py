@@ -95,10 +95,10 @@ def _began(folder: str | os.PathLike[str] | None) -> str | None:
         return None
     try:
         return value(json.loads(files.read(path))["xla_flags"])
-    except (ValueError, TypeError, LookupError, AttributeError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as e:
         raise errors.UserError(
             f"{path} is damaged: delete it, then the run goes on without {FLAG}"
-        ) from error
+        ) from e
 
 
 def _jaxlib() -> str | None:
