@@ -79,7 +79,9 @@ def test_a_run_keeps_what_it_began_with(start, tmp_path):
     ]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"xla_flags": 1}', "\xff", "[" * 99999])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"xla_flags": 1}', "\xff", "[" * 99999]
+)
 def test_a_damaged_record_is_one_sentence(start, tmp_path, text):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / environment.FILE).write_bytes(text.encode("latin-1"))
