@@ -70,6 +70,7 @@ class Steps:
         train_step: ``(state, batch) -> (state, metrics)``, the state donated.
         eval_step: ``(params, model_state, batch) -> sums``.
         is_finite: whether a run can go on from a state; see `state.is_finite`.
+        train_steps: several updates in a call, if not as `dispatch.Several` makes them.
     """
 
     config: settings.Settings
@@ -81,6 +82,9 @@ class Steps:
     train_step: Callable[..., tuple[state.TrainState, step.Metrics]]
     eval_step: Callable[..., step.Metrics]
     is_finite: Callable[[state.TrainState], jax.Array]
+    train_steps: Callable[..., Any] | None = dataclasses.field(
+        default=None, kw_only=True
+    )
 
     @property
     def seed(self) -> np.ndarray:

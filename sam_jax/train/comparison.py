@@ -95,7 +95,7 @@ class Run:
         """Whether its numbers are numbers, such as its files say them."""
         try:
             numbers = [measure(self) for measure in MEASURES.values()]
-            numbers.append(self.error("last", "validation"))
+            numbers += self.error("last", "validation"), (self.last or {}).get("epoch")
         except (AttributeError, KeyError, TypeError):
             return False
         return all(x is None or isinstance(x, int | float) for x in numbers)
@@ -207,9 +207,15 @@ def read_run(folder: pathlib.Path) -> Run:
             f"{path} is damaged, or of another version: delete it, and sam-jax resume "
             f"{folder} makes it again"
         )
+    reached = (run.last or {}).get("epoch", flat["epochs"])
+    if reached < flat["epochs"]:  # it goes on for longer than it was planned
+        raise errors.UserError(
+            f"{folder} is not finished ({reached:g} of {flat['epochs']} epochs): "
+            f"sam-jax resume {folder} continues it"
+        )
     accuracy = run.curve("train", "accuracy")
-    reached = accuracy.get(max(accuracy, default=0))
-    return dataclasses.replace(run, training_accuracy=reached)
+    last = accuracy.get(max(accuracy, default=0))
+    return dataclasses.replace(run, training_accuracy=last)
 
 
 def read_settings(folder: pathlib.Path) -> dict[str, Any]:
@@ -220,7 +226,8 @@ def read_settings(folder: pathlib.Path) -> dict[str, Any]:
     """
     path, defaults = folder / CONFIG_FILE, typed.plain(settings.Settings())
     tree = {**defaults, **_json(path)}
-    if not all(isinstance(tree[key], dict) for key in ("data", "method")):
+    kinds = {"data": dict, "method": dict, SEED: int, "epochs": int}
+    if not all(isinstance(tree[key], kind) for key, kind in kinds.items()):
         raise errors.UserError(f"{path} is damaged")
     tree["data"] = {**defaults["data"], **tree["data"]}
     return settings.flat(tree)

@@ -117,7 +117,7 @@ class Several:
             for name, x in arrays.items()
         }
         places = jax.tree.map(lambda x: x.sharding, run.abstract_state())
-        self.train_steps = jax.jit(
+        self.train_steps = run.train_steps or jax.jit(
             make_train_steps(run.train_step, self._most, run.mesh),
             donate_argnums=0,
             out_shardings=(places, whole),

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import jax
 
 from sam_jax import data, plugins
-from sam_jax.train import build, coefficients, settings, sharding
+from sam_jax.train import build, coefficients, dispatch, settings, sharding
 
 _RATE = "learning_rate"
 
@@ -64,10 +64,12 @@ class Shared:
         programs = _kept(
             self._programs, shape, lambda: _of_numbers(config, made, parts)
         )
+        assert programs.train_steps is not None
         return dataclasses.replace(
             made,
             init=functools.partial(programs.init, numbers),
             train_step=functools.partial(programs.train_step, numbers),
+            train_steps=functools.partial(programs.train_steps, numbers),
             eval_step=programs.eval_step,
             is_finite=programs.is_finite,
         )
@@ -148,15 +150,24 @@ def _of_numbers(
             with_numbers(config, numbers, config.seed), made.spec, **parts
         )
 
+    def train_step(numbers: Mapping[str, Any], *of_step: Any) -> Any:
+        return steps(numbers).train_step(*of_step)
+
+    def train_steps(numbers: Mapping[str, Any], *of_steps: Any) -> Any:
+        step = functools.partial(train_step, numbers)
+        several = config.steps_per_dispatch
+        return dispatch.make_train_steps(step, several, made.mesh)(*of_steps)
+
     places = jax.tree.map(lambda x: x.sharding, made.abstract_state())
+    trained = {
+        "donate_argnums": 1,
+        "out_shardings": (places, sharding.replicated(made.mesh)),
+    }
     return dataclasses.replace(
         made,
         init=jax.jit(
             lambda numbers, seed: steps(numbers).init(seed), out_shardings=places
         ),
-        train_step=jax.jit(
-            lambda numbers, state, batch: steps(numbers).train_step(state, batch),
-            donate_argnums=1,
-            out_shardings=(places, sharding.replicated(made.mesh)),
-        ),
+        train_step=jax.jit(train_step, **trained),
+        train_steps=jax.jit(train_steps, **trained),
     )

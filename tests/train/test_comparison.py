@@ -125,6 +125,10 @@ def test_runs_that_cannot_be_compared(ended, tmp_path, capsys):
     assert "not there" in one_line(capsys, "compare", tmp_path / "no")
     (tmp_path / "empty").mkdir()
     assert "not the folder of a run" in one_line(capsys, "compare", tmp_path / "empty")
+    results = json.loads((same / "results.json").read_text())
+    results["last"]["epoch"] = 1.0
+    (same / "results.json").write_text(json.dumps(results))
+    assert "not finished (1 of 2 epochs)" in one_line(capsys, "compare", same)
     (same / "results.json").unlink()
     line = one_line(capsys, "compare", good, same)
     assert "not finished" in line and f"sam-jax resume {same}" in line
@@ -132,7 +136,16 @@ def test_runs_that_cannot_be_compared(ended, tmp_path, capsys):
 
 @pytest.mark.parametrize("name", ["config.json", "results.json", "metrics.jsonl"])
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"3", b'{"data": 1, "last": {"test": 1}}', b'"\xff"', b"\0"]
+    "content",
+    [
+        b"",
+        b"{",
+        b"3",
+        b'{"epochs": "x", "last": {"test": 1}}',
+        b'{"data": 1, "last": {"test": {"accuracy": 0.5}, "epoch": "x"}}',
+        b'"\xff"',
+        b"\0",
+    ],
 )
 def test_damaged_files_are_one_line(ended, capsys, name, content):
     folder = ended("a")

@@ -230,8 +230,12 @@ def test_two_sweeps_do_not_work_in_one_folder(trained, capsys, tmp_path):
 # ── What they share ──────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.parametrize(
+    "several",
+    tiers.cases((1,), (1, 3), "compiles several updates in a call"),
+)
 def test_runs_of_one_shape_compile_once_and_end_as_they_do_alone(
-    tmp_path, monkeypatch, capsys
+    several, tmp_path, monkeypatch, capsys
 ):
     """Also with radii and learning rates of their own."""
     built = []
@@ -245,10 +249,11 @@ def test_runs_of_one_shape_compile_once_and_end_as_they_do_alone(
     code, shown, err = said(
         *(capsys, "sweep", f"--config={runs.DIGITS}", *TINY, f"--out={tmp_path / 'x'}"),
         *("--set=method.rho=0.1,0.5", "--set=learning_rate=0.2", "--seeds=2"),
+        f"--config.steps_per_dispatch={several}",
     )
     assert (code, len(built)) == (0, 4), err
     assert len({id(run.dataset) for run in built}) == 1
-    for program in ("init", "train_step"):
+    for program in ("init", "train_steps" if several > 1 else "train_step"):
         assert len({id(getattr(run, program).func) for run in built}) == 1
         assert getattr(built[0], program).func._cache_size() == 1
     assert "| sam(rho=0.5) | 2 " in shown
