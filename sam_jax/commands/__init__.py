@@ -94,6 +94,11 @@ def add_run(made: argparse.ArgumentParser) -> None:
         default="best",
         help="which weights: best on validation, last, or the number of a kept step",
     )
+    add_own_code(made)
+
+
+def add_own_code(made: argparse.ArgumentParser) -> None:
+    """Adds the leave to run what a run's settings name."""
     made.add_argument(
         "--own_code",
         action="store_true",

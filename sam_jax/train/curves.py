@@ -6,6 +6,7 @@ readers can tell apart.
 """
 
 import io
+import logging
 import math
 import os
 import textwrap
@@ -88,6 +89,8 @@ def draw_curves(
         path: picture to write; one that is there stays until the new one is complete.
         title: what stands above the panels.
     """
+    # That it looks for fonts, for seconds, is no news of the run.
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     # Objects instead of pyplot, which keeps figures and a backend in global variables.
     with errors.needing("train"):
         from matplotlib import ticker

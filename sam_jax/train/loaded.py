@@ -308,7 +308,15 @@ def load_run(
     )
     number = _step(folder, step)
     network = network_lib.network(config, record.num_classes, model)
-    weights = _weights(folder, number, config, record, network)
+    while True:
+        try:
+            weights = _weights(folder, number, config, record, network)
+            break
+        except errors.UserError:
+            # A run that goes on may have replaced it by a newer one meanwhile.
+            number, before = _step(folder, step), number
+            if number == before:
+                raise
     measure = losses.make_losses(config, record.num_classes, loss).measure
     return LoadedRun(folder, number, config, record, network, *weights, measure)
 

@@ -74,12 +74,28 @@ def stored(
         UserError: if it is not the folder of a run, its settings cannot be read, or
             they name other files to run.
     """
+    return _settings(workdir / CONFIG_FILE, _content(workdir), named)
+
+
+def own_code(workdir: pathlib.Path) -> dict[str, str]:
+    """The files to run that the settings of a run name, by their settings.
+
+    Raises:
+        UserError: if it is not the folder of a run, or its settings cannot be read.
+    """
+    found: dict[str, str] = {}
+    for key, text in _texts(_parsed(workdir / CONFIG_FILE, _content(workdir))):
+        if plugins.is_reference(text):
+            found.setdefault(text, key)  # a name comes before the group called like it
+    return {key: text for text, key in found.items()}
+
+
+def _content(workdir: pathlib.Path) -> bytes:
     path = workdir / CONFIG_FILE
     if not path.is_file():
         what = "not the folder of a run" if workdir.exists() else "not there"
         raise errors.UserError(f"{workdir} is {what} (no {CONFIG_FILE} in it)")
-    content = files.read(path)
-    return _settings(path, content, named)
+    return files.read(path)
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from sam_jax import commands, data
+from sam_jax.commands import train
 from tests.train import runs
 
 
@@ -78,6 +79,31 @@ print("jax" in sys.modules)
 )
 def test_mistakes_on_the_command_line(capsys, words, message):
     assert message in one_line(capsys, *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "flags"),
+    [
+        ([], []),
+        (["--epochs=9"], ["--config.epochs=9"]),
+        (
+            ["--epochs", "9", "--", "--process_id=1"],
+            ["--process_id=1", "--config.epochs=9"],
+        ),
+        (
+            ["--own_code"],
+            ["--config.model.name=a.py:N", "--config.optimizer.name=b.py:sgd"],
+        ),
+    ],
+)
+def test_resume_is_train_with_the_folder(tmp_path, monkeypatch, words, flags):
+    own = {"name": "b.py:sgd", "b.py:sgd": {}}
+    config = {"model": {"name": "a.py:N"}, "optimizer": own}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    given = []
+    monkeypatch.setattr(train, "main", lambda words: given.extend(words) or 0)
+    assert commands.main(["resume", str(tmp_path), *words]) == 0
+    assert given == [f"--workdir={tmp_path}", *flags]
 
 
 def test_a_path_of_two_lines_is_one(capsys):

@@ -103,23 +103,34 @@ import jax, jax.export
 with open(folder + "/x.jaxexport", "rb") as file:
     program = jax.export.deserialize(bytearray(file.read()))
 np.save(folder + "/elsewhere.npy", program.call(images))
-import flax.serialization
+
+# The network in NumPy: two layers.
+import flax.serialization, json, safetensors
+with safetensors.safe_open(folder + "/x.safetensors", "np") as file:
+    about = json.loads(file.metadata()["sam_jax"])["data"]
+    weights = {name: file.get_tensor(name) for name in file.keys()}
 with open(folder + "/x.msgpack", "rb") as file:
-    flax.serialization.msgpack_restore(file.read())["batch_stats"]
-np.load(folder + "/x.npz")["params.Dense_0.kernel"]
+    tree = flax.serialization.msgpack_restore(file.read())["params"]
+restored = {f"params.{m}.{n}": x for m, part in tree.items() for n, x in part.items()}
+x = ((images / 255 - about["mean"]) / about["std"]).reshape(len(images), -1)
+for number, found in enumerate([weights, restored, np.load(folder + "/x.npz")]):
+    names = [f"params.Dense_{k}.{n}" for k in (0, 1) for n in ("kernel", "bias")]
+    w, b, v, c = (found[name] for name in names)
+    logits = np.maximum(x @ w + b, 0) @ v + c
+    odds = np.exp(logits - logits.max(1, keepdims=True))
+    np.save(f"{folder}/{number}.npy", odds / odds.sum(1, keepdims=True))
 print(*sorted(m for m in sys.modules if m.startswith("sam_jax.")))
 """
 
 
 @pytest.mark.slow("starts a process")
-def test_where_this_package_cannot_be_imported(run, tmp_path):
+def test_where_this_package_cannot_be_imported(run, tiny, tmp_path):
     np.save(tmp_path / "images.npy", IMAGES)
-    for name, suffix in {
-        "jax.export": "jaxexport",
-        "flax": "msgpack",
-        "npz": "npz",
-    }.items():
-        export.export(run, name, tmp_path / f"x.{suffix}")
+    dense = runs.untrained(tiny(), tmp_path)
+    export.export(run, "jax.export", tmp_path / "x.jaxexport")
+    for name, suffix in {"flax": "msgpack", "npz": "npz"}.items():
+        export.export(dense, name, tmp_path / f"x.{suffix}")
+    export.export(dense, "safetensors", tmp_path / "x.safetensors")
     environment = {key: x for key, x in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(
         [sys.executable, "-c", ELSEWHERE, str(tmp_path)],
@@ -132,3 +143,6 @@ def test_where_this_package_cannot_be_imported(run, tmp_path):
     assert done.stdout == "\n"
     found = np.load(tmp_path / "elsewhere.npy")
     np.testing.assert_allclose(found, run.predict(IMAGES), rtol=1e-5, atol=1e-7)
+    for number in range(3):
+        found = np.load(tmp_path / f"{number}.npy")
+        np.testing.assert_allclose(found, dense.predict(IMAGES), rtol=1e-5, atol=1e-7)

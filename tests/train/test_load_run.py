@@ -182,6 +182,12 @@ def test_a_step_that_is_not_kept(finished, copied):
     assert "no checkpoint yet" in refused(copied)
 
 
+def test_a_step_that_training_replaces_meanwhile(finished, monkeypatch):
+    steps = iter([1, 12])  # what was the best one is deleted before it is read
+    monkeypatch.setattr(loaded, "_step", lambda folder, step: next(steps))
+    assert train.load_run(finished.folder).step == 12
+
+
 def test_no_best_one_is_said_so(copied, monkeypatch):
     monkeypatch.setattr(loaded, "_best", lambda folder, step: None)
     message = refused(copied)
