@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
-from sam_jax import checks, errors
+from sam_jax import checks, commands, errors
 from sam_jax.commands import count as count
 from sam_jax.commands import with_settings as with_settings
 
@@ -46,13 +46,14 @@ def ends(main: Callable[P, int]) -> Callable[P, int]:
 
     Returns:
         The same, which ends with 2 after a mistake of the user, 1 where a file or
-        folder cannot be used, and 130 after Ctrl-C.
+        folder cannot be used, 130 after Ctrl-C, and 141 where nobody reads the output.
     """
 
     @functools.wraps(main)
     def run(*args: P.args, **settings: P.kwargs) -> int:
         try:
-            return main(*args, **settings)
+            with commands.quiet_pipe():
+                return main(*args, **settings)
         except (errors.UserError, checks.BadValue) as error:
             print(f"error: {error}", file=sys.stderr)
             return 1 if isinstance(error, errors.WriteError) else 2

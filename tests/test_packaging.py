@@ -237,6 +237,15 @@ def test_the_page_from_start_to_end(site, tmp_path):
         found = [float(x) for x in re.findall(r"\d\S*\d", text.partition("\n")[0])]
         np.testing.assert_allclose(found, expected, rtol=1e-5)
     assert "['one', 'two', 'zero'] batch_stats.BatchNorm_0" in shown["elsewhere.py"]
+    with (tmp_path / "comparison" / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert not any(row["failure"] for row in rows)
+    swept = {(float(r["method.rho"]), r["seed"]) for r in rows if r["epochs"] == "5"}
+    assert swept == {(rho, seed) for rho in (0.05, 0.1, 0.2) for seed in ("0", "1")}
+    assert (
+        len(rows) == 7
+        and "sam(rho=0.2)" in (tmp_path / "comparison" / "table.md").read_text()
+    )
 
 
 def kill_once_saved(body, folder, environment):

@@ -291,10 +291,8 @@ def _run(
     try:
         loop.train_and_evaluate(config, folder, builder=programs.make_run, out=_Bar())
         return comparison.read_run(folder)
-    except errors.WriteError:
+    except (errors.WriteError, loop.Stopped, BrokenPipeError):
         raise  # the next run would end likewise
-    except loop.Stopped:
-        raise
     except (loop.Diverged, errors.UserError) as error:
         failure = str(error)
     except Exception as error:  # in code of the user's, or in ours
