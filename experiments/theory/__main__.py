@@ -20,12 +20,12 @@ from collections.abc import Sequence
 
 from experiments import commands
 from experiments.theory import catalog, check, runner
-from sam_jax import errors
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 QUICK_RESULTS = pathlib.Path("runs/theory_quick")  # not over the full ones
 
 
+@commands.ends
 def main(argv: Sequence[str]) -> int:
     """Runs the command line.
 
@@ -59,9 +59,6 @@ def main(argv: Sequence[str]) -> int:
             out = args.out or (QUICK_RESULTS if args.quick else RESULTS)
             return runner.run(args.names, args.quick, out, args.workers)
         return list_claims()
-    except errors.UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("\nstopped; finished claims are kept", file=sys.stderr)
         return 130
