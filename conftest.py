@@ -56,6 +56,19 @@ def pytest_configure(config):
         shutil.rmtree(PROGRAMS)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_to_compile():
+    """Programs are compiled in half of the time, and run a few times only.
+
+    A folder whose programs run long has a fixture of this name that does nothing.
+    """
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 class Memory:
     """Clears JAX's caches when the process has grown, and reports peaks.
 

@@ -37,177 +37,139 @@ class Mutant(NamedTuple):
     tests: str
 
 
+def mutant(file: str, old: str, new: str, tests: str = "") -> Mutant:
+    """Of a file below ``sam_jax``; its own tests are those of its name."""
+    folder, _, name = f"tests/{file}".rpartition("/")
+    return Mutant(f"sam_jax/{file}", old, new, tests or f"{folder}/test_{name}")
+
+
 MUTANTS = [
-    # ── Methods
-    Mutant(
-        "sam_jax/methods/core.py",
+    mutant(
+        "methods/core.py",
         "(count // every + 1) * every",
         "(count // every) * every",
         "tests/methods/test_looksam.py tests/methods/test_eigen_sam.py",
     ),
-    Mutant(
-        "sam_jax/methods/core.py",
+    mutant(
+        "methods/core.py",
         "lambda w, e: (w + e).astype(w.dtype)",
         "lambda w, e: (w - e).astype(w.dtype)",
         "tests/methods/test_sam.py",
     ),
-    Mutant(
-        "sam_jax/methods/ascent.py",
-        "1 - lam + lam * inverse",
-        "1 + lam + lam * inverse",
-        "tests/methods/test_ascent.py",
-    ),
-    Mutant(
-        "sam_jax/methods/numerics.py",
+    mutant("methods/ascent.py", "1 - lam + lam * inverse", "1 + lam + lam * inverse"),
+    mutant(
+        "methods/numerics.py",
         "return _root(total) / factor",
         "return _root(total) * factor",
-        "tests/methods/test_numerics.py",
     ),
-    Mutant(
-        "sam_jax/methods/ae_sam.py",
+    mutant(
+        "methods/ae_sam.py",
         "(1 - old) * jnp.square(square - mean)",
         "old * jnp.square(square - mean)",
-        "tests/methods/test_ae_sam.py",
     ),
-    Mutant(
-        "sam_jax/methods/averages.py",
-        "devices.agree(average)",
-        "average",
-        "tests/methods/test_averages.py",
-    ),
-    Mutant(
-        "sam_jax/methods/averages.py",
+    mutant("methods/averages.py", "devices.agree(average)", "average"),
+    mutant(
+        "methods/averages.py",
         "(weight, updates), (1 - weight, state.average)",
         "(weight, updates), (weight, state.average)",
-        "tests/methods/test_averages.py",
     ),
-    Mutant(
-        "sam_jax/methods/cadence.py",
+    mutant(
+        "methods/cadence.py",
         "return core.next_count(node) if is_count else node",
         "return node",
-        "tests/methods/test_cadence.py",
     ),
-    Mutant(
-        "sam_jax/methods/momentum_sam.py",
+    mutant(
+        "methods/momentum_sam.py",
         "lambda w, e: (w - e).astype(w.dtype)",
         "lambda w, e: (w + e).astype(w.dtype)",
-        "tests/methods/test_momentum_sam.py",
     ),
-    Mutant(
-        "sam_jax/methods/gsam.py",
+    mutant(
+        "methods/gsam.py",
         "numerics.orthogonal(grads, perturbed_grads)",
         "numerics.orthogonal(perturbed_grads, grads)",
         "tests/methods/test_transcriptions.py --method=gsam",
     ),
-    Mutant(
-        "sam_jax/methods/looksam.py",
+    mutant(
+        "methods/looksam.py",
         "core.value_at(alpha, state.count)",
         "core.value_at(alpha, state.count + 1)",
         f"{CONTRACT}/test_contract.py --method=looksam",
     ),
-    Mutant(
-        "sam_jax/methods/wsam.py",
+    mutant(
+        "methods/wsam.py",
         "return share / (1 - share)",
         "return share / (1 + share)",
         "tests/methods/test_transcriptions.py --method=wsam",
     ),
-    Mutant(
-        "sam_jax/methods/cr_sam.py",
+    mutant(
+        "methods/cr_sam.py",
         "(-2 * second, grads)",
         "(-second, grads)",
         "tests/methods/test_transcriptions.py --method=cr_sam",
     ),
-    Mutant(
-        "sam_jax/methods/lookbehind.py",
-        "length=k - 1",
-        "length=k",
-        "tests/methods/test_lookbehind.py",
-    ),
-    Mutant(
-        "sam_jax/methods/bsam.py",
+    mutant("methods/lookbehind.py", "length=k - 1", "length=k"),
+    mutant(
+        "methods/bsam.py",
         "jnp.sqrt(jnp.asarray(examples, s.dtype) * s)",
         "jnp.sqrt(jnp.asarray(examples, s.dtype)) * s",
-        "tests/methods/test_bsam.py",
+        "tests/methods/test_transcriptions.py --method=bsam",
     ),
-    Mutant(
-        "sam_jax/methods/sam_sps.py",
+    mutant(
+        "methods/sam_sps.py",
         "jnp.maximum(devices.agree(excess), 0)",
         "devices.agree(excess)",
-        "tests/methods/test_sam_sps.py",
     ),
-    Mutant(
-        "sam_jax/schedules.py",
+    mutant(
+        "schedules.py",
         "return jnp.asarray(count) // transition_steps + 1",
         "return jnp.asarray(count) // transition_steps",
-        "tests/test_schedules.py",
     ),
-    # ── Training
-    Mutant(
-        "sam_jax/train/schedule.py",
+    mutant(
+        "train/schedule.py",
         "jnp.less(count, warmup_steps)",
         "jnp.less(count, warmup_steps + 2)",
-        "tests/train/test_schedule.py",
     ),
-    Mutant(
-        "sam_jax/train/loop.py",
-        "            clock = now\n",
-        "",
-        "tests/train/test_loop.py",
-    ),
-    Mutant(
-        "sam_jax/train/layout.py",
+    mutant("train/loop.py", "            clock = now\n", ""),
+    mutant(
+        "train/layout.py",
         'batch_norm == "batch" and count > 1',
         'batch_norm == "batch" and count > 2',
-        "tests/train/test_groups.py",
     ),
-    Mutant(
-        "sam_jax/train/evaluation.py",
+    mutant(
+        "train/evaluation.py",
         "-(-run.config.eval_batch_size // devices) * devices",
         "run.config.eval_batch_size // devices * devices",
-        "tests/train/test_evaluation.py",
     ),
-    Mutant(
-        "sam_jax/train/passes.py",
+    mutant(
+        "train/passes.py",
         "scale * taken.weights, 0",
         "taken.weights, 0",
         "tests/train/test_passes.py sam_jax/train/passes.py",
     ),
-    Mutant(
-        "sam_jax/train/step.py",
+    mutant(
+        "train/step.py",
         "(1 + state.step) / (10 + state.step)",
         "(1 + state.step) / (11 + state.step)",
-        "tests/train/test_step.py",
     ),
-    Mutant(
-        "sam_jax/train/window.py",
+    mutant(
+        "train/window.py",
         "self._reported + first + 1, values",
         "self._reported + first, values",
-        "tests/train/test_window.py",
     ),
-    # ── Data
-    Mutant(
-        "sam_jax/data/importance.py",
+    mutant(
+        "data/importance.py",
         "uniform / len(scores)",
         "uniform",
         "tests/data/test_importance.py sam_jax/data/importance.py",
     ),
-    Mutant(
-        "sam_jax/data/batches.py",
-        "epoch, step = epoch + 1, 0\n",
-        "epoch, step = epoch, 0\n",
-        "tests/data/test_batches.py",
+    mutant(
+        "data/batches.py", "epoch, step = epoch + 1, 0\n", "epoch, step = epoch, 0\n"
     ),
-    Mutant(
-        "sam_jax/data/augment.py",
-        "0, length) - size // 2",
-        "0, length) - size",
-        "tests/data/test_augment.py",
-    ),
-    Mutant(
-        "sam_jax/data/augment.py",
+    mutant("data/augment.py", "0, length) - size // 2", "0, length) - size"),
+    mutant(
+        "data/augment.py",
         "random_flip(flip_key, images)",
         "random_flip(crop_key, images)",
-        "tests/data/test_augment.py",
     ),
 ]
 

@@ -13,39 +13,49 @@ NAN, INF = float("nan"), float("inf")
 NO_NUMBERS = [None, "0.1", True, [0.1], np.ones(2), 1j, NAN, INF, -INF, 10**400]
 
 
-@pytest.mark.parametrize("value", [0, 1, 0.05, np.float32(2), jnp.array(0.5)])
-def test_nonnegative_takes_any_real_scalar(value):
-    checks.nonnegative("rho", value)
+# Of each check: further arguments, what it takes, what it refuses, and its words.
+CHECKS = {
+    "nonnegative": (
+        (),
+        [0, 1, 0.05, np.float32(2), jnp.array(0.5)],
+        [*NO_NUMBERS, -1, -1e-9, jnp.array(-0.5)],
+        "a finite number >= 0",
+    ),
+    "positive": ((), [1e-30], [*NO_NUMBERS, 0, -1], "a finite number > 0"),
+    "between": (
+        (0, 1),
+        [0, 0.5, 1],
+        [*NO_NUMBERS, -0.01, 1.01],
+        r"a number in \[0, 1\]",
+    ),
+    "integer": (
+        (3,),
+        [3, 4, 2**31 - 1, np.int32(3), np.uint8(7)],
+        [*NO_NUMBERS[:-1], 2, -3, 3.0, np.float32(4), np.array([4])],
+        "an integer >= 3",
+    ),
+    "one_of": (
+        (("filter", 2, INF),),
+        ["filter", 2, 2.0, INF],
+        ["Filter", "", "fil", 3, NAN, None, ["filter"], np.ones(2), lambda c: 2],
+        "one of 'filter', 2, inf",
+    ),
+    "seed": ((), [0, 2**32 - 1, jnp.asarray(1)], [-1, 2**32, 1.5, "1", True], "an"),
+}
 
 
-@pytest.mark.parametrize("value", [*NO_NUMBERS, -1, -1e-9, jnp.array(-0.5)])
-def test_nonnegative_refuses_the_rest(value):
-    message = r"^rho must be a finite number >= 0 or a schedule, got "
-    with pytest.raises(ValueError, match=message):
-        checks.nonnegative("rho", value, schedule=True)
-    with pytest.raises(checks.BadValue, match=message.replace(" or a schedule", "")):
-        checks.nonnegative("rho", value)
-
-
-@pytest.mark.parametrize("value", [*NO_NUMBERS, 0, -1])
-def test_positive_refuses_zero_as_well(value):
-    with pytest.raises(ValueError, match=r"^theta must be a finite number > 0"):
-        checks.positive("theta", value)
-
-
-def test_positive_takes_a_positive_number():
-    checks.positive("theta", 1e-30)
-
-
-@pytest.mark.parametrize("value", [0, 0.5, 1])
-def test_between_takes_the_closed_interval(value):
-    checks.between("lam", value, 0, 1)
-
-
-@pytest.mark.parametrize("value", [*NO_NUMBERS, -0.01, 1.01])
-def test_between_refuses_the_rest(value):
-    with pytest.raises(ValueError, match=r"^lam must be a number in \[0, 1\] or a sch"):
-        checks.between("lam", value, 0, 1, schedule=True)
+@pytest.mark.parametrize("name", CHECKS)
+def test_takes_what_is_in_range_and_refuses_the_rest(name):
+    further, good, bad, words = CHECKS[name]
+    check = getattr(checks, name)
+    for value in good:
+        check("x", value, *further)
+    for value in bad:
+        with pytest.raises(checks.BadValue, match=rf"^x must be {words}.*got "):
+            check("x", value, *further)
+        if name in ("nonnegative", "positive", "between"):
+            with pytest.raises(ValueError, match=rf"^x must be {words} or a schedule"):
+                check("x", value, *further, schedule=True)
 
 
 def test_the_message_has_the_value():
@@ -84,19 +94,6 @@ def test_a_floor_is_no_schedule(name):
         factory(eps=lambda count: 1e-12, **required)
 
 
-@pytest.mark.parametrize("value", [3, 4, 2**31 - 1, np.int32(3), np.uint8(7)])
-def test_integer_takes_any_large_enough(value):
-    checks.integer("k", value, 3)
-
-
-@pytest.mark.parametrize(
-    "value", [*NO_NUMBERS[:-1], 2, -3, 3.0, np.float32(4), np.array([4])]
-)
-def test_integer_refuses_the_rest(value):
-    with pytest.raises(ValueError, match=r"^k must be an integer >= 3, got "):
-        checks.integer("k", value, 3)
-
-
 def test_integer_is_no_schedule_no_boolean_and_not_traced():
     with pytest.raises(ValueError, match=r"^k must be an integer >= 0, got True"):
         checks.integer("k", True, 0)
@@ -111,28 +108,7 @@ def test_integer_is_no_schedule_no_boolean_and_not_traced():
         jax.jit(traced)(5)
 
 
-@pytest.mark.parametrize("value", ["filter", 2, 2.0, float("inf")])
-def test_one_of_takes_those_allowed(value):
-    checks.one_of("p", value, ("filter", 2, float("inf")))
-
-
-@pytest.mark.parametrize(
-    "value", ["Filter", "", "fil", 3, NAN, None, ["filter"], np.ones(2), lambda c: 2]
-)
-def test_one_of_refuses_the_rest_and_lists_those_allowed(value):
-    message = r"^p must be one of 'filter', 2, inf, got "
-    with pytest.raises(ValueError, match=message):
-        checks.one_of("p", value, ("filter", 2, INF))
-
-
-@pytest.mark.parametrize("value", [-1, 2**32, 1.5, "1", True])
-def test_refuses_seeds(value):
-    with pytest.raises(ValueError, match="seed must be"):
-        checks.seed("seed", value)
-
-
-def test_an_array_is_a_seed_but_no_static_value():
-    checks.seed("seed", jnp.asarray(1))
+def test_an_array_is_no_static_value():
     for check in (checks.integer, checks.one_of):
         with pytest.raises(ValueError, match=r"static_args=\('k',\)"):
             check("k", jnp.asarray(5), (1, 5) if check is checks.one_of else 1)

@@ -150,6 +150,22 @@ print(sam_jax.vasso.__name__, "jax" in sys.modules)
     assert (before, after) == ("False", "vasso True")
 
 
+def test_heavy_packages_are_imported_only_where_they_are_used(tmp_path):
+    program = """
+import sys
+import sam_jax.data
+from sam_jax.train import curves, metrics, report
+print(*sorted(set(sys.argv[2:]) & set(sys.modules)))
+curves.draw_curves([], sys.argv[1], "")
+print("matplotlib" in sys.modules, "matplotlib.pyplot" in sys.modules)
+"""
+    heavy = ["tensorflow", "tensorflow_datasets", "sklearn", "matplotlib", "pandas"]
+    heavy += ["IPython", "tensorboardX", "wandb", "torch"]
+    picture = tmp_path / "curves.png"
+    said = output(program, str(picture), *heavy).splitlines()
+    assert said == ["", "True False"] and picture.exists()
+
+
 def test_without_the_extras_a_sentence_says_what_to_install():
     """Whatever is imported: no bare error of a package that is not installed."""
     program = """

@@ -1,6 +1,3 @@
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from sklearn import datasets
@@ -87,15 +84,3 @@ def test_the_catalog_agrees_with_what_is_read():
 def test_settings_are_checked_before_anything_is_read(settings, message):
     with pytest.raises((errors.UserError, checks.BadValue), match=message):
         data.load("there is no such data set", **settings)
-
-
-def test_importing_the_package_loads_none_of_the_heavy_ones():
-    program = (
-        "import sys; import sam_jax.data; "
-        "print([m for m in ('tensorflow', 'tensorflow_datasets', 'sklearn') "
-        "if m in sys.modules])"
-    )
-    found = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    assert found.stdout.strip() == "[]"

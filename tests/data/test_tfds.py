@@ -235,17 +235,13 @@ def test_data_prepared_in_another_format_are_refused(published, tmp_path):
 def test_a_missing_package_is_named(package, published, tmp_path, monkeypatch):
     manual_dir, _, _ = published("cifar10")
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(errors.UserError, match=rf"{package}.*sam_jax\[train\]"):
+    with pytest.raises(errors.UserError, match=rf"{package}.*sam_jax\[tfds\]"):
         data.load("cifar10", manual_dir=manual_dir, data_dir=str(tmp_path / "data"))
 
 
 @pytest.mark.parametrize(
     ("name", "nearest"),
-    [
-        ("cifra10", "cifar10"),
-        ("digit", "digits"),
-        ("stanford_dog", "stanford_dogs"),
-    ],
+    [("cifra10", "cifar10"), ("digit", "digits"), ("stanford_dog", "stanford_dogs")],
 )
 def test_an_unknown_name_is_answered_with_the_nearest(name, nearest, tmp_path):
     with pytest.raises(errors.UserError) as caught:

@@ -3,7 +3,6 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 import sam_jax
@@ -11,18 +10,6 @@ from tests.methods import problems
 from tests.methods.traits import Traits
 
 TRAITS = Traits(any_value=frozenset({"p"}))
-
-MATRIX = np.array([[3.0, 1.0, 0.0], [1.0, 2.0, -0.5], [0.0, -0.5, 1.0]])
-START = np.array([1.0, -2.0, 0.5])
-
-
-def test_without_weights_of_two_dimensions_it_is_sam():
-    def run(direction):
-        tx = optax.chain(direction, optax.sgd(0.1, momentum=0.9))
-        loss = problems.quadratic(jnp.asarray(MATRIX, jnp.float32))
-        return problems.trajectory(tx, loss, jnp.asarray(START, jnp.float32), steps=5)
-
-    np.testing.assert_array_equal(run(sam_jax.asam(0.3)), run(sam_jax.sam(0.3)))
 
 
 @pytest.mark.usefixtures("float64")

@@ -50,48 +50,7 @@ def test_ema_is_the_recursion_from_the_first_gradient(theta, value):
     assert state.count == len(GRADIENTS) and bool(state.started)
 
 
-@pytest.mark.usefixtures("float64")
-def test_ema_is_the_explicit_sum():
-    # (1 - theta)^t g_0 + sum_s theta (1 - theta)^(t - s) g_s over s = 1..t
-    theta, last = 0.3, len(GRADIENTS) - 1
-    weights = theta * (1 - theta) ** (last - np.arange(last + 1))
-    weights[0] = (1 - theta) ** last
-    assert weights.sum() == pytest.approx(1)
-    seen, _ = outputs(sam_jax.ema(theta))
-    np.testing.assert_allclose(seen[-1], weights @ GRADIENTS, rtol=1e-13)
-
-
 # ── What is left of a gradient ───────────────────────────────────────────────────────
-
-
-@pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("include_current", [False, True])
-def test_subtract_ema_is_the_gradient_less_the_average(include_current):
-    sigma, lam = 0.7, 0.6
-    average = ema_of(GRADIENTS, lambda count: 1 - lam)
-    subtracted = average[1:] if include_current else average[:-1]
-    block = sam_jax.subtract_ema(sigma, lam, include_current=include_current)
-    seen, state = outputs(block)
-    np.testing.assert_array_equal(seen[0], GRADIENTS[0])
-    np.testing.assert_allclose(seen[1:], GRADIENTS[1:] - sigma * subtracted, rtol=1e-12)
-    # The average is of the gradients, not of what is left of them.
-    np.testing.assert_allclose(state.average, average[-1], rtol=1e-13)
-
-
-@pytest.mark.usefixtures("float64")
-def test_both_coefficients_follow_schedules():
-    def sigma(count):
-        return 0.5 + 0.1 * count.astype(float)
-
-    def lam(count):
-        return 0.9 / (1 + count.astype(float))
-
-    average = ema_of(GRADIENTS, lambda count: 1 - 0.9 / (1 + count))
-    shares = 0.5 + 0.1 * np.arange(1, len(GRADIENTS))[:, None]
-    seen, _ = outputs(sam_jax.subtract_ema(sigma, lam))
-    np.testing.assert_allclose(
-        seen[1:], GRADIENTS[1:] - shares * average[:-1], rtol=1e-12
-    )
 
 
 # ── State ────────────────────────────────────────────────────────────────────────────

@@ -84,11 +84,7 @@ def test_trains_before_every_base(method, base):
 
 
 @pytest.mark.parametrize(
-    "base",
-    [
-        "adam",
-        *(pytest.param(base, marks=ANOTHER) for base in ("lion", "muon")),
-    ],
+    "base", ["adam", *(pytest.param(base, marks=ANOTHER) for base in ("lion", "muon"))]
 )
 def test_radius_zero_is_the_base_itself(base):
     with_method = losses(optax.chain(sam_jax.sam(0.0), BASES[base]()))

@@ -1,5 +1,4 @@
 import functools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -129,11 +128,6 @@ def test_value_and_grad_fn_is_enough_and_preferred():
     alone, _ = tx.update(grads, tx.init(params), params, **call)
     assert_close(direction, alone, rtol=0)
     assert np.isfinite(sam_jax.diagnostics(state)["perturbed_loss"])
-
-
-class Point(NamedTuple):
-    x: jax.Array
-    y: jax.Array
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ import optax
 import pytest
 
 import sam_jax
-from tests.methods import problems
 
 
 @pytest.mark.usefixtures("float64")
@@ -27,10 +26,3 @@ def test_converges_on_a_saddle_where_gradient_descent_diverges():
     ahead = length(sam_jax.extragradient(0.3))
     assert ahead == pytest.approx(np.hypot(1 - 0.09, 0.3) ** 20, rel=1e-12)
     assert ahead < 1 < length(optax.identity())
-
-
-def test_the_displacement_is_rho_times_the_gradient_downwards():
-    tx, params = sam_jax.extragradient(0.5), problems.network()
-    perturbed = problems.perturbed_params(tx, params, tx.init(params), params)
-    for key in params:
-        np.testing.assert_array_equal(perturbed[key], params[key] * 0.5)

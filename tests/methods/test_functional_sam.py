@@ -49,16 +49,6 @@ def test_a_linear_network_has_nothing_to_flatten():
 
 
 @pytest.mark.usefixtures("float64")
-def test_a_loss_linear_in_the_outputs_gives_sam():
-    params = jnp.array([1.0, -2.0, 0.5])
-    loss = lambda w: jnp.sum(w**4)  # noqa: E731
-    g, d, _ = direction(lambda w: w**4, jnp.sum, params, rho=0.3)
-    sam = sam_jax.sam(0.3)
-    expected, _ = sam.update(g, sam.init(params), params, grad_fn=jax.grad(loss))
-    np.testing.assert_allclose(d, expected, rtol=1e-13)
-
-
-@pytest.mark.usefixtures("float64")
 def test_a_decay_among_the_outputs_is_perturbed_as_in_sam():
     # L = sum F^2 / 2 + D with D = 5 w.w: its gradient is 10 (w + eps).
     w, rho = np.array([1.0, -2.0]), 0.3

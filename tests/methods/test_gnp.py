@@ -28,13 +28,3 @@ def test_to_first_order_the_direction_is_that_of_the_penalised_loss():
     for key in params:
         penalty = (d[key] - g[key]) / (alpha * rho)
         np.testing.assert_allclose(penalty, slope[key], rtol=1e-3)
-
-
-def test_alpha_warms_up_with_a_schedule():
-    # g = (3, 4), g_p = (0, 0): the direction is (1 - alpha) g.
-    tx = sam_jax.gnp(0.1, alpha=lambda count: jnp.minimum(count / 4, 1.0))
-    params, grads = jnp.zeros(2), jnp.array([3.0, 4.0])
-    state = tx.init(params)
-    for share in (0, 0.25, 0.5, 0.75, 1, 1):
-        d, state = tx.update(grads, state, params, grad_fn=lambda w: 0 * w)
-        np.testing.assert_allclose(d, (1 - share) * grads, atol=1e-6)

@@ -32,7 +32,7 @@ def halved_twice(learning_rate):
 TRAITS = Traits(base=halved_twice, exact=False, settings={"base": momentum})
 
 
-@pytest.mark.parametrize("k", [1, 2, 4])
+@pytest.mark.parametrize("k", [1, 4])
 def test_takes_one_gradient_more_than_steps(k):
     assert problems.evaluations(sam_jax.lookbehind(0.1, k=k), 1) == [k + 1]
 
@@ -57,14 +57,3 @@ def test_a_schedule_counts_updates_not_their_steps():
         with jax.numpy_dtype_promotion("standard"):  # for Optax's schedule
             updates, state = tx.update(grads, state, params, grad_fn=jnp.ones_like)
         np.testing.assert_allclose(updates, [expected], rtol=1e-6)
-
-
-def test_a_loop_gives_what_the_unrolled_one_does(monkeypatch):
-    # Other backends than the CPU run a real loop.
-    args = (problems.network_loss, problems.network(), (problems.batch(),), 3)
-    tx = sam_jax.lookbehind(0.1, 0.3, k=4)
-    unrolled = problems.trajectory(tx, *args)
-    monkeypatch.setattr("sam_jax.methods.core.unroll", lambda length: False)
-    for x, y in zip(problems.trajectory(tx, *args), unrolled, strict=True):
-        for key in x:
-            np.testing.assert_allclose(x[key], y[key], rtol=1e-5, atol=1e-7)

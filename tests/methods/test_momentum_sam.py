@@ -54,51 +54,6 @@ def test_recursion_on_a_quadratic():
         np.testing.assert_allclose(seen_held, w + e, rtol=1e-12)
 
 
-@pytest.mark.usefixtures("float64")
-def test_around_adamw_the_momentum_is_mu():
-    # A first step of Adam is lr * sign(g), and mu = 0.1 g; decay acts at w.
-    w, lr, rho = np.array([1.0, -2.0]), 0.01, 0.3
-    base = lambda rate: optax.adamw(rate, weight_decay=0.5, eps=0.0)  # noqa: E731
-    tx = sam_jax.momentum_sam(lr, rho, base=base)
-    with jax.numpy_dtype_promotion("standard"):  # Adam of Optax promotes
-        [weights], [held] = run(tx, quadratic, jnp.asarray(w), steps=1)
-    g = CURVATURE * w
-    expected = w - lr * (np.sign(g) + 0.5 * w)
-    np.testing.assert_allclose(weights, expected, rtol=1e-12)
-    np.testing.assert_allclose(held, expected - rho * g / np.linalg.norm(g), rtol=1e-12)
-
-
-@pytest.mark.usefixtures("float64")
-def test_the_radius_does_not_move_the_weights():
-    # Under a constant gradient w must not depend on rho, however that changes.
-    gradient = jnp.array([1.0, -2.0])
-    loss = lambda w: jnp.sum(gradient * w)  # noqa: E731
-    rho = lambda count: 0.5 * (1 + jnp.float64(count % 3))  # noqa: E731
-    weights, held = run(sam_jax.momentum_sam(0.1, rho), loss, jnp.zeros(2), steps=6)
-    plain = problems.trajectory(
-        optax.sgd(0.1, momentum=0.9), loss, jnp.zeros(2), steps=6
-    )
-    np.testing.assert_allclose(weights, plain, rtol=1e-13)
-    distances = np.linalg.norm(np.array(held) - np.array(plain), axis=1)
-    np.testing.assert_allclose(distances, [0.5, 1.0, 1.5] * 2, rtol=1e-12)
-
-
-@pytest.mark.usefixtures("float64")
-def test_learning_rate_zero_leaves_the_weights():
-    start = jnp.array([1.0, -2.0])
-    weights, held = run(sam_jax.momentum_sam(0.0, 0.5), quadratic, start, steps=20)
-    np.testing.assert_allclose(weights, [start] * 20, rtol=1e-14)
-    distances = np.linalg.norm(np.array(held) - np.array(start), axis=1)
-    np.testing.assert_allclose(distances, 0.5, rtol=1e-13)
-
-
-def test_takes_no_second_gradient():
-    tx, params = sam_jax.momentum_sam(0.1), problems.network()
-    updates, state = tx.update(params, tx.init(params), params)
-    assert jax.tree.structure(updates) == jax.tree.structure(params)
-    assert list(sam_jax.diagnostics(state)) == ["grad_norm", "perturbation_norm"]
-
-
 def test_diagnostics_tell_the_displacement_that_is_left():
     tx, params = sam_jax.momentum_sam(0.1, 0.7), jnp.array([3.0, 4.0])
     _, state = tx.update(params, tx.init(params), params)
@@ -142,12 +97,6 @@ def test_eval_params_refuses_other_states():
     state = sam_jax.momentum_sam(0.1).init(params)
     with pytest.raises(ValueError, match="got 2"):
         sam_jax.momentum_sam_eval_params((state, state), params)
-
-
-def test_a_base_without_momentum_is_refused():
-    tx = sam_jax.momentum_sam(0.1, base=optax.sgd)
-    with pytest.raises(ValueError, match=r"^base must keep one momentum"):
-        tx.init(problems.network())
 
 
 def test_parameters_may_be_called_like_the_momentum():

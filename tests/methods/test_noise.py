@@ -3,7 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import sam_jax
 from sam_jax.methods import noise
+from tests.methods import problems
 
 
 def bits(key):
@@ -109,3 +111,30 @@ def test_keys_decide_the_numbers():
 def test_a_tree_without_leaves_stays_one():
     assert noise.normal_like(jax.random.key(0), {}) == {}
     assert noise.uniform_like(jax.random.key(0), (None, {})) == (None, {})
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda seed: sam_jax.random_sam(sigma=0.1, seed=seed),
+        # Its noise is of the precision, which stays.
+        lambda seed: sam_jax.bsam(0.1, num_examples=4, b2=1 - 1e-9, seed=seed),
+        lambda seed: sam_jax.esam(gamma=1.0, seed=seed),
+    ],
+    ids=["random_sam", "bsam", "esam"],
+)
+def test_methods_draw_anew_by_seed_update_and_key(make):
+    w, (key, other) = jnp.arange(1.0, 65.0), jax.random.split(jax.random.key(5))
+
+    def point(seed=0, updates=0, **given):
+        tx = make(seed)
+        state = tx.init(w)
+        for _ in range(updates):
+            _, state = tx.update(w, state, w, grad_fn=lambda w: w)
+        return tuple(problems.points(tx, w, state, w, **given)[0].tolist())
+
+    drawn = [point(), point(1), point(updates=1)]
+    drawn += [point(key=key), point(1, key=key), point(key=other)]
+    assert len(set(drawn)) == 6
+    assert point(updates=1) == drawn[2]
+    assert point(updates=1, key=key) == drawn[3]  # the key is the update's own

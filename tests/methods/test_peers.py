@@ -171,48 +171,60 @@ def test_sam_sps(settings):
     assert_same(ours(method), theirs, rtol=FLOAT32)
 
 
-@peers
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_pytorch_optimizer_sam(momentum):
-    torch, pytorch_optimizer = peer("torch"), peer("pytorch_optimizer")
-    theirs = torch_trajectory(
-        lambda params: pytorch_optimizer.SAM(
-            params, torch.optim.SGD, rho=0.1, lr=0.05, momentum=momentum
+# Peer, its settings, ours, the momentum of both, and the leaves that both train.
+BOTH = ("kernel", "bias")
+TORCH = [
+    ("SAM", {}, sam_jax.sam(0.1), 0.0, BOTH),
+    ("SAM", {}, sam_jax.sam(0.1), 0.9, BOTH),
+    # Its ASAM has no eta and adapts to biases as to weights.
+    (
+        "SAM",
+        {"rho": 0.3, "adaptive": True},
+        sam_jax.asam(0.3, eta=0.0, biases=True),
+        0.9,
+        BOTH,
+    ),
+    *(
+        ("FriendlySAM", {"sigma": sigma, "lmbda": lam}, ours, 0.9, BOTH)
+        for sigma, lam in [(1.0, 0.9), (0.5, 0.6)]
+        for ours in [sam_jax.friendly_sam(0.1, sigma=sigma, lam=lam)]
+    ),
+    *(
+        ("WSAM", {"gamma": gamma, "decouple": decouple}, ours, 0.9, BOTH)
+        for gamma in (0.4, 0.9)
+        for decouple, ours in [
+            (False, sam_jax.wsam(0.1, gamma=gamma)),
+            (True, sam_jax.decoupled_wsam(0.05, 0.1, gamma=gamma)),
+        ]
+    ),
+    # It projects tensor by tensor: with reuse, the same for a single tensor only.
+    *(
+        (
+            "LookSAM",
+            {"k": k, "alpha": 0.7},
+            sam_jax.looksam(0.1, k=k, alpha=0.7),
+            0.9,
+            keys,
         )
-    )
-    assert_same(ours(sgd(sam_jax.sam(0.1), momentum)), theirs, rtol=FLOAT32)
+        for k, keys in [(1, BOTH), (2, BOTH[:1]), (5, BOTH[:1])]
+    ),
+]
 
 
 @peers
-def test_pytorch_optimizer_adaptive_sam():
-    """Its ASAM has no eta and adapts to biases as to weights."""
+@pytest.mark.parametrize("name, settings, method, momentum, keys", TORCH)
+def test_pytorch_optimizer(name, settings, method, momentum, keys):
     torch, pytorch_optimizer = peer("torch"), peer("pytorch_optimizer")
+    model = [torch.nn.Module()] if name == "WSAM" else []
+    settings = {"rho": 0.1, "lr": 0.05, "momentum": momentum} | settings
     theirs = torch_trajectory(
-        lambda params: pytorch_optimizer.SAM(
-            params, torch.optim.SGD, rho=0.3, adaptive=True, lr=0.05, momentum=0.9
-        )
+        lambda params: getattr(pytorch_optimizer, name)(
+            *model, params, torch.optim.SGD, **settings
+        ),
+        keys,
     )
-    method = sam_jax.asam(0.3, eta=0.0, biases=True)
-    assert_same(ours(sgd(method)), theirs, rtol=FLOAT32)
-
-
-@peers
-@pytest.mark.parametrize("sigma, lam", [(1.0, 0.9), (0.5, 0.6)])
-def test_pytorch_optimizer_friendly_sam(sigma, lam):
-    torch, pytorch_optimizer = peer("torch"), peer("pytorch_optimizer")
-    theirs = torch_trajectory(
-        lambda params: pytorch_optimizer.FriendlySAM(
-            params,
-            torch.optim.SGD,
-            rho=0.1,
-            sigma=sigma,
-            lmbda=lam,
-            lr=0.05,
-            momentum=0.9,
-        )
-    )
-    method = sam_jax.friendly_sam(0.1, sigma=sigma, lam=lam)
-    assert_same(ours(sgd(method)), theirs, rtol=FLOAT32)
+    tx = method if settings.get("decouple") else sgd(method, momentum)
+    assert_same(ours(tx, keys), theirs, rtol=FLOAT32)
 
 
 @peers
@@ -247,45 +259,3 @@ def test_pytorch_optimizer_gsam(alpha):
         optax.sgd(learning_rate, momentum=0.9),
     )
     assert_same(ours(tx), theirs, rtol=FLOAT32)
-
-
-@peers
-@pytest.mark.parametrize("gamma", [0.4, 0.9])
-@pytest.mark.parametrize("decouple", [False, True])
-def test_pytorch_optimizer_wsam(gamma, decouple):
-    torch, pytorch_optimizer = peer("torch"), peer("pytorch_optimizer")
-    theirs = torch_trajectory(
-        lambda params: pytorch_optimizer.WSAM(
-            torch.nn.Module(),
-            params,
-            torch.optim.SGD,
-            rho=0.1,
-            gamma=gamma,
-            decouple=decouple,
-            lr=0.05,
-            momentum=0.9,
-        )
-    )
-    tx = (
-        sam_jax.decoupled_wsam(0.05, 0.1, gamma=gamma)
-        if decouple
-        else sgd(sam_jax.wsam(0.1, gamma=gamma))
-    )
-    assert_same(ours(tx), theirs, rtol=FLOAT32)
-
-
-@peers
-@pytest.mark.parametrize(
-    "k, keys", [(1, ("kernel", "bias")), (2, ("kernel",)), (5, ("kernel",))]
-)
-def test_pytorch_optimizer_looksam(k, keys):
-    """It projects tensor by tensor: with reuse, the same for a single tensor only."""
-    torch, pytorch_optimizer = peer("torch"), peer("pytorch_optimizer")
-    theirs = torch_trajectory(
-        lambda params: pytorch_optimizer.LookSAM(
-            params, torch.optim.SGD, rho=0.1, k=k, alpha=0.7, lr=0.05, momentum=0.9
-        ),
-        keys,
-    )
-    method = sam_jax.looksam(0.1, k=k, alpha=0.7)
-    assert_same(ours(sgd(method), keys), theirs, rtol=FLOAT32)

@@ -37,7 +37,7 @@ def noise_of(params, **coefficients):
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("lam", [0.0, 0.3, 2.0])
+@pytest.mark.parametrize("lam", [0.0, 2.0])
 def test_closed_form_on_a_quadratic(lam):
     # From the noise D of the update, as the first call of grad_fn shows it:
     #     e = rho (D + lam A (w + D)) / |...|, the direction is A (w + e).
@@ -69,60 +69,7 @@ def test_filter_noise_has_the_norm_of_the_filter_as_deviation():
     deviations = np.std(np.reshape(noise["vector"], (3, 5000)), axis=1)
     np.testing.assert_allclose(deviations, [0.0, 0.1, 0.2], rtol=0.05)
     assert abs(np.mean(noise["kernel"][..., 0])) < 0.01
-    scalar = [
-        float(noise_of({"scale": jnp.float32(-2.0)}, sigma=0.1, seed=seed)["scale"])
-        for seed in range(200)
-    ]
-    assert np.std(scalar) == pytest.approx(0.2, rel=0.2)
-
-
-def test_tensor_noise_has_exactly_the_relative_length():
-    params = {"a": jnp.full((10, 4), 3.0), "b": jnp.full(5, 0.1), "zero": jnp.zeros(3)}
-    noise = noise_of(params, sigma=0.1, noise="tensor")
-    for key, leaf in params.items():
-        length = 0.1 * np.linalg.norm(leaf)
-        assert np.linalg.norm(noise[key]) == pytest.approx(length, rel=1e-5)
-
-
-def test_plain_noise_does_not_look_at_the_weights():
-    params = {"large": jnp.full((100, 50), 8.0), "zero": jnp.zeros(5000)}
-    noise = noise_of(params, sigma=0.5, noise="plain")
-    for leaf in noise.values():
-        assert np.std(leaf) == pytest.approx(0.5, rel=0.05)
-
-
-def test_noise_is_new_in_every_update_and_repeats_with_seed_and_key():
-    tx, params = sam_jax.random_sam(sigma=0.1), jnp.ones(3)
-
-    def first_point(tx, count, **keywords):
-        seen = []
-        state = tx.init(params)._replace(count=jnp.int32(count))
-        tx.update(
-            params, state, params, grad_fn=lambda w: seen.append(w) or w, **keywords
-        )
-        return tuple(np.asarray(seen[0]))
-
-    key = jax.random.key(5)
-    other = sam_jax.random_sam(sigma=0.1, seed=1)
-    draws = [
-        first_point(tx, 0),
-        first_point(tx, 1),
-        first_point(other, 0),
-        first_point(tx, 0, key=key),
-        first_point(other, 0, key=key),
-        first_point(tx, 0, key=jax.random.key(6)),
-    ]
-    assert len(set(draws)) == len(draws)
-    assert first_point(tx, 1) == draws[1]
-    assert first_point(tx, 7, key=key) == draws[3]  # the key is the update's own
-
-
-def test_a_mask_keeps_the_others_free_of_noise():
-    params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
-    tx = sam_jax.random_sam(0.5, sigma=0.3, mask={"kernel": True, "bias": False})
-    for weights in points(tx, params):
-        np.testing.assert_array_equal(weights["bias"], params["bias"])
-        assert np.all(weights["kernel"] != 1)
-    # The gradient of the others takes no part in the norm either.
-    e = np.asarray(points(tx, params)[1]["kernel"]) - 1
-    assert np.linalg.norm(e) == pytest.approx(0.5, rel=1e-5)
+    tx, scalar = sam_jax.random_sam(sigma=0.1), jnp.float32(-2.0)
+    smooth = jax.jit(jax.vmap(lambda key: points(tx, scalar, key=key)[0]))
+    keys = jax.random.split(jax.random.key(0), 200)
+    assert np.std(smooth(keys)) == pytest.approx(0.2, rel=0.2)

@@ -19,12 +19,7 @@ def schedule(count):
 CASES = [
     ("ae_sam", "threshold", [NAN, INF, "?", None], "must be a finite number or"),
     ("asam", "p", [1, 0, -1, "2", NAN, None, [2]], "must be one of 2, inf, got "),
-    (
-        "async_sam",
-        "delay",
-        [-1, 0.5, True, schedule],
-        "must be an integer >= 0, got",
-    ),
+    ("async_sam", "delay", [-1, 0.5, True, schedule], "must be an integer >= 0, got"),
     ("bsam", "num_examples", [0, 2.5, "many"], INTEGER),
     (
         "decoupled_wsam",

@@ -33,23 +33,6 @@ def kept_by(tx, steps=1, weights=WEIGHTS, rows=ROWS):
     return seen
 
 
-@pytest.mark.usefixtures("float64")
-def test_perturbs_along_the_largest_fisher_information():
-    # Of the first two examples (n = 2): sums of squares of x_i w_i,
-    #     (9, 1 + 1, 16, 0.04 + 0.04), so the first and the third weight are kept.
-    rho, w = 0.3, jnp.asarray(WEIGHTS)
-    tx = sam_jax.sparse_sam(rho, sparsity=0.5, num_samples=2)
-    call = problems.keywords(rows_loss, w, jnp.asarray(ROWS))
-    d, state = tx.update(call["grad_fn"](w), tx.init(w), w, **call)
-    mean = ROWS.mean(axis=0)
-    g = mean * WEIGHTS
-    step = rho * np.array([1, 0, 1, 0]) * g / np.linalg.norm(g)  # norm before the mask
-    np.testing.assert_allclose(d, mean * (WEIGHTS + step), rtol=1e-14)
-    seen = sam_jax.diagnostics(state)
-    assert seen["perturbation_norm"] == pytest.approx(np.linalg.norm(step))
-    assert seen["perturbation_norm"] < rho
-
-
 def test_starts_with_all_weights():
     params = problems.network()
     mask = optax.tree.get(sam_jax.sparse_sam().init(params), "mask")

@@ -96,14 +96,17 @@ def expected(make):
     return trajectory(make())
 
 
+def every_case():
+    """All cases; of each method the first one is in the first tier."""
+    seen, slow = set(), pytest.mark.slow("a compilation for each end of a range")
+    for number, case in enumerate(CASES):
+        marks = [slow] if case[0] in seen else []
+        seen.add(case[0])
+        yield pytest.param(*case, id=f"{case[0]}-{number}", marks=marks)
+
+
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize(
-    "name, coefficients, other, rtol",
-    [
-        pytest.param(*case, id=f"{case[0]}-{number}")
-        for number, case in enumerate(CASES)
-    ],
-)
+@pytest.mark.parametrize("name, coefficients, other, rtol", [*every_case()])
 def test_is_another_method(name, coefficients, other, rtol):
     coefficients = {"rho": 0.3} | coefficients
     factory = getattr(sam_jax, name)

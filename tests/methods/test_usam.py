@@ -14,10 +14,3 @@ def test_converges_where_sam_ends_in_a_cycle():
     loss = problems.quadratic(np.diag([1.0, 1.5]))
     last, _ = problems.train(tx, loss, jnp.ones(2), steps=200)
     assert np.abs(last).max() < 1e-20
-
-
-def test_the_displacement_is_rho_times_the_gradient():
-    tx, params = sam_jax.usam(0.5), problems.network()
-    perturbed = problems.perturbed_params(tx, params, tx.init(params), params)
-    for key in params:
-        np.testing.assert_array_equal(perturbed[key], params[key] * 1.5)

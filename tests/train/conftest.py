@@ -1,6 +1,5 @@
 """Shared by the tests of the trainer: the smallest run, and the smallest network."""
 
-import dataclasses
 import os
 import subprocess
 import sys
@@ -11,9 +10,37 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from sam_jax import models
+from sam_jax import data, models
 from sam_jax.train import build, config, optimizer, results, settings
 from tests.train import runs
+
+BUILD = build.build
+
+
+@pytest.fixture(scope="module", autouse=True)
+def built_once() -> Iterator[None]:
+    """A run of the same settings is built, traced and compiled once in a file."""
+    built = {}
+
+    def once(config: settings.Settings, **brought) -> build.Run:
+        config = settings.read(config)
+        # Other data are files, which a test may change.
+        if config.data.name != "digits" or any(x is not None for x in brought.values()):
+            return BUILD(config, **brought)
+        key = repr(config)
+        if key not in built:
+            built[key] = BUILD(config)
+        return built[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "build", once)
+        yield
+
+
+@pytest.fixture
+def built_anew(monkeypatch) -> None:
+    """For a test that changes what a run is made of."""
+    monkeypatch.setattr(build, "build", BUILD)
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +68,12 @@ def tiny() -> Callable[..., settings.Settings]:
         return settings.read(made)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def digits() -> data.Dataset:
+    """The data of `tiny`."""
+    return data.load("digits", validation=100, train_examples=128)
 
 
 @pytest.fixture(scope="session")
@@ -98,16 +131,8 @@ def disturb(monkeypatch) -> Callable[..., list[build.Run]]:
         built = []
 
         def disturbed(config, **brought):
-            run, calls = real(config, **brought), []
-            built.append(run)
-
-            def train_step(state, batch):
-                calls.append(batch)
-                if len(calls) == number:
-                    action()
-                return run.train_step(state, batch)
-
-            return dataclasses.replace(run, train_step=train_step)
+            built.append(real(config, **brought))
+            return runs.disturbed(built[-1], number, action)
 
         monkeypatch.setattr(build, "build", disturbed)
         return built
@@ -118,10 +143,7 @@ def disturb(monkeypatch) -> Callable[..., list[build.Run]]:
 @pytest.fixture
 def trainer(tmp_path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """``trainer("--config=...")``: starts the real process, in ``tmp_path``."""
-    environment = os.environ | {
-        "PYTHONPATH": str(runs.ROOT),
-        "XLA_FLAGS": "",
-    }
+    environment = os.environ | {"PYTHONPATH": str(runs.ROOT), "XLA_FLAGS": ""}
     processes = []
 
     def start(*flags: str) -> subprocess.Popen[str]:
@@ -158,11 +180,6 @@ def chain(tiny):
         )
 
     return make
-
-
-@pytest.fixture(scope="module", autouse=True)
-def of_the_trainer(quick_to_compile):
-    """A step is compiled for a few calls."""
 
 
 @pytest.fixture(autouse=True)

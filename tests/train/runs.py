@@ -1,5 +1,6 @@
 """What whole runs left behind, and how to compare it."""
 
+import dataclasses
 import pathlib
 
 import jax
@@ -40,6 +41,19 @@ class Finished:
         return metrics.read_history(self.folder / metrics.METRICS_FILE)
 
 
+def disturbed(run, number, action):
+    """A run that does something before its update of that number."""
+    calls = []
+
+    def train_step(state, batch):
+        calls.append(batch)
+        if len(calls) == number:
+            action()
+        return run.train_step(state, batch)
+
+    return dataclasses.replace(run, train_step=train_step)
+
+
 def checkpoints(folder):
     """The steps that are saved."""
     return {int(path.name) for path in (folder / "checkpoints").glob("[0-9]*")}
@@ -62,13 +76,20 @@ def comparable(rows):
     return [{k: v for k, v in row.items() if k not in clocks} for row in rows]
 
 
-def assert_same_run(config, folder, reference):
-    """Checks that two runs have saved the same bits."""
-    state, progress = saved(config, folder)
-    expected, goal = saved(config, reference)
+def assert_same_state(config, folder, reference):
+    """Checks that two runs have saved the same bits; what else each has noted."""
+    (state, progress), (expected, goal) = (
+        saved(config, each) for each in (folder, reference)
+    )
     assert state.keys() == expected.keys()
     for path, leaf in state.items():
         np.testing.assert_array_equal(leaf, expected[path], err_msg=path, strict=True)
+    return progress, goal
+
+
+def assert_same_run(config, folder, reference):
+    """Checks that two runs have saved the same bits, and the same best step."""
+    progress, goal = assert_same_state(config, folder, reference)
     assert progress["best"] == goal["best"]
 
 

@@ -18,14 +18,7 @@ from jax.sharding import NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
 from sam_jax import errors
-from sam_jax.train import (
-    agreement,
-    build,
-    checkpoint,
-    optimizer,
-    settings,
-    sharding,
-)
+from sam_jax.train import agreement, build, checkpoint, optimizer, settings, sharding
 from tests.train.states import abstract, bits, make_state, save_steps, steps_on_disk
 
 
@@ -321,10 +314,7 @@ def as_bfloat16(state):
             lambda state: make_state(width=6),
             "'params/dense/0/kernel': stored float32[16,5], expected float32[16,6]",
         ),
-        (
-            as_bfloat16,
-            "'params/dense/0/bias': stored float32[8], expected bfloat16[8]",
-        ),
+        (as_bfloat16, "'params/dense/0/bias': stored float32[8], expected bfloat16[8]"),
         (with_more, "'extra/more': stored nothing, expected float32[2]"),
         (without_momentum, "/kernel': stored float32[16,5], expected nothing"),
         (other_key, "'key': stored uint32[2], expected uint32[4]"),

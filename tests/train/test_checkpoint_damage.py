@@ -44,11 +44,7 @@ def test_killed_while_saving_leaves_a_complete_checkpoint(tmp_path):
     # Written by a process with one device, read by this one with eight.
     replicated = NamedSharding(jax.make_mesh((8,), ("data",)), P())
     expected = abstract({"step": jnp.int32(0), "w": [noise] * 6}, lambda x: replicated)
-    env = {
-        **os.environ,
-        "XLA_FLAGS": "",
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }
+    env = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": os.pathsep.join(sys.path)}
     reached = 0
     # The delays let the signal hit the start and the middle of a save.
     for delay in [0.0, 0.03]:

@@ -2,8 +2,6 @@
 
 import math
 import os
-import subprocess
-import sys
 
 import pytest
 from matplotlib import axes, figure
@@ -156,15 +154,3 @@ def test_an_older_picture_stays_if_drawing_fails(tmp_path, monkeypatch):
         curves.draw_curves(HISTORIES["sam"], path, "title")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_matplotlib_is_imported_only_to_draw(tmp_path):
-    code = (
-        "import sys; from sam_jax.train import curves\n"
-        "assert 'matplotlib' not in sys.modules\n"
-        "curves.draw_curves([], sys.argv[1], '')\n"
-        "assert 'matplotlib.pyplot' not in sys.modules\n"
-    )
-    path = tmp_path / "curves.png"
-    subprocess.run([sys.executable, "-c", code, path], check=True)
-    assert path.exists()

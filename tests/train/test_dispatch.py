@@ -11,6 +11,7 @@ import pytest
 from sam_jax import data, errors
 from sam_jax.train import build, dispatch, loop, sharding
 from tests.train import runs
+from tests.train.steps import assert_close  # the two programs sum in other orders
 
 SEVERAL = 3  # divides neither the 4 steps of an epoch nor the 2 of a row
 
@@ -47,11 +48,6 @@ def dispatched(monkeypatch):
         return calls
 
     return install
-
-
-def assert_close(a, b):
-    """Within rounding: the compiler orders the sums of the two programs by itself."""
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, 1e-5, 1e-6), a, b)
 
 
 def assert_close_rows(rows, expected):
@@ -215,6 +211,7 @@ class Streamed:
         self.batches, self.eval_batches = source.batches, source.eval_batches
 
 
+@pytest.mark.usefixtures("built_anew")
 def test_a_streamed_training_set_is_refused_for_several(settings, monkeypatch):
     real = data.load
 

@@ -51,8 +51,7 @@ def test_a_run_that_goes_on_saves_after_the_same_steps():
 
 
 @given(
-    paces=st.lists(st.floats(0.5, 2), min_size=60, max_size=60),
-    every=st.floats(3, 30),
+    paces=st.lists(st.floats(0.5, 2), min_size=60, max_size=60), every=st.floats(3, 30)
 )
 def test_several_processes_save_after_the_same_steps(paces, every):
     """They do what the first one's clock says, and rarely ask for it."""

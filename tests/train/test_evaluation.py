@@ -28,8 +28,7 @@ def reference(run, source, params):
 
 
 @pytest.mark.parametrize(
-    ("eval_batch_size", "devices"),
-    [(500, 1), (97, 1), (2000, 1), (5, 8)],
+    ("eval_batch_size", "devices"), [(500, 1), (97, 1), (2000, 1), (5, 8)]
 )
 def test_every_example_counts_once(tiny, eval_batch_size, devices):
     settings = {"eval_batch_size": eval_batch_size, "mesh.data": devices}

@@ -20,11 +20,6 @@ def copied(finished, tmp_path):
     return shutil.copytree(finished.folder, tmp_path / "run")
 
 
-@pytest.fixture(scope="module")
-def digits():
-    return data.load("digits", validation=100, train_examples=128)
-
-
 @pytest.fixture
 def no_data(monkeypatch):
     def load(*args, **settings):

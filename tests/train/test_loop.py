@@ -14,7 +14,7 @@ import optax
 import pytest
 
 from sam_jax import errors
-from sam_jax.train import build, loop, metrics, results
+from sam_jax.train import build, loop, metrics, results, schedule
 from tests.train import runs
 
 
@@ -161,17 +161,7 @@ def test_another_configuration_is_refused_and_nothing_is_lost(finished, tiny):
         ({"data.validation": 0.0001}, "empty split"),
         ({"data.validation": "x"}, "data.validation.*'x'"),
         ({"data.train_examples": 1198}, "1197 of 1297"),
-        (
-            {"data.cutout_probability": 2.0},
-            r"data.cutout_probability must .* 2.0",
-        ),
-        ({"data.seed": -1}, r"config.data.seed must .* -1"),
         ({"eval_batch_size": 0}, "config.eval_batch_size must be"),
-        ({"eval_every_epochs": 0}, "config.eval_every_epochs must be"),
-        ({"checkpoint.every_epochs": 0}, "config.checkpoint.every_epochs must be"),
-        ({"log_every_steps": 0}, "config.log_every_steps must be"),
-        ({"seed": -1}, "config.seed must be"),
-        ({"seed": 2**32}, "config.seed must be"),
     ],
 )
 def test_mistakes_in_numbers_are_one_line_and_leave_no_folder(
@@ -187,20 +177,21 @@ def test_mistakes_in_numbers_are_one_line_and_leave_no_folder(
 # ── Updates that are not finite ──────────────────────────────────────────────────────
 
 
-def poisoned(monkeypatch, *steps):
-    """NaN in the weights of these updates, by an infinite learning rate there."""
-    from sam_jax.train import schedule
+@pytest.fixture
+def poisoned(monkeypatch, built_anew):
+    """``poisoned(3)``: NaN in the weights of update 3, by its learning rate."""
 
-    def poison(*args, **kwargs):
-        del args, kwargs
-        bad = jax.numpy.array(steps) - 1
-        return lambda count: jax.numpy.where((count == bad).any(), jax.numpy.nan, 0.1)
+    def install(step):
+        def rate(count):
+            return jnp.where(count == step - 1, jnp.nan, 0.1)
 
-    monkeypatch.setattr(schedule, "make_schedule", poison)
+        monkeypatch.setattr(schedule, "make_schedule", lambda *args, **kwargs: rate)
+
+    return install
 
 
-def test_diverged_run_stops_with_what_it_saw(config, tmp_path, monkeypatch):
-    poisoned(monkeypatch, 7)
+def test_diverged_run_stops_with_what_it_saw(config, tmp_path, poisoned):
+    poisoned(7)
     with pytest.raises(loop.Diverged) as raised:
         loop.train_and_evaluate(config, tmp_path)
     message = str(raised.value)
@@ -216,9 +207,9 @@ def test_diverged_run_stops_with_what_it_saw(config, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("step", [4, 8])
-def test_nothing_that_is_not_finite_is_saved(config, tmp_path, monkeypatch, step):
+def test_nothing_that_is_not_finite_is_saved(config, tmp_path, poisoned, step):
     """Not even if the update just before a checkpoint is the one."""
-    poisoned(monkeypatch, step)
+    poisoned(step)
     with pytest.raises(loop.Diverged, match=f"of step {step} is not finite") as raised:
         loop.train_and_evaluate(config, tmp_path)
     assert runs.checkpoints(tmp_path) == ({4} if step == 8 else set())
@@ -264,10 +255,10 @@ def test_skip_leaves_such_updates_out_and_goes_on(tiny, tmp_path, monkeypatch, c
     ],
 )
 def test_a_run_of_such_updates_alone_has_no_results(
-    tiny, tmp_path, monkeypatch, settings, message
+    tiny, tmp_path, poisoned, settings, message
 ):
     config = tiny("sam", on_nonfinite="skip", **settings)
-    poisoned(monkeypatch, 1)  # the optimizer's own count stays where it is
+    poisoned(1)  # the optimizer's own count stays where it is
     with pytest.raises(loop.Diverged, match=message):
         loop.train_and_evaluate(config, tmp_path)
     assert not (tmp_path / results.RESULTS_FILE).exists()
@@ -286,6 +277,7 @@ def test_a_new_start_does_not_forget_how_many_were_left_out_in_a_row(
     assert runs.checkpoints(tmp_path) == {4}
 
 
+@pytest.mark.usefixtures("built_anew")
 def test_weights_that_are_not_finite_are_never_saved(tiny, tmp_path, monkeypatch):
     # Each update is finite, and the sum of weights and update is not: nothing but the
     # weights can tell.

@@ -28,56 +28,27 @@ def finish(process):
 
 # ── Mistakes, each with what the message must say ────────────────────────────────────
 
-ON_THE_COMMAND_LINE = {
-    "--config.method.rhoo=0.1": [
-        "config.method.rhoo",
-        "did you mean 'config.method.rho'",
-    ],
-    "--config.modl.name=mlp": ["config.modl", "did you mean 'config.model.name'"],
-    "--config.batch_size=many": ["config.batch_size must be", "got 'many'"],
-    "--config.data.flip=perhaps": ["config.data.flip must be", "got 'perhaps'"],
-    "--config.epochs=1.5": ["config.epochs must be", "got 1.5"],
-}
-
+# What the settings alone cannot tell: the names of networks and data, and sizes.
 IN_A_SETTING = {
-    # Names.
     ("model.name=resnet81",): ["unknown model 'resnet81'", "did you mean 'resnet18'"],
     ("model.options={'dropot': 0.1}",): ["dropot"],
     ("model.dtype=float17",): ["float17", "did you mean 'float16'"],
     ("data.name=digitz",): ["unknown data set 'digitz'", "did you mean 'digits'"],
-    ("optimizer.name=adamww",): ["unknown optimizer 'adamww'", "'adamw'"],
-    ("schedule.name=cosin",): ["schedule.name 'cosin'", "did you mean 'cosine'"],
-    ("weight_decay.kind=decoupld",): ["decoupld", "did you mean 'decoupled'"],
     ("on_nonfinite=skp",): ["on_nonfinite", "did you mean 'skip'"],
-    ("wandb.mode=ofline",): ["wandb.mode", "did you mean 'offline'"],
-    ("method.name=sma",): ["unknown method 'sma'", "did you mean 'sam'"],
-    # Numbers.
-    ("method.rho=-0.1",): ["rho must be a finite number >= 0", "-0.1"],
     ("method.rho=nan",): ["rho must be a finite number >= 0 or a schedule", "nan"],
-    ("method.rho=large",): ["rho must be a number or a schedule", "large"],
-    ("method.eps=-1",): ["eps must be"],
-    ("learning_rate=-1.0",): ["config.learning_rate", "-1.0"],
-    ("batch_size=0",): ["config.batch_size", "0"],
     ("batch_size=100000",): ["config.batch_size must be in [1, 1167]", "100000"],
-    ("epochs=0",): ["config.epochs", "integer in [1, "],
-    ("label_smoothing=1.0",): ["config.label_smoothing", "[0, 1)"],
-    ("clip_norm=0.0",): ["config.clip_norm", "> 0"],
-    ("ema_decay=1.0",): ["config.ema_decay", "[0, 1)"],
-    ("weight_decay.value=-1.0",): ["config.weight_decay.value", "[0, 1000]"],
-    ("model.width=0",): ["width", "0"],
-    ("data.label_noise=1.0",): ["config.data.label_noise must be", "1.0"],
-    ("data.crop=-1",): ["config.data.crop must be", "-1"],
     ("data.cutout=100",): ["config.data.cutout must be in [0, 8]", "100"],
     # Splits, sampling, devices, archives.
     ("data.sampling.name=importanc",): ["data.sampling", "importance", "shuffle"],
-    (
-        "data.sampling.name=importance",
-        "data.sampling.uniform=1.5",
-    ): ["config.data.sampling.uniform", "[0, 1]", "1.5"],
-    (
-        "data.sampling.name=importance",
-        "data.sampling.scores=nothing.npy",
-    ): ["config.data.sampling.scores=nothing.npy", "numpy.save"],
+    ("data.sampling.name=importance", "data.sampling.uniform=1.5"): [
+        "config.data.sampling.uniform",
+        "[0, 1]",
+        "1.5",
+    ],
+    ("data.sampling.name=importance", "data.sampling.scores=nothing.npy"): [
+        "config.data.sampling.scores=nothing.npy",
+        "numpy.save",
+    ],
     ("data.validation=5000",): ["config.data.validation=5000", "1297"],
     ("data.train_examples=0",): ["config.data.train_examples must be", "got 0"],
     # Images of one's own.
@@ -100,35 +71,16 @@ IN_A_SETTING = {
 }
 
 
-@pytest.mark.parametrize("flag", ON_THE_COMMAND_LINE)
-def test_mistake_on_the_command_line(flag):
-    with pytest.raises(errors.UserError) as caught:
-        cards.load(runs.DIGITS, flag)
-    check_message(caught.value, ON_THE_COMMAND_LINE[flag])
-
-
 @pytest.mark.parametrize("settings", IN_A_SETTING, ids=" ".join)
 def test_mistake_in_a_setting_leaves_no_folder(settings, tmp_path):
     flags = [f"--config.{setting}" for setting in settings]
     with pytest.raises(errors.UserError) as caught:
         config = cards.load(runs.DIGITS, "--config.mesh.data=1", *flags)
         loop.train_and_evaluate(config, tmp_path / "run")
-    check_message(caught.value, IN_A_SETTING[settings])
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("lam", ["2", "-0.5", "1/tt", "nan"])
-def test_lam_outside_its_range(lam, tmp_path):
-    config = cards.load(f"{runs.DIGITS}:unified_sam", f"--config.method.lam={lam}")
-    with pytest.raises(errors.UserError, match="lam must be a number in"):
-        loop.train_and_evaluate(config, tmp_path / "run")
-
-
-def check_message(error, parts):
-    message = str(error)
+    message = str(caught.value)
     assert "\n" not in message
-    for part in parts:
-        assert part in message, message
+    assert all(part in message for part in IN_A_SETTING[settings]), message
+    assert not (tmp_path / "run").exists()
 
 
 # ── Real processes ───────────────────────────────────────────────────────────────────
@@ -157,11 +109,7 @@ def test_a_run_without_workdir_says_how_to_continue(trainer, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "code", "message"),
     [
-        (["--config.method.rhoo=1"], 2, "did you mean 'config.method.rho'"),
-        (["--wrkdir=x"], 2, "did you mean --workdir?"),
         (["--config.method.rho=-1"], 2, "rho must be a finite number >= 0"),
-        (["stray"], 2, "unexpected argument 'stray'"),
-        (["--workdir=/dev/null/run"], 2, "cannot write to /dev/null/run"),
         ([*TINY, "--config.learning_rate=1e30"], 1, "is not finite"),
     ],
 )
@@ -225,10 +173,3 @@ def test_other_packages_are_heard_only_where_something_is_wrong():
         [sys.executable, "-c", program], cwd=runs.ROOT, capture_output=True, text=True
     )
     assert done.stdout.split() == ["WARNING", "WARNING", "INFO"], done.stderr
-
-
-def test_missing_card(trainer):
-    code, _, err = finish(trainer("--config=configs/digit_sam.py"))
-    assert code == 2
-    assert err.startswith("error: unknown run card 'configs/digit_sam.py'")
-    assert len(err.splitlines()) == 1

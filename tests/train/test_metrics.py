@@ -392,15 +392,4 @@ def test_open_writers_writes_lines_and_events(tmp_path):
         writers.write(2, "train", {"loss": 0.25})
     history = metrics.read_history(workdir / metrics.METRICS_FILE)
     assert [row["step"] for row in history] == [1, 2]
-    assert list(scalars(workdir)) == [
-        (1, "train/loss", 0.5),
-        (2, "train/loss", 0.25),
-    ]
-
-
-def test_heavy_packages_are_imported_only_where_they_are_used():
-    code = (
-        "import sys; from sam_jax.train import metrics\n"
-        "assert not {'tensorboardX', 'wandb', 'torch'} & set(sys.modules)\n"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert list(scalars(workdir)) == [(1, "train/loss", 0.5), (2, "train/loss", 0.25)]

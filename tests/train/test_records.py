@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import pathlib
 import shutil
 import signal
@@ -10,7 +9,6 @@ import tempfile
 import time
 import types
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as of_hypothesis
@@ -35,7 +33,6 @@ class Runs:
     """A run that was stopped in its second epoch of three, and one that ended."""
 
     config: settings.Settings
-    run: build.Run
     stopped: pathlib.Path
     ended: pathlib.Path
     results: dict
@@ -47,28 +44,14 @@ class Runs:
 @pytest.fixture(scope="module")
 def both(tiny, tmp_path_factory) -> Runs:
     config, root = tiny("sam"), tmp_path_factory.mktemp("records")
-    run, calls = build.build(config), []
-
-    def train_step(state, batch):
-        calls.append(batch)
-        if len(calls) == 6:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return run.train_step(state, batch)
-
+    run, stop = build.build(config), lambda: signal.raise_signal(signal.SIGTERM)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(results.curves, "draw_curves", lambda *args: args[1].touch())
-        stopping = dataclasses.replace(run, train_step=train_step)
-        patch.setattr(build, "build", lambda config, **parts: stopping)
+        found = loop.train_and_evaluate(config, root / "ended")
+        patch.setattr(build, "build", lambda *_, **__: runs.disturbed(run, 6, stop))
         with pytest.raises(loop.Stopped):
             loop.train_and_evaluate(config, root / "stopped")
-        patch.setattr(build, "build", lambda config, **parts: run)
-        found = loop.train_and_evaluate(config, root / "ended")
-    return Runs(config, run, root / "stopped", root / "ended", found)
-
-
-@pytest.fixture(autouse=True)
-def built_once(both, monkeypatch):
-    monkeypatch.setattr(build, "build", lambda config, **parts: both.run)
+    return Runs(config, root / "stopped", root / "ended", found)
 
 
 def go_on(both, folder, capsys):
@@ -79,10 +62,7 @@ def go_on(both, folder, capsys):
     assert found["last"] == both.results["last"]
     if "are lost" not in shown:
         assert found["best"] == both.results["best"]
-    state, _ = runs.saved(both.config, folder)
-    expected, _ = runs.saved(both.config, both.ended)
-    for path, leaf in state.items():
-        np.testing.assert_array_equal(leaf, expected[path], err_msg=path, strict=True)
+    runs.assert_same_state(both.config, folder, both.ended)
     written = json.loads((folder / "results.json").read_text(), parse_constant=fail)
     assert written == found
     return found, shown
@@ -377,20 +357,6 @@ def no_picture(*args):
     raise OSError(28, "No space left on device")
 
 
-def disturbed(both, monkeypatch, number, action):
-    """Runs the action in an update."""
-    calls = []
-
-    def train_step(state, batch):
-        calls.append(batch)
-        if len(calls) == number:
-            action()
-        return both.run.train_step(state, batch)
-
-    run = dataclasses.replace(both.run, train_step=train_step)
-    monkeypatch.setattr(build, "build", lambda config, **parts: run)
-
-
 def test_a_picture_that_cannot_be_drawn_ends_no_run(
     both, tmp_path, monkeypatch, capsys
 ):
@@ -404,20 +370,20 @@ def test_a_picture_that_cannot_be_drawn_ends_no_run(
     assert "curves  " not in shown, "nothing is shown that is not there"
 
 
-def test_no_picture_hides_the_first_error(both, tmp_path, monkeypatch):
+def test_no_picture_hides_the_first_error(both, tmp_path, monkeypatch, disturb):
     stub = types.SimpleNamespace(draw_curves=no_picture, is_whole=lambda path: False)
     monkeypatch.setattr(results, "curves", stub)
 
     def crash():
         raise ZeroDivisionError
 
-    disturbed(both, monkeypatch, 3, crash)
+    disturb(3, crash)
     with pytest.raises(ZeroDivisionError):
         loop.train_and_evaluate(both.config, tmp_path / "run")
 
 
 @pytest.mark.parametrize("how", ["renamed", "deleted", "without metrics"])
-def test_a_folder_that_vanishes_ends_the_run(both, how, tmp_path, monkeypatch):
+def test_a_folder_that_vanishes_ends_the_run(both, how, tmp_path, disturb):
     folder = tmp_path / "run"
 
     def vanish():
@@ -430,18 +396,20 @@ def test_a_folder_that_vanishes_ends_the_run(both, how, tmp_path, monkeypatch):
         if how == "deleted":
             shutil.rmtree(tmp_path / "moved", ignore_errors=True)
 
-    disturbed(both, monkeypatch, 7, vanish)
+    disturb(7, vanish)
     message = refused(both, folder)
     assert "metrics.jsonl was deleted, renamed or replaced" in message
     left = {path.name for path in tmp_path.iterdir()}
     expected = {"renamed": {"moved"}, "deleted": set(), "without metrics": {"run"}}
     assert left == expected[how]
     if how == "without metrics":
-        monkeypatch.setattr(build, "build", lambda config, **parts: both.run)
+        disturb()
         assert loop.train_and_evaluate(both.config, folder)["last"]["step"] == 12
 
 
-def test_a_folder_that_another_run_takes_the_place_of(both, tmp_path, monkeypatch):
+def test_a_folder_that_another_run_takes_the_place_of(
+    both, tmp_path, monkeypatch, disturb
+):
     """It ends, and leaves the checkpoints of the other run as they are."""
     folder, content = tmp_path / "run", {}
 
@@ -457,7 +425,7 @@ def test_a_folder_that_another_run_takes_the_place_of(both, tmp_path, monkeypatc
         (folder / "checkpoints" / ".open-0").touch()
         content.update(there())
 
-    disturbed(both, monkeypatch, 7, replaced)
+    disturb(7, replaced)
     monkeypatch.setattr(metrics.JsonLines, "_check_there", lambda lines: None)
     message = refused(both, folder)
     assert f"{folder / 'checkpoints'} was deleted or renamed" in message

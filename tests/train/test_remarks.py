@@ -40,10 +40,7 @@ SAID = [
     # Schedules.
     ({"learning_rate": 0}, r"config\.learning_rate is 0 in every update"),
     ({"schedule.warmup_epochs": 0.1}, "warmup_epochs=0.1 is less than half an update"),
-    (
-        {"schedule.warmup_epochs": 0.25},
-        "warmup_epochs=0.25 is one update, of the",
-    ),
+    ({"schedule.warmup_epochs": 0.25}, "warmup_epochs=0.25 is one update, of the"),
     (
         {"method.rho": {"name": "linear", "value": 0.1, "warmup_epochs": 0.25}},
         r"config\.method\.rho\.warmup_epochs=0\.25 is one update",

@@ -323,12 +323,3 @@ def test_ctrl_c_leaves_the_terminal_clean():
     assert text.count(HIDE) == 1
     assert SHOW in text.partition("ready")[2]
     assert text.endswith(ERASE) or text.rstrip().endswith(SHOW)
-
-
-def test_reporting_is_cheap_to_import():
-    code = (
-        "import sys; from sam_jax.train import report\n"
-        "heavy = {'matplotlib', 'tensorflow', 'pandas', 'IPython'} & set(sys.modules)\n"
-        "assert not heavy, heavy\n"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -21,71 +21,63 @@ def config(finished):
     return finished.config
 
 
-def send(number):
-    return lambda: os.kill(os.getpid(), number)
+def stopped(config, folder, disturb, number=signal.SIGTERM):
+    """A run that a signal ends in the middle of its second epoch, and how it ends."""
+    disturb(6, lambda: os.kill(os.getpid(), number))
+    with pytest.raises(loop.Stopped) as raised:
+        loop.train_and_evaluate(config, folder)
+    disturb()
+    return raised.value
 
 
 def crash():
     raise ZeroDivisionError
 
 
+def assert_goes_on(config, folder, finished):
+    """Starts a run again: bits, rows and results are those of the other one."""
+    run = runs.Finished(config, folder)
+    runs.assert_same_run(config, folder, finished.folder)
+    assert runs.comparable(run.rows) == runs.comparable(finished.rows)
+    assert {**run.results, "seconds": 0} == {**finished.results, "seconds": 0}
+
+
 # ── In this process ────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.usefixtures("built_anew")  # as in another process
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_saves_and_the_run_ends_with_the_same_bits(
     config, tmp_path, disturb, finished, number
 ):
-    disturb(6, send(number))  # in the middle of the second epoch
-    with pytest.raises(loop.Stopped) as stopped:
-        loop.train_and_evaluate(config, tmp_path)
-    assert (stopped.value.signal, stopped.value.step) == (number, 6)
+    ended = stopped(config, tmp_path, disturb, number)
+    assert (ended.signal, ended.step) == (number, 6)
     assert int(runs.saved(config, tmp_path)[0][".step"]) == 6
-    disturb()
-    run = runs.Finished(config, tmp_path)
-    runs.assert_same_run(config, tmp_path, finished.folder)
-    assert runs.comparable(run.rows) == runs.comparable(finished.rows)
-    assert run.results["last"] == finished.results["last"]
-    assert run.results["best"] == finished.results["best"]
+    assert_goes_on(config, tmp_path, finished)
 
 
-def test_crash_loses_the_steps_since_the_checkpoint_and_no_more(
-    config, tmp_path, disturb, finished, capsys
+@pytest.mark.parametrize(("update", "kept"), [(7, 4), (3, None)])
+def test_a_crash_loses_the_steps_since_the_checkpoint_and_no_more(
+    config, tmp_path, disturb, finished, capsys, update, kept
 ):
-    disturb(7, crash)
+    disturb(update, crash)
     with pytest.raises(ZeroDivisionError):
         loop.train_and_evaluate(config, tmp_path)
-    assert int(runs.saved(config, tmp_path)[0][".step"]) == 4
+    assert runs.checkpoints(tmp_path) == ({kept} if kept else set())
     disturb()
-    run = runs.Finished(config, tmp_path)
-    assert "after step 4" in capsys.readouterr().out
-    runs.assert_same_run(config, tmp_path, finished.folder)
-    assert runs.comparable(run.rows) == runs.comparable(finished.rows)
-
-
-def test_crash_before_the_first_checkpoint_starts_anew(
-    config, tmp_path, disturb, finished
-):
-    disturb(3, crash)
-    with pytest.raises(ZeroDivisionError):
-        loop.train_and_evaluate(config, tmp_path)
-    disturb()
-    run = runs.Finished(config, tmp_path)
-    runs.assert_same_run(config, tmp_path, finished.folder)
-    assert runs.comparable(run.rows) == runs.comparable(finished.rows)
+    capsys.readouterr()
+    assert_goes_on(config, tmp_path, finished)
+    assert ("after step 4" in capsys.readouterr().out) == (kept == 4)
 
 
 def test_signal_during_the_last_step_finishes_the_run(config, tmp_path, disturb):
-    disturb(12, send(signal.SIGTERM))
+    disturb(12, lambda: os.kill(os.getpid(), signal.SIGTERM))
     assert loop.train_and_evaluate(config, tmp_path)["last"]["step"] == 12
 
 
 def test_seconds_add_up_over_all_starts(config, tmp_path, disturb):
-    disturb(6, send(signal.SIGTERM))
-    with pytest.raises(loop.Stopped):
-        loop.train_and_evaluate(config, tmp_path)
+    stopped(config, tmp_path, disturb)
     before = runs.saved(config, tmp_path)[1]["seconds"]
-    disturb()
     assert loop.train_and_evaluate(config, tmp_path)["seconds"] > before > 0
 
 
@@ -125,27 +117,16 @@ def test_methods_with_a_state_of_their_own_continue(
 ):
     config = tiny(method, **{"epochs": 2, "cadence.name": cadence})
     undisturbed = runs.Finished(config, tmp_path / "undisturbed")
-    disturb(6, send(signal.SIGTERM))
-    with pytest.raises(loop.Stopped):
-        loop.train_and_evaluate(config, tmp_path / "stopped")
-    disturb()
-    run = runs.Finished(config, tmp_path / "stopped")
-    runs.assert_same_run(config, tmp_path / "stopped", undisturbed.folder)
-    assert run.results["last"] == undisturbed.results["last"]
+    stopped(config, tmp_path / "stopped", disturb)
+    assert_goes_on(config, tmp_path / "stopped", undisturbed)
 
 
 def test_continues_on_other_devices(tiny, tmp_path, disturb):
     """Groups of 8: one on each of four devices, two on each of two."""
     settings = {"epochs": 2, "method_group_size": 8}
-    undisturbed = runs.Finished(
-        tiny("vasso", **settings, **{"mesh.data": 4}), tmp_path / "undisturbed"
-    )
-    disturb(6, send(signal.SIGTERM))
-    with pytest.raises(loop.Stopped):
-        loop.train_and_evaluate(
-            tiny("vasso", **settings, **{"mesh.data": 4}), tmp_path / "stopped"
-        )
-    disturb()
+    four = tiny("vasso", **settings, **{"mesh.data": 4})
+    undisturbed = runs.Finished(four, tmp_path / "undisturbed")
+    stopped(four, tmp_path / "stopped", disturb)
     grid = {"mesh.data": 1, "mesh.fsdp": 2}
     run = runs.Finished(tiny("vasso", **settings, **grid), tmp_path / "stopped")
     assert run.results["last"]["step"] == 8
@@ -158,12 +139,8 @@ def test_continues_on_other_devices(tiny, tmp_path, disturb):
 def test_importance_sampling_continues(tiny, tmp_path, disturb):
     config = tiny("sam", **{"epochs": 2, "data.sampling.name": "importance"})
     undisturbed = runs.Finished(config, tmp_path / "undisturbed")
-    disturb(6, send(signal.SIGTERM))
-    with pytest.raises(loop.Stopped):
-        loop.train_and_evaluate(config, tmp_path / "stopped")
-    disturb()
-    runs.Finished(config, tmp_path / "stopped")
-    runs.assert_same_run(config, tmp_path / "stopped", undisturbed.folder)
+    stopped(config, tmp_path / "stopped", disturb)
+    assert_goes_on(config, tmp_path / "stopped", undisturbed)
     plain = runs.Finished(tiny("sam", **{"epochs": 2}), tmp_path / "plain")
     assert plain.results["last"] != undisturbed.results["last"]
 

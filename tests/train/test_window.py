@@ -37,10 +37,7 @@ def test_a_row_is_ready_once_a_later_step_was_dispatched(clock):
         seen.append(list(recent.ready()))
     assert [[row.step for row in rows] for rows in seen] == [[], [], [2], [], [4]]
     [first], [second] = seen[2], seen[4]
-    assert first.metrics == {
-        "loss": 1.5,
-        "examples_per_second": pytest.approx(20 / 3),
-    }
+    assert first.metrics == {"loss": 1.5, "examples_per_second": pytest.approx(20 / 3)}
     assert (second.steps, second.metrics["loss"]) == (2, 3.5)
     assert second.metrics["examples_per_second"] == pytest.approx(20 / 2)
 
