@@ -3,7 +3,7 @@
 #
 #     bash tests/nightly.sh newest      both tiers, newest versions in pyproject's ranges
 #     bash tests/nightly.sh lowest      contract, step, checkpoints, quick start, lowest
-#     bash tests/nightly.sh mutations   changes of the code that a test must notice
+#     bash tests/nightly.sh mutations   changes that a test, a claim must notice
 #     bash tests/nightly.sh tutorials   every recipe and every block of the README
 #     bash tests/nightly.sh loops       the loops of Keras, kauldron and Tunix
 #     bash tests/nightly.sh fuzz        every setting of every card with many values
@@ -47,6 +47,7 @@ lowest() {
 
 mutations() {
     python -m tests.mutations
+    python -m experiments.theory mutate all --out "$folder/laboratory"
 }
 
 tutorials() {

@@ -4,13 +4,14 @@
     python -m experiments.theory run khanh/two_cycle  # one claim
     python -m experiments.theory run si_yun           # one paper
     python -m experiments.theory run all --quick      # all, in their short form
+    python -m experiments.theory mutate all           # which notice a wrong ascent
 
     # which theorems cover a training run, and why the others do not
     python -m experiments.theory check --config=configs/cifar10_sam.py
 
 Each claim leaves ``figure.png``, ``data.json`` and ``README.md`` in its folder below
 ``--out``; ``README.md`` and ``index.html`` there are the table of all. The exit code is
-1 if a verdict is not the expected one.
+1 if a verdict is not the expected one, or a claim survives what it does not declare.
 """
 
 import os
@@ -38,13 +39,17 @@ def main(argv: Sequence[str]) -> int:
     parser = commands.parser(
         "Three papers' theory as checked claims.", prog="python -m experiments.theory"
     )
-    verbs = parser.add_subparsers(dest="command", metavar="{list,run,check}")
+    verbs = parser.add_subparsers(dest="command", metavar="{list,run,mutate,check}")
     verbs.add_parser("list", help="what there is (the default)", allow_abbrev=False)
-    run_parser = verbs.add_parser("run", help="run claims", allow_abbrev=False)
-    run_parser.add_argument("names", nargs="+", help="claims, papers, or all")
-    run_parser.add_argument("--quick", action="store_true", help="the short form")
-    run_parser.add_argument("--out", type=pathlib.Path, help="folder of results")
-    run_parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    for verb, what in (("run", "run claims"), ("mutate", "run them, ascent mutated")):
+        verb_parser = verbs.add_parser(verb, help=what, allow_abbrev=False)
+        verb_parser.add_argument("names", nargs="+", help="claims, papers, or all")
+        verb_parser.add_argument("--out", type=pathlib.Path, help="folder of results")
+        verb_parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+        if verb == "run":
+            verb_parser.add_argument(
+                "--quick", action="store_true", help="the short form"
+            )
     check_parser = verbs.add_parser(
         "check", help="what is proved of a run card", allow_abbrev=False
     )
@@ -58,6 +63,8 @@ def main(argv: Sequence[str]) -> int:
         if args.command == "run":
             out = args.out or (QUICK_RESULTS if args.quick else RESULTS)
             return runner.run(args.names, args.quick, out, args.workers)
+        if args.command == "mutate":
+            return runner.mutate(args.names, args.out or RESULTS, args.workers)
         return list_claims()
     except KeyboardInterrupt:
         print("\nstopped; finished claims are kept", file=sys.stderr)

@@ -1,6 +1,8 @@
 """Finds the experiments: every module of a paper's folder that has a ``CLAIM``."""
 
+import hashlib
 import importlib
+import pathlib
 import pkgutil
 from types import ModuleType
 
@@ -43,6 +45,15 @@ def load(name: str) -> ModuleType:
     if name not in names():
         raise errors.UserError(errors.unknown("claim", name, names()))
     return importlib.import_module(f"{theory.__name__}.{name.replace('/', '.')}")
+
+
+def code(name: str) -> str:
+    """What tells one version of a claim's source from another: the start of its hash.
+
+    Its results have it too; where they differ, the claim must be run again.
+    """
+    source = pathlib.Path(theory.__path__[0], f"{name}.py").read_bytes()
+    return hashlib.sha256(source).hexdigest()[:16]
 
 
 def select(patterns: list[str]) -> list[str]:

@@ -21,6 +21,8 @@ class Claim:
         criterion: when the verdict is PASS.
         refuted: why the claim does not hold as it was published, if that is known: the
             expected verdict is then FAIL. Empty for all others.
+        survivors: the mutations of the ascent that no check may notice -> why; see
+            `mutations`.
     """
 
     title: str
@@ -29,6 +31,7 @@ class Claim:
     recipe: str
     criterion: str
     refuted: str = ""
+    survivors: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def expected(self) -> str:

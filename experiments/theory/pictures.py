@@ -1,7 +1,7 @@
 """How all pictures of the laboratory look."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import cycler
 import matplotlib
@@ -75,3 +75,130 @@ def legends(made: Sequence[axes.Axes], **settings: Any) -> None:
     for panel in made:
         if panel.get_legend_handles_labels()[0]:
             panel.legend(**{"fontsize": 8, "framealpha": 0.7} | settings)
+
+
+class Panel(NamedTuple):
+    """Curves of a claim's data, by their names there.
+
+    Attributes:
+        x: the horizontal values.
+        y: what is drawn over them: vectors; arrays and mappings of vectors, a curve for
+            each; numbers, horizontal.
+        bounds: likewise, dashed.
+        title: of the panel.
+        by: the data that name the curves of an array.
+        of: keys and indices into ``y`` and ``bounds``, which say what to draw of them.
+        log: the logarithmic axes.
+        ylim: limits of the vertical axis.
+        label: of the vertical axis, the first of ``y`` if not given.
+    """
+
+    x: str
+    y: str | Sequence[str]
+    bounds: str | Sequence[str] = ()
+    title: str = ""
+    by: str = ""
+    of: Sequence[Any] = ()
+    log: str = "xy"
+    ylim: tuple[float, float] | None = None
+    label: str = ""
+
+
+def draw(
+    data: Mapping[str, Any], *chosen: Panel, width: float = 4.2, height: float = 3.2
+) -> figure.Figure:
+    """A picture of a claim's data: a row of panels, sizes in inches as in `panels`."""
+    picture, made = panels(len(chosen), width=width, height=height)
+    for panel, shown in zip(made, chosen, strict=True):
+        _fill(panel, data, shown)
+    legends(made, fontsize=7)
+    return picture
+
+
+def row(
+    data: Mapping[str, Any],
+    parts: Sequence[Any] | Mapping[Any, str],
+    x: str,
+    y: str | Sequence[str],
+    bounds: str | Sequence[str] = (),
+    *,
+    width: float = 3.4,
+    **settings: Any,
+) -> figure.Figure:
+    """A panel for each part of the data: keys of ``y`` and ``bounds`` and their titles.
+
+    The title is the key itself where there is none; ``settings`` are the other
+    attributes of each `Panel`.
+    """
+    titles = (
+        parts if isinstance(parts, Mapping) else {part: str(part) for part in parts}
+    )
+    return draw(
+        data,
+        *(
+            Panel(x, y, bounds, title, of=(part,), **settings)
+            for part, title in titles.items()
+        ),
+        width=width,
+    )
+
+
+def _fill(panel: axes.Axes, data: Mapping[str, Any], shown: Panel) -> None:
+    x = np.asarray(data[shown.x])
+    numbers = np.issubdtype(x.dtype, np.number)
+    style = "o" if numbers and (np.diff(x) < 0).any() else "o-" if len(x) < 20 else "-"
+    labels = [_label(shown.by, value) for value in data[shown.by]] if shown.by else []
+    solid, dashed = (
+        [names] if isinstance(names, str) else list(names)
+        for names in (shown.y, shown.bounds)
+    )
+    drawn = 0
+    for name in solid + dashed:
+        value = data[name]
+        for place in shown.of:
+            value = value[place]
+        curves = list(_curves(name, value, labels, len(x)))
+        for i, (label, y) in enumerate(curves):
+            if y.ndim == 0 or (name in dashed and len(curves) == 1):
+                bound(panel, x, y, label)
+            elif name in dashed:  # in the colours of the first curves
+                color = COLORS[i % len(COLORS)]
+                panel.plot(x, y, "--", color=color, linewidth=0.9)
+            else:
+                color = COLORS[drawn % len(COLORS)]
+                panel.plot(x, y, style, color=color, label=label)
+                drawn += 1
+    linear(panel, _text(shown.x), shown.label or _text(solid[0]), shown.title)
+    if "x" in shown.log:
+        panel.set_xscale("log")
+    if "y" in shown.log:
+        panel.set_yscale("log")
+    if shown.ylim:
+        panel.set_ylim(*shown.ylim)
+
+
+def _curves(
+    name: str, value: Any, labels: Sequence[str], size: int
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Vectors of a size, and numbers; a vector of another size is several numbers."""
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _curves(str(key), part, labels, size)
+        return
+    array = np.asarray(value)
+    if array.shape in ((), (size,)):
+        yield _text(name), array
+        return
+    for i, part in enumerate(array):
+        if array.ndim == 1:
+            yield _text(name) if i == 0 else "", part
+        else:
+            yield from _curves(labels[i] if labels else f"{name} {i}", part, [], size)
+
+
+def _label(by: str, value: Any) -> str:
+    return value if isinstance(value, str) else f"{_text(by)} = {value:g}"
+
+
+def _text(name: str) -> str:
+    return name.replace("_", " ") if name.isidentifier() else name

@@ -17,7 +17,7 @@ import jax
 import rich.console
 import rich.progress
 
-from experiments.theory import catalog, report
+from experiments.theory import catalog, mutations, report
 from sam_jax import errors
 
 
@@ -38,17 +38,10 @@ def run(patterns: Sequence[str], quick: bool, out: pathlib.Path, workers: int) -
             that can be written to.
     """
     chosen = catalog.select(list(patterns))
-    if workers < 1:
-        raise errors.UserError(f"--workers must be at least 1, got {workers}")
-    _check_folder(out)
+    check(out, workers)
     surprises: list[str] = []
     console = rich.console.Console()
-    # A process of its own for each worker: JAX must start in float64 and unforked.
-    pool = concurrent.futures.ProcessPoolExecutor(
-        min(workers, len(chosen)),
-        multiprocessing.get_context("spawn"),
-        initializer=_end_with_parent,
-    )
+    pool = processes(min(workers, len(chosen)))
     bar = rich.progress.Progress(
         "{task.completed}/{task.total}",
         rich.progress.BarColumn(),
@@ -90,8 +83,38 @@ def run(patterns: Sequence[str], quick: bool, out: pathlib.Path, workers: int) -
     return 1 if surprises else 0
 
 
-def _check_folder(out: pathlib.Path) -> None:
-    """Before minutes of work: whether the results can be written."""
+def mutate(patterns: Sequence[str], out: pathlib.Path, workers: int) -> int:
+    """Runs claims with a mutated ascent and writes which survive; see `mutations`.
+
+    Returns:
+        0 if those survive that their claims declare, else 1.
+
+    Raises:
+        UserError: as `run`.
+    """
+    chosen = catalog.select(list(patterns))
+    check(out, workers)
+    with processes(workers) as pool:
+        code = mutations.run(chosen, out, pool)
+    report.index(out)
+    return code
+
+
+def processes(workers: int) -> concurrent.futures.ProcessPoolExecutor:
+    """A process of its own for each worker: JAX must start unforked."""
+    return concurrent.futures.ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn"), initializer=_end_with_parent
+    )
+
+
+def check(out: pathlib.Path, workers: int) -> None:
+    """Before minutes of work: whether there are workers, and results can be written.
+
+    Raises:
+        UserError: if not.
+    """
+    if workers < 1:
+        raise errors.UserError(f"--workers must be at least 1, got {workers}")
     try:
         out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out).close()

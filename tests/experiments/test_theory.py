@@ -11,12 +11,23 @@ from concurrent import futures
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import sam_jax
 from experiments.theory import __main__ as laboratory
-from experiments.theory import catalog, claims, pictures, report, runner
+from experiments.theory import (
+    catalog,
+    claims,
+    mutations,
+    pictures,
+    report,
+    runner,
+    runs,
+)
 from sam_jax import errors
+from sam_jax.theory import finite_sums
 from tests import tiers
 
 # ── The claims ───────────────────────────────────────────────────────────────────────
@@ -55,11 +66,130 @@ def test_results_of_all_claims_are_there():
         record = json.loads((laboratory.RESULTS / name / "data.json").read_text())
         claim = catalog.load(name).CLAIM
         assert not record["quick"], name
+        assert record["code"] == catalog.code(name), f"{name} changed: run it again"
         assert record["title"] == claim.title
         assert record["verdict"] == claim.expected, name
     index = (laboratory.RESULTS / "README.md").read_text()
     for name in catalog.names():
         assert f"]({name}/README.md)" in index
+
+
+# ── A laboratory of our own ──────────────────────────────────────────────────────────
+
+
+SURVIVORS = dict.fromkeys(mutations.FACTORS, "its reason")
+
+
+def experiment(passed, refuted="", broken=False, survivors=()):
+    """A claim as a module."""
+
+    def run(quick):
+        assert jax.config.jax_enable_x64
+        if broken:
+            raise RuntimeError("this experiment is broken")
+        picture, (panel,) = pictures.panels()
+        pictures.bound(panel, None, 1.0, "bound")
+        pictures.legends([panel])
+        value = 1.0 if passed else 3.0
+        checks = [claims.at_most("a | b", value, 2.0), claims.close("one", 1.0, 1.0)]
+        data = {"x": np.array([1 / 3, np.nan]), "n": np.int64(3), "s": ("a", None)}
+        return claims.Outcome(checks, picture, data | {"quick": quick})
+
+    text = dict.fromkeys(("source", "statement", "recipe", "criterion"), "text")
+    claim = claims.Claim(
+        title="A claim", refuted=refuted, survivors=dict(survivors), **text
+    )
+    return SimpleNamespace(CLAIM=claim, run=run)
+
+
+class Inline(futures.Executor):
+    """Runs what is submitted at once, in this process."""
+
+    def __init__(self, *_, **__):
+        pass
+
+    def submit(self, function, /, *args, **kwargs):
+        future = futures.Future()
+        future.set_result(function(*args, **kwargs))
+        return future
+
+
+@pytest.fixture
+def lab(monkeypatch):
+    """``lab({name: experiment})`` puts these in the place of all claims."""
+
+    def install(modules):
+        monkeypatch.setattr(catalog, "names", lambda: list(modules))
+        monkeypatch.setattr(catalog, "load", modules.__getitem__)
+        monkeypatch.setattr(catalog, "code", "hash of {}".format)
+        monkeypatch.setattr(futures, "ProcessPoolExecutor", Inline)
+        monkeypatch.setattr(jax, "clear_caches", lambda: None)  # nothing is compiled
+
+    return install
+
+
+# ── Mutations ────────────────────────────────────────────────────────────────────────
+
+
+def test_a_mutation_is_of_the_displacement(monkeypatch):
+    monkeypatch.setattr(jax, "clear_caches", lambda: None)  # nothing is compiled
+    weights, tx = jnp.array([1.0, 2.0]), sam_jax.usam(0.1)
+
+    def gradient(w):
+        return 3 * w**2
+
+    def direction():
+        grads = gradient(weights)
+        return tx.update(grads, tx.init(weights), weights, grad_fn=gradient)[0]
+
+    usual = direction()
+    for name, factor in mutations.FACTORS.items():
+        with mutations.mutated(name):
+            moved = weights + factor * 0.1 * gradient(weights)
+            np.testing.assert_allclose(direction(), gradient(moved), rtol=1e-6)
+    np.testing.assert_array_equal(direction(), usual)
+
+
+def test_what_survives_is_declared():
+    """Of the claims that were mutated; each that declares something was."""
+    found = mutations.load(laboratory.RESULTS)
+    for name in catalog.names():
+        declared = catalog.load(name).CLAIM.survivors
+        assert all(reason.strip() for reason in declared.values())
+        assert name in found or not declared, f"mutate {name}"
+        assert sorted(found.get(name, [])) == sorted(declared), f"mutate {name} again"
+
+
+@pytest.mark.slow("six runs of claims")
+@pytest.mark.parametrize("name", ["khanh/two_cycle", "oikonomou/expected_residual"])
+def test_a_mutated_claim_is_noticed(name):
+    survived = [m for m in mutations.FACTORS if mutations.survived(name, m)]
+    assert survived == list(catalog.load(name).CLAIM.survivors)
+
+
+@pytest.mark.parametrize(
+    ("survivors", "refuted", "code", "verdict"),
+    [({}, "", 1, "LOOSE"), (SURVIVORS, "", 0, "PASS"), (SURVIVORS, "known", 0, "FAIL")],
+)
+def test_a_claim_that_anything_passes_is_loose(
+    lab, survivors, refuted, code, verdict, tmp_path, capsys
+):
+    lab({"khanh/any": experiment(not refuted, refuted, survivors=survivors)})
+    assert runner.run(["khanh"], True, tmp_path, 1) == 0
+    assert laboratory.main(["mutate", "khanh", f"--out={tmp_path}"]) == code
+    assert "survives reversed, removed, tripled" in capsys.readouterr().out
+    [record] = report.index(tmp_path)
+    assert record["verdict"] == verdict
+    index = (tmp_path / "README.md").read_text()
+    assert ("**LOOSE**" in index) == (not survivors)
+    assert index.count("its reason") == len(survivors)
+
+
+def test_a_claim_that_breaks_has_noticed(lab, tmp_path, capsys):
+    lab({"khanh/breaks": experiment(passed=True, broken=True)})
+    assert laboratory.main(["mutate", "all", f"--out={tmp_path}"]) == 0
+    assert "khanh/breaks" in capsys.readouterr().out
+    assert mutations.load(tmp_path) == {"khanh/breaks": []}
 
 
 # ── Comparisons ──────────────────────────────────────────────────────────────────────
@@ -100,51 +230,59 @@ def test_divergence_above_a_bound_is_reported():
     )
 
 
+# ── What claims share ────────────────────────────────────────────────────────────────
+
+
+def test_a_picture_shows_the_data_by_their_names():
+    curves = np.arange(1.0, 91.0).reshape(3, 30)
+    data = {"step": np.arange(30), "lam": (0.0, 0.5, 1.0), "gap": curves}
+    data |= {"its_bound": 2 * curves, "floor": {"one": 3.0}, "last": curves[:, -1]}
+    picture = pictures.draw(
+        data,
+        pictures.Panel("step", "gap", ("its_bound", "floor"), "title", "lam"),
+        pictures.Panel("lam", "last", log="y", ylim=(1.0, 99.0), label="mean"),
+        pictures.Panel("step", "gap", "last", of=(1,), log=""),
+    )
+    left, middle, right = picture.axes
+    solid, dashed = left.lines[:3], left.lines[3:6]
+    for line, bound, row in zip(solid, dashed, curves, strict=True):
+        np.testing.assert_array_equal(line.get_ydata(), row)
+        np.testing.assert_array_equal(bound.get_ydata(), 2 * row)
+        assert line.get_color() == bound.get_color() and bound.get_linestyle() == "--"
+    labels = left.get_legend_handles_labels()[1]
+    assert labels == ["lam = 0", "lam = 0.5", "lam = 1", "one"]
+    assert (left.get_xscale(), left.get_yscale()) == ("log", "log")
+    assert (left.get_title(), left.get_ylabel()) == ("title", "gap")
+    assert (middle.get_xscale(), middle.get_ylabel()) == ("linear", "mean")
+    assert middle.get_ylim() == (1.0, 99.0)
+    np.testing.assert_array_equal(right.lines[0].get_ydata(), curves[1])
+    assert list(right.lines[1].get_ydata()) == [60.0, 60.0], "a number is horizontal"
+
+
+def test_the_member_of_a_traced_index():
+    members = [finite_sums.parabolas([-1.0, c], start=c) for c in (2.0, 5.0)]
+
+    def facts(i):
+        member = runs.one_of(members, i)
+        x, rows = jnp.array([3.0]), np.array([1])
+        parts = member.component_values(x, rows)[0], member.gradient(x)[0]
+        return *parts, member.gap(x), member.start[0], member.smoothness
+
+    found = runs.each(facts, np.arange(2))
+    expected = [(0.5, 2.5, 3.125, 2.0, 1.0), (2.0, 1.0, 0.5, 5.0, 1.0)]
+    np.testing.assert_allclose(np.transpose(found), expected, rtol=1e-6)
+
+
+def test_horizons_end_at_checkpoints():
+    horizons = runs.horizons(10, 1000, 3, 4)
+    assert list(horizons.ends) == [10, 100, 1000]
+    assert list(horizons.checkpoints) == [1, 10, 100, 1000]
+    values = np.arange(24).reshape(2, 3, 4)  # [.., run, checkpoint]
+    np.testing.assert_array_equal(horizons.last(values), [[1, 6, 11], [13, 18, 23]])
+    np.testing.assert_array_equal(runs.second_half(np.array([1.0, 3.0])), 5.0)
+
+
 # ── Running ──────────────────────────────────────────────────────────────────────────
-
-
-def experiment(passed, refuted="", broken=False):
-    """A claim as a module."""
-
-    def run(quick):
-        assert jax.config.jax_enable_x64
-        if broken:
-            raise RuntimeError("this experiment is broken")
-        picture, (panel,) = pictures.panels()
-        pictures.bound(panel, None, 1.0, "bound")
-        pictures.legends([panel])
-        value = 1.0 if passed else 3.0
-        checks = [claims.at_most("a | b", value, 2.0), claims.close("one", 1.0, 1.0)]
-        data = {"x": np.array([1 / 3, np.nan]), "n": np.int64(3), "s": ("a", None)}
-        return claims.Outcome(checks, picture, data | {"quick": quick})
-
-    text = dict.fromkeys(("source", "statement", "recipe", "criterion"), "text")
-    claim = claims.Claim(title="A claim", refuted=refuted, **text)
-    return SimpleNamespace(CLAIM=claim, run=run)
-
-
-class Inline(futures.Executor):
-    """Runs what is submitted at once, in this process."""
-
-    def __init__(self, *_, **__):
-        pass
-
-    def submit(self, function, /, *args, **kwargs):
-        future = futures.Future()
-        future.set_result(function(*args, **kwargs))
-        return future
-
-
-@pytest.fixture
-def lab(monkeypatch):
-    """``lab({name: experiment})`` puts these in the place of all claims."""
-
-    def install(modules):
-        monkeypatch.setattr(catalog, "names", lambda: list(modules))
-        monkeypatch.setattr(catalog, "load", modules.__getitem__)
-        monkeypatch.setattr(futures, "ProcessPoolExecutor", Inline)
-
-    return install
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,13 @@
 """A non-convex loss of real data: what the radius and the step size must do."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 import sam_jax
-from experiments.theory import claims, pictures
+from experiments.theory import claims, pictures, runs
 from sam_jax.theory import conditions, descent, families, finite_sums, step_sizes
 from sam_jax.theory.step_sizes import khanh, si_yun
 
@@ -32,134 +33,99 @@ on; the bound holds at every checkpoint.""",
 RHO = 0.3
 
 
+class Setting(NamedTuple):
+    """A method and its schedules."""
+
+    method: str
+    step_size: families.Family
+    radius: families.Family
+
+
 def run(quick: bool) -> claims.Outcome:
     """Runs the claim; ``quick`` takes fewer steps."""
     problem = finite_sums.digits(l2=0.0, nonconvex=0.1)
-    smoothness = problem.smoothness
-    constant = families.Constant(1 / (2 * smoothness))
-    radius = families.Constant(RHO)
-    diminishing = families.Power(1 / smoothness, 0.6)
+    L, steps = problem.smoothness, 1_000 if quick else 4_000
+    constant, ends = families.Constant(1 / (2 * L)), descent.geometric(steps, 80)
+    decaying = families.Power(RHO, 0.5)
     settings = {
-        "GD": ("sgd", constant, families.Constant(0.0)),
-        "USAM": ("usam", constant, families.Constant(0.2 / smoothness)),
-        "SAM": ("sam", constant, radius),
-        "SAM, rho_k": ("sam", constant, families.Power(RHO, 0.5)),
-        "SAM, t_k and rho_k": ("sam", diminishing, families.Power(RHO, 0.5)),
+        "GD": Setting("sgd", constant, families.Constant(0.0)),
+        "USAM": Setting("usam", constant, families.Constant(0.2 / L)),
+        "SAM": Setting("sam", constant, families.Constant(RHO)),
+        "SAM, rho_k": Setting("sam", constant, decaying),
+        "SAM, t_k and rho_k": Setting("sam", families.Power(1 / L, 0.6), decaying),
     }
-    steps = 1_000 if quick else 4_000
-    ends = descent.geometric(steps, 80)
-    traces = {
-        name: _descend(problem, method, step_size, radius, ends)
-        for name, (method, step_size, radius) in settings.items()
-    }
+    traces = {name: _descend(problem, s, ends) for name, s in settings.items()}
     norms = {name: np.asarray(t.recorded) for name, t in traces.items()}
-    proved = {name: _converges(problem, *s) for name, s in settings.items()}
-    last = {name: float(values[-1]) for name, values in norms.items()}
-    first_gap = float(problem.gap(jnp.asarray(problem.start)))
+    proved = {name: _converges(problem, s) for name, s in settings.items()}
+    shares = {name: float(n[-1] / norms["SAM"][-1]) for name, n in norms.items()}
+    covered = [name for name, holds in proved.items() if holds]
+    means = traces["SAM"].means
     bound = si_yun.nonconvex_bound(
-        step_sizes.Constants(0.0, smoothness),
+        step_sizes.Constants(0.0, L),
         step_sizes.Rule(RHO, constant.value),
-        first_gap,
+        runs.first_gap(problem),
         np.maximum(ends, 1),
     )
     hessian = jax.jit(jax.hessian(problem.value))(traces["GD"].x)
     top = float(jnp.linalg.eigvalsh(hessian)[-1])
     cycle = top * khanh.two_cycle(constant.value, RHO, top)
-    covered = [name for name, holds in proved.items() if holds]
-
-    picture, (left, right) = pictures.panels(2)
-    for name, values in norms.items():
-        style = "-" if proved[name] else ":"
-        left.plot(ends[1:], values[1:], style, label=name)
-    pictures.bound(left, None, cycle, "2-cycle")
-    left.set_ylim(1e-12, 3)
-    pictures.log_log(
-        left, "steps", "||grad f||", "solid: proved to tend to 0; dotted: not"
+    late = norms["SAM"][np.searchsorted(ends, steps // 10) :]
+    data = {"steps": ends, "gradient_norm": norms, "proved": proved}
+    data |= {"mean_of_squares": means, "bound": bound, "smoothness": L}
+    cycling = "||grad f|| of constant SAM, from a tenth of the steps on"
+    checks = [
+        claims.at_most(
+            "||grad f|| over that of constant SAM, where the limit 0 is proved",
+            [shares[name] for name in covered],
+            0.05,
+        ),
+        claims.says(
+            "settings of which lim ||grad f|| = 0 is derived",
+            ", ".join(covered),
+            "GD, USAM, SAM, t_k and rho_k",
+        ),
+        claims.close(cycling, late, cycle, rtol=0.05),
+        claims.at_most(
+            "mean of ||grad f||^2 over the bound of Theorem 3.4",
+            means[1:] / bound[1:],
+            1.0,
+        ),
+        claims.at_most(
+            "||grad f|| with the diminishing radius alone over constant SAM",
+            shares["SAM, rho_k"],
+            0.05,
+        ),
+    ]
+    picture = pictures.draw(
+        data | {"2-cycle": cycle},
+        pictures.Panel("steps", "gradient_norm", "2-cycle", ylim=(1e-12, 3)),
+        pictures.Panel("steps", "mean_of_squares", "bound", "SAM, Theorem 3.4"),
     )
-    right.plot(
-        np.maximum(ends, 1), traces["SAM"].means, color=pictures.COLORS[2], label="SAM"
-    )
-    pictures.bound(
-        right, np.maximum(ends, 1), bound, "2 D/(eta T) + L^2 rho^2 (Thm 3.4)"
-    )
-    pictures.log_log(right, "steps T", "mean of ||grad f||^2, t < T")
-    pictures.legends([left], loc="lower right", fontsize=7)
-    pictures.legends([right])
-    tenth = np.searchsorted(ends, steps // 10)
-    return claims.Outcome(
-        checks=[
-            claims.at_most(
-                "||grad f|| over that of constant SAM, where the limit 0 is proved",
-                [last[name] / last["SAM"] for name in covered],
-                0.05,
-            ),
-            claims.says(
-                "settings of which lim ||grad f|| = 0 is derived",
-                ", ".join(covered),
-                "GD, USAM, SAM, t_k and rho_k",
-            ),
-            claims.close(
-                "||grad f|| of constant SAM, from a tenth of the steps on",
-                norms["SAM"][tenth:],
-                cycle,
-                rtol=0.05,
-            ),
-            claims.at_most(
-                "mean of ||grad f||^2 over the bound of Theorem 3.4",
-                np.asarray(traces["SAM"].means)[1:] / bound[1:],
-                1.0,
-            ),
-            claims.at_most(
-                "||grad f|| with the diminishing radius alone over constant SAM",
-                last["SAM, rho_k"] / last["SAM"],
-                0.05,
-            ),
-        ],
-        picture=picture,
-        data={
-            "steps": ends,
-            "gradient_norm": norms,
-            "proved": proved,
-            "mean_of_squares": traces["SAM"].means,
-            "bound": bound,
-            "smoothness": smoothness,
-        },
-    )
+    return claims.Outcome(checks, picture, data)
 
 
 def _descend(
-    problem: finite_sums.FiniteSum,
-    method: str,
-    step_size: families.Family,
-    radius: families.Family,
-    ends: np.ndarray,
+    problem: finite_sums.FiniteSum, setting: Setting, ends: np.ndarray
 ) -> descent.Trace:
-    factory = {"usam": sam_jax.usam}.get(method, sam_jax.sam)  # SGD is SAM at rho = 0
-    tx = optax.chain(factory(radius.schedule()), optax.sgd(step_size.schedule()))
+    # SGD is SAM at rho = 0.
+    factory = {"usam": sam_jax.usam}.get(setting.method, sam_jax.sam)
 
     def norm(x: jax.Array) -> jax.Array:
         return jnp.linalg.norm(problem.gradient(x))
 
-    @jax.jit
-    def run() -> descent.Trace:
-        return descent.descend(
-            tx,
-            descent.exact(problem),
-            problem.start,
+    return runs.once(
+        lambda: runs.descend(
+            problem,
+            factory(setting.radius.schedule()),
+            setting.step_size.schedule(),
             ends,
-            record=norm,
+            norm,
             mean_of=lambda x: norm(x) ** 2,
         )
+    )
 
-    return run()
 
-
-def _converges(
-    problem: finite_sums.FiniteSum,
-    method: str,
-    step_size: families.Family,
-    radius: families.Family,
-) -> bool:
+def _converges(problem: finite_sums.FiniteSum, setting: Setting) -> bool:
     """Whether lim ||grad f|| = 0 is derived."""
-    setting = conditions.on(problem, method=method, step_size=step_size, radius=radius)
-    return 3 in conditions.properties(conditions.assess(setting))
+    known = conditions.on(problem, **setting._asdict())
+    return 3 in conditions.properties(conditions.assess(known))

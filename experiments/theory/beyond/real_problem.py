@@ -1,14 +1,14 @@
 """Logistic regression on handwritten digits: the stochastic floors on real data."""
 
-import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
+from matplotlib import figure
 
 import sam_jax
-from experiments.theory import claims, pictures
+from experiments.theory import claims, pictures, runs
 from sam_jax.theory import descent, finite_sums, sampling
 from sam_jax.theory.step_sizes import unified
 
@@ -32,7 +32,7 @@ checkpoint.""",
 )
 
 RHO = 0.5
-ETAS = (0.2, 0.05)
+ETAS, LAMS = (0.2, 0.05), (0.0, 0.5, 1.0)
 
 
 def run(quick: bool) -> claims.Outcome:
@@ -40,100 +40,83 @@ def run(quick: bool) -> claims.Outcome:
     problem = finite_sums.digits()
     assert problem.minimizer is not None
     biased = _zero_of_mean_field(problem)
-    gap_of_bias = float(problem.gap(biased))
+    gap_of_bias = float(problem.gap(jnp.asarray(biased)))
     bias = float(jnp.linalg.norm(biased - problem.minimizer))
     steps, chains = (4_000, 4) if quick else (12_000, 8)
     scheme = sampling.uniform(problem.size)
-    m_sam = _mean_iterates(
-        problem, descent.same_sample(problem, scheme), [0.0, RHO], steps, chains
-    )
-    n_sam = _mean_iterates(
-        problem, descent.full_ascent(problem, scheme), [RHO], steps, chains
-    )
-    means = {"SGD": m_sam[:, 0], "m-SAM": m_sam[:, 1], "n-SAM": n_sam[:, 0]}
+    of_sample = descent.same_sample(problem, scheme)
+    of_all = descent.full_ascent(problem, scheme)
+    sgd, m_sam = _mean_iterates(problem, of_sample, [[0.0], [RHO]], steps, chains)
+    [n_sam] = _mean_iterates(problem, of_all, [[RHO]], steps, chains)
+    means = {"SGD": sgd, "m-SAM": m_sam, "n-SAM": n_sam}
     gaps = {name: jax.vmap(problem.gap)(jnp.asarray(x)) for name, x in means.items()}
     to_minimizer = {
         name: np.linalg.norm(x - problem.minimizer, axis=1) / bias
         for name, x in means.items()
     }
-    to_biased = np.linalg.norm(means["m-SAM"] - biased, axis=1) / bias
-    schemes = {
-        "uniform": scheme,
-        "importance": sampling.importance(problem.component_smoothness),
-    }
+    to_biased = np.linalg.norm(m_sam - biased, axis=1) / bias
+    weighted = sampling.importance(problem.component_smoothness)
     curves = {
         name: _curves(problem, chosen, 2_000 if quick else 10_000, 8)
-        for name, chosen in schemes.items()
+        for name, chosen in (("uniform", scheme), ("importance", weighted))
     }
+    data = {"eta": ETAS, "gap_of_mean_iterate": gaps}
+    data |= {"gap_of_biased_point": gap_of_bias, "distance_of_biased_point": bias}
+    data |= {"relative_distance_to_minimizer": to_minimizer}
+    data |= {"relative_distance_to_biased": to_biased, "theorem_3_2": curves}
+    gain = curves["importance"]["gamma"] / curves["uniform"]["gamma"]
+    nearer = {"m-SAM": ("x_m", to_biased[-1])}
+    nearer |= {name: ("x*", to_minimizer[name][-1]) for name in ("SGD", "n-SAM")}
+    mean_iterate = gaps["m-SAM"][-1]
+    checks = [
+        *(
+            claims.at_most(
+                f"{name}: ||mean iterate - {to}|| / ||x_m - x*||, eta = 0.05",
+                distance,
+                0.2,
+            )
+            for name, (to, distance) in nearer.items()
+        ),
+        claims.close(
+            "m-SAM: f(mean iterate) - f*, eta = 0.05",
+            mean_iterate,
+            gap_of_bias,
+            rtol=0.25,
+        ),
+        *(
+            claims.at_most(
+                f"gap over the bound of Theorem 3.2, {name}",
+                curve["gap"] / curve["bound"],
+                1.0,
+            )
+            for name, curve in curves.items()
+        ),
+        claims.at_least(
+            "gamma* of importance over uniform sampling, lambda = 0, 0.5, 1", gain, 1.2
+        ),
+    ]
+    return claims.Outcome(checks, _picture(data), data)
 
-    picture, (left, right) = pictures.panels(2)
-    for marker, (name, values) in zip("osD", gaps.items(), strict=True):
-        left.plot(ETAS, values, marker + "-", label=name)
-    pictures.bound(left, None, gap_of_bias, "f(x_m) - f*")
-    pictures.log_log(
-        left, "step size eta", "f(mean iterate) - f*", f"digits, rho = {RHO:g}"
-    )
-    left.set_xticks(ETAS, [f"{eta:g}" for eta in ETAS])
-    left.minorticks_off()
-    for color, (name, curve) in zip(pictures.COLORS, curves.items(), strict=False):
-        at, j = curve["steps"], 0  # lambda = 0
-        right.plot(at, curve["gap"][j], color=color, label=f"USAM, {name}")
-        right.plot(
-            at, curve["bound"][j], "--", color=color, linewidth=1, label="its bound"
-        )
-    pictures.log_log(right, "steps", "E f(x) - f*", "Theorem 3.2, lambda = 0")
-    pictures.legends([left, right])
-    return claims.Outcome(
-        checks=[
-            claims.at_most(
-                "m-SAM: ||mean iterate - x_m|| / ||x_m - x*||, eta = 0.05",
-                to_biased[-1],
-                0.2,
-            ),
-            claims.at_most(
-                "SGD: ||mean iterate - x*|| / ||x_m - x*||, eta = 0.05",
-                to_minimizer["SGD"][-1],
-                0.2,
-            ),
-            claims.at_most(
-                "n-SAM: ||mean iterate - x*|| / ||x_m - x*||, eta = 0.05",
-                to_minimizer["n-SAM"][-1],
-                0.2,
-            ),
-            claims.close(
-                "m-SAM: f(mean iterate) - f*, eta = 0.05",
-                gaps["m-SAM"][-1],
-                gap_of_bias,
-                rtol=0.25,
-            ),
-            *(
-                claims.at_most(
-                    f"gap over the bound of Theorem 3.2, {name}",
-                    curve["gap"] / curve["bound"],
-                    1.0,
-                )
-                for name, curve in curves.items()
-            ),
-            claims.at_least(
-                "gamma* of importance over uniform sampling, lambda = 0, 0.5, 1",
-                curves["importance"]["gamma"] / curves["uniform"]["gamma"],
-                1.2,
-            ),
-        ],
-        picture=picture,
-        data={
-            "eta": ETAS,
-            "gap_of_mean_iterate": gaps,
-            "gap_of_biased_point": gap_of_bias,
-            "distance_of_biased_point": bias,
-            "relative_distance_to_minimizer": to_minimizer,
-            "relative_distance_to_biased": to_biased,
-            "theorem_3_2": curves,
-        },
+
+def _picture(data: dict[str, Any]) -> figure.Figure:
+    curves = data["theorem_3_2"]
+    shown = {
+        key: {name: of[key][0] for name, of in curves.items()}
+        for key in ("gap", "bound")
+    }
+    return pictures.draw(
+        data | shown | {"steps": curves["uniform"]["steps"]},
+        pictures.Panel(
+            "eta",
+            "gap_of_mean_iterate",
+            "gap_of_biased_point",
+            f"digits, rho = {RHO:g}",
+        ),
+        pictures.Panel("steps", "gap", "bound", "Theorem 3.2, lambda = 0"),
     )
 
 
-def _zero_of_mean_field(problem: finite_sums.FiniteSum) -> jax.Array:
+def _zero_of_mean_field(problem: finite_sums.FiniteSum) -> np.ndarray:
     """Where the mean step of m-SAM is zero."""
     rows = jnp.arange(problem.size)
 
@@ -145,42 +128,40 @@ def _zero_of_mean_field(problem: finite_sums.FiniteSum) -> jax.Array:
 
         return jax.vmap(of_one)(rows).mean(0)
 
-    @jax.jit
-    def solve(x: jax.Array) -> jax.Array:
-        return jax.lax.fori_loop(
-            0, 800, lambda _, x: x - field(x) / problem.smoothness, x
-        )
+    def step(_: int, x: jax.Array) -> jax.Array:
+        return x - field(x) / problem.smoothness
 
-    return solve(jnp.asarray(problem.minimizer))
+    start = jnp.asarray(problem.minimizer)
+    return runs.once(lambda: jax.lax.fori_loop(0, 800, step, start))
 
 
 def _mean_iterates(
     problem: finite_sums.FiniteSum,
     oracle: descent.Oracle,
-    radii: list[float],
+    radii: list[list[float]],
     steps: int,
     chains: int,
 ) -> np.ndarray:
-    """Mean of the second half of the iterates and of all chains, [eta, radius, d]."""
+    """Mean of the second half of the iterates and of all chains, [radius, eta, d]."""
 
-    def chain(eta: jax.Array, rho: jax.Array, key: jax.Array) -> jax.Array:
-        found = descent.descend(
-            optax.chain(sam_jax.sam(rho), optax.sgd(eta)),
-            oracle,
-            jnp.asarray(problem.minimizer),
-            [steps // 2, steps],
-            record=lambda x: (),
-            mean_of=lambda x: x,
-            key=key,
-        )
-        return 2 * found.means[1] - found.means[0]
+    def chain(rho: jax.Array, eta: jax.Array) -> jax.Array:
+        def late(key: jax.Array) -> jax.Array:
+            trace = runs.descend(
+                problem,
+                sam_jax.sam(rho),
+                eta,
+                [steps // 2, steps],
+                mean_of=lambda x: x,
+                start=problem.minimizer,
+                oracle=oracle,
+                key=key,
+            )
+            return runs.second_half(trace.means)
 
-    over_chains = jax.vmap(chain, (None, None, 0))
-    over_radii = jax.vmap(over_chains, (None, 0, None))
-    over_etas = jax.jit(jax.vmap(over_radii, (0, None, None)))
-    keys = jax.random.split(jax.random.key(0), chains)
-    found = over_etas(jnp.array(ETAS), jnp.array(radii), keys)
-    return np.asarray(found.mean(2))
+        # The examples do not depend on eta and rho: drawn once for all of them.
+        return jax.vmap(late)(jax.random.split(jax.random.key(0), chains)).mean(0)
+
+    return runs.each(chain, radii, list(ETAS))
 
 
 def _curves(
@@ -188,39 +169,34 @@ def _curves(
 ) -> dict[str, np.ndarray]:
     """Mean gap and the bound of Theorem 3.2 at lambda = 0, 0.5 and 1."""
     # The proof's constant: it is the mean of L_i under importance sampling.
-    smoothness = float(
-        (problem.component_smoothness / scheme.probabilities).max() / problem.size
+    L = sampling.sampled_smoothness(scheme, problem)
+    known, first = unified.constants(problem, scheme, L), runs.first_gap(problem)
+    rules = [unified.default(known, lam) for lam in LAMS]
+    ends, keys = (
+        descent.geometric(steps, 40),
+        jax.random.split(jax.random.key(1), chains),
     )
-    known = unified.constants(problem, scheme, smoothness)
-    lams = (0.0, 0.5, 1.0)
-    rules = [unified.default(known, lam) for lam in lams]
-    ends = descent.geometric(steps, 40)
 
-    @jax.jit
-    @functools.partial(jax.vmap, in_axes=(0, 0, 0, None))
-    @functools.partial(jax.vmap, in_axes=(None, None, None, 0))
-    def gaps(lam: jax.Array, rho: jax.Array, gamma: jax.Array, key: jax.Array):
-        return descent.descend(
-            optax.chain(sam_jax.unified_sam(rho, lam=lam), optax.sgd(gamma)),
-            descent.same_sample(problem, scheme),
-            problem.start,
-            ends,
-            record=problem.gap,
-            key=key,
-        ).recorded
+    def gaps(lam: jax.Array, rho: jax.Array, gamma: jax.Array) -> jax.Array:
+        return jax.vmap(
+            lambda key: (
+                runs.descend(
+                    problem,
+                    sam_jax.unified_sam(rho, lam=lam),
+                    gamma,
+                    ends,
+                    problem.gap,
+                    oracle=descent.same_sample(problem, scheme),
+                    key=key,
+                ).recorded
+            )
+        )(keys)
 
-    keys = jax.random.split(jax.random.key(1), chains)
-    rho, gamma = (jnp.array(values) for values in zip(*rules, strict=True))
-    measured = np.asarray(gaps(jnp.array(lams), rho, gamma, keys)).mean(1)
-    first = float(problem.gap(jnp.asarray(problem.start)))
+    rho, gamma = np.array(rules).T
     bound = [
         unified.bound(known, lam, rule, first, ends)
-        for lam, rule in zip(lams, rules, strict=True)
+        for lam, rule in zip(LAMS, rules, strict=True)
     ]
-    return {
-        "steps": ends,
-        "gap": measured,
-        "bound": np.array(bound),
-        "rho": np.asarray(rho),
-        "gamma": np.asarray(gamma),
-    }
+    measured = runs.each(gaps, LAMS, rho, gamma).mean(1)
+    found = {"steps": ends, "gap": measured, "bound": np.array(bound)}
+    return found | {"rho": rho, "gamma": gamma}

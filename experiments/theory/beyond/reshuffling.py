@@ -3,10 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 import sam_jax
-from experiments.theory import claims, pictures
+from experiments.theory import claims, pictures, runs
 from sam_jax.theory import descent, finite_sums, sampling
 
 CLAIM = claims.Claim(
@@ -31,84 +30,62 @@ RHO = 0.3
 CENTERS = np.array([-1.0] * 8 + [2.0] * 4)
 ETAS = (0.02, 0.01, 0.005)
 METHODS = {"SGD": 0.0, "m-SAM": RHO}
+BIAS = -np.array(list(METHODS.values())) / 3
 
 
 def run(quick: bool) -> claims.Outcome:
     """Runs the claim; ``quick`` takes fewer chains."""
     problem = finite_sums.parabolas(CENTERS.tolist())
-    uniform = sampling.uniform(problem.size)
+    uniform, chains = sampling.uniform(problem.size), 60 if quick else 200
     orders = {
         "with replacement": descent.same_sample(problem, uniform),
         "reshuffled": descent.reshuffled(problem),
     }
-    chains = 60 if quick else 200
-    found = {
-        name: _moments(problem, oracle, chains) for name, oracle in orders.items()
-    }  # order -> [eta, method, chain, moment], about the predicted mean
-    bias = -np.array(list(METHODS.values())) / 3
-    variance = {
-        "with replacement": _with_replacement(ETAS),
-        "reshuffled": _reshuffled(ETAS),
-    }
-    means = {name: bias + values[..., 0].mean(-1) for name, values in found.items()}
-    squares = {name: values[..., 1].mean(-1) for name, values in found.items()}
-    # E (x - 0)^2 / 2, from the moments about the predicted mean.
-    gaps = {
-        name: (squares[name] + 2 * bias * (means[name] - bias) + bias**2) / 2
-        for name in found
-    }
-
-    picture, (left, right) = pictures.panels(2)
-    for panel, j, method in ((left, 0, "SGD"), (right, 1, "m-SAM")):
-        for marker, name in zip("os", found, strict=True):
-            panel.plot(ETAS, gaps[name][:, j], marker, label=name)
-            label = "closed form" if name == "reshuffled" else ""
-            line = (variance[name][:, j] + bias[j] ** 2) / 2
-            pictures.bound(panel, ETAS, line, label)
-        pictures.log_log(panel, "step size eta", "E f(x) - f*", method)
-    right.axhline(RHO**2 / 18, color="#999999", linewidth=0.8)
-    right.text(0.012, RHO**2 / 18 * 0.86, "rho^2/18", fontsize=8)
-    right.set_ylim(0.003, 0.05)
-    pictures.legends([left, right])
-
-    checks = [
-        claims.close(
-            "gap of reshuffled m-SAM, eta = 0.005",
-            gaps["reshuffled"][-1, 1],
-            RHO**2 / 18,
-            rtol=0.03,
-        ),
-        claims.at_most(
-            "gap of reshuffled SGD / with replacement, eta = 0.005",
-            gaps["reshuffled"][-1, 0] / gaps["with replacement"][-1, 0],
-            1.5 * variance["reshuffled"][-1, 0] / variance["with replacement"][-1, 0],
-        ),
+    variance = {"with replacement": _with_replacement(), "reshuffled": _reshuffled()}
+    means, squares, gaps, checks = {}, {}, {}, []
+    for name, oracle in orders.items():
+        # [eta, method, chain, moment], about the predicted mean
+        moments = _moments(problem, oracle, chains)
+        first, squares[name] = moments[..., 0].mean(-1), moments[..., 1].mean(-1)
+        errors = moments.std(2) / np.sqrt(chains)
+        means[name] = BIAS + first
+        # E (x - 0)^2 / 2, from the moments about the predicted mean.
+        gaps[name] = (squares[name] + 2 * BIAS * first + BIAS**2) / 2
+        of_mean = np.abs(first) / errors[..., 0]
+        of_square = np.abs(squares[name] - variance[name]) / errors[..., 1]
+        for what, off in (("mean", of_mean), ("variance", of_square)):
+            text = f"|{what} - prediction| in standard errors, {name}"
+            checks.append(claims.at_most(text, off, 4.0))
+    noise, spread = (
+        of["reshuffled"][-1, 0] / of["with replacement"][-1, 0]
+        for of in (gaps, variance)
+    )
+    last, floor = gaps["reshuffled"][-1, 1], RHO**2 / 18
+    shown = "gap of reshuffled SGD / with replacement, eta = 0.005"
+    data = {"eta": ETAS, "methods": list(METHODS), "gap": gaps, "mean": means}
+    data |= {"variance": squares, "predicted_variance": variance}
+    of_method = [{name: gap[:, j] for name, gap in gaps.items()} for j in range(2)]
+    closed = [
+        {name: (of[:, j] + BIAS[j] ** 2) / 2 for name, of in variance.items()}
+        for j in range(2)
     ]
-    for name, values in found.items():
-        errors = values.std(2) / np.sqrt(chains)
-        checks += [
-            claims.at_most(
-                f"|mean - prediction| in standard errors, {name}",
-                np.abs(means[name] - bias) / errors[..., 0],
-                4.0,
-            ),
-            claims.at_most(
-                f"|variance - prediction| in standard errors, {name}",
-                np.abs(squares[name] - variance[name]) / errors[..., 1],
-                4.0,
-            ),
-        ]
     return claims.Outcome(
-        checks=checks,
-        picture=picture,
-        data={
-            "eta": ETAS,
-            "methods": list(METHODS),
-            "gap": gaps,
-            "mean": means,
-            "variance": squares,
-            "predicted_variance": variance,
-        },
+        [
+            claims.close(
+                "gap of reshuffled m-SAM, eta = 0.005", last, floor, rtol=0.03
+            ),
+            claims.at_most(shown, noise, 1.5 * spread),
+            *checks,
+        ],
+        pictures.row(
+            {"step size eta": ETAS, "E f(x) - f*": of_method, "closed form": closed},
+            dict(enumerate(METHODS)),
+            "step size eta",
+            "E f(x) - f*",
+            "closed form",
+            width=4.2,
+        ),
+        data,
     )
 
 
@@ -118,25 +95,27 @@ def _moments(
     """First two moments about the predicted mean, [eta, method, chain, moment]."""
     epochs = np.unique(np.linspace(800, 1600, 40).astype(int) // problem.size)
 
-    def chain(eta: jax.Array, rho: jax.Array, key: jax.Array) -> jax.Array:
-        tx = optax.chain(sam_jax.sam(rho), optax.sgd(eta))
-        found = descent.descend(
-            tx,
-            oracle,
-            jnp.reshape(-rho / 3, 1),
-            problem.size * epochs,
-            record=lambda x: x[0] + rho / 3,
-            key=key,
-        )
-        return jnp.stack([found.recorded.mean(), (found.recorded**2).mean()])
+    def of_chain(key: jax.Array) -> jax.Array:
+        def moments(eta: jax.Array, rho: jax.Array) -> jax.Array:
+            x = runs.descend(
+                problem,
+                sam_jax.sam(rho),
+                eta,
+                problem.size * epochs,
+                lambda x: x[0] + rho / 3,
+                start=jnp.reshape(-rho / 3, 1),
+                oracle=oracle,
+                key=key,
+            ).recorded
+            return jnp.stack([x.mean(), (x**2).mean()])
 
-    # The orders do not depend on eta and rho: drawn once for all of them.
-    over_etas = jax.vmap(chain, (0, None, None))
-    over_methods = jax.vmap(over_etas, (None, 0, None), out_axes=1)
-    over_chains = jax.vmap(over_methods, (None, None, 0), out_axes=2)
-    radii = jnp.array(list(METHODS.values()))
-    keys = jax.random.split(jax.random.key(0), chains)
-    return np.asarray(jax.jit(over_chains)(jnp.array(ETAS), radii, keys))
+        # The orders do not depend on eta and rho: drawn once for all of them.
+        over_etas = jax.vmap(moments, (0, None))
+        radii = jnp.array(list(METHODS.values()))
+        return jax.vmap(over_etas, (None, 0), out_axes=1)(jnp.array(ETAS), radii)
+
+    found = runs.each(of_chain, jax.random.split(jax.random.key(0), chains))
+    return np.moveaxis(found, 0, 2)
 
 
 def _centers() -> np.ndarray:
@@ -145,14 +124,13 @@ def _centers() -> np.ndarray:
     return CENTERS + rho[:, None] * np.sign(CENTERS)
 
 
-def _with_replacement(etas: tuple[float, ...]) -> np.ndarray:
-    eta = np.array(etas)[:, None]
+def _with_replacement() -> np.ndarray:
+    eta = np.array(ETAS)[:, None]
     return eta**2 * _centers().var(1) / (1 - (1 - eta) ** 2)
 
 
-def _reshuffled(etas: tuple[float, ...]) -> np.ndarray:
-    n = len(CENTERS)
-    eta = np.array(etas)[:, None]
+def _reshuffled() -> np.ndarray:
+    n, eta = len(CENTERS), np.array(ETAS)[:, None]
     weights = eta * (1 - eta) ** np.arange(n)[::-1]
     # The variance of a weighted sum over a random order of the c_i.
     spread = n * weights.var(1) * n / (n - 1)

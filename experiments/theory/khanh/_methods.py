@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,8 @@ import numpy as np
 import optax
 
 import sam_jax
-from sam_jax.theory import descent, finite_sums, problems
+from experiments.theory import runs
+from sam_jax.theory import finite_sums, problems
 
 Make = Callable[[optax.ScalarOrSchedule], optax.GradientTransformation]
 
@@ -47,84 +48,65 @@ class Steps(NamedTuple):
     error: np.ndarray
 
 
-def value_of(chosen: Sequence[problems.Problem], weights: jax.Array) -> problems.Value:
-    """The sum of functions with weights; one-hot weights select one of them.
-
-    With traced weights several problems of the same dimension are one compiled call.
-    """
-    return lambda x: sum(  # pyright: ignore[reportReturnType]
-        weight * problem.value(x)
-        for weight, problem in zip(weights, chosen, strict=True)
-    )
+# L -> radii and step sizes of the trajectories.
+Coefficients = Callable[[float], tuple[np.ndarray, np.ndarray]]
 
 
 def every_step(
     chosen: Mapping[str, problems.Problem],
-    methods: Mapping[str, Make],
     starts: np.ndarray,
-    radii: Mapping[str, np.ndarray],
-    step_sizes: Mapping[str, np.ndarray],
     count: int,
+    normalized: Coefficients,
+    unnormalized: Coefficients,
 ) -> dict[str, dict[str, Steps]]:
-    """Runs methods with constant coefficients and looks at every step.
+    """Runs all methods with constant coefficients and looks at every step.
 
     Args:
         chosen: what to minimize, by name; all of the same dimension.
-        methods: their factories by name.
         starts: [trajectories, d].
-        radii: of each problem: of each trajectory.
-        step_sizes: likewise.
         count: number of steps.
+        normalized: coefficients of the normalized methods.
+        unnormalized: those of the others.
 
     Returns:
-        Name of the problem -> name of the method -> steps. All is one compiled call.
+        Name of the problem -> name of the method -> steps.
     """
+    members = list(chosen.values())
+    keys = jax.random.split(jax.random.key(0), len(starts))
+    found: dict[str, dict[str, Steps]] = {name: {} for name in chosen}
+    for methods, of in ((NORMALIZED, normalized), (UNNORMALIZED, unnormalized)):
 
-    @jax.jit
-    @functools.partial(jax.vmap, in_axes=(0, None, 0, 0, None))
-    @functools.partial(jax.vmap, in_axes=(None, 0, 0, 0, 0))
-    def descend(
-        weights: jax.Array,
-        start: jax.Array,
-        rho: jax.Array,
-        t: jax.Array,
-        key: jax.Array,
-    ):
-        value = value_of(list(chosen.values()), weights)
+        def descend(i, j, rho, t, key, methods=methods) -> dict[str, Any]:
+            problem, start = runs.one_of(members, i), jnp.asarray(starts)[j]
 
-        def run(make: Make) -> descent.Trace:
-            tx = optax.chain(make(rho), optax.sgd(t))
-            return descent.descend(
-                tx,
-                lambda key, count: (value, value),
-                start,
-                np.arange(count + 1),
-                record=lambda x: (x, value(x), jax.grad(value)(x)),
-                key=key,
-            )
+            def measure(x: jax.Array) -> tuple[jax.Array, ...]:
+                return x, problem.value(x), problem.gradient(x)
 
-        return {name: run(make).recorded for name, make in methods.items()}
+            return {
+                name: runs.descend(
+                    problem,
+                    make(rho),
+                    t,
+                    np.arange(count + 1),
+                    measure,
+                    start=start,
+                    key=key,
+                ).recorded
+                for name, make in methods.items()
+            }
 
-    found = descend(
-        jnp.eye(len(chosen)),
-        jnp.asarray(starts),
-        jnp.stack([radii[name] for name in chosen]),
-        jnp.stack([step_sizes[name] for name in chosen]),
-        jax.random.split(jax.random.key(0), len(starts)),
-    )
-    found = jax.tree.map(np.asarray, found)
-    return {
-        name: {
-            method: _steps(x[i], value[i], gradient[i], step_sizes[name])
-            for method, (x, value, gradient) in found.items()
-        }
-        for i, name in enumerate(chosen)
-    }
+        coefficients = [of(problem.smoothness) for problem in members]
+        radii, sizes = map(np.stack, zip(*coefficients, strict=True))
+        which, trajectory = np.arange(len(members))[:, None], np.arange(len(starts))
+        recorded = runs.each(descend, which, trajectory, radii, sizes, keys)
+        for i, name in enumerate(chosen):
+            for method, parts in recorded.items():
+                found[name][method] = _steps(parts, i, sizes[i])
+    return found
 
 
-def _steps(
-    x: np.ndarray, value: np.ndarray, gradient: np.ndarray, step_sizes: np.ndarray
-) -> Steps:
+def _steps(parts: Sequence[np.ndarray], i: int, step_sizes: np.ndarray) -> Steps:
+    x, value, gradient = (part[i] for part in parts)
     direction = (x[:, :-1] - x[:, 1:]) / step_sizes[:, None, None]
     gradient = gradient[:, :-1]
     return Steps(

@@ -1,12 +1,14 @@
 """Example 3.4: a constant error, and the wrong limit."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
 import sam_jax
-from experiments.theory import claims, pictures
+from experiments.theory import claims, pictures, runs
 from sam_jax import schedules
 from sam_jax.theory import descent, problems
 
@@ -25,62 +27,52 @@ in closed form). With rho_k = 0.3/k the limit is 0: every iterate is
 one step from 0 reaches).""",
 )
 
+RHO = 0.3
+
 
 def run(quick: bool) -> claims.Outcome:
     """Runs the claim; ``quick`` takes 20,000 steps."""
-    count, rho = 20_000 if quick else 200_000, 0.3
+    count = 20_000 if quick else 200_000
     problem = problems.quadratic([2.0], [1.0])
     checkpoints = descent.geometric(count)
     decay = schedules.power_decay(0.5, 1.0)
 
-    def descend(method: optax.GradientTransformation) -> jax.Array:
-        # The paper's t_k with k from 1: 0.5/2, 0.5/3, ...
-        tx = optax.chain(method, optax.sgd(lambda k: decay(k + 1)))
-        return descent.descend(
-            tx, descent.exact(problem), problem.start, checkpoints, record=jnp.sum
-        ).recorded
+    def step_size(k: Any) -> Any:
+        return decay(k + 1)  # the paper's, k from 1: 0.5/2, 0.5/3, ...
+
+    def iterates(method: optax.GradientTransformation) -> jax.Array:
+        return runs.descend(problem, method, step_size, checkpoints, jnp.sum).recorded
 
     def downwards(radius: optax.ScalarOrSchedule) -> optax.GradientTransformation:
         blocks = sam_jax.normalize(), sam_jax.scale(radius), optax.scale(-1.0)
         return sam_jax.sharpness_aware(optax.chain(*blocks))
 
-    @jax.jit
-    def all_three() -> tuple[jax.Array, jax.Array, jax.Array]:
-        shrinking = schedules.power_decay(rho, 1.0)
-        return (
-            descend(downwards(rho)),
-            descend(downwards(shrinking)),
-            descend(sam_jax.sam(rho)),
-        )
-
-    constant, summable, sam = map(np.asarray, all_three())
-    predicted = rho + (1 - rho) / (checkpoints + 1)
-    radii = rho * np.cumsum(1 / np.arange(1, count + 1))
+    methods = {
+        "constant_radius": downwards(RHO),
+        "summable": downwards(schedules.power_decay(RHO, 1.0)),
+        "sam": sam_jax.sam(RHO),
+    }
+    found = runs.once(lambda: {name: iterates(tx) for name, tx in methods.items()})
+    constant, summable, sam = (found[name] for name in methods)
+    predicted = RHO + (1 - RHO) / (checkpoints + 1)
+    radii = RHO * np.cumsum(1 / np.arange(1, count + 1))
     vanishing = (1 + np.r_[0.0, radii][checkpoints]) / (checkpoints + 1)
-
-    picture, (panel,) = pictures.panels(1, width=5.2)
-    k = checkpoints + 1
-    panel.plot(k, constant, label="down, rho constant")
-    panel.plot(k, np.abs(summable), label="down, rho / k")
-    panel.plot(k, np.abs(sam), label="SAM (up), rho constant")
-    pictures.bound(panel, k, predicted, "closed form")
-    pictures.log_log(panel, "iteration k", "|x_k|", "f(x) = x^2, t_k = 0.5/(k + 1)")
-    pictures.legends([panel])
+    reached = 2 * 0.5 / (count + 1) * RHO
+    data = {"steps": checkpoints, "constant_radius": constant, "predicted": predicted}
+    data |= {"summable": summable, "sam": sam}
+    shown = {"k": checkpoints + 1, "|x_k|": {n: np.abs(v) for n, v in found.items()}}
+    title = "f(x) = x^2, t_k = 0.5/(k + 1)"
     return claims.Outcome(
-        checks=[
+        [
             claims.close("last iterate", constant[-1], predicted[-1], rtol=1e-9),
             claims.close("all iterates", constant, predicted, rtol=1e-9),
             claims.close("rho / k: all iterates", summable, vanishing, rtol=1e-9),
-            claims.at_most(
-                "SAM: last |x_k|", abs(sam[-1]), 2 * 0.5 / (count + 1) * rho
-            ),
+            claims.at_most("SAM: last |x_k|", abs(sam[-1]), reached),
         ],
-        picture=picture,
-        data={
-            "steps": checkpoints,
-            "constant_radius": constant,
-            "predicted": predicted,
-            "summable": summable,
-            "sam": sam,
-        },
+        pictures.draw(
+            shown | {"closed form": predicted},
+            pictures.Panel("k", "|x_k|", "closed form", title),
+            width=5.2,
+        ),
+        data,
     )

@@ -1,11 +1,12 @@
 """The inequality behind each theorem, at every step of every method."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from experiments.theory import claims, pictures
 from experiments.theory.khanh import _methods
+from sam_jax.theory import problems
 from sam_jax.theory.step_sizes import khanh
 
 CLAIM = claims.Claim(
@@ -26,7 +27,6 @@ steps; RSAM with normal noise of size 0.1; delta = 0.1 (1 - nu).""",
     criterion="""f(x+) exceeds no right-hand side by more than rounding (1e-12).
 Control: with L/4 in place of L each inequality is violated, by more than 1e-3.""",
 )
-
 
 # Steps and a factor of L -> the right-hand side at each step.
 Bound = Callable[[_methods.Steps, float], np.ndarray]
@@ -73,75 +73,75 @@ def _relative(smoothness: float, grid: _methods.Grid) -> Bound:
 def run(quick: bool) -> claims.Outcome:
     """Runs the claim; ``quick`` takes 4 starts and 50 steps."""
     starts, count = (4, 50) if quick else (24, 200)
-    # Theorem -> per method f(x+) minus the right-hand side, worst of all trajectories.
-    excess: dict[str, dict[str, list[np.ndarray]]] = {"3.2": {}, "3.3": {}, "4.1": {}}
-    control: dict[str, float] = dict.fromkeys(excess, -np.inf)
-
-    def note(theorem: str, name: str, steps: _methods.Steps, right: Bound) -> None:
-        after = steps.value[:, 1:]
-        worst = (after - right(steps, 1.0)).max(axis=0)
-        excess[theorem].setdefault(name, []).append(worst)
-        violated = float((after - right(steps, 0.25)).max())
-        control[theorem] = max(control[theorem], violated)
-
     chosen, grid = _methods.known_smoothness(), _methods.grid(starts)
-    constants = {name: problem.smoothness for name, problem in chosen.items()}
-    normalized = _methods.every_step(
+    found = _methods.every_step(
         chosen,
-        _methods.NORMALIZED,
         grid.starts,
-        {name: grid.radius * 2 / constant for name, constant in constants.items()},
-        {name: grid.step / constant for name, constant in constants.items()},
         count,
+        lambda L: (grid.radius * 2 / L, grid.step / L),
+        lambda L: (grid.radius / L, _relative_steps(L, grid)),
     )
-    unnormalized = _methods.every_step(
-        chosen,
-        _methods.UNNORMALIZED,
-        grid.starts,
-        {name: grid.radius / constant for name, constant in constants.items()},
-        {name: _relative_steps(constant, grid) for name, constant in constants.items()},
-        count,
-    )
-    for name, problem in chosen.items():
-        for method, steps in normalized[name].items():
-            note("3.3", method, steps, _absolute(problem.smoothness, grid))
-        for method, steps in unnormalized[name].items():
-            note("4.1", method, steps, _relative(problem.smoothness, grid))
-        if problem.convex:
-            right = _convex(problem.smoothness, grid)
-            note("3.2", "SAM", normalized[name]["SAM"], right)
-
-    picture, panels = pictures.panels(3, width=3.4)
-    checks = []
-    for panel, theorem in zip(panels, excess, strict=True):
-        for name, worst in excess[theorem].items():
-            slack = -np.max(worst, axis=0)
-            panel.plot(np.arange(1, count + 1), np.maximum(slack, 1e-17), label=name)
-            checks.append(
-                claims.at_most(
-                    f"Theorem {theorem}, {name}: excess", np.max(worst), 1e-12
-                )
-            )
-        pictures.log_log(
-            panel, "step k", "smallest slack, bound - f(x+)", f"Theorem {theorem}"
-        )
-    pictures.legends(panels)
-    everything = [
-        np.max(worst) for of_theorem in excess.values() for worst in of_theorem.values()
-    ]
-    first = claims.at_most("f(x+) - bound, all theorems and methods", everything, 1e-12)
-    controls = [
-        claims.at_least(f"Theorem {theorem} with L/4: excess", violated, 1e-3)
-        for theorem, violated in control.items()
-    ]
+    worst, control = _excess(chosen, found, grid)
+    everything = {
+        f"Theorem {theorem}, {name}: excess": values.max()
+        for theorem, of_theorem in worst.items()
+        for name, values in of_theorem.items()
+    }
+    slack = {
+        theorem: {name: np.maximum(-values, 1e-17) for name, values in of.items()}
+        for theorem, of in worst.items()
+    }
+    every = list(everything.values())
     return claims.Outcome(
-        checks=[first, *checks, *controls],
-        picture=picture,
-        data={
-            "largest_excess_per_step": {
-                theorem: {n: np.max(worst, axis=0) for n, worst in of_theorem.items()}
-                for theorem, of_theorem in excess.items()
-            },
+        [
+            claims.at_most("f(x+) - bound, all theorems and methods", every, 1e-12),
+            *(claims.at_most(name, value, 1e-12) for name, value in everything.items()),
+            *(
+                claims.at_least(f"Theorem {theorem} with L/4: excess", violated, 1e-3)
+                for theorem, violated in control.items()
+            ),
+        ],
+        pictures.row(
+            {"step k": np.arange(1, count + 1), "smallest slack": slack},
+            {theorem: f"Theorem {theorem}" for theorem in slack},
+            "step k",
+            "smallest slack",
+        ),
+        {
+            "largest_excess_per_step": worst,
             "largest_excess_with_a_quarter_of_L": control,
         },
     )
+
+
+def _excess(
+    chosen: Mapping[str, problems.Problem],
+    found: Mapping[str, Mapping[str, _methods.Steps]],
+    grid: _methods.Grid,
+) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, float]]:
+    """Theorem -> per method f(x+) minus the right-hand side, worst of all, [step].
+
+    And theorem -> the largest excess with a quarter of L.
+    """
+    excess: dict[str, dict[str, list[np.ndarray]]] = {"3.2": {}, "3.3": {}, "4.1": {}}
+    control: dict[str, float] = dict.fromkeys(excess, -np.inf)
+    for name, problem in chosen.items():
+        bounds = [
+            ("3.3", _absolute, _methods.NORMALIZED),
+            ("4.1", _relative, _methods.UNNORMALIZED),
+            ("3.2", _convex, ["SAM"] if problem.convex else []),
+        ]
+        for theorem, form, methods in bounds:
+            right = form(problem.smoothness, grid)
+            for method in sorted(methods):
+                steps = found[name][method]
+                over, violated = (
+                    steps.value[:, 1:] - right(steps, factor) for factor in (1.0, 0.25)
+                )
+                excess[theorem].setdefault(method, []).append(over.max(axis=0))
+                control[theorem] = max(control[theorem], float(violated.max()))
+    worst = {
+        theorem: {name: np.max(of, axis=0) for name, of in of_theorem.items()}
+        for theorem, of_theorem in excess.items()
+    }
+    return worst, control

@@ -1,13 +1,10 @@
 """Figure 3: constant and almost constant radii on sums of log(1 + r^2)."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 
 import sam_jax
-from experiments.theory import claims, pictures
-from experiments.theory.khanh import _pictures
+from experiments.theory import claims, pictures, runs
 from sam_jax import schedules
 from sam_jax.theory import descent, problems
 
@@ -25,6 +22,7 @@ figure over six decades cannot show; at the end by at most 1 - (100 n)^-0.002, s
 near the minimum f goes with rho^2 (ours). The last values of all five agree to 1 % with
 those of a separate NumPy program.""",
 )
+
 SIZES = (2, 20, 50, 100)
 NAMES = ("GD", "constant", "p = 1", "p = 0.1", "p = 0.001")
 # Last f of the methods above, for each size, of the NumPy program.
@@ -39,64 +37,56 @@ SEPARATE = [
 def run(quick: bool) -> claims.Outcome:
     """Runs the claim; ``quick`` changes nothing here."""
     del quick
-    curves = {n: _curves(n) for n in SIZES}
-    last = np.array([f[:, -1] for _, f in curves.values()])
-    apart = [np.abs(f[4] / f[1] - 1).max() for _, f in curves.values()]
-
-    picture, panels = pictures.panels(4, width=2.9)
-    for panel, (n, (k, f)) in zip(panels, curves.items(), strict=True):
-        for name, curve in zip(NAMES, f, strict=True):
-            dashed = "--" if name == "p = 0.001" else "-"
-            panel.plot(k + 1, curve, dashed, label=name)
-        pictures.log_log(panel, "iteration k", "f(x_k)" if n == 2 else "", f"n = {n}")
-    _pictures.legend_below(picture, panels[0])
-    checks = [
-        claims.at_most(f"n = {n}: |f(p = 0.001) / f(constant) - 1|", share, 0.05)
-        for n, share in zip(SIZES, apart, strict=True)
-    ]
-    checks.append(
-        claims.at_most(
-            "the same at the end, every n",
-            np.abs(last[:, 4] / last[:, 1] - 1),
-            1 - (100.0 * np.array(SIZES)) ** -0.002,
-        )
-    )
-    checks += [
-        claims.close(f"n = {n}: last f, all methods", found, expected, rtol=0.01)
-        for n, found, expected in zip(SIZES, last, SEPARATE, strict=True)
-    ]
+    steps = {n: descent.geometric(100 * n) for n in SIZES}
+    curves = {n: _curves(n, checkpoints) for n, checkpoints in steps.items()}
+    last = np.array([f[:, -1] for f in curves.values()])
+    apart = {n: np.abs(f[4] / f[1] - 1).max() for n, f in curves.items()}
+    at_end = np.abs(last[:, 4] / last[:, 1] - 1)
+    data = {"methods": NAMES, "largest_relative_difference": apart}
+    data["curves"] = {n: {"steps": steps[n], "f": f} for n, f in curves.items()}
+    shown = {f"k, n = {n}": k + 1 for n, k in steps.items()}
     return claims.Outcome(
-        checks=checks,
-        picture=picture,
-        data={
-            "methods": NAMES,
-            "largest_relative_difference": dict(zip(SIZES, apart, strict=True)),
-            "curves": {n: {"steps": k, "f": f} for n, (k, f) in curves.items()},
-        },
+        [
+            *(
+                claims.at_most(
+                    f"n = {n}: |f(p = 0.001) / f(constant) - 1|", share, 0.05
+                )
+                for n, share in apart.items()
+            ),
+            claims.at_most(
+                "the same at the end, every n",
+                at_end,
+                1 - (100.0 * np.array(SIZES)) ** -0.002,
+            ),
+            *(
+                claims.close(f"n = {n}: last f, all methods", found, other, rtol=0.01)
+                for n, found, other in zip(SIZES, last, SEPARATE, strict=True)
+            ),
+        ],
+        pictures.draw(
+            shown | {"f(x_k)": curves, "method": NAMES},
+            *(
+                pictures.Panel(f"k, n = {n}", "f(x_k)", by="method", of=(n,))
+                for n in SIZES
+            ),
+            width=2.9,
+        ),
+        data,
     )
 
 
-def _curves(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Checkpoints, and f at them for each method."""
+def _curves(n: int, checkpoints: np.ndarray) -> np.ndarray:
+    """The value f at the checkpoints, for each method."""
     generator = np.random.default_rng(0)
     matrix, target = generator.normal(size=(n, n)), generator.normal(size=n)
     start = np.linalg.solve(matrix, target) + 0.1 / n**2
     problem = problems.log_residuals(matrix, target, start)
-    checkpoints = descent.geometric(100 * n)
 
-    @jax.jit
-    @jax.vmap
     def descend(first_radius: jax.Array, power: jax.Array) -> jax.Array:
-        radius = schedules.power_decay(first_radius, power)  # pyright: ignore
-        return descent.descend(
-            optax.chain(
-                sam_jax.sam(radius), optax.sgd(schedules.power_decay(0.1 / n, 1.0))
-            ),
-            descent.exact(problem),
-            problem.start,
-            checkpoints,
-            record=problem.value,
+        method = sam_jax.sam(schedules.power_decay(first_radius, power))  # pyright: ignore
+        step_size = schedules.power_decay(0.1 / n, 1.0)
+        return runs.descend(
+            problem, method, step_size, checkpoints, problem.value
         ).recorded
 
-    radii = jnp.array([0.0, 0.1, 0.1, 0.1, 0.1])
-    return checkpoints, np.asarray(descend(radii, jnp.array([0, 0, 1, 0.1, 0.001])))
+    return runs.each(descend, [0.0, 0.1, 0.1, 0.1, 0.1], [0, 0, 1, 0.1, 0.001])

@@ -1,13 +1,11 @@
 """Example 3.1 and Figure 1: constant step size and radius, no convergence."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 
 import sam_jax
-from experiments.theory import claims, pictures
-from sam_jax.theory import descent, problems
+from experiments.theory import claims, pictures, runs
+from sam_jax.theory import problems
 from sam_jax.theory.step_sizes import khanh
 
 CLAIM = claims.Claim(
@@ -30,43 +28,26 @@ def run(quick: bool) -> claims.Outcome:
     problem = problems.quadratic([1.0, 1.5], [1.0, 1.0])
     checkpoints = np.r_[np.arange(120), 5000, 5001]
 
-    @jax.jit
-    @jax.vmap
-    def descend(step_size: jax.Array, rho: jax.Array) -> descent.Trace:
-        tx = optax.chain(sam_jax.sam(rho), optax.sgd(step_size))
-        return descent.descend(
-            tx,
-            descent.exact(problem),
-            problem.start,
-            checkpoints,
-            record=lambda x: {"x": x, "gap": problem.gap(x)},
-        )
+    def descend(t: jax.Array, rho: jax.Array) -> dict[str, jax.Array]:
+        def measure(x: jax.Array) -> dict[str, jax.Array]:
+            return {"x": x, "gap": problem.gap(x)}
+
+        return runs.descend(problem, sam_jax.sam(rho), t, checkpoints, measure).recorded
 
     steps = np.array([1 / 3] * 5 + [0.05, 0.2, 0.6, 1.0])
     radii = np.array([0.0, 0.01, 0.05, 0.1, 0.3] + [0.1] * 4)
-    trace = descend(jnp.asarray(steps), jnp.asarray(radii))
-    before, last = trace.recorded["x"][:, -2], trace.recorded["x"][:, -1]
+    found = runs.each(descend, steps, radii)
+    before, last = found["x"][:, -2], found["x"][:, -1]
     cycle = khanh.two_cycle(steps, radii, 1.5)
-    distance = jnp.linalg.norm(last, axis=1)
-
-    picture, (left, right) = pictures.panels(2)
-    for i in range(5):
-        name = "GD" if i == 0 else f"SAM, rho = {radii[i]:g}"
-        left.plot(trace.recorded["gap"][i, :-2], label=name)
-    for i in range(1, 5):
-        pictures.bound(
-            left, None, 0.75 * cycle[i] ** 2, "closed form" if i == 1 else ""
-        )
-    left.set_ylim(1e-14, 3)
-    pictures.log_y(left, "iteration", "f(x) - f*", "t = 1/3")
-    right.plot(steps[5:], distance[5:], "o", label="measured, rho = 0.1")
-    grid = np.linspace(0.02, 1.1, 100)
-    predicted = khanh.two_cycle(grid, 0.1, 1.5)
-    pictures.bound(right, grid, predicted, "t rho l / (2 - t l)")
-    pictures.linear(right, "step size t", "distance to the minimizer", "5,000 steps")
-    pictures.legends([left, right])
+    distance = np.linalg.norm(last, axis=1)
+    data = {"step_size": steps, "rho": radii, "distance": distance}
+    data |= {"predicted": cycle, "gap": found["gap"][:5, :-2]}
+    shown = {"iteration": checkpoints[:-2], "rho": radii[:5], "f, t = 1/3": data["gap"]}
+    shown["its cycle"] = np.outer(0.75 * cycle[:5] ** 2, np.ones(120))
+    shown |= {"step size t": steps[5:], "distance": distance[5:]}
+    shown["t rho l / (2 - t l)"] = cycle[5:]
     return claims.Outcome(
-        checks=[
+        [
             claims.close(
                 "distance, t = 1/3, rho = 0.1", distance[3], cycle[3], rtol=1e-9
             ),
@@ -74,12 +55,19 @@ def run(quick: bool) -> claims.Outcome:
             claims.close("x_{k+1} + x_k", last + before, 0.0, atol=1e-12),
             claims.at_most("distance of gradient descent", distance[0], 1e-12),
         ],
-        picture=picture,
-        data={
-            "step_size": steps,
-            "rho": radii,
-            "distance": distance,
-            "predicted": cycle,
-            "gap": trace.recorded["gap"][:5, :-2],
-        },
+        pictures.draw(
+            shown,
+            pictures.Panel(
+                "iteration",
+                "f, t = 1/3",
+                "its cycle",
+                by="rho",
+                log="y",
+                ylim=(1e-14, 3),
+            ),
+            pictures.Panel(
+                "step size t", "distance", "t rho l / (2 - t l)", "5,000 steps", log=""
+            ),
+        ),
+        data,
     )

@@ -1,14 +1,16 @@
 """Theorems 4.1 and 4.2: USAM and extragradient with constant steps."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 import sam_jax
-from experiments.theory import claims, pictures
-from experiments.theory.khanh import _methods, _pictures
-from sam_jax.theory import descent, finite_sums, problems
+from experiments.theory import claims, pictures, runs
+from experiments.theory.khanh import _methods
+from sam_jax.theory import finite_sums, problems
 from sam_jax.theory.step_sizes import khanh
 
 CLAIM = claims.Claim(
@@ -29,132 +31,115 @@ the last gradient is below 1e-6 of the first (constant t) and 0.2 of it (diminis
 t); with constant t the iterates of the last tenth lie within 1e-6 of the last one (KL:
 these functions are analytic). SAM on the quadratic ends at t rho l/(2 - tl).""",
 )
+
 NU, DELTA = 0.5, 0.1
+MODES = np.array([1.0, 3.0, 10.0])  # of the quadratic
+# Every one of the first steps, then every 20th.
+CHECKPOINTS = np.r_[np.arange(100), np.arange(100, 4001, 20)]
 
 
 def run(quick: bool) -> claims.Outcome:
     """Runs the claim; ``quick`` changes nothing here."""
     del quick
-    generator = np.random.default_rng(0)
-    features, labels = generator.normal(size=(30, 5)), generator.normal(size=30)
-    # Well conditioned, so that the linear rate shows within the steps.
-    matrix = np.eye(4) + 0.3 * generator.normal(size=(4, 4))
-    target = generator.normal(size=4)
-    chosen: dict[str, problems.Problem] = {
-        "quadratic": problems.quadratic([1.0, 3.0, 10.0], [1.0, 1.0, 1.0]),
-        "logistic": finite_sums.logistic(features, np.sign(labels), l2=0.05),
-        "log(1 + r^2)": problems.log_residuals(matrix, target, np.zeros(4)),
-        "(xy - 1)^2": problems.hyperbola(),
-    }
-    # Every one of the first steps, then every 20th.
-    checkpoints = np.r_[np.arange(100), np.arange(100, 4001, 20)]
-    t = {
-        name: khanh.relative_error_step_size(problem.smoothness, NU, DELTA)
-        for name, problem in chosen.items()
-    }
-    rho = {
-        name: khanh.unnormalized_radius(problem.smoothness, NU)
-        for name, problem in chosen.items()
-    }
-
-    @jax.jit
-    @jax.vmap
-    def descend(power: jax.Array):
-        def one(make: _methods.Make, name: str):
-            problem = chosen[name]
-            tx = optax.chain(
-                make(rho[name]), optax.sgd(lambda k: t[name] * (k + 1.0) ** -power)
-            )
-            return descent.descend(
-                tx,
-                descent.exact(problem),
-                problem.start,
-                checkpoints,
-                record=lambda x: {
-                    "x": x,
-                    "gap": problem.gap(x),
-                    "gradient": jnp.linalg.norm(problem.gradient(x)),
-                },
-            ).recorded
-
-        runs = {
-            (method, name): one(make, name)
-            for method, make in _methods.UNNORMALIZED.items()
-            for name in chosen
-        }
-        runs["SAM", "quadratic"] = one(sam_jax.sam, "quadratic")
-        return {f"{method}: {name}": run for (method, name), run in runs.items()}
-
-    found = jax.tree.map(np.asarray, descend(jnp.array([0.0, 0.5])))
+    chosen = _problems()
+    t, rho = {}, {}
+    for name, problem in chosen.items():
+        t[name] = khanh.relative_error_step_size(problem.smoothness, NU, DELTA)
+        rho[name] = khanh.unnormalized_radius(problem.smoothness, NU)
+    found = _descend(chosen, t, rho)
     rises, obeyed, last, moved = [], [], [], []
     for method in _methods.UNNORMALIZED:
         for name, problem in chosen.items():
             recorded = found[f"{method}: {name}"]
             rises.append(np.diff(recorded["gap"], axis=1).max())
             last.append(recorded["gradient"][:, -1] / recorded["gradient"][:, 0])
-            late = recorded["x"][0, checkpoints >= 3600]
+            late = recorded["x"][0, CHECKPOINTS >= 3600]
             moved.append(np.linalg.norm(late - late[-1], axis=-1).max())
             if problem.pl:
                 factor = khanh.linear_factor(
                     t[name], problem.smoothness, problem.pl, NU
                 )
                 gap = recorded["gap"][0]
-                obeyed.append(gap[:100] / (gap[0] * factor ** checkpoints[:100]))
-    modes = np.array([1.0, 3.0, 10.0])
-    contraction, contracted = [], []
-    for method, sign in zip(_methods.UNNORMALIZED, (1, -1), strict=True):
-        length = rho["quadratic"] * modes
-        factors = np.abs(1 - t["quadratic"] * modes * (1 + sign * length))
-        contraction.append(factors.max())
+                obeyed.append(gap[:100] / (gap[0] * factor ** CHECKPOINTS[:100]))
+    constant, diminishing = np.array(last).T
+    contracted = []
+    for method in _methods.UNNORMALIZED:
         distance = np.linalg.norm(found[f"{method}: quadratic"]["x"][0], axis=-1)
         contracted.append(distance[99] / distance[98])
+    length, step = rho["quadratic"] * MODES, t["quadratic"] * MODES
+    contraction = [np.abs(1 - step * (1 + sign * length)).max() for sign in (1, -1)]
     cycle = khanh.two_cycle(t["quadratic"], rho["quadratic"], 10.0)
     stalled = np.linalg.norm(found["SAM: quadratic"]["x"][0, -1])
-
-    picture, panels = pictures.panels(2)
     seen = slice(0, 296, 3)
-    for name in chosen:
-        for panel, i in zip(panels, (0, 1), strict=True):
-            gradient = found[f"USAM: {name}"]["gradient"][i]
-            panel.plot(checkpoints[seen] + 1, gradient[seen], label=f"USAM, {name}")
-    for panel, i in zip(panels, (0, 1), strict=True):
-        gradient = found["SAM: quadratic"]["gradient"][i]
-        panel.plot(checkpoints[seen] + 1, gradient[seen], label="SAM, quadratic")
-    pictures.bound(panels[0], None, 10 * cycle, "2-cycle of SAM")
-    for panel, title in zip(panels, ("t constant", "t k^-0.5"), strict=True):
-        panel.set_ylim(1e-16, 300)
-        pictures.log_log(panel, "iteration k", "||grad f||", title)
-    _pictures.legend_below(picture, panels[0])
-    return claims.Outcome(
-        checks=[
-            claims.at_most(
-                "last / first gradient norm, constant t",
-                [share[0] for share in last],
-                1e-6,
-            ),
-            claims.at_most(
-                "last / first gradient norm, t k^-0.5",
-                [share[1] for share in last],
-                0.2,
-            ),
-            claims.at_most("movement of x in the last tenth, constant t", moved, 1e-6),
-            claims.at_most("largest rise of f between checkpoints", rises, 1e-14),
-            claims.at_most("gap / (factor^k first gap)", obeyed, 1 + 1e-9),
-            claims.close(
-                "quadratic: contraction of the slowest mode",
-                contracted,
-                contraction,
-                rtol=1e-6,
-            ),
-            claims.close("SAM on the quadratic: distance", stalled, cycle, rtol=1e-9),
-        ],
-        picture=picture,
-        data={
-            "steps": checkpoints[seen],
-            "step_size": t,
-            "rho": rho,
-            "gradient": {
-                name: recorded["gradient"][:, seen] for name, recorded in found.items()
-            },
+    data = {"steps": CHECKPOINTS[seen], "step_size": t, "rho": rho}
+    data["gradient"] = {name: of["gradient"][:, seen] for name, of in found.items()}
+    checks = [
+        claims.at_most("last / first gradient norm, constant t", constant, 1e-6),
+        claims.at_most("last / first gradient norm, t k^-0.5", diminishing, 0.2),
+        claims.at_most("movement of x in the last tenth, constant t", moved, 1e-6),
+        claims.at_most("largest rise of f between checkpoints", rises, 1e-14),
+        claims.at_most("gap / (factor^k first gap)", obeyed, 1 + 1e-9),
+        claims.close(
+            "quadratic: contraction of the slowest mode",
+            contracted,
+            contraction,
+            rtol=1e-6,
+        ),
+        claims.close("SAM on the quadratic: distance", stalled, cycle, rtol=1e-9),
+    ]
+    shown = {"k": CHECKPOINTS[seen] + 1, "2-cycle of SAM": [10 * cycle, np.nan]}
+    shown["||grad f||"] = [
+        {name: of[i] for name, of in data["gradient"].items() if "extra" not in name}
+        for i in range(2)
+    ]
+    names = {0: "t constant", 1: "t k^-0.5"}, "k", "||grad f||", "2-cycle of SAM"
+    picture = pictures.row(shown, *names, ylim=(1e-16, 300), width=4.2)
+    return claims.Outcome(checks, picture, data)
+
+
+def _problems() -> dict[str, problems.Problem]:
+    generator = np.random.default_rng(0)
+    features, labels = generator.normal(size=(30, 5)), generator.normal(size=30)
+    # Well conditioned, so that the linear rate shows within the steps.
+    matrix = np.eye(4) + 0.3 * generator.normal(size=(4, 4))
+    target = generator.normal(size=4)
+    return {
+        "quadratic": problems.quadratic(MODES.tolist(), [1.0, 1.0, 1.0]),
+        "logistic": finite_sums.logistic(features, np.sign(labels), l2=0.05),
+        "log(1 + r^2)": problems.log_residuals(matrix, target, np.zeros(4)),
+        "(xy - 1)^2": problems.hyperbola(),
+    }
+
+
+def _descend(
+    chosen: Mapping[str, problems.Problem],
+    t: Mapping[str, float],
+    rho: Mapping[str, float],
+) -> dict[str, dict[str, np.ndarray]]:
+    """What was recorded, [constant and diminishing t, checkpoint, ..]."""
+
+    def one(make: _methods.Make, name: str, power: jax.Array) -> Any:
+        problem = chosen[name]
+
+        def measure(x: jax.Array) -> dict[str, jax.Array]:
+            norm = jnp.linalg.norm(problem.gradient(x))
+            return {"x": x, "gap": problem.gap(x), "gradient": norm}
+
+        def step_size(k: jax.typing.ArrayLike) -> jax.Array:
+            return t[name] * (jnp.asarray(k) + 1.0) ** -power
+
+        method = make(rho[name])
+        return runs.descend(problem, method, step_size, CHECKPOINTS, measure).recorded
+
+    settings = [
+        (method, make, name)
+        for method, make in _methods.UNNORMALIZED.items()
+        for name in chosen
+    ]
+    settings.append(("SAM", sam_jax.sam, "quadratic"))
+    return runs.each(
+        lambda power: {
+            f"{m}: {name}": one(make, name, power) for m, make, name in settings
         },
+        [0.0, 0.5],
     )

@@ -111,48 +111,34 @@ def sampled(
 def descend(
     program: Program,
     settings: Sequence[tuple[Any, ...]],
-    start: np.ndarray,
+    problem: problems.Problem,
     checkpoints: np.ndarray,
+    record: descent.Measure | None = None,
     *,
-    record: descent.Measure,
-    mean_of: descent.Measure | None = None,
     chains: int = 1,
-    seed: int = 0,
-) -> descent.Trace:
+) -> Any:
     """Runs each setting from the same start with the same random numbers.
 
     Args:
         program: the chain of a setting and the losses it sees.
         settings: tuples of numbers and arrays, such as ``(lam, rule)``, [s].
-        start: x_0, [d].
+        problem: with its start.
         checkpoints: numbers of updates.
-        record: measured at each checkpoint.
-        mean_of: averaged over the iterates before each checkpoint.
+        record: measured at each checkpoint, the gap if not given.
         chains: number of independent chains of a setting.
-        seed: of the random numbers.
 
     Returns:
-        The traces, leading axes [s, chains].
+        What was recorded, leading axes [s, chains, checkpoints].
     """
 
-    def one(setting: tuple[Any, ...], key: jax.Array) -> descent.Trace:
+    def one(setting: tuple[Any, ...], key: jax.Array) -> Any:
         tx, oracle = program(*setting)
+        measure = problem.gap if record is None else record
         return descent.descend(
-            tx,
-            oracle,
-            start,
-            checkpoints,
-            record=record,
-            mean_of=mean_of,
-            key=key,
-        )
+            tx, oracle, problem.start, checkpoints, record=measure, key=key
+        ).recorded
 
     stacked = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *settings)
-    keys = jax.random.split(jax.random.key(seed), chains)
-    over_chains = jax.vmap(one, (None, 0))
-    return jax.jit(jax.vmap(over_chains, (0, None)))(stacked, keys)
-
-
-def first_gap(problem: problems.Problem) -> float:
-    """f(x_0) - f*."""
-    return float(problem.gap(jnp.asarray(problem.start)))
+    keys = jax.random.split(jax.random.key(0), chains)
+    over_settings = jax.vmap(jax.vmap(one, (None, 0)), (0, None))
+    return jax.tree.map(np.asarray, jax.jit(over_settings)(stacked, keys))

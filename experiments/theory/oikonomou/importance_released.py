@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from experiments.theory import claims, pictures
+from experiments.theory import claims, pictures, runs
 from experiments.theory.oikonomou import _chains
 from sam_jax.theory import descent, finite_sums, sampling
 from sam_jax.theory.step_sizes import unified
@@ -24,12 +24,12 @@ With the weights both checks hold, as the last rows show.""",
 )
 
 LAMS = (0.0, 0.5, 1.0)
+CURVATURES, CENTERS = np.array([1.0, 2.0, 9.0]), np.array([3.0, -3.0, 0.5])
 
 
 def run(quick: bool) -> claims.Outcome:
     """Runs the claim."""
-    curvatures, centers = np.array([1.0, 2.0, 9.0]), np.array([3.0, -3.0, 0.5])
-    problem = finite_sums.parabolas(centers.tolist(), curvatures.tolist(), start=5.0)
+    problem = finite_sums.parabolas(CENTERS.tolist(), CURVATURES.tolist(), start=5.0)
     scheme = sampling.importance(problem.component_smoothness)
     (drawn,) = _chains.tables([scheme])
     plain = drawn._replace(weights=np.ones_like(drawn.weights))
@@ -37,83 +37,51 @@ def run(quick: bool) -> claims.Outcome:
         problem, scheme, sampling.sampled_smoothness(scheme, problem)
     )
     checkpoints = descent.geometric(6_000 if quick else 30_000)
-    settings = [
-        (lam, unified.default(known, lam), table)
-        for table in (plain, drawn)
-        for lam in LAMS
-    ]
-    trace = _chains.descend(
+    rules = [(lam, unified.default(known, lam)) for lam in LAMS]
+    gaps = _chains.descend(
         _chains.sampled(problem, _chains.decreasing_chain(known.mu)),
-        settings,
-        problem.start,
+        [(*rule, table) for table in (plain, drawn) for rule in rules],
+        problem,
         checkpoints,
-        record=problem.gap,
         chains=256,
     )
-    released, weighted = np.split(np.asarray(trace.recorded).mean(1), 2)
+    released, weighted = np.split(gaps.mean(1), 2)
+    first = runs.first_gap(problem)
     bounds = np.array(
-        [
-            unified.decreasing_bound(
-                known, lam, rule, _chains.first_gap(problem), checkpoints
-            )
-            for lam, rule, _ in settings[:3]
-        ]
+        [unified.decreasing_bound(known, *rule, first, checkpoints) for rule in rules]
     )
-    minimizer = float((curvatures * centers).sum() / curvatures.sum())
-    pulls = curvatures * (minimizer - centers)
-    p = scheme.probabilities
-    biased = float((p * curvatures * centers).sum() / (p * curvatures).sum())
+    minimizer = float((CURVATURES * CENTERS).sum() / CURVATURES.sum())
+    pulls, p = CURVATURES * (minimizer - CENTERS), scheme.probabilities
+    biased = float((p * CURVATURES * CENTERS).sum() / (p * CURVATURES).sum())
     limit = problem.smoothness * (biased - minimizer) ** 2 / 2
-
-    picture, (panel,) = pictures.panels(1, width=5.5)
-    shown = checkpoints > 0
-    for i, lam in enumerate(LAMS):
-        color = pictures.COLORS[i]
-        panel.plot(
-            checkpoints[shown],
-            released[i, shown],
-            color=color,
-            label=f"released, lambda = {lam:g}",
-        )
-        panel.plot(
-            checkpoints[shown],
-            weighted[i, shown],
-            ":",
-            color=color,
-            label=f"reweighted, lambda = {lam:g}",
-        )
-    pictures.bound(panel, checkpoints[shown], bounds[2, shown], "bound, lambda = 1")
-    panel.axhline(limit, color="black", linewidth=0.8, label="f(x_p) - f*, the bias")
-    pictures.log_log(panel, "iteration", "mean f(x) - f*")
-    panel.set_ylim(1e-5, 1e5)
-    pictures.legends([panel], ncols=2, loc="upper right")
+    drawn_mean = "mean of the drawn gradient at x*"
+    data = {"lam": LAMS, "steps": checkpoints, "released": released}
+    data |= {"reweighted": weighted, "bound": bounds, "biased_limit": limit}
     return claims.Outcome(
-        checks=[
+        [
             claims.at_most("last gap, released form", released[:, -1], bounds[:, -1]),
             claims.close(
-                "mean of the drawn gradient at x*, released form",
-                float(p @ pulls),
-                0.0,
-                atol=1e-12,
+                f"{drawn_mean}, released form", float(p @ pulls), 0.0, atol=1e-12
             ),
             claims.close(
                 "last gap, released form: that of x_p", released[:, -1], limit, rtol=0.1
             ),
             claims.at_most("gap, reweighted, all steps", weighted, bounds),
             claims.close(
-                "mean of the drawn gradient at x*, reweighted",
+                f"{drawn_mean}, reweighted",
                 float(p @ (pulls / (p * p.size))),
                 0.0,
                 atol=1e-12,
             ),
         ],
-        picture=picture,
-        data={
-            "lam": LAMS,
-            "steps": checkpoints,
-            "released": released,
-            "reweighted": weighted,
-            "bound": bounds,
-            "biased_limit": limit,
-        },
+        pictures.draw(
+            data | {"bound, lambda = 1": bounds[-1]},
+            *(
+                pictures.Panel(
+                    "steps", key, ("bound, lambda = 1", "biased_limit"), by="lam"
+                )
+                for key in ("released", "reweighted")
+            ),
+        ),
+        data,
     )

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from experiments.theory import claims, pictures
+from experiments.theory import claims, pictures, runs
 from experiments.theory.oikonomou import _chains
 from sam_jax.theory import descent, finite_sums, sampling
 from sam_jax.theory.step_sizes import unified
@@ -30,70 +30,52 @@ def run(quick: bool) -> claims.Outcome:
     """Runs the claim."""
     steps, chains = (3_000, 5) if quick else (6_000, 20)
     problem = _consistent()
-    scheme = sampling.uniform(problem.size)
+    scheme, first = sampling.uniform(problem.size), runs.first_gap(problem)
     checkpoints = np.union1d(
         np.arange(0, 600, 10), np.linspace(0, steps, 101, dtype=int)
     )
-    first = _chains.first_gap(problem)
-    cases = [
-        (
-            "single samples",
-            unified.interpolated(unified.constants(problem, scheme)),
-            descent.same_sample(problem, scheme),
-            chains,
-        ),
-        ("full gradients", unified.deterministic(problem), descent.exact(problem), 1),
-    ]
-    picture, panels = pictures.panels(2)
+    single = unified.interpolated(unified.constants(problem, scheme))
+    full = unified.deterministic(problem)
+    cases = {
+        "single samples": (single, descent.same_sample(problem, scheme), chains),
+        "full gradients": (full, descent.exact(problem), 1),
+    }
     gaps, bounds, floors = [], [], []
-    for panel, (name, known, oracle, count) in zip(panels, cases, strict=True):
+    for known, oracle, count in cases.values():
         settings = [(lam, unified.default(known, lam)) for lam in LAMS]
-        trace = _chains.descend(
-            _chains.constant(oracle),
-            settings,
-            problem.start,
-            checkpoints,
-            record=problem.gap,
-            chains=count,
-        )
-        gaps.append(np.asarray(trace.recorded).mean(1))
+        program = _chains.constant(oracle)
+        found = _chains.descend(program, settings, problem, checkpoints, chains=count)
+        gaps.append(found.mean(1))
         bounds.append([unified.bound(known, *s, first, checkpoints) for s in settings])
         floors.append([unified.floor(known, *s) for s in settings])
-        for lam, curve in zip(LAMS, gaps[-1], strict=True):
-            panel.plot(checkpoints, curve, label=f"lambda = {lam:g}")
-        pictures.bound(panel, checkpoints, bounds[-1][0], "bound, lambda = 0")
-        panel.set_ylim(1e-27, 1e2)
-        pictures.log_y(panel, "iteration", "mean f(x) - f*", name)
-    known = cases[1][1]
     cycles = [
-        unified.two_cycle(known.L, lam, unified.default(known, lam)) for lam in LAMS[1:]
+        unified.two_cycle(full.L, lam, unified.default(full, lam)) for lam in LAMS[1:]
     ]
-    for cycle in cycles:
-        pictures.bound(panels[1], None, cycle, "")
-    panels[1].set_xlim(-20, 600)
-    pictures.legends(panels[1:], loc="center right")
     seen, limits, floor = np.array(gaps), np.array(bounds), np.array(floors)
-    ends = seen[:, :, -1]
+    plain, rest = seen[:, 0, -1], seen[:, 1:, -1]
+    data = {"lam": LAMS, "cases": list(cases), "steps": checkpoints, "gap": seen}
+    data["floor"] = floor
     return claims.Outcome(
-        checks=[
-            claims.at_most("last gap, lambda = 0, both", ends[:, 0], 1e-20),
-            claims.at_least("last gap, lambda > 0, both", ends[:, 1:], 1e-12),
-            claims.at_most(
-                "last gap, lambda > 0, against N", ends[:, 1:], floor[:, 1:]
-            ),
+        [
+            claims.at_most("last gap, lambda = 0, both", plain, 1e-20),
+            claims.at_least("last gap, lambda > 0, both", rest, 1e-12),
+            claims.at_most("last gap, lambda > 0, against N", rest, floor[:, 1:]),
             claims.at_most("gap, all checkpoints", seen, limits + 1e-25),
             claims.close(
-                "plateau, full gradients, lambda > 0", ends[1, 1:], cycles, rtol=1e-4
+                "plateau, full gradients, lambda > 0", rest[1], cycles, rtol=1e-4
             ),
         ],
-        picture=picture,
-        data={
-            "lam": LAMS,
-            "cases": [name for name, *_ in cases],
-            "steps": checkpoints,
-            "gap": seen,
-            "floor": floor,
-        },
+        pictures.row(
+            data | {"bound, lambda = 0": limits[:, 0]},
+            dict(enumerate(cases)),
+            "steps",
+            "gap",
+            "bound, lambda = 0",
+            by="lam",
+            log="y",
+            ylim=(1e-27, 1e2),
+        ),
+        data,
     )
 
 

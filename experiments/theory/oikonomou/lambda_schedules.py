@@ -46,120 +46,96 @@ WAVE_STEPS = descent.geometric(20_000)
 # Where the sinusoid stops, by name: lambda at the last step.
 STALLED = {"0.65": 0.65, "0.75": 0.75, "0.9": 0.9, "1": 1.0, "1-1/t": 1 - 1 / 20_000}
 ENDS = {"0": 0.0, "1/t": 0.0, "1-1/t": 1.0}
+RULE, CENTERS = unified.Rule(0.3, 0.02), [-1.0, -1.0, 2.0]
+WAVE, WAVE_RULE = problems.sinusoid(1.0, 0.5, 0.02), unified.Rule(0.5, 0.2)
 
 
 def run(quick: bool) -> claims.Outcome:
     """Runs the claim."""
     chains, steps = (250 if quick else 2_000), 3_000
-    rule, centers = unified.Rule(0.3, 0.02), [-1.0, -1.0, 2.0]
-    problem = finite_sums.parabolas(centers, start=1.0)
-    checkpoints = np.r_[0, np.arange(steps // 2, steps + 1, 50)]
-    trace = _chains.descend(
+    problem = finite_sums.parabolas(CENTERS, start=1.0)
+    late = _chains.descend(
         _scheduled(descent.same_sample(problem, sampling.uniform(3))),
-        [(*parts, rule) for parts in LAMS.values()],
-        problem.start,
-        checkpoints,
-        record=lambda x: x[0],
+        [(*parts, RULE) for parts in LAMS.values()],
+        problem,
+        np.r_[0, np.arange(steps // 2, steps + 1, 50)],
+        lambda x: x[0],
         chains=chains,
-    )
-    late = np.asarray(trace.recorded)[:, :, 1:]
-    means, gaps = late.mean((1, 2)), (late**2).mean((1, 2)) / 2
-    spreads = [(late.mean(2)).std(1), (late**2 / 2).mean(2).std(1)]
+    )[:, :, 1:]
     limits = [
-        unified.parabolas_limit(centers, ENDS.get(name, parts[0]), rule)
+        unified.parabolas_limit(CENTERS, ENDS.get(name, parts[0]), RULE)
         for name, parts in LAMS.items()
     ]
-    mean_limits = np.array([limit.mean for limit in limits])
-    gap_limits = np.array([limit.gap for limit in limits])
-    mean_error, gap_error = (4 * spread / np.sqrt(chains) for spread in spreads)
-
-    rho = 0.5
-    wave = problems.sinusoid(1.0, rho, 0.02)
-    ends = np.asarray(
-        _chains.descend(
-            _scheduled(descent.exact(wave)),
-            [(*parts, unified.Rule(rho, 0.2)) for parts in STALLS.values()],
-            wave.start,
-            WAVE_STEPS,
-            record=lambda x: x[0],
-        ).recorded
+    (mean, mean_limit, mean_error), (gap, gap_limit, gap_error) = (
+        (v.mean((1, 2)), np.array(limit), 4 * v.mean(2).std(1) / np.sqrt(chains))
+        for v, limit in (
+            (late, [limit.mean for limit in limits]),
+            (late**2 / 2, [limit.gap for limit in limits]),
+        )
+    )
+    ends = _chains.descend(
+        _scheduled(descent.exact(WAVE)),
+        [(*parts, WAVE_RULE) for parts in STALLS.values()],
+        WAVE,
+        WAVE_STEPS,
+        lambda x: x[0],
     )[:, 0]
     last = dict(zip(STALLS, ends[:, -1], strict=True))
-    stalled = np.array(
-        [_slopes(wave, rho, last[name], lam) for name, lam in STALLED.items()]
+    here, there = np.array([_slopes(last[n], lam) for n, lam in STALLED.items()]).T
+    data = {"lam": list(LAMS), "mean": mean, "predicted_mean": mean_limit}
+    data |= {"gap": gap, "predicted_gap": gap_limit, "sinusoid_lam": list(STALLS)}
+    data |= {"sinusoid_steps": WAVE_STEPS, "sinusoid_x": ends / WAVE_RULE.rho}
+    off, tolerance = np.abs(gap - gap_limit), gap_error + 0.01 * gap_limit
+    checks = [
+        claims.at_most(
+            "|mean gap - closed form| / (4 s.e. + 1 %), all lambda and schedules",
+            off / tolerance,
+            1.0,
+        ),
+        claims.at_most(
+            "|mean of x - closed form| / (4 s.e.), all lambda and schedules",
+            np.abs(mean - mean_limit) / mean_error,
+            1.0,
+        ),
+        claims.close(
+            "mean of x, lambda = 1", mean[4], mean_limit[4], atol=float(mean_error[4])
+        ),
+        *_checks_of_wave(np.array([last["0"], last["1/t"]]), here, there),
+    ]
+    shown = {"lambda": list(LAMS), "mean f(x) - f*": gap, "closed form": gap_limit}
+    shown |= {"iteration": WAVE_STEPS, "minimum": -0.3}
+    shown["x / rho"] = dict(zip(STALLS, data["sinusoid_x"], strict=True))
+    picture = pictures.draw(
+        shown,
+        pictures.Panel("lambda", "mean f(x) - f*", "closed form", "parabolas", log=""),
+        pictures.Panel("iteration", "x / rho", "minimum", "sinusoid, lambda", log="x"),
     )
-    minima = np.array([last["0"], last["1/t"]])
+    return claims.Outcome(checks, picture, data)
 
-    picture, (left, right) = pictures.panels(2)
-    places = np.arange(len(LAMS))
-    left.plot(places, gaps, "o", label="measured")
-    left.plot(places, gap_limits, "k_", markersize=14, label="closed form")
-    left.set_xticks(places, list(LAMS))
-    pictures.linear(left, "lambda", "mean f(x) - f*", "parabolas, single samples")
-    for name in ("0", "1/t", "0.75", "1", "1-1/t"):
-        curve = ends[list(STALLS).index(name)]
-        style = ":" if "t" in name else "-"
-        right.plot(WAVE_STEPS[1:], curve[1:] / rho, style, label=f"lambda = {name}")
-    pictures.bound(right, None, -0.3, "minimum")
-    right.set_xscale("log")
-    right.set_ylim(-0.35, 0.55)
-    pictures.linear(right, "iteration", "x / rho", "sinusoid, full gradients")
-    pictures.legends([left])
-    pictures.legends([right], loc="upper right", ncols=2)
-    return claims.Outcome(
-        checks=[
-            claims.at_most(
-                "|mean gap - closed form| / (4 s.e. + 1 %), all lambda and schedules",
-                np.abs(gaps - gap_limits) / (gap_error + 0.01 * gap_limits),
-                1.0,
-            ),
-            claims.at_most(
-                "|mean of x - closed form| / (4 s.e.), all lambda and schedules",
-                np.abs(means - mean_limits) / mean_error,
-                1.0,
-            ),
-            claims.close(
-                "mean of x, lambda = 1",
-                means[4],
-                mean_limits[4],
-                atol=float(mean_error[4]),
-            ),
-            claims.close(
-                "sinusoid, x / rho, lambda = 0 and 1/t", minima / rho, -0.3, atol=1e-4
-            ),
-            claims.at_least(
-                "sinusoid, |f'(x)| / (beta rho), 1 - 1/t and lambda >= 0.65",
-                stalled[:, 0] / rho,
-                0.01,
-            ),
-            claims.at_most(
-                "the same at the perturbed point", stalled[:, 1] / rho, 1e-3
-            ),
-            claims.close(
-                "displacement at ||g|| = 4, rho = 0.1, 1/t and t = 1, 2, 4",
-                _displacements("1/t"),
-                [0.1, 0.25, 0.325],
-                rtol=1e-6,
-            ),
-            claims.close(
-                "the same, 1 - 1/t",
-                _displacements("1-1/t"),
-                [0.4, 0.25, 0.175],
-                rtol=1e-6,
-            ),
-        ],
-        picture=picture,
-        data={
-            "lam": list(LAMS),
-            "mean": means,
-            "predicted_mean": mean_limits,
-            "gap": gaps,
-            "predicted_gap": gap_limits,
-            "sinusoid_lam": list(STALLS),
-            "sinusoid_steps": WAVE_STEPS,
-            "sinusoid_x": ends / rho,
-        },
-    )
+
+def _checks_of_wave(
+    minima: np.ndarray, here: np.ndarray, there: np.ndarray
+) -> list[claims.Check]:
+    """Where the runs end and the slopes there, and how far the schedules perturb."""
+    rho, rising, falling = WAVE_RULE.rho, [0.1, 0.25, 0.325], [0.4, 0.25, 0.175]
+    return [
+        claims.close(
+            "sinusoid, x / rho, lambda = 0 and 1/t", minima / rho, -0.3, atol=1e-4
+        ),
+        claims.at_least(
+            "sinusoid, |f'(x)| / (beta rho), 1 - 1/t and lambda >= 0.65",
+            here / rho,
+            0.01,
+        ),
+        claims.at_most("the same at the perturbed point", there / rho, 1e-3),
+        claims.close(
+            "displacement at ||g|| = 4, rho = 0.1, 1/t and t = 1, 2, 4",
+            _displacements("1/t"),
+            rising,
+            rtol=1e-6,
+        ),
+        claims.close("the same, 1 - 1/t", _displacements("1-1/t"), falling, rtol=1e-6),
+    ]
 
 
 def _scheduled(oracle: descent.Oracle) -> _chains.Program:
@@ -172,13 +148,11 @@ def _scheduled(oracle: descent.Oracle) -> _chains.Program:
     return program
 
 
-def _slopes(
-    problem: problems.Problem, rho: float, x: float, lam: float
-) -> tuple[float, float]:
+def _slopes(x: float, lam: float) -> tuple[float, float]:
     """|f'| at x and at the point to which Unified SAM perturbs it."""
-    slope = problem.gradient(jnp.array([x]))[0]
-    perturbed = x + rho * (1 - lam + lam / jnp.abs(slope)) * slope
-    there = problem.gradient(perturbed[None])[0]
+    slope = WAVE.gradient(jnp.array([x]))[0]
+    perturbed = x + WAVE_RULE.rho * (1 - lam + lam / jnp.abs(slope)) * slope
+    there = WAVE.gradient(perturbed[None])[0]
     return float(jnp.abs(slope)), float(jnp.abs(there))
 
 

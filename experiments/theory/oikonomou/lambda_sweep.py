@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from experiments.theory import claims, pictures
+from experiments.theory import claims, pictures, runs
 from experiments.theory.oikonomou import _chains, _figures
 from sam_jax.theory import descent, finite_sums
 from sam_jax.theory.step_sizes import unified
@@ -24,58 +24,32 @@ is the linear map to 1e-6, and the bound of Theorem 3.2 holds at every checkpoin
 )
 
 LAMS = np.arange(11) / 10
+RULES = {"simplified rule": unified.simplified, "rho*/2, gamma*": unified.default}
 
 
 def run(quick: bool) -> claims.Outcome:
     """Runs the claim; ``quick`` changes nothing here."""
     del quick
     problem = _figures.figure_1()
-    known = unified.deterministic(problem)
-    first = _chains.first_gap(problem)
+    known, first = unified.deterministic(problem), runs.first_gap(problem)
     checkpoints = np.r_[0, np.geomspace(10, 10_000, 60).round().astype(int)]
-    rules = [unified.simplified(known, lam) for lam in LAMS]
-    rules += [unified.default(known, lam) for lam in LAMS]
-    lams = np.tile(LAMS, 2)
-    settings = list(zip(lams, rules, strict=True))
-    trace = _chains.descend(
-        _chains.constant(descent.exact(problem)),
-        settings,
-        problem.start,
-        checkpoints,
-        record=problem.gap,
-    )
-    gaps = np.asarray(trace.recorded)[:, 0]
+    settings = [(lam, make(known, lam)) for make in RULES.values() for lam in LAMS]
+    program = _chains.constant(descent.exact(problem))
+    gaps = _chains.descend(program, settings, problem, checkpoints)[:, 0]
     plateaus = np.array([unified.two_cycle(known.L, *setting) for setting in settings])
-    bounds = [
-        unified.bound(known, *setting, first, checkpoints) for setting in settings
-    ]
-    linear = [_linear(problem, rules[i], checkpoints) for i in (0, 11)]
-
-    picture, panels = pictures.panels(2)
-    titles = ["simplified rule", "rho = rho*/2, gamma = gamma*"]
-    for half, (panel, title) in enumerate(zip(panels, titles, strict=True)):
-        for j in (0, 1, 3, 5, 10):
-            panel.plot(
-                checkpoints, gaps[11 * half + j] / first, label=f"lambda = {LAMS[j]:g}"
-            )
-            if j:
-                pictures.bound(
-                    panel,
-                    None,
-                    plateaus[11 * half + j] / first,
-                    "2-cycle, closed form" if j == 10 else "",
-                )
-        panel.set_xlim(0, 10_000)
-        panel.set_ylim(1e-17, 30)
-        pictures.log_y(panel, "iteration", "(f(x) - f*) / (f(x_0) - f*)", title)
-    pictures.legends(panels[1:], loc="upper right", ncols=2)
-    normalized = lams > 0
-    ends = gaps[:, -1]
+    bounds = [unified.bound(known, *s, first, checkpoints) for s in settings]
+    linear = [_linear(problem, settings[i][1], checkpoints) for i in (0, 11)]
+    lams, ends = np.tile(LAMS, 2), gaps[:, -1]
+    rise = bool((np.diff(ends.reshape(2, 11)) > 0).all())
+    data = {"lam": lams, "rho": [rule.rho for _, rule in settings]}
+    data |= {"gamma": [rule.gamma for _, rule in settings], "steps": checkpoints}
+    data |= {"relative_gap": gaps / first, "plateau": plateaus / first}
+    data["floor"] = [unified.floor(known, *setting) / first for setting in settings]
     return claims.Outcome(
-        checks=[
+        [
             claims.close(
                 "plateau / closed form, lambda = 0.1 .. 1, both rules",
-                ends[normalized] / plateaus[normalized],
+                ends[lams > 0] / plateaus[lams > 0],
                 1.0,
                 rtol=1e-4,
             ),
@@ -86,24 +60,22 @@ def run(quick: bool) -> claims.Outcome:
                 rtol=1e-6,
                 atol=1e-22,
             ),
-            claims.says(
-                "plateaus rise with lambda",
-                bool((np.diff(ends.reshape(2, 11)) > 0).all()),
-                True,
-            ),
+            claims.says("plateaus rise with lambda", rise, True),
             claims.at_most("gap, all settings and checkpoints", gaps, bounds),
             claims.close("f(x_0), the authors' draw", first, 257.366338, rtol=1e-8),
         ],
-        picture=picture,
-        data={
-            "lam": lams,
-            "rho": [rule.rho for rule in rules],
-            "gamma": [rule.gamma for rule in rules],
-            "steps": checkpoints,
-            "relative_gap": gaps / first,
-            "plateau": plateaus / first,
-            "floor": [unified.floor(known, *setting) / first for setting in settings],
-        },
+        pictures.row(
+            data
+            | {"lambda": LAMS, "relative_gap": data["relative_gap"].reshape(2, 11, -1)},
+            dict(enumerate(RULES)),
+            "steps",
+            "relative_gap",
+            by="lambda",
+            log="y",
+            ylim=(1e-17, 30),
+            width=4.2,
+        ),
+        data,
     )
 
 

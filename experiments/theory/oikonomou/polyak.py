@@ -39,121 +39,89 @@ SAM_RADIUS = 0.1
 
 def run(quick: bool) -> claims.Outcome:
     """Runs the claim."""
-    steps = 2_000 if quick else 3_000
+    checkpoints = np.arange(0, (2_000 if quick else 3_000) + 1, 10)
     matrix, solution, start = _figures.consistent()
     full = finite_sums.least_squares(matrix, matrix @ solution, start=start)
-    L = full.smoothness
-    checkpoints = np.arange(0, steps + 1, 10)
-    polyak = _run(full, descent.exact(full), [(0.0, 0.5 / L), (1.0, SAM_RADIUS)], steps)
+    L, oracle = full.smoothness, descent.exact(full)
+    polyak = _run(full, oracle, (0.5 / L, SAM_RADIUS), checkpoints)
     rules = {
         "Unified SAM": unified.usam_rule(L),
         "rho = gamma = 1/(2L)": unified.andriushchenko(L),
         "rho = 1/(2L), gamma = 2/(9L)": unified.Rule(0.5 / L, 2 / (9 * L)),
     }
-    fixed = np.asarray(
-        _chains.descend(
-            _chains.constant(descent.exact(full)),
-            [(0.0, rule) for rule in rules.values()],
-            start,
-            checkpoints,
-            record=full.gap,
-        ).recorded
-    )[:, 0]
-
-    noisy = {}
+    settings = [(0.0, rule) for rule in rules.values()]
+    program = _chains.constant(oracle)
+    fixed = _chains.descend(program, settings, full, checkpoints)[:, 0]
+    sampled = {}
     for name, noise in (("interpolated", 0.0), ("noisy", 0.1)):
         problem = _gaussian(noise)
         oracle = descent.same_sample(problem, sampling.Nice(problem.size, 10))
         radius = 0.5 / problem.largest_smoothness
-        noisy[name] = _run(problem, oracle, [(0.0, radius), (1.0, radius)], steps, 8)
-
-    picture, (left, right) = pictures.panels(2)
-    left.plot(checkpoints, polyak["gap"][0, 0], label="USAM, Polyak")
-    left.plot(checkpoints, polyak["gap"][1, 0], label="SAM, Polyak")
-    for name, curve in zip(rules, fixed, strict=True):
-        left.plot(checkpoints, curve, label=f"USAM, {name}")
-    neighbourhood = L * SAM_RADIUS**2 / 2
-    pictures.bound(left, None, neighbourhood, "L rho^2 / 2")
-    left.set_ylim(1e-30, 1e9)
-    pictures.log_y(left, "iteration", "f(x) - f*", "full gradients")
-    left.legend(fontsize=7, loc="upper right", ncols=2)
-    for name, traces in noisy.items():
-        for method, gaps in zip(("USAM", "SAM"), traces["gap"].mean(1), strict=True):
-            right.plot(checkpoints, gaps, label=f"{method}, {name}")
-    right.set_ylim(1e-30, 1e4)
-    pictures.log_y(right, "iteration", "mean f(x) - f*", "subsets of 10, Polyak step")
-    pictures.legends([right])
-    interpolated = noisy["interpolated"]
-    last = {name: traces["gap"][:, :, -1] for name, traces in noisy.items()}
+        sampled[name] = _run(problem, oracle, (radius, radius), checkpoints, 8)
+    interpolated, noisy = sampled.values()
+    usam, sam = polyak["gap"][:, 0]
+    last = [usam[-1], interpolated["gap"][0, :, -1].mean()]
     growth = [np.diff(t["distance"], axis=2).max() for t in (polyak, interpolated)]
-    return claims.Outcome(
-        checks=[
-            claims.at_most(
-                "last gap, USAM, full gradients and interpolated samples",
-                [polyak["gap"][0, 0, -1], last["interpolated"][0].mean()],
-                1e-20,
-            ),
-            claims.at_most(
-                "last gap, SAM, full gradients", polyak["gap"][1, 0, -1], neighbourhood
-            ),
-            claims.close(
-                "last gap, SAM, over rho^2 g'Hg / (2 ||g||^2) there",
-                polyak["gap"][1, 0, -1] / polyak["stop"][1, 0, -1],
-                1.0,
-                rtol=0.01,
-            ),
-            claims.at_least("last mean gap, noise", last["noisy"].mean(1), 1e-6),
-            claims.at_most(
-                "gap of USAM, Polyak step, after 500 steps, of each fixed rule's",
-                polyak["gap"][0, 0, 50] / fixed[:, 50],
-                1.0,
-            ),
-            claims.at_most("growth of the distance to the minimizer", growth, 1e-12),
-        ],
-        picture=picture,
-        data={
-            "steps": checkpoints,
-            "polyak": polyak["gap"][:, 0],
-            "rules": rules,
-            "fixed": fixed,
-            "interpolated": interpolated["gap"].mean(1),
-            "noisy": noisy["noisy"]["gap"].mean(1),
-        },
+    neighbourhood = L * SAM_RADIUS**2 / 2
+    share = sam[-1] / polyak["stop"][1, 0, -1]
+    data = {"steps": checkpoints, "polyak": polyak["gap"][:, 0], "rules": rules}
+    data |= {"fixed": fixed, "interpolated": interpolated["gap"].mean(1)}
+    data["noisy"] = noisy["gap"].mean(1)
+    checks = [
+        claims.at_most(
+            "last gap, USAM, full gradients and interpolated samples", last, 1e-20
+        ),
+        claims.at_most("last gap, SAM, full gradients", sam[-1], neighbourhood),
+        claims.close(
+            "last gap, SAM, over rho^2 g'Hg / (2 ||g||^2) there", share, 1.0, rtol=0.01
+        ),
+        claims.at_least("last mean gap, noise", noisy["gap"][:, :, -1].mean(1), 1e-6),
+        claims.at_most(
+            "gap of USAM, Polyak step, after 500 steps, of each fixed rule's",
+            usam[50] / fixed[:, 50],
+            1.0,
+        ),
+        claims.at_most("growth of the distance to the minimizer", growth, 1e-12),
+    ]
+    names = ("USAM", "SAM")
+    full_batch = {"USAM": usam, "SAM": sam, **dict(zip(rules, fixed, strict=True))}
+    samples = {
+        f"{method}, {name}": curve
+        for name in sampled
+        for method, curve in zip(names, data[name], strict=True)
+    }
+    picture = pictures.draw(
+        data | {"gap": full_batch, "mean gap": samples, "L rho^2 / 2": neighbourhood},
+        pictures.Panel("steps", "gap", "L rho^2 / 2", "full gradients", log="y"),
+        pictures.Panel("steps", "mean gap", title="subsets of 10", log="y"),
     )
+    return claims.Outcome(checks, picture, data)
 
 
 def _run(
     problem: finite_sums.FiniteSum,
     oracle: descent.Oracle,
-    settings: list[tuple[float, float]],
-    steps: int,
+    radii: tuple[float, float],
+    checkpoints: np.ndarray,
     chains: int = 1,
 ) -> dict[str, np.ndarray]:
-    """Gap and distance of SAM with a Polyak step, [s, chains, checkpoints]."""
+    """Of USAM and SAM with a Polyak step, [method, chain, checkpoint]."""
 
     def program(lam: Any, rho: Any):
         return sam_jax.sam_sps(1e6, rho, lam=lam, f_min=0.0), oracle
 
-    trace = _chains.descend(
-        program,
-        settings,
-        problem.start,
-        np.arange(0, steps + 1, 10),
-        record=lambda x: {
-            "gap": problem.gap(x),
-            "distance": jnp.linalg.norm(x - jnp.asarray(problem.minimizer)),
-            "stop": _stop(problem, x),
-        },
-        chains=chains,
+    def measure(x: jax.Array) -> dict[str, jax.Array]:
+        gradient = problem.gradient(x)
+        image = jax.jvp(problem.gradient, (x,), (gradient,))[1]
+        # The gap below which SAM's Polyak step is zero on a quadratic.
+        stop = SAM_RADIUS**2 / 2 * (gradient @ image) / (gradient @ gradient)
+        distance = jnp.linalg.norm(x - jnp.asarray(problem.minimizer))
+        return {"gap": problem.gap(x), "distance": distance, "stop": stop}
+
+    settings = list(zip((0.0, 1.0), radii, strict=True))
+    return _chains.descend(
+        program, settings, problem, checkpoints, measure, chains=chains
     )
-    return {name: np.asarray(values) for name, values in trace.recorded.items()}
-
-
-def _stop(problem: finite_sums.FiniteSum, x: jax.Array) -> jax.Array:
-    """The gap below which SAM's Polyak step is zero on a quadratic, at x."""
-    gradient = problem.gradient(x)
-    image = jax.jvp(problem.gradient, (x,), (gradient,))[1]
-    return SAM_RADIUS**2 / 2 * (gradient @ image) / (gradient @ gradient)
 
 
 def _gaussian(noise: float) -> finite_sums.FiniteSum:

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.theory import claims, pictures
-from experiments.theory.oikonomou import _chains
+import sam_jax
+from experiments.theory import claims, pictures, runs
 from sam_jax.theory import descent, problems
 from sam_jax.theory.step_sizes import unified
 
@@ -35,8 +35,7 @@ def run(quick: bool) -> claims.Outcome:
     """Runs the claim; ``quick`` changes nothing here."""
     del quick
     problem = problems.quadratic([0.1, 10.0], [0.1, 0.1])
-    known = unified.deterministic(problem)
-    checkpoints = descent.geometric(12_000, 80)
+    known, checkpoints = unified.deterministic(problem), descent.geometric(12_000, 80)
 
     def rule(lam: float, share: float, fraction: float) -> unified.Rule:
         rho = share * unified.largest_radius(known, lam)
@@ -44,43 +43,27 @@ def run(quick: bool) -> claims.Outcome:
 
     usual = [(lam, unified.default(known, lam)) for lam in (0.0, 0.5, 1.0)]
     grid = [(s[0], rule(*s)) for s in itertools.product(LAMS, SHARES, FRACTIONS)]
-    starts = [problem.start, np.ones(2), np.array([0.0, 0.1])]
-    runs = [(start, s) for start in starts[:2] for s in usual]
-    runs += [(starts[2], s) for s in grid]
+    starts = [problem.start] * 3 + [np.ones(2)] * 3 + [np.array([0.0, 0.1])] * len(grid)
 
-    @jax.jit
-    @jax.vmap
-    def descend(start: jax.Array, setting: tuple[jax.Array, unified.Rule]) -> jax.Array:
-        return descent.descend(
-            _chains.chain(*setting),
-            descent.exact(problem),
-            start,
-            checkpoints,
-            record=problem.gap,
+    def descend(i: jax.Array, lam: jax.Array, rho: jax.Array, gamma: jax.Array):
+        method = sam_jax.unified_sam(rho, lam=lam)
+        start = jnp.asarray(np.stack(starts))[i]
+        return runs.descend(
+            problem, method, gamma, checkpoints, problem.gap, start=start
         ).recorded
 
-    gaps = np.asarray(descend(*jax.tree.map(lambda *v: jnp.asarray(v), *runs)))
+    flat = np.array([(lam, *rule) for lam, rule in usual * 2 + grid]).T
+    gaps = runs.each(descend, np.arange(len(starts)), *flat)
     near, far, ends = gaps[:3], gaps[3:6], gaps[6:, -1]
     plateaus = np.array([unified.two_cycle(known.L, *setting) for setting in grid])
     floors = np.array([unified.floor(known, *setting) for setting in grid])
     predicted = [unified.two_cycle(known.L, *setting) for setting in usual]
-
-    picture, (left, right) = pictures.panels(2)
-    for (lam, _), curve, plateau in zip(usual, near, predicted, strict=True):
-        left.plot(checkpoints[1:], curve[1:], label=f"lambda = {lam:g}")
-        if lam:
-            pictures.bound(left, None, plateau, "closed form" if lam == 1 else "")
-    left.plot(checkpoints[1:], far[1, 1:], ":", label="lambda = 0.5 from (1, 1)")
-    left.set_ylim(1e-19, 30)
-    pictures.log_log(left, "iteration", "f(x) - f*", "rho = rho*/2, gamma = gamma*")
-    right.plot(plateaus, ends, "o", label="measured")
-    right.plot(plateaus, floors, "s", label="N of the theorem")
-    pictures.bound(right, np.sort(plateaus), np.sort(plateaus), "closed form")
-    pictures.log_log(right, "(L/2) c^2", "f(x) - f*", "12,000 steps, all settings")
-    pictures.legends([left], loc="lower left")
-    pictures.legends([right])
+    lower = unified.two_cycle(known.mu, *usual[1])
+    data = {"steps": checkpoints, "gap": near, "gap_from_ones": far}
+    data |= {"predicted": predicted, "grid": grid, "grid_last_gap": ends}
+    data |= {"grid_predicted": plateaus, "grid_floor": floors}
     return claims.Outcome(
-        checks=[
+        [
             claims.close("gap, lambda = 1", near[2, -1], predicted[2], rtol=1e-6),
             claims.close("gap, lambda = 0.5", near[1, -1], predicted[1], rtol=1e-6),
             claims.close(
@@ -91,19 +74,20 @@ def run(quick: bool) -> claims.Outcome:
             claims.close(
                 "gap from (1, 1), lambda = 0.5: the other cycle",
                 far[1, -1],
-                unified.two_cycle(known.mu, *usual[1]),
+                lower,
                 rtol=1e-6,
             ),
         ],
-        picture=picture,
-        data={
-            "steps": checkpoints,
-            "gap": near,
-            "gap_from_ones": far,
-            "predicted": predicted,
-            "grid": grid,
-            "grid_last_gap": ends,
-            "grid_predicted": plateaus,
-            "grid_floor": floors,
-        },
+        pictures.draw(
+            data | {"lambda": [0.0, 0.5, 1.0], "lambda = 0.5 from (1, 1)": far[1]},
+            pictures.Panel(
+                "steps",
+                ("gap", "lambda = 0.5 from (1, 1)"),
+                "predicted",
+                by="lambda",
+                ylim=(1e-19, 30),
+            ),
+            pictures.Panel("grid_predicted", ("grid_last_gap", "grid_floor")),
+        ),
+        data,
     )

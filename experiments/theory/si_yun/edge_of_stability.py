@@ -1,15 +1,18 @@
 """The edge of stability of SAM on a small network."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
+from matplotlib import figure
 from sklearn import datasets
 
 import sam_jax
-from experiments.theory import claims, pictures
+from experiments.theory import claims, pictures, runs
 from experiments.theory.si_yun import _spectrum
-from sam_jax.theory import descent, problems
+from sam_jax.theory import problems
 
 CLAIM = claims.Claim(
     title="On a network the largest curvature sits at SAM's edge, not at 2/eta",
@@ -46,57 +49,46 @@ def run(quick: bool) -> claims.Outcome:
             "curvature": _spectrum.top_eigenvalue(problem.value, x),
         }
 
-    @jax.jit
-    @jax.vmap
     def descend(eta: jax.Array, rho: jax.Array) -> dict[str, jax.Array]:
-        return descent.descend(
-            optax.chain(sam_jax.sam(rho), optax.sgd(eta)),
-            descent.exact(problem),
-            problem.start,
-            checkpoints,
-            record=measure,
-        ).recorded
+        method = sam_jax.sam(rho)
+        return runs.descend(problem, method, eta, checkpoints, measure).recorded
 
-    etas, rhos = np.tile(ETAS, 2), np.r_[RHOS, np.zeros(5)]
-    found = descend(jnp.asarray(etas), jnp.asarray(rhos))
     # [SAM and gradient descent, setting, checkpoint]
-    seen = {k: np.asarray(v).reshape(2, 5, -1) for k, v in found.items()}
+    seen = runs.each(descend, ETAS, [RHOS, np.zeros(5)])
     # The gradient descents have no edge of their own that depends on rho: SAM's.
     edge = _edge(seen["gradient"], ETAS[:, None], RHOS[:, None])
     window = (checkpoints >= 100) & (checkpoints <= 300)
     medians = np.median((seen["curvature"] / edge)[..., window], axis=-1)
-    picture, panels = pictures.panels(3, width=3.4)
-    for panel, i in zip(panels, (0, 2, 4), strict=True):
-        panel.plot(checkpoints, seen["curvature"][0, i], label="SAM")
-        panel.plot(checkpoints, seen["curvature"][1, i], label="GD")
-        pictures.bound(panel, checkpoints, edge[0, i], "SAM's edge")
-        panel.axhline(2 / ETAS[i], color="k", linestyle=":", lw=1, label="2 / eta")
-        title = f"eta = {ETAS[i]:g}, rho = {RHOS[i]:g}"
-        pictures.log_y(panel, "iteration", "largest curvature", title)
-    pictures.legends(panels[:1])
+    share = (seen["curvature"][0] * ETAS[:, None] / 2)[:, window]
+    data = {"checkpoint": checkpoints, "eta": ETAS, "rho": RHOS, "edge": edge}
+    data |= {"median_ratio": medians, **seen}
     return claims.Outcome(
-        checks=[
+        [
             claims.close(
                 "median of lambda_max / edge, SAM", medians[0], 1.0, atol=0.15
             ),
             claims.at_least("the same, gradient descent", medians[1], 1.3),
             claims.at_most(
-                "lambda_max eta / 2, SAM, iterations 100 to 300",
-                (seen["curvature"][0] * ETAS[:, None] / 2)[:, window],
-                0.6,
+                "lambda_max eta / 2, SAM, iterations 100 to 300", share, 0.6
             ),
         ],
-        picture=picture,
-        data={
-            "checkpoint": checkpoints,
-            "eta": ETAS,
-            "rho": RHOS,
-            "edge": edge,
-            "median_ratio": medians,
-            **seen,
-        },
+        _picture(data),
+        data,
     )
 
 
 def _edge(gradient: np.ndarray, eta: np.ndarray, rho: np.ndarray) -> np.ndarray:
     return gradient / (2 * rho) * (np.sqrt(1 + 8 * rho / (eta * gradient)) - 1)
+
+
+def _picture(data: Mapping[str, Any]) -> figure.Figure:
+    picture, panels = pictures.panels(3, width=3.4)
+    for panel, i in zip(panels, (0, 2, 4), strict=True):
+        for name, curve in zip(("SAM", "GD"), data["curvature"][:, i], strict=True):
+            panel.plot(data["checkpoint"], curve, label=name)
+        pictures.bound(panel, data["checkpoint"], data["edge"][0, i], "SAM's edge")
+        panel.axhline(2 / ETAS[i], color="k", linestyle=":", lw=1, label="2 / eta")
+        title = f"eta = {ETAS[i]:g}, rho = {RHOS[i]:g}"
+        pictures.log_y(panel, "iteration", "largest curvature", title)
+    pictures.legends(panels[:1])
+    return picture

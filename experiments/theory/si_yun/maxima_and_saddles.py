@@ -1,15 +1,16 @@
 """Near maxima and saddles: normalized ascent pulls SAM towards them."""
 
-import functools
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
+from matplotlib import figure
 
 import sam_jax
-from experiments.theory import claims, pictures
-from sam_jax.theory import descent, problems
+from experiments.theory import claims, pictures, runs
+from sam_jax.theory import problems
 from sam_jax.theory.step_sizes import si_yun
 
 CLAIM = claims.Claim(
@@ -29,67 +30,42 @@ On the saddle |x| is the cycle's to 1e-9 and y = 0 from the near start, |y| > 0.
 the far one; gradient descent reaches minima from everywhere.""",
 )
 
+RHO = ETA = 0.1
+
 
 def run(quick: bool) -> claims.Outcome:
     """Runs the claim; ``quick`` takes fewer steps."""
-    rho = eta = 0.1
     steps = 3_000 if quick else 20_000
     checkpoints = np.r_[np.arange(0, 2_000, 10), steps - 500 + np.arange(501)]
 
     def descend(problem: problems.Problem, starts: np.ndarray) -> np.ndarray:
         """Iterates, [2 (SAM, gradient descent), starts, checkpoints, d]."""
 
-        @functools.partial(jax.vmap, in_axes=(0, None))
-        @functools.partial(jax.vmap, in_axes=(None, 0))
-        def of(radius: jax.Array, start: jax.Array) -> jax.Array:
-            tx = optax.chain(sam_jax.sam(radius), optax.sgd(eta))
-            oracle = descent.exact(problem)
-            return descent.descend(
-                tx, oracle, start, checkpoints, record=lambda x: x
+        def path(rho: jax.Array, start: jax.Array) -> jax.Array:
+            method = sam_jax.sam(rho)
+            return runs.descend(
+                problem, method, ETA, checkpoints, lambda x: x, start=start
             ).recorded
 
-        return np.asarray(jax.jit(of)(jnp.array([rho, 0.0]), jnp.asarray(starts)))
+        over_starts = jax.vmap(path, (None, 0))
+        return runs.each(lambda rho: over_starts(rho, jnp.asarray(starts)), [RHO, 0.0])
 
-    wells = problems.double_well()
-    near, far = np.array([0.001, 0.05, 0.09]), np.array([0.11, 0.3])
-    line = descend(wells, np.r_[near, far][:, None])[..., 0]
+    # The first three are within rho of the maximum.
+    starts = np.array([0.001, 0.05, 0.09, 0.11, 0.3])
+    line = descend(problems.double_well(), starts[:, None])[..., 0]
     plane = descend(problems.saddle(), np.array([[0.5, 0.03], [0.5, 0.3]]))
-
     # Both halves of the map are increasing: nothing leaves the images of 1 - 0, 1 + 0.
-    ahead = np.array([1 + rho, 1 - rho])
-    low, high = 1 - eta * (ahead**3 - ahead)
-    amplitude = si_yun.cycle_amplitude(eta, smoothness=1.0, rho=rho)
-
-    picture, (left, right) = pictures.panels(2)
-    shown = checkpoints[:200] + 1
-    for i, start in enumerate(np.r_[near, far]):
-        left.plot(shown, line[0, i, :200], label=f"x_0 = {start:g}", linewidth=1)
-    left.plot(shown, line[1, 0, :200], ":", color="k", label="GD, x_0 = 0.001")
-    left.axhspan(-eta * rho, eta * rho, color="#555555", alpha=0.25)
-    pictures.linear(left, "iteration + 1", "x", "wells: maximum at 0, band eta h rho")
-    left.set_xscale("log")
-    grid = np.linspace(-1.2, 1.2, 121)
-    mesh = np.meshgrid(np.linspace(-0.6, 0.6, 101), grid)
-    height = (mesh[0] ** 2 - mesh[1] ** 2) / 2 + mesh[1] ** 4 / 4
-    right.contour(*mesh, height, levels=15, colors="#bbbbbb", linewidths=0.6)
-    for (method, i), name in {
-        (0, 0): "SAM, near start",
-        (0, 1): "SAM, far start",
-        (1, 0): "GD, near start",
-    }.items():
-        right.plot(*plane[method, i, :200].T, ".-", ms=4, lw=0.8, label=name)
-    pictures.linear(right, "x", "y", "saddle at (0, 0), minima at (0, +-1)")
-    pictures.legends([left], loc="center right")
-    pictures.legends([right], loc="upper left")
+    ahead = np.array([1 + RHO, 1 - RHO])
+    low, high = 1 - ETA * (ahead**3 - ahead)
+    amplitude = si_yun.cycle_amplitude(ETA, smoothness=1.0, rho=RHO)
+    stays, leaves = np.abs(line[0, :3, 200:]), line[0, 3:, 200:]
+    data = {"iteration": checkpoints[:200], "wells": line[:, :, :200]}
+    data["saddle"] = plane[:, :, :200]
     return claims.Outcome(
-        checks=[
-            claims.at_most(
-                "|x| from within rho of the maximum",
-                np.abs(line[0, :3, 200:]),
-                eta * rho,
-            ),
-            claims.at_least("x from outside, smallest", line[0, 3:, 200:], low),
-            claims.at_most("x from outside, largest", line[0, 3:, 200:], high),
+        [
+            claims.at_most("|x| from within rho of the maximum", stays, ETA * RHO),
+            claims.at_least("x from outside, smallest", leaves, low),
+            claims.at_most("x from outside, largest", leaves, high),
             claims.close(
                 "|x| at the saddle", np.abs(plane[0, 0, -2:, 0]), amplitude, rtol=1e-9
             ),
@@ -98,10 +74,27 @@ def run(quick: bool) -> claims.Outcome:
             claims.close("|x| of GD in the wells", line[1, :, -1], 1.0, atol=1e-9),
             claims.close("y of GD at the saddle", plane[1, :, -1, 1], 1.0, atol=1e-9),
         ],
-        picture=picture,
-        data={
-            "iteration": checkpoints[:200],
-            "wells": line[:, :, :200],
-            "saddle": plane[:, :, :200],
-        },
+        _picture(data, starts),
+        data,
     )
+
+
+def _picture(data: Mapping[str, Any], starts: np.ndarray) -> figure.Figure:
+    picture, (left, right) = pictures.panels(2)
+    shown = data["iteration"] + 1
+    for start, path in zip(starts, data["wells"][0], strict=True):
+        left.plot(shown, path, label=f"x_0 = {start:g}", linewidth=1)
+    left.plot(shown, data["wells"][1, 0], ":", color="k", label="GD, x_0 = 0.001")
+    left.axhspan(-ETA * RHO, ETA * RHO, color="#555555", alpha=0.25)
+    pictures.linear(left, "iteration + 1", "x", "wells: maximum at 0, band eta h rho")
+    left.set_xscale("log")
+    x, y = np.meshgrid(np.linspace(-0.6, 0.6, 101), np.linspace(-1.2, 1.2, 121))
+    height = (x**2 - y**2) / 2 + y**4 / 4
+    right.contour(x, y, height, levels=15, colors="#bbbbbb", linewidths=0.6)
+    names = {(0, 0): "SAM, near start", (0, 1): "SAM, far start", (1, 0): "GD, near"}
+    for place, name in names.items():
+        right.plot(*data["saddle"][place].T, ".-", ms=4, lw=0.8, label=name)
+    pictures.linear(right, "x", "y", "saddle at (0, 0), minima at (0, +-1)")
+    pictures.legends([left], loc="center right")
+    pictures.legends([right], loc="upper left")
+    return picture

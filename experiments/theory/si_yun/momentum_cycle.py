@@ -1,12 +1,11 @@
 """SAM with momentum: the 2-cycle and where it diverges."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
 import sam_jax
-from experiments.theory import claims, pictures
+from experiments.theory import claims, pictures, runs
 from sam_jax.theory import descent, problems
 from sam_jax.theory.step_sizes import si_yun
 
@@ -26,89 +25,37 @@ amplitude to 1e-6, and average and trace agree; so they do from rest with b = 0,
 all with b = 0.9. At and above the threshold |x| is above 10 and growing.""",
 )
 
+CURVATURE, RHO = 2.0, 0.1
+DECAYS = np.array([0.0, 0.5, 0.9])
+SHARES = np.r_[np.linspace(0.02, 0.95, 12), 1.0, 1.02]
+
 
 def run(quick: bool) -> claims.Outcome:
     """Runs the claim; ``quick`` changes nothing here."""
     del quick
-    curvature, rho = 2.0, 0.1
-    problem = problems.quadratic([curvature], [1.0])
-    decays = np.array([0.0, 0.5, 0.9])
-    shares = np.r_[np.linspace(0.02, 0.95, 12), 1.0, 1.02]
-    rates = shares * 2 * (1 + decays[:, None])  # s, [b, share]
-    checkpoints = np.r_[np.arange(200), 1_000, 1_999, 2_000]
-    below = shares < 1
-
-    @jax.jit
-    @jax.vmap
-    def descend(
-        decay: jax.Array, rate: jax.Array, start: jax.Array, memory: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        step = rate / curvature
-        average = _started(optax.ema(decay, debias=False), memory)
-        trace = _started(optax.trace(decay), memory / (1 - decay))
-        scale = {"ema": -step / (1 - decay), "trace": -step}
-        bases = (
-            optax.chain(average, optax.scale(scale["ema"])),
-            optax.chain(trace, optax.scale(scale["trace"])),
-        )
-        first, second = (
-            descent.descend(
-                optax.chain(sam_jax.sam(rho), base),
-                descent.exact(problem),
-                start[None],
-                checkpoints,
-                record=lambda x: x[0],
-            ).recorded
-            for base in bases
-        )
-        return first, second
-
-    spread = np.broadcast_to(decays[:, None], rates.shape)
+    rates = SHARES * 2 * (1 + DECAYS[:, None])  # s, [b, share]
+    spread, below = np.broadcast_to(DECAYS[:, None], rates.shape), SHARES < 1
     cycle = np.vectorize(si_yun.cycle_amplitude)(
-        (rates / (curvature * (1 - spread)))[:, below],
-        smoothness=curvature,
-        rho=rho,
+        (rates / (CURVATURE * (1 - spread)))[:, below],
+        smoothness=CURVATURE,
+        rho=RHO,
         momentum=spread[:, below],
     )
     # On the cycle the average alternates too, opposite to the step that it makes.
-    memory = -(1 - spread) / (1 + spread) * curvature
-    memory = memory[:, below] * (cycle + rho)
-    near = descend(
-        *(
-            jnp.asarray(a.ravel())
-            for a in (spread[:, below], rates[:, below], 1.1 * cycle, 1.1 * memory)
-        )
+    memory = -(1 - spread) / (1 + spread) * CURVATURE
+    memory = memory[:, below] * (cycle + RHO)
+    averaged, traced = runs.each(
+        _paths, spread[:, below], rates[:, below], 1.1 * cycle, 1.1 * memory
     )
-    one = np.ones(rates.size)
-    far = descend(
-        *(jnp.asarray(a.ravel()) for a in (spread, rates, one, np.zeros_like(one)))
-    )
-    averaged, traced = (np.asarray(f).reshape(*cycle.shape, -1) for f in near)
-    rest = np.asarray(far[0]).reshape(*rates.shape, -1)
-    excess = np.abs(rest[:, below, -1]) / cycle - 1
-
-    picture, (left, right) = pictures.panels(2)
-    fine = np.linspace(0.01, 0.97, 200)
-    for i, decay in enumerate(decays):
-        marker, label = "osD"[i], f"b = {decay:g}"
-        size = 9 - 3 * i
-        measured = np.abs(averaged[i, :, -1]) / rho
-        left.plot(shares[below], measured, marker, ms=size, mfc="none", label=label)
-        right.plot(np.abs(rest[i, 1, :200]), lw=0.8, label=f"{label}, from rest")
-        right.axhline(cycle[i, 1], color="#555555", linestyle="--", linewidth=1)
-    # In s / (2 (1 + b)) the closed form does not depend on b.
-    pictures.bound(left, fine, fine / (1 - fine), "s / (2(1 + b) - s)")
-    pictures.log_y(left, "s / (2(1 + b))", "|x| / rho", "the 2-cycle")
-    title = f"s = {shares[1]:.2f} x 2(1 + b), cycle dashed"
-    pictures.log_y(right, "iteration", "|x|", title)
-    pictures.legends([left, right])
+    rest, _ = runs.each(_paths, spread, rates, 1.0, 0.0)
+    ratio, excess = np.abs(averaged[..., -1]), np.abs(rest[:, below, -1]) / cycle - 1
+    beyond = rest[:, ~below]
+    data = {"b": DECAYS, "share_of_threshold": SHARES, "amplitude": ratio}
+    data |= {"predicted": cycle, "from_rest": np.abs(rest[..., -1])}
     return claims.Outcome(
-        checks=[
+        [
             claims.close(
-                "|x| / rho from near the cycle",
-                np.abs(averaged[..., -1]) / rho,
-                cycle / rho,
-                rtol=1e-6,
+                "|x| / rho from near the cycle", ratio / RHO, cycle / RHO, rtol=1e-6
             ),
             claims.close(
                 "x_{t+1} + x_t", averaged[..., -1] + averaged[..., -2], 0, atol=1e-9
@@ -121,23 +68,43 @@ def run(quick: bool) -> claims.Outcome:
                 True,
             ),
             claims.at_least(
-                "|x| at and above s = 2(1 + b)", np.abs(rest[:, ~below, -1]), 10
+                "|x| at and above s = 2(1 + b)", np.abs(beyond[..., -1]), 10
             ),
             claims.at_least(
                 "growth of |x| there in the last 1,000 steps",
-                np.abs(rest[:, ~below, -1] / rest[:, ~below, -3]),
+                np.abs(beyond[..., -1] / beyond[..., -3]),
                 1.5,
             ),
         ],
-        picture=picture,
-        data={
-            "b": decays,
-            "share_of_threshold": shares,
-            "amplitude": np.abs(averaged[..., -1]),
-            "predicted": cycle,
-            "from_rest": np.abs(rest[..., -1]),
-        },
+        pictures.draw(
+            {"s/(2(1 + b))": SHARES[below], "|x|": ratio, "cycle": cycle, "b": DECAYS}
+            | {"iteration": np.arange(200), "from rest": np.abs(rest[:, 1, :200])},
+            pictures.Panel("s/(2(1 + b))", "|x|", "cycle", "the 2-cycle", "b", log="y"),
+            pictures.Panel("iteration", "from rest", by="b", log="y", label="|x|"),
+        ),
+        data,
     )
+
+
+def _paths(
+    decay: jax.Array, rate: jax.Array, start: jax.Array, memory: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Of SAM with the average and with the trace, from a point and its memory."""
+    step = rate / CURVATURE
+    average = _started(optax.ema(decay, debias=False), memory)
+    trace = _started(optax.trace(decay), memory / (1 - decay))
+    problem = problems.quadratic([CURVATURE], [1.0])
+    first, second = (
+        descent.descend(
+            optax.chain(sam_jax.sam(RHO), base, optax.scale(scale)),
+            descent.exact(problem),
+            start[None],
+            np.r_[np.arange(200), 1_000, 1_999, 2_000],
+            record=lambda x: x[0],
+        ).recorded
+        for base, scale in ((average, -step / (1 - decay)), (trace, -step))
+    )
+    return first, second
 
 
 def _started(

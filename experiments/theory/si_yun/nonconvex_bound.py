@@ -5,12 +5,15 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 import sam_jax
-from experiments.theory import claims, pictures
-from experiments.theory.si_yun import _family
-from sam_jax.theory import descent, finite_sums, problems, step_sizes
+from experiments.theory import claims, pictures, runs
+from sam_jax.theory import (
+    descent,
+    finite_sums,
+    problems,
+    step_sizes,
+)
 from sam_jax.theory.step_sizes import si_yun
 
 CLAIM = claims.Claim(
@@ -33,9 +36,68 @@ RHOS = (0.03, 0.1, 0.3, 1.0)
 
 def run(quick: bool) -> claims.Outcome:
     """Runs the claim; ``quick`` takes fewer steps."""
+    chosen = _problems()
+    problem, names = list(chosen.values()), list(chosen)
+    checkpoints = descent.geometric(1_000 if quick else 3_000, 40)[1:]
+    which, share, rho = np.meshgrid(range(3), [1.0, 0.3], RHOS, indexing="ij")
+    known = [step_sizes.Constants(0.0, p.smoothness) for p in problem]
+    eta = share * np.array([si_yun.nonconvex(k) for k in known])[which]
+
+    def descend(index: jax.Array, rho: jax.Array, eta: jax.Array) -> jax.Array:
+        member = runs.one_of(problem, index)
+
+        def squared(x: jax.Array) -> jax.Array:
+            return jnp.sum(member.gradient(x) ** 2)
+
+        method = sam_jax.sam(rho)
+        return runs.descend(member, method, eta, checkpoints, mean_of=squared).means
+
+    found = runs.each(descend, which, rho, eta).reshape(3, 8, -1)
+    bound = np.array(
+        [
+            [
+                si_yun.nonconvex_bound(
+                    known[i],
+                    step_sizes.Rule(*rule),
+                    runs.first_gap(problem[i]),
+                    checkpoints,
+                )
+                for rule in zip(rho[i].flat, eta[i].flat, strict=True)
+            ]
+            for i in range(3)
+        ]
+    )
+    means, bounds = (dict(zip(names, a, strict=True)) for a in (found, bound))
+    stall = 0.3**2 * float(si_yun.stall_gradient()) ** 2
+    data = {"checkpoint": checkpoints, "rho": rho.ravel(), "eta": eta.ravel()}
+    data |= {"mean": means, "bound": bounds}
+    return claims.Outcome(
+        [
+            claims.at_most("mean ||grad f||^2 against its bound", found, bound),
+            *(
+                claims.at_most(f"mean, {name}", means[name], bounds[name])
+                for name in names
+            ),
+            claims.at_least("mean, sinusoid, rho = 0.3", means["sinusoid"][2], stall),
+        ],
+        pictures.row(
+            data
+            | {"mean": {name: of[:4] for name, of in means.items()}}
+            | {"bound": {name: of[:4] for name, of in bounds.items()}},
+            {name: f"{name}, eta = 1/beta" for name in names},
+            "checkpoint",
+            "mean",
+            "bound",
+            by="rho",
+        ),
+        data,
+    )
+
+
+def _problems() -> dict[str, problems.Problem]:
     generator = np.random.default_rng(1)
     wave = problems.sinusoid(1.0, 0.3, 0.02)
-    members: dict[str, problems.Problem] = {
+    return {
         "log residuals": problems.log_residuals(
             generator.normal(size=(4, 4)), generator.normal(size=4), np.full(4, 2.0)
         ),
@@ -47,70 +109,3 @@ def run(quick: bool) -> claims.Outcome:
             wave, value=lambda x: wave.value(x[:1]), start=np.r_[wave.start, 0, 0, 0]
         ),
     }
-    problem = list(members.values())
-    checkpoints = descent.geometric(1_000 if quick else 3_000, 40)[1:]
-    which, share, rho = (
-        a.ravel() for a in np.meshgrid(range(3), [1.0, 0.3], RHOS, indexing="ij")
-    )
-    known = [step_sizes.Constants(0.0, p.smoothness) for p in problem]
-    eta = share * np.array([si_yun.nonconvex(k) for k in known])[which]
-
-    @jax.jit
-    @jax.vmap
-    def descend(index: jax.Array, rho: jax.Array, eta: jax.Array) -> jax.Array:
-        chosen = _family.one_of(problem, index)
-        tx = optax.chain(sam_jax.sam(rho), optax.sgd(eta))
-        return descent.descend(
-            tx,
-            descent.exact(chosen),
-            jnp.stack([jnp.asarray(p.start) for p in problem])[index],
-            checkpoints,
-            record=lambda x: (),
-            mean_of=lambda x: jnp.sum(chosen.gradient(x) ** 2),
-        ).means
-
-    found = np.asarray(descend(*(jnp.asarray(a) for a in (which, rho, eta))))
-    bound = np.stack(
-        [
-            si_yun.nonconvex_bound(
-                known[i],
-                step_sizes.Rule(r, e),
-                float(problem[i].gap(jnp.asarray(problem[i].start))),
-                checkpoints,
-            )
-            for i, e, r in zip(which, eta, rho, strict=True)
-        ]
-    )
-    means, bounds = (
-        dict(zip(members, a.reshape(3, -1, len(checkpoints)), strict=True))
-        for a in (found, bound)
-    )
-    stall = 0.3**2 * float(si_yun.stall_gradient()) ** 2
-
-    picture, panels = pictures.panels(3, width=3.6)
-    for panel, name in zip(panels, members, strict=True):
-        for i, (radius, color) in enumerate(zip(RHOS, pictures.COLORS, strict=False)):
-            panel.plot(
-                checkpoints, means[name][i], color=color, label=f"rho = {radius:g}"
-            )
-            panel.plot(checkpoints, bounds[name][i], "--", color=color, linewidth=0.9)
-        pictures.log_log(panel, "T", "mean ||grad f||^2", f"{name}, bounds dashed")
-    pictures.legends(panels[2:], loc="center right")
-    return claims.Outcome(
-        checks=[
-            claims.at_most("mean ||grad f||^2 against its bound", found, bound),
-            *[
-                claims.at_most(f"mean, {name}", means[name], bounds[name])
-                for name in members
-            ],
-            claims.at_least("mean, sinusoid, rho = 0.3", means["sinusoid"][2], stall),
-        ],
-        picture=picture,
-        data={
-            "checkpoint": checkpoints,
-            "rho": rho,
-            "eta": eta,
-            "mean": means,
-            "bound": bounds,
-        },
-    )

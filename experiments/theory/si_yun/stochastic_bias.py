@@ -1,13 +1,15 @@
 """The bias of m-SAM on parabolas, in closed form."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
+from matplotlib import figure
 
 import sam_jax
-from experiments.theory import claims, pictures
-from experiments.theory.si_yun import _family
+from experiments.theory import claims, pictures, runs
 from sam_jax.theory import descent, finite_sums, sampling
 from sam_jax.theory.step_sizes import si_yun
 
@@ -30,7 +32,7 @@ seed) of the closed forms; n-SAM's gap at the smallest eta is below a fifth of t
 floor a rho^2/18.""",
 )
 
-RHO = 0.3
+RHO, FLOOR = 0.3, 0.3**2 / 18
 ETAS = np.array([0.05, 0.02, 0.01, 0.005])
 # Name -> lam of Unified SAM, its radius, which sum.
 METHODS = {
@@ -39,119 +41,88 @@ METHODS = {
     "SGD": (1.0, 0.0, 0),
     "USAM": (0.0, RHO, 0),
 }
+NAMES = [*METHODS, "n-SAM"]
 # Centers and curvatures of the two sums, both with the minimizer 0.
 SUMS = (
     ([-1.0, -1.0, 2.0], [1.0, 1.0, 1.0]),
     ([-2.0, -2.0, 20.0], [1.0, 1.0, 0.2]),
 )
+MEMBERS = [finite_sums.parabolas(*constants) for constants in SUMS]
 
 
 def run(quick: bool) -> claims.Outcome:
     """Runs the claim; ``quick`` has fewer chains."""
     chains, steps = (80, 4_000) if quick else (250, 8_000)
     etas = ETAS[:3] if quick else ETAS  # the smallest one needs the most steps
-    members = [finite_sums.parabolas(*constants) for constants in SUMS]
-    scheme = sampling.uniform(3)
-
-    def moments(method, eta, problem, oracle, key) -> jax.Array:
-        """Mean of x and of the gap over the second half of a path."""
-        means = descent.descend(
-            optax.chain(method, optax.sgd(eta)),
-            oracle,
-            np.zeros(1),
-            [steps // 2, steps],
-            record=lambda x: (),
-            mean_of=lambda x: jnp.stack([x[0], problem.value(x)]),
-            key=key,
-        ).means
-        return 2 * means[1] - means[0]
-
-    @jax.jit
-    @jax.vmap
-    def one_sample(lam, rho, index, eta, key) -> jax.Array:
-        problem = _family.one_of_sums(members, index)
-        oracle = descent.same_sample(problem, scheme)
-        method = sam_jax.unified_sam(rho, lam=lam)
-        return moments(method, eta, problem, oracle, key)
-
-    @jax.jit
-    @jax.vmap
-    def n_sam(eta, key) -> jax.Array:
-        oracle = descent.full_ascent(members[0], scheme)
-        return moments(sam_jax.sam(RHO), eta, members[0], oracle, key)
-
-    which, step, _ = np.indices((len(METHODS), len(etas), chains)).reshape(3, -1)
-    lam, rho, index = np.array(list(METHODS.values())).T
-    keys = jax.random.split(jax.random.key(0), which.size)
-    index = index[which].astype(int)
-    found = one_sample(lam[which], rho[which], index, etas[step], keys)
-    keys = jax.random.split(jax.random.key(1), len(etas) * chains)
-    other = n_sam(np.repeat(etas, chains), keys)
-    # [method, eta, chain, (x, value)]; n-SAM is the last one.
-    every = np.concatenate([found, other]).reshape(-1, len(etas), chains, 2)
-    minima = [members[i].minimum for *_, i in METHODS.values()] + [members[0].minimum]
-    every[..., 1] -= np.array(minima)[:, None, None]
+    every = _moments(etas, chains, steps)  # [method, eta, chain, (x, gap)]
     mean, error = every.mean(2), every.std(2) / np.sqrt(chains - 1)
-    predicted = np.stack(
-        [
-            [_predicted(eta, *method, members) for eta in etas]
-            for method in METHODS.values()
-        ]
+    predicted = np.array(
+        [[_predicted(eta, *method) for eta in etas] for method in METHODS.values()]
     )
-    names = [*METHODS, "n-SAM"]
-    floor = RHO**2 / 18
-
-    picture, (left, right) = pictures.panels(2)
-    for i, name in enumerate(names):
-        color, bars = pictures.COLORS[i], {"fmt": "os^Dv"[i], "ms": 4, "label": name}
-        left.errorbar(etas, mean[i, :, 0], 4 * error[i, :, 0], color=color, **bars)
-        right.errorbar(etas, mean[i, :, 1], 4 * error[i, :, 1], color=color, **bars)
-    for i in range(len(METHODS)):
-        label = "closed form" if i == 0 else ""
-        pictures.bound(left, etas, predicted[i, :, 0], label)
-        pictures.bound(right, etas, predicted[i, :, 1], label)
-    left.set_xscale("log")
-    pictures.linear(left, "step size eta", "mean of x", "stationary mean, 4 s.e.")
-    right.set_ylim(1e-4, 0.3)
-    pictures.log_log(right, "step size eta", "E f - f*", "stationary gap, 4 s.e.")
-    right.axhline(floor, color="k", linestyle=":", linewidth=1)
-    right.text(etas[-1], floor, "a rho^2/18", va="bottom", fontsize=8)
-    for panel in (left, right):
-        panel.set_xticks([], minor=True)
-        panel.set_xticks(etas, [f"{eta:g}" for eta in etas])
-    pictures.legends([right], loc="lower right", fontsize=7)
-
-    def agree(what: str, i: int, j: int) -> claims.Check:
-        off = np.abs(mean[i, :, j] - predicted[i, :, j]) / error[i, :, j]
-        return claims.at_most(f"|{what} - predicted| / s.e., {names[i]}", off, 4.0)
-
+    data = {"method": NAMES, "eta": etas, "mean_x_and_gap": mean}
+    data |= {"standard_error": error, "predicted": predicted}
+    off = np.abs(mean[:-1] - predicted) / error[:-1]
     return claims.Outcome(
-        checks=[
+        [
             claims.close(
                 f"mean of m-SAM, eta = {etas[-1]}",
                 mean[0, -1, 0],
                 -RHO / 3,
                 atol=4 * float(error[0, -1, 0]),
             ),
-            *[agree("mean", i, 0) for i in range(len(METHODS))],
-            *[agree("gap", i, 1) for i in range(len(METHODS))],
-            claims.at_most(
-                f"gap of n-SAM, eta = {etas[-1]}", mean[-1, -1, 1], floor / 5
+            *(
+                claims.at_most(f"|{what} - predicted| / s.e., {name}", of[:, j], 4.0)
+                for j, what in enumerate(("mean", "gap"))
+                for name, of in zip(METHODS, off, strict=True)
             ),
-            claims.at_least("gap of m-SAM", mean[0, :, 1], floor),
+            claims.at_most(
+                f"gap of n-SAM, eta = {etas[-1]}", mean[-1, -1, 1], FLOOR / 5
+            ),
+            claims.at_least("gap of m-SAM", mean[0, :, 1], FLOOR),
         ],
-        picture=picture,
-        data={
-            "method": names,
-            "eta": etas,
-            "mean_x_and_gap": mean,
-            "standard_error": error,
-            "predicted": predicted,
-        },
+        _picture(data),
+        data,
     )
 
 
-def _predicted(eta, lam, rho, index, members) -> tuple[float, float]:
+def _moments(etas: np.ndarray, chains: int, steps: int) -> np.ndarray:
+    """Of x and of the gap, the means over the second half of each path."""
+    scheme = sampling.uniform(3)
+
+    def late(method, eta, problem, oracle, key) -> jax.Array:
+        trace = runs.descend(
+            problem,
+            method,
+            eta,
+            [steps // 2, steps],
+            mean_of=lambda x: jnp.stack([x[0], problem.value(x)]),
+            start=np.zeros(1),
+            oracle=oracle,
+            key=key,
+        )
+        return runs.second_half(trace.means)
+
+    def one_sample(lam, rho, index, eta, key) -> jax.Array:
+        problem = runs.one_of(MEMBERS, index.astype(int))
+        oracle = descent.same_sample(problem, scheme)
+        return late(sam_jax.unified_sam(rho, lam=lam), eta, problem, oracle, key)
+
+    def n_sam(eta, key) -> jax.Array:
+        oracle = descent.full_ascent(MEMBERS[0], scheme)
+        return late(sam_jax.sam(RHO), eta, MEMBERS[0], oracle, key)
+
+    shape = len(METHODS), len(etas), chains
+    constants = np.array(list(METHODS.values())).T[:, :, None, None]
+    keys = jax.random.split(jax.random.key(0), shape)
+    found = runs.each(one_sample, *constants, etas[:, None], keys)
+    keys = jax.random.split(jax.random.key(1), shape[1:])
+    every = np.concatenate([found, runs.each(n_sam, etas[:, None], keys)[None]])
+    which = [int(i) for *_, i in METHODS.values()] + [0]
+    every[..., 1] -= np.array([MEMBERS[i].minimum for i in which])[:, None, None]
+    return every
+
+
+def _predicted(eta: float, lam: float, rho: float, index: int) -> tuple[float, float]:
     """Mean of x and of the gap; without normalization a steeper parabola's SGD."""
     centers, curvatures = np.array(SUMS[index])
     mean, variance = si_yun.stationary_moments(
@@ -160,5 +131,27 @@ def _predicted(eta, lam, rho, index, members) -> tuple[float, float]:
         curvatures=curvatures * (1 + (1 - lam) * rho * curvatures),
         rho=lam * rho,
     )
-    problem = members[index]
-    return mean, problem.smoothness / 2 * (mean**2 + variance)
+    return mean, MEMBERS[index].smoothness / 2 * (mean**2 + variance)
+
+
+def _picture(data: Mapping[str, Any]) -> figure.Figure:
+    picture, panels = pictures.panels(2)
+    etas, mean, error = data["eta"], data["mean_x_and_gap"], data["standard_error"]
+    for j, (panel, label) in enumerate(
+        zip(panels, ("mean of x", "E f - f*"), strict=True)
+    ):
+        for i, name in enumerate(NAMES):
+            style = {"fmt": "os^Dv"[i], "ms": 4, "color": pictures.COLORS[i]}
+            panel.errorbar(etas, mean[i, :, j], 4 * error[i, :, j], label=name, **style)
+        for i, line in enumerate(data["predicted"][..., j]):
+            pictures.bound(panel, etas, line, "closed form" if i == 0 else "")
+        pictures.linear(panel, "step size eta", label, "stationary, 4 s.e.")
+        panel.set_xscale("log")
+        panel.set_xticks([], minor=True)
+        panel.set_xticks(etas, [f"{eta:g}" for eta in etas])
+    panels[1].set_yscale("log")
+    panels[1].set_ylim(1e-4, 0.3)
+    panels[1].axhline(FLOOR, color="k", linestyle=":", linewidth=1)
+    panels[1].text(etas[-1], FLOOR, "a rho^2/18", va="bottom", fontsize=8)
+    pictures.legends(panels[1:], loc="lower right", fontsize=7)
+    return picture

@@ -1,13 +1,11 @@
 """Theorem 4.1: stochastic SAM reaches a neighbourhood of size rho^2 at the rate 1/T."""
 
-from collections.abc import Mapping
+import functools
 
-import jax.numpy as jnp
 import numpy as np
 
-from experiments.theory import claims, pictures
-from experiments.theory.si_yun import _chains
-from sam_jax.theory import descent, finite_sums, step_sizes
+from experiments.theory import claims, pictures, runs
+from sam_jax.theory import finite_sums, step_sizes
 from sam_jax.theory.step_sizes import si_yun
 
 CLAIM = claims.Claim(
@@ -27,100 +25,69 @@ checkpoint; at the largest T m-SAM is within 4 standard errors of its closed for
 the floor, n-SAM and SGD below it.""",
 )
 
+RADII = {"m-SAM": 0.3, "SGD": 0.0, "n-SAM": 0.3}
+CENTERS, FLOOR = [-1.0, -1.0, 2.0], 0.3**2 / 18
+KNOWN = step_sizes.Constants(1.0, 1.0, variance=2.0)
+
 
 def run(quick: bool) -> claims.Outcome:
     """Runs the claim; ``quick`` has smaller horizons and fewer chains."""
-    problem, rho = finite_sums.parabolas([-1.0, -1.0, 2.0]), 0.3
-    gap = float(problem.gap(jnp.asarray(problem.start)))
-    known = step_sizes.Constants(1.0, 1.0, variance=2.0)
-    horizons = np.geomspace(100, 3_000 if quick else 10_000, 5).round().astype(int)
-    checkpoints = np.union1d(descent.geometric(horizons[-1], 40)[1:], horizons)
-    at_end = np.searchsorted(checkpoints, horizons)
-
-    def etas(radius: float) -> np.ndarray:
-        return np.array(
-            [
-                si_yun.stochastic_strongly_convex(known, radius, gap, int(t))
-                for t in horizons
-            ]
-        )
-
-    radii = {"m-SAM": rho, "SGD": 0.0, "n-SAM": rho}
-    estimate, _ = _chains.sam_chains(
+    problem = finite_sums.parabolas(CENTERS)
+    gap = runs.first_gap(problem)
+    horizons = runs.horizons(100, 3_000 if quick else 10_000, 5, 40)
+    ends, checkpoints = horizons
+    rule = functools.partial(si_yun.stochastic_strongly_convex, KNOWN)
+    # [method, horizon]
+    etas = np.array([[rule(r, gap, int(t)) for t in ends] for r in RADII.values()])
+    radii = np.array(list(RADII.values()))[:, None]
+    found = runs.sam_chains(
         problem,
         problem.start,
-        np.repeat([0.0, 0.0, 1.0], len(horizons)),
-        np.repeat(list(radii.values()), len(horizons)),
-        np.concatenate([etas(radius) for radius in radii.values()]),
+        np.array([0.0, 0.0, 1.0])[:, None],
+        radii,
+        etas,
         checkpoints,
         chains=100 if quick else 200,
         record=problem.gap,
     )
-    mean, error = (
-        dict(zip(radii, a.reshape(3, len(horizons), -1), strict=True)) for a in estimate
-    )
-    bound = {
-        name: si_yun.stochastic_strongly_convex_bound(
-            known, step_sizes.Rule(radius, etas(radius)[:, None]), gap, checkpoints
+    bounds = [
+        si_yun.stochastic_strongly_convex_bound(
+            KNOWN, step_sizes.Rule(float(r[0]), eta[:, None]), gap, checkpoints
         )
-        for name, radius in radii.items()
-    }
+        for r, eta in zip(radii, etas, strict=True)
+    ]
     mean_x, variance = si_yun.stationary_moments(
-        etas(rho)[-1], centers=[-1.0, -1.0, 2.0], curvatures=[1.0] * 3, rho=rho
+        etas[0, -1], centers=CENTERS, curvatures=[1.0] * 3, rho=0.3
     )
-    floor = rho**2 / 18
-
-    def final(values: Mapping[str, np.ndarray], name: str) -> np.ndarray:
-        return values[name][np.arange(5), at_end]
-
-    picture, (left, right) = pictures.panels(2)
-    for i, name in enumerate(mean):
-        left.errorbar(
-            horizons,
-            final(mean, name),
-            3 * final(error, name),
-            fmt="os^"[i] + "-",
-            label=name,
-        )
-        right.plot(checkpoints, mean[name][-1], label=name)
-    pictures.bound(left, horizons, final(bound, "m-SAM"), "bound")
-    pictures.bound(right, checkpoints, bound["m-SAM"][-1], "bound")
-    for panel in (left, right):
-        panel.axhline(floor, color="k", ls=":", lw=1, label="a rho^2/18")
-    pictures.log_log(left, "horizon T", "E f(x_T) - f*", "eta(T) by the rule")
-    title = f"the run with T = {horizons[-1]:,}"
-    pictures.log_log(right, "iteration t", "E f(x_t) - f*", title)
-    pictures.legends([left], loc="lower left")
+    parts = {"mean": found.mean, "standard_error": found.error, "bound": bounds}
+    data = {"horizon": ends, "checkpoint": checkpoints}
+    data |= {key: dict(zip(RADII, of, strict=True)) for key, of in parts.items()}
+    last, error = horizons.last(found.mean), horizons.last(found.error)
+    closed, tolerance = (mean_x**2 + variance) / 2, 4 * float(error[0, -1])
     return claims.Outcome(
-        checks=[
+        [
             claims.close(
-                f"gap of m-SAM at T = {horizons[-1]:,}",
-                final(mean, "m-SAM")[-1],
-                (mean_x**2 + variance) / 2,
-                atol=4 * float(final(error, "m-SAM")[-1]),
+                f"gap of m-SAM at T = {ends[-1]:,}", last[0, -1], closed, atol=tolerance
             ),
-            *[
-                claims.at_most(
-                    f"gap + 3 s.e., {name}", mean[name] + 3 * error[name], bound[name]
-                )
-                for name in mean
-            ],
-            claims.at_least(
-                "gap of m-SAM at the largest T", final(mean, "m-SAM")[-1], floor
+            *(
+                claims.at_most(f"gap + 3 s.e., {name}", high, bound)
+                for name, high, bound in zip(RADII, found.high, bounds, strict=True)
             ),
-            *[
-                claims.at_most(
-                    f"gap of {name} at the largest T", final(mean, name)[-1], floor
-                )
-                for name in ("SGD", "n-SAM")
-            ],
+            claims.at_least("gap of m-SAM at the largest T", last[0, -1], FLOOR),
+            *(
+                claims.at_most(f"gap of {name} at the largest T", last[i, -1], FLOOR)
+                for i, name in ((1, "SGD"), (2, "n-SAM"))
+            ),
         ],
-        picture=picture,
-        data={
-            "horizon": horizons,
-            "checkpoint": checkpoints,
-            "mean": mean,
-            "standard_error": error,
-            "bound": bound,
-        },
+        pictures.draw(
+            data
+            | {"E f(x_T) - f*": dict(zip(RADII, last, strict=True))}
+            | {"E f(x_t) - f*": dict(zip(RADII, found.mean[:, -1], strict=True))}
+            | {"bound of m-SAM": bounds[0][-1], "a rho^2/18": FLOOR},
+            pictures.Panel("horizon", "E f(x_T) - f*", "a rho^2/18"),
+            pictures.Panel(
+                "checkpoint", "E f(x_t) - f*", ("bound of m-SAM", "a rho^2/18")
+            ),
+        ),
+        data,
     )

@@ -1,13 +1,11 @@
 """Theorem 3.1: deterministic SAM reaches the optimum at the rate log^2 T / T^2."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 
 import sam_jax
-from experiments.theory import claims, pictures
-from sam_jax.theory import descent, problems, step_sizes
+from experiments.theory import claims, pictures, runs
+from sam_jax.theory import problems, step_sizes
 from sam_jax.theory.step_sizes import si_yun
 
 CLAIM = claims.Claim(
@@ -27,66 +25,51 @@ within 0.1 % of the limit over (1 - beta eta/2)^2, which is its 2-cycle; the bou
 at every checkpoint of every run.""",
 )
 
+RHO = 0.1
+
 
 def run(quick: bool) -> claims.Outcome:
     """Runs the claim; ``quick`` has smaller horizons."""
     problem = problems.quadratic([0.1, 1.0], [1.0, 1.0])
-    rho, beta, mu = 0.1, problem.smoothness, problem.strong_convexity
-    gap = float(problem.gap(jnp.asarray(problem.start)))
-    horizons = np.geomspace(1e3, 1e4 if quick else 1e5, 5 if quick else 9)
-    horizons = horizons.round().astype(int)
-    checkpoints = np.union1d(descent.geometric(horizons[-1])[1:], horizons)
+    mu, beta, gap = (
+        problem.strong_convexity,
+        problem.smoothness,
+        runs.first_gap(problem),
+    )
+    horizons = runs.horizons(1e3, 1e4 if quick else 1e5, 5 if quick else 9)
+    ends, checkpoints = horizons
     known = step_sizes.Constants(mu, beta)
-    etas = np.array([si_yun.strongly_convex(known, rho, gap, int(t)) for t in horizons])
+    etas = np.array([si_yun.strongly_convex(known, RHO, gap, int(t)) for t in ends])
 
-    @jax.jit
-    @jax.vmap
     def descend(eta: jax.Array) -> jax.Array:
-        tx = optax.chain(sam_jax.sam(rho), optax.sgd(eta))
-        return descent.descend(
-            tx,
-            descent.exact(problem),
-            problem.start,
-            checkpoints,
-            record=problem.gap,
-        ).recorded
+        method = sam_jax.sam(RHO)
+        return runs.descend(problem, method, eta, checkpoints, problem.gap).recorded
 
-    gaps = np.asarray(descend(jnp.asarray(etas)))
-    rule = step_sizes.Rule(rho, etas[:, None])
+    gaps = runs.each(descend, etas)
+    rule = step_sizes.Rule(RHO, etas[:, None])
     bounds = si_yun.strongly_convex_bound(known, rule, gap, checkpoints)
-    at_end = np.searchsorted(checkpoints, horizons)
-    final, final_bound = (g[np.arange(len(etas)), at_end] for g in (gaps, bounds))
-    logarithms = np.log(mu**3 * gap * horizons**2 / (beta**4 * rho**2))
-    scaled = final * horizons**2 / logarithms**2
+    final, bound = horizons.last(gaps), horizons.last(bounds)
+    logarithms = np.log(mu**3 * gap * ends**2 / (beta**4 * RHO**2))
+    scaled = final * ends**2 / logarithms**2
     # At T = 1 the lower bound is the limit itself.
-    limit = float(si_yun.strongly_convex_lower_bound(known, rho, 1))
+    limit = float(si_yun.strongly_convex_lower_bound(known, RHO, 1))
     cycle = limit / (1 - beta * etas / 2) ** 2
-
-    picture, (left, right) = pictures.panels(2)
-    left.plot(horizons, final, "o-", label="f(x_T) - f*")
-    pictures.bound(left, horizons, final_bound, "bound")
-    pictures.log_log(left, "horizon T", "f(x_T) - f*", "eta(T) by the rule")
-    right.plot(horizons, scaled, "o", label="measured")
-    right.plot(horizons, cycle, ":", label="its 2-cycle")
-    pictures.bound(right, None, limit, "beta^3 rho^2 / (8 mu^2)")
-    pictures.linear(right, "horizon T", "(f(x_T) - f*) T^2 / log^2", "the limit")
-    right.set_xscale("log")
-    pictures.legends([left, right])
+    data = {"horizon": ends, "eta": etas, "gap": final, "bound": bound}
+    data |= {"scaled": scaled, "limit": limit}
     return claims.Outcome(
-        checks=[
+        [
             claims.close(
-                f"gap T^2 / log^2 at T = {horizons[-1]:,}", scaled[-1], limit, rtol=0.02
+                f"gap T^2 / log^2 at T = {ends[-1]:,}", scaled[-1], limit, rtol=0.02
             ),
             claims.close("the same against the 2-cycle", scaled, cycle, rtol=1e-3),
             claims.at_most("gap against its bound", gaps, bounds),
         ],
-        picture=picture,
-        data={
-            "horizon": horizons,
-            "eta": etas,
-            "gap": final,
-            "bound": final_bound,
-            "scaled": scaled,
-            "limit": limit,
-        },
+        pictures.draw(
+            data | {"2-cycle": cycle},
+            pictures.Panel("horizon", "gap", "bound", "eta(T) by the rule"),
+            pictures.Panel(
+                "horizon", "scaled", ("2-cycle", "limit"), "gap T^2 / log^2", log="x"
+            ),
+        ),
+        data,
     )

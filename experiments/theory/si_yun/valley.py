@@ -1,12 +1,13 @@
 """Figure 1: SAM drifts along the valley xy = 1 to its flattest point."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 import sam_jax
-from experiments.theory import claims, pictures
+from experiments.theory import claims, pictures, runs
 from sam_jax.theory import descent, problems
 
 CLAIM = claims.Claim(
@@ -22,47 +23,47 @@ starts (3, 0.2) and (2, 0.25); 200,000 steps (30,000 in the short form).""",
 end within 0.1 of where gradient descent ends, with a trace above 8.""",
 )
 
-# Name -> lam of Unified SAM, share of rho, exponent of its decay.
+# Name -> lam of Unified SAM, radius, exponent of its decay.
 METHODS = {
-    "SAM": (1.0, 1.0, 0.0),
+    "SAM": (1.0, 0.1, 0.0),
     "GD": (1.0, 0.0, 0.0),
-    "USAM": (0.0, 1.0, 0.0),
-    "rho/sqrt(t+1)": (1.0, 1.0, 0.5),
-    "rho/(t+1)": (1.0, 1.0, 1.0),
+    "USAM": (0.0, 0.1, 0.0),
+    "rho/sqrt(t+1)": (1.0, 0.1, 0.5),
+    "rho/(t+1)": (1.0, 0.1, 1.0),
 }
 
 
 def run(quick: bool) -> claims.Outcome:
     """Runs the claim; ``quick`` takes fewer steps."""
-    eta, rho, steps = 0.01, 0.1, 30_000 if quick else 200_000
-    problem = problems.hyperbola()
-    starts = np.array([[3.0, 0.2], [2.0, 0.25]])
-    checkpoints = descent.geometric(steps, 150)
+    problem, starts = problems.hyperbola(), np.array([[3.0, 0.2], [2.0, 0.25]])
+    checkpoints = descent.geometric(30_000 if quick else 200_000, 150)
 
-    @jax.jit
-    @jax.vmap
-    def descend(constants: jax.Array, start: jax.Array) -> dict[str, jax.Array]:
-        lam, share, exponent = constants
-        method = sam_jax.unified_sam(
-            lambda count: share * rho / (count + 1.0) ** exponent, lam=lam
-        )
-        return descent.descend(
-            optax.chain(method, optax.sgd(eta)),
-            descent.exact(problem),
-            start,
+    def measure(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return x, jnp.trace(jax.hessian(problem.value)(x))
+
+    def descend(
+        lam: jax.Array, rho: jax.Array, exponent: jax.Array, place: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        return runs.descend(
+            problem,
+            sam_jax.unified_sam(lambda t: rho / (t + 1.0) ** exponent, lam=lam),
+            0.01,
             checkpoints,
-            record=lambda x: {
-                "x": x,
-                "trace": jnp.trace(jax.hessian(problem.value)(x)),
-            },
+            measure,
+            start=jnp.asarray(starts)[place],
         ).recorded
 
-    constants = np.array(list(METHODS.values()))
-    which, place = (a.ravel() for a in np.meshgrid(range(5), range(2), indexing="ij"))
-    found = descend(jnp.asarray(constants[which]), jnp.asarray(starts[place]))
-    paths = np.asarray(found["x"]).reshape(5, 2, -1, 2)
-    traces = np.asarray(found["trace"]).reshape(5, 2, -1)
+    # [method, start, checkpoint]
+    constants = np.array(list(METHODS.values())).T[..., None]
+    paths, traces = runs.each(descend, *constants, np.arange(2))
     last = paths[:, :, -1]
+    data: dict[str, Any] = {"checkpoint": checkpoints}
+    for name, values in {
+        "path": paths[:, 0, ::2],
+        "trace": traces[:, 0],
+        "last": last,
+    }.items():
+        data[name] = dict(zip(METHODS, values, strict=True))
 
     picture, (left, right) = pictures.panels(2)
     hyperbola = np.linspace(0.28, 3.4, 200)
@@ -77,7 +78,7 @@ def run(quick: bool) -> claims.Outcome:
     pictures.legends([left], loc="upper right")
     pictures.legends([right], loc="center left")
     return claims.Outcome(
-        checks=[
+        [
             claims.close("trace of the Hessian, SAM", traces[0, :, -1], 4.0, rtol=0.01),
             claims.close("SAM's (x, y)", last[0], 1.0, atol=0.01),
             claims.close(
@@ -85,11 +86,6 @@ def run(quick: bool) -> claims.Outcome:
             ),
             claims.at_least("trace of the others", traces[1:, :, -1], 8.0),
         ],
-        picture=picture,
-        data={
-            "checkpoint": checkpoints,
-            "path": dict(zip(METHODS, paths[:, 0, ::2], strict=True)),
-            "trace": dict(zip(METHODS, traces[:, 0], strict=True)),
-            "last": dict(zip(METHODS, last, strict=True)),
-        },
+        picture,
+        data,
     )

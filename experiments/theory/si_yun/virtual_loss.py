@@ -1,11 +1,15 @@
 """Figure 2: virtual losses, of which SAM is gradient descent."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib import figure
 
 import sam_jax
-from experiments.theory import claims, pictures
+from experiments.theory import claims, pictures, runs
 from sam_jax.theory import finite_sums, problems
 
 CLAIM = claims.Claim(
@@ -28,25 +32,22 @@ cell.""",
 
 RHO = 0.3
 POINTS = 4_001
+TITLES = {
+    "quadratic": "deterministic, x^2/2",
+    "wave": "deterministic, non-convex",
+    "mean": "stochastic, mean over samples",
+}
 
 
 def run(quick: bool) -> claims.Outcome:
     """Runs the claim; ``quick`` changes nothing here."""
     del quick
-    single = problems.quadratic([1.0], [1.0])
-    wave = problems.sinusoid(1.0, RHO, 0.0)
-    parabolas = finite_sums.parabolas([-1.0, -1.0, 2.0])
     grids = {
         "quadratic": np.linspace(-1, 1, POINTS),
         "wave": np.linspace(-0.5 * RHO, 1.1 * RHO, POINTS),
         "mean": np.linspace(-1.6, 2.6, POINTS),
     }
-    components = [
-        lambda x, row=row: parabolas.component_values(x, np.array([row]))[0]
-        for row in range(3)
-    ]
-    losses = {"quadratic": [single.value], "wave": [wave.value], "mean": components}
-    values = {"quadratic": single.value, "wave": wave.value, "mean": parabolas.value}
+    losses, values = _losses()
     slopes = {n: _virtual_gradient(losses[n], grid) for n, grid in grids.items()}
     virtual = {n: _integral(slopes[n], grid) for n, grid in grids.items()}
     plain = {
@@ -54,7 +55,7 @@ def run(quick: bool) -> claims.Outcome:
         for n, value in values.items()
     }
     closed = (np.abs(grids["quadratic"]) + RHO) ** 2 / 2
-    cells = {n: grid[1] - grid[0] for n, grid in grids.items()}
+    cells = {n: float(grid[1] - grid[0]) for n, grid in grids.items()}
     lowest = {n: _minimizers(virtual[n], grid) for n, grid in grids.items()}
 
     def jump(name: str, place: float) -> float:
@@ -62,67 +63,50 @@ def run(quick: bool) -> claims.Outcome:
         i = int(np.searchsorted(grids[name], place))
         return float(slopes[name][i + 2] - slopes[name][i - 2] - 4 * cells[name])
 
-    kinks = [jump("mean", -1.0), jump("mean", 0.5), jump("mean", 2.0)]
+    kinks = [jump("mean", place) for place in (-1.0, 2.0, 0.5)]
+    expected, at_zero = np.array([2, 1]) * 2 * RHO / 3, jump("quadratic", 0.0)
+    found, cell = virtual["quadratic"], cells["quadratic"]
+    checks = [
+        claims.close(
+            "minimizer of the mean virtual loss",
+            lowest["mean"],
+            -RHO / 3,
+            atol=cells["mean"],
+        ),
+        claims.close(
+            "J of x^2/2 but for a constant",
+            found - found[0],
+            closed - closed[0],
+            atol=cell * RHO,
+        ),
+        claims.close(
+            "minimizers of J on the wave / rho",
+            lowest["wave"] / RHO,
+            [-0.1, 0.7],
+            atol=cells["wave"] / RHO,
+        ),
+        claims.close("jump of G at 0 for x^2/2", at_zero, 2 * RHO, rtol=1e-6),
+        claims.close("jumps of the mean G at -1 and 2", kinks[:2], expected, rtol=1e-6),
+        claims.close("the same in between", kinks[2], 0.0, atol=1e-6),
+    ]
+    keys, data = ("x", "f", "virtual_loss"), {}
+    for name, minimizers in lowest.items():
+        curves = grids[name][::20], plain[name][::20], virtual[name][::20]
+        data[name] = dict(zip(keys, curves, strict=True)) | {"minimizers": minimizers}
+    return claims.Outcome(checks, _picture(data), data)
 
-    picture, panels = pictures.panels(3, width=3.4)
-    titles = {
-        "quadratic": "deterministic, x^2/2",
-        "wave": "deterministic, non-convex",
-        "mean": "stochastic, mean over samples",
-    }
-    for panel, (name, title) in zip(panels, titles.items(), strict=True):
-        grid, shown = grids[name], slice(None, None, 10)
-        panel.plot(grid[shown], plain[name][shown] - plain[name].min(), label="f - f*")
-        lifted = virtual[name] - virtual[name].min()
-        panel.plot(grid[shown], lifted[shown], label="J - J*")
-        at = np.searchsorted(grid, lowest[name])
-        panel.plot(lowest[name], lifted[at], "o", color=pictures.COLORS[1], ms=5)
-        pictures.linear(panel, "x", "loss", title)
-    for kink in (-1.0, 2.0):
-        panels[2].axvline(kink, color="#555555", linestyle=":", linewidth=1)
-    pictures.legends(panels)
-    return claims.Outcome(
-        checks=[
-            claims.close(
-                "minimizer of the mean virtual loss",
-                lowest["mean"],
-                -RHO / 3,
-                atol=float(cells["mean"]),
-            ),
-            claims.close(
-                "J of x^2/2 but for a constant",
-                virtual["quadratic"] - virtual["quadratic"][0],
-                closed - closed[0],
-                atol=float(cells["quadratic"]) * RHO,
-            ),
-            claims.close(
-                "minimizers of J on the wave / rho",
-                lowest["wave"] / RHO,
-                [-0.1, 0.7],
-                atol=float(cells["wave"]) / RHO,
-            ),
-            claims.close(
-                "jump of G at 0 for x^2/2", jump("quadratic", 0.0), 2 * RHO, rtol=1e-6
-            ),
-            claims.close(
-                "jumps of the mean G at -1 and 2",
-                [kinks[0], kinks[2]],
-                np.array([2, 1]) * 2 * RHO / 3,
-                rtol=1e-6,
-            ),
-            claims.close("the same in between", kinks[1], 0.0, atol=1e-6),
-        ],
-        picture=picture,
-        data={
-            name: {
-                "x": grids[name][::20],
-                "f": plain[name][::20],
-                "virtual_loss": virtual[name][::20],
-                "minimizers": lowest[name],
-            }
-            for name in grids
-        },
-    )
+
+def _losses() -> tuple[dict[str, list[problems.Value]], dict[str, problems.Value]]:
+    """The losses of which SAM is gradient descent, and their means."""
+    single, wave = problems.quadratic([1.0], [1.0]), problems.sinusoid(1.0, RHO, 0.0)
+    parabolas = finite_sums.parabolas([-1.0, -1.0, 2.0])
+
+    def component(row: int) -> problems.Value:
+        return lambda x: parabolas.component_values(x, np.array([row]))[0]
+
+    values = {"quadratic": single.value, "wave": wave.value, "mean": parabolas.value}
+    losses = {"quadratic": [single.value], "wave": [wave.value]}
+    return losses | {"mean": [component(row) for row in range(3)]}, values
 
 
 def _virtual_gradient(losses: list[problems.Value], grid: np.ndarray) -> np.ndarray:
@@ -133,10 +117,9 @@ def _virtual_gradient(losses: list[problems.Value], grid: np.ndarray) -> np.ndar
         gradient = jax.grad(loss)
         return tx.update(gradient(x), tx.init(x), x, grad_fn=gradient)[0][0]  # pyright: ignore
 
-    def mean(x: jax.Array) -> jax.Array:
-        return jnp.stack([direction(loss, x) for loss in losses]).mean()
-
-    return np.asarray(jax.jit(jax.vmap(mean))(jnp.asarray(grid)[:, None]))
+    return runs.each(
+        lambda x: jnp.stack([direction(loss, x[None]) for loss in losses]).mean(), grid
+    )
 
 
 def _integral(slope: np.ndarray, grid: np.ndarray) -> np.ndarray:
@@ -147,3 +130,18 @@ def _integral(slope: np.ndarray, grid: np.ndarray) -> np.ndarray:
 def _minimizers(values: np.ndarray, grid: np.ndarray) -> np.ndarray:
     inner = (values[1:-1] < values[:-2]) & (values[1:-1] <= values[2:])
     return grid[1:-1][inner]
+
+
+def _picture(data: Mapping[str, Any]) -> figure.Figure:
+    picture, panels = pictures.panels(3, width=3.4)
+    for panel, (name, title) in zip(panels, TITLES.items(), strict=True):
+        x, loss, virtual, lowest = data[name].values()
+        panel.plot(x, loss - loss.min(), label="f - f*")
+        panel.plot(x, virtual - virtual.min(), label="J - J*")
+        heights = np.interp(lowest, x, virtual - virtual.min())
+        panel.plot(lowest, heights, "o", color=pictures.COLORS[1], ms=5)
+        pictures.linear(panel, "x", "loss", title)
+    for kink in (-1.0, 2.0):
+        panels[2].axvline(kink, color="#555555", linestyle=":", linewidth=1)
+    pictures.legends(panels)
+    return picture
