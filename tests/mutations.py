@@ -51,12 +51,12 @@ MUTANTS = [
         "tests/methods/test_looksam.py tests/methods/test_eigen_sam.py",
     ),
     mutant(
-        "methods/core.py",
-        "lambda w, e: (w + e).astype(w.dtype)",
-        "lambda w, e: (w - e).astype(w.dtype)",
+        "methods/numerics.py",
+        "return (w + e).astype(w.dtype)",
+        "return (w - e).astype(w.dtype)",
         "tests/methods/test_sam.py",
     ),
-    mutant("methods/ascent.py", "1 - lam + lam * inverse", "1 + lam + lam * inverse"),
+    mutant("methods/ascent.py", "(1 - lam) / part", "(1 + lam) / part"),
     mutant(
         "methods/numerics.py",
         "return _root(total) / factor",
@@ -75,7 +75,7 @@ MUTANTS = [
     ),
     mutant(
         "methods/cadence.py",
-        "return core.next_count(node) if is_count else node",
+        "return core.next_count(node) if core.is_count(path, node) else node",
         "return node",
     ),
     mutant(
@@ -137,8 +137,8 @@ MUTANTS = [
     ),
     mutant(
         "train/evaluation.py",
-        "-(-run.config.eval_batch_size // devices) * devices",
-        "run.config.eval_batch_size // devices * devices",
+        "-(-min(run.config.eval_batch_size, most) // devices) * devices",
+        "min(run.config.eval_batch_size, most) // devices * devices",
     ),
     mutant(
         "train/passes.py",
@@ -153,8 +153,8 @@ MUTANTS = [
     ),
     mutant(
         "train/window.py",
-        "self._reported + first + 1, values",
-        "self._reported + first, values",
+        "self._reported += 1",
+        "self._reported += 2",
     ),
     mutant(
         "data/importance.py",
