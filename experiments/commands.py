@@ -4,25 +4,31 @@ Whatever is wrong with a command line is said before the first run, in one sente
 """
 
 import argparse
+import contextlib
+import collections
 import functools
 import math
+import os
 import pathlib
+import signal
 import subprocess
-import sys
 import tempfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
-from sam_jax import checks, commands, errors
+from sam_jax import checks, errors
+from sam_jax import commands as verbs
 from sam_jax.commands import count as count
 from sam_jax.commands import with_settings as with_settings
+from sam_jax.train import interrupt
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 def parser(doc: str | None, **settings: Any) -> argparse.ArgumentParser:
-    """A command line whose flags are written out: ``--seed`` is no ``--seeds``.
+    """A command line with one line for a mistake, and flags that are written out.
 
     Args:
         doc: of the module; its first line says what is done.
@@ -35,38 +41,70 @@ def parser(doc: str | None, **settings: Any) -> argparse.ArgumentParser:
         (Namespace(seeds=5), ['--seed=3'])
     """
     line = str(doc).partition("\n")[0]
-    return argparse.ArgumentParser(description=line, allow_abbrev=False, **settings)
+    return verbs.Parser(description=line, **settings)
 
 
 def ends(main: Callable[P, int]) -> Callable[P, int]:
-    """Decorates the main function of a command: what its user can mend is one line.
+    """As that of the package's own commands, also where the system refuses a file."""
 
-    Args:
-        main: returns the exit code.
-
-    Returns:
-        The same, which ends with 2 after a mistake of the user, 1 where a file or
-        folder cannot be used, 130 after Ctrl-C, and 141 where nobody reads the output.
-    """
-
+    @verbs.ends
     @functools.wraps(main)
     def run(*args: P.args, **settings: P.kwargs) -> int:
         try:
-            with commands.quiet_pipe():
+            with verbs.quiet_pipe():
                 return main(*args, **settings)
-        except (errors.UserError, checks.BadValue) as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 1 if isinstance(error, errors.WriteError) else 2
-        except subprocess.CalledProcessError as error:
-            return error.returncode  # it has said why
+        except checks.BadValue as error:
+            raise errors.UserError(str(error)) from error
         except OSError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 1
-        except KeyboardInterrupt:
-            print("\ninterrupted", file=sys.stderr)
-            return 130
+            raise errors.WriteError(str(error)) from error
 
     return run
+
+
+def child(
+    command: Sequence[str],
+    *,
+    seconds: float | None = None,
+    env: Mapping[str, str] | None = None,
+    seen: Callable[[str], object] = lambda line: print("  " + line, end="", flush=True),
+) -> tuple[int, str]:
+    """Runs a command in a session of its own, which never outlives this process.
+
+    Args:
+        command: program and arguments.
+        seconds: after which it is killed with all that it has started.
+        env: its variables; those of this process by default.
+        seen: is given each line of its output, errors among it, as it comes.
+
+    Returns:
+        The exit code and the last lines.
+    """
+    last: collections.deque[str] = collections.deque(maxlen=40)
+    with subprocess.Popen(
+        command,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as running:
+
+        def kill() -> None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(running.pid, signal.SIGKILL)
+
+        timer = threading.Timer(seconds or threading.TIMEOUT_MAX, kill)
+        timer.start()
+        try:
+            with interrupt.first(kill):
+                for line in running.stdout or ():
+                    seen(line)
+                    last.append(line)
+                code = running.wait()
+        finally:
+            timer.cancel()
+            kill()
+    return code, "".join(last)
 
 
 # ── Values of flags ──────────────────────────────────────────────────────────────────

@@ -5,7 +5,39 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from experiments.benchmarks import scaling_model
+
+def gather_bytes(size: float, chips: int) -> float:
+    """What a chip sends in an all-gather or a reduce-scatter.
+
+    Args:
+        size: bytes of the whole array.
+        chips: that take part.
+
+    Returns:
+        Bytes.
+
+    Example:
+        >>> gather_bytes(100, 4)
+        75.0
+    """
+    return size * (chips - 1) / chips
+
+
+def all_reduce_bytes(size: float, chips: int) -> float:
+    """What a chip sends in an all-reduce: a reduce-scatter and an all-gather.
+
+    Args:
+        size: bytes of the array.
+        chips: that take part.
+
+    Returns:
+        Bytes; ``2 * size`` is the limit.
+
+    Example:
+        >>> all_reduce_bytes(100, 4), all_reduce_bytes(100, 1)
+        (150.0, 0.0)
+    """
+    return 2 * gather_bytes(size, chips)
 
 
 class Collective(NamedTuple):
@@ -39,10 +71,10 @@ class Collective(NamedTuple):
 
 # Results, in bytes, and devices of a group -> bytes sent by a device.
 _SENT: Mapping[str, Callable[[float, int], float]] = {
-    "all-reduce": scaling_model.all_reduce_bytes,
-    "all-gather": scaling_model.gather_bytes,
-    "reduce-scatter": lambda part, n: scaling_model.gather_bytes(n * part, n),
-    "all-to-all": scaling_model.gather_bytes,
+    "all-reduce": all_reduce_bytes,
+    "all-gather": gather_bytes,
+    "reduce-scatter": lambda part, n: gather_bytes(n * part, n),
+    "all-to-all": gather_bytes,
 }
 _NAMES = (
     "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"

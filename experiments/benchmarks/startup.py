@@ -10,17 +10,14 @@ the rest up to the header makes the first state, and the step is compiled after 
 """
 
 import os
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from typing import Any
-
-import numpy as np
 
 from experiments import commands
 from experiments.benchmarks import measure
+from experiments.benchmarks.measure import Flag
 from sam_jax.train import cards
 
 HEADER, FIRST_STEP = "devices", "compiled and ran the first step"
@@ -29,32 +26,26 @@ PARTS = ("imports", "data", "state", "step")
 IMPORTS = "import sam_jax.main, jax; from sam_jax.train import cards, loop, workdir"
 DATA = "from sam_jax import data; data.load(config.data.name)"
 
+Starts = dict[str, dict[str, list[float]]]  # cache -> part -> seconds of each start
 
-@commands.ends
-def main(argv: Sequence[str]) -> int:
-    """Measures as the command line says, prints the table, writes the record.
 
-    Args:
-        argv: the arguments after the program's name.
-
-    Returns:
-        The exit code.
-    """
-    parser = measure.parser(__doc__)
-    parser.add_argument("--card", default="configs/digits_sam.py", help="run card")
-    parser.add_argument(
-        "--rounds", type=commands.count, default=3, help="starts of each kind"
-    )
-    args = parser.parse_args(argv)
+@measure.benchmark(
+    card=Flag(str, "configs/digits_sam.py", "run card"),
+    rounds=Flag(commands.count, 3, "starts of each kind"),
+)
+def main(args: Any) -> tuple[Starts, measure.Tables]:
+    """Starts the trainer with an empty cache and with a full one."""
     cards.load(args.card)  # its mistakes show before anything is timed
     starts: dict[str, list[dict[str, float]]] = {"cold": [], "warm": []}
     for _ in range(args.rounds):
         with tempfile.TemporaryDirectory() as cache:
             for of_kind in starts.values():
                 of_kind.append(start(args.card, cache))
-    print(table(starts))
-    measure.write(args.out, "experiments.benchmarks.startup", argv, starts)
-    return 0
+    found = {
+        kind: {part: [s[part] for s in of_kind] for part in ("total", *PARTS)}
+        for kind, of_kind in starts.items()
+    }
+    return found, {"": table(found)}
 
 
 def start(card: str, cache: str) -> dict[str, float]:
@@ -83,7 +74,9 @@ def start(card: str, cache: str) -> dict[str, float]:
 def seconds_of(code: str) -> float:
     """Seconds that a fresh Python takes for some code, its own start included."""
     begin = time.perf_counter()
-    subprocess.run([sys.executable, "-c", code], check=True)
+    code_of_exit, said = commands.child([sys.executable, "-c", code])
+    if code_of_exit:
+        raise RuntimeError(said)
     return time.perf_counter() - begin
 
 
@@ -101,41 +94,39 @@ def watch(card: str, cache: str) -> tuple[float, float]:
         RuntimeError: if the run fails or does not print the two lines.
     """
     seen: dict[str, float] = {}
+
+    def look(line: str) -> None:
+        for mark in (HEADER, FIRST_STEP):
+            if line.startswith(mark):
+                seen[mark] = time.perf_counter() - begin
+
     with tempfile.TemporaryDirectory() as workdir:
-        command = [
-            *(sys.executable, "-m", "sam_jax.main"),
-            f"--config={card}",
-            "--config.epochs=1",
-            f"--compilation_cache={cache}",
-            f"--workdir={workdir}",
-        ]
         begin = time.perf_counter()
-        with subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            text=True,
+        code, said = commands.child(
+            [
+                *(sys.executable, "-m", "sam_jax.main"),
+                f"--config={card}",
+                "--config.epochs=1",
+                f"--compilation_cache={cache}",
+                f"--workdir={workdir}",
+            ],
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        ) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                for mark in (HEADER, FIRST_STEP):
-                    if line.startswith(mark):
-                        seen[mark] = time.perf_counter() - begin
-    if process.returncode or len(seen) != 2:
-        raise RuntimeError(f"exit code {process.returncode}, lines seen: {list(seen)}")
+            seen=look,
+        )
+    if code or len(seen) != 2:
+        raise RuntimeError(f"exit code {code}, lines seen: {list(seen)}\n{said}")
     return seen[HEADER], seen[FIRST_STEP]
 
 
-def table(starts: dict[str, list[dict[str, Any]]]) -> str:
+def table(starts: Starts) -> str:
     """Medians over the starts in seconds, and the slowest, as a Markdown table."""
     rows = [
         [
             kind,
-            *(f"{np.median([s[part] for s in of_kind]):.1f}" for part in PARTS),
-            f"{np.median([s['total'] for s in of_kind]):.1f}",
-            f"{max(s['total'] for s in of_kind):.1f}",
+            *(f"{measure.median(found[part]):.1f}" for part in (*PARTS, "total")),
+            f"{max(found['total']):.1f}",
         ]
-        for kind, of_kind in starts.items()
+        for kind, found in starts.items()
     ]
     return measure.markdown(["cache", *PARTS, "first step done", "slowest"], rows)
 

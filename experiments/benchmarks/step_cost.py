@@ -14,10 +14,8 @@ A method that does not take its second gradient in every step needs ``--steps=5`
 in one time; ``every_k/sam`` is SAM in every fifth.
 """
 
-import dataclasses
-import pathlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -26,62 +24,35 @@ import optax
 import optax.contrib
 
 from experiments import commands
-from experiments.benchmarks import measure
-from sam_jax import methods, models
-from sam_jax.train import build, settings
-from sam_jax.train import config as config_lib
+from experiments.benchmarks import measure, programs
+from experiments.benchmarks.measure import Flag
+from sam_jax import methods
 from sam_jax.train import optimizer as optimizer_lib
 from sam_jax.train.optimizer import Optimizer
-from sam_jax.train.state import TrainState
 
-BASE, HAND_WRITTEN, OPTAX = "sgd", "hand-written", "optax"
+BASE, HAND_WRITTEN, OPTAX = programs.SGD, "hand-written", "optax"
 REFERENCES = (BASE, HAND_WRITTEN, OPTAX)
-CLASSES, STEPS_PER_EPOCH = 10, 100
+STEPS_PER_EPOCH = 100
 RHO, LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.05, 0.1, 0.9, 5e-4
-CARD = pathlib.Path(__file__).parents[2] / "configs" / "cifar10_sam.py"
 
 
-@commands.ends
-def main(argv: Sequence[str]) -> int:
-    """Measures as the command line says, prints the tables, writes the record.
-
-    Args:
-        argv: the arguments after the program's name.
-
-    Returns:
-        The exit code.
-    """
-    parser = measure.parser(__doc__)
-    parser.add_argument(
-        "--models",
-        type=commands.several(str),
-        default=["resnet18:16"],
-        help="name:width,...",
-    )
-    parser.add_argument(
-        "--methods", type=commands.several(str), default=methods.names()
-    )
-    parser.add_argument(
-        "--batch", type=commands.count, default=32, help="examples in a step"
-    )
-    parser.add_argument(
-        "--image", type=commands.count, default=32, help="side in pixels"
-    )
-    parser.add_argument(
-        "--rounds", type=commands.count, default=15, help="times for each step"
-    )
-    parser.add_argument(
-        "--steps", type=commands.count, default=1, help="steps in a round"
-    )
-    args = parser.parse_args(argv)
-    shape = (args.batch, args.image, args.image, 3)
-    results = {}
+@measure.benchmark(
+    models=Flag(commands.several(str), ["resnet18:16"], "name:width,..."),
+    methods=Flag(commands.several(str), methods.names(), "name,..."),
+    batch=Flag(commands.count, 32, "examples in a step"),
+    image=Flag(commands.count, 32, "side in pixels"),
+    rounds=Flag(commands.count, 15, "times for each step"),
+    steps=Flag(commands.count, 1, "steps in a round"),
+)
+def main(args: Any) -> tuple[measure.Results, measure.Tables]:
+    """Measures all ways to train on every model."""
     ways = optimizers(args.methods)
-    for name in args.models:
-        results[name] = cost(name, ways, shape, args.rounds, args.steps)
-        print(f"\n{name}, batch {args.batch}\n\n{table(results[name])}")
-    measure.write(args.out, "experiments.benchmarks.step_cost", argv, results)
-    return 0
+    results = {
+        model: cost(model, ways, args.batch, args.image, args.rounds, args.steps)
+        for model in args.models
+    }
+    tables = {f"{name}, batch {args.batch}": table(results[name]) for name in results}
+    return results, tables
 
 
 # ── Ways to train ────────────────────────────────────────────────────────────────────
@@ -91,7 +62,8 @@ def optimizers(names: Sequence[str]) -> dict[str, Optimizer]:
     """The base optimizer, methods as the trainer builds them, and SAM's two peers.
 
     Args:
-        names: of the methods.
+        names: of the methods, each after ``every_k/`` or another cadence's name if it
+            has one.
 
     Returns:
         Name -> optimizer.
@@ -101,29 +73,12 @@ def optimizers(names: Sequence[str]) -> dict[str, Optimizer]:
     """
     return {
         **{
-            name: optimizer_lib.make_optimizer(configured(name), STEPS_PER_EPOCH)
+            name: optimizer_lib.make_optimizer(programs.settings(name), STEPS_PER_EPOCH)
             for name in (BASE, *names)
         },
         HAND_WRITTEN: around(hand_written()),
         OPTAX: around(optax_sam()),
     }
-
-
-def configured(method: str) -> settings.Settings:
-    """Settings of a method, with weight decay and SGD with momentum, on one device.
-
-    Args:
-        method: its name, after ``every_k/`` or another cadence's name if it has one.
-    """
-    cadence, _, name = method.rpartition("/")
-    config = config_lib.default_config()
-    config.method = config_lib.load_method(name, CARD)
-    config.cadence.name = cadence or config.cadence.name
-    config.learning_rate = LEARNING_RATE
-    config.weight_decay.value = WEIGHT_DECAY
-    config.schedule.name = "constant"
-    config.mesh.data = 1
-    return settings.read(config)
 
 
 def around(tx: optax.GradientTransformationExtraArgs) -> Optimizer:
@@ -183,20 +138,22 @@ def optax_sam() -> optax.GradientTransformationExtraArgs:
 
 
 def cost(
-    model_name: str,
+    model: str,
     optimizers: Mapping[str, Optimizer],
-    shape: tuple[int, int, int, int],
+    batch: int,
+    side: int,
     rounds: int,
-    steps_per_round: int,
+    steps: int,
 ) -> dict[str, dict[str, Any]]:
     """Measures all ways to train on one model.
 
     Args:
-        model_name: ``name`` or ``name:width``.
+        model: ``name`` or ``name:width``.
         optimizers: name -> way to train, among them `BASE`.
-        shape: of a batch of images.
+        batch: examples in a step.
+        side: of the images, in pixels.
         rounds: times taken of each.
-        steps_per_round: steps of which one time is taken.
+        steps: of which one time is taken.
 
     Returns:
         Name -> what `counted` says; ``flops_ratio`` to the base optimizer's step;
@@ -208,88 +165,36 @@ def cost(
     Raises:
         UserError: for a model that does not exist.
     """
-    name, _, width = model_name.partition(":")
-    model = models.build(name, num_classes=CLASSES, width=int(width) if width else None)
+    chosen = programs.settings(BASE, model, batch_size=batch)
+    images = programs.noise(batch, side)
     results: dict[str, dict[str, Any]] = {}
-    runners = {}
-    for step_name, optimizer in optimizers.items():
-        steps = trainer_steps(model, optimizer, shape)
-        state, batch = steps.init(steps.seed), random_batch(shape)
-        train_step: Any = steps.train_step
-        compiled = train_step.lower(state, batch).compile()
-        results[step_name] = counted(compiled, state.params, state.opt_state)
-        runners[step_name] = Runner(compiled, state, batch, steps_per_round)
-        runners[step_name]()  # the first time warms up
-    for of_step in results.values():
-        base = results[BASE]
-        of_step["flops_ratio"] = of_step["flops"] / base["flops"]
-        of_step["state_copies"] = of_step["optimizer_copies"] - base["optimizer_copies"]
-        of_step["extra_temp_copies"] = {
-            other: of_step["temp_copies"] - results[other]["temp_copies"]
+    contenders = {}
+    for name, optimizer in optimizers.items():
+        program = programs.Program(
+            programs.run(chosen, images, optimizer=optimizer), steps
+        )
+        program()  # the first time warms up
+        state = program.state
+        results[name] = counted(program.compiled, state.params, state.opt_state)
+        contenders[name] = program
+    base = results[BASE]
+    for found in results.values():
+        found["flops_ratio"] = found["flops"] / base["flops"]
+        found["state_copies"] = found["optimizer_copies"] - base["optimizer_copies"]
+        found["extra_temp_copies"] = {
+            other: found["temp_copies"] - results[other]["temp_copies"]
             for other in REFERENCES
         }
 
-    times = measure.in_turns(runners, rounds)
-    for step_name, of_step in results.items():
-        seconds = [t / steps_per_round for t in times[step_name]]
-        of_step["seconds"] = sorted(seconds)[len(seconds) // 2]
-        of_step["all_seconds"] = seconds
-        of_step["time_ratio"] = {
-            other: measure.ratio(times[step_name], times[other])._asdict()
+    times = measure.in_turns(contenders, rounds)
+    for name, found in results.items():
+        found["all_seconds"] = [t / steps for t in times[name]]
+        found["seconds"] = measure.median(found["all_seconds"])
+        found["time_ratio"] = {
+            other: measure.ratio(times[name], times[other])._asdict()
             for other in REFERENCES
         }
     return results
-
-
-def trainer_steps(
-    model: models.Model, optimizer: Optimizer, shape: tuple[int, int, int, int]
-) -> build.Steps:
-    """The trainer's step with another network and optimizer.
-
-    Args:
-        model: the network.
-        optimizer: the way to train.
-        shape: of a batch of images.
-    """
-    config = dataclasses.replace(configured(BASE), batch_size=shape[0])
-    spec = build.DataSpec(shape[1:], CLASSES, 50_000, STEPS_PER_EPOCH)
-    return build.steps(config, spec, model=model, optimizer=optimizer)
-
-
-def random_batch(shape: tuple[int, int, int, int]) -> dict[str, jax.Array]:
-    """Noise in ten classes."""
-    labels = jnp.arange(shape[0]) % CLASSES
-    return {
-        "image": jax.random.bits(jax.random.key(0), shape, jnp.uint8),
-        "label": labels,
-        "true_label": labels,
-        "weight": jnp.ones(shape[0]),
-    }
-
-
-class Runner:
-    """Does the next steps of a training and waits for them.
-
-    Args:
-        compiled: the step.
-        state: before the first one; it is given away.
-        batch: of all steps.
-        steps: in one call.
-    """
-
-    def __init__(
-        self, compiled: Callable[..., Any], state: TrainState, batch: Any, steps: int
-    ) -> None:
-        self._compiled = compiled
-        self._state = state
-        self._batch = batch
-        self._steps = steps
-
-    def __call__(self) -> None:
-        """Does the steps."""
-        for _ in range(self._steps):
-            self._state, _ = self._compiled(self._state, self._batch)
-        jax.block_until_ready(self._state)
 
 
 def counted(compiled: Any, params: Any, opt_state: Any) -> dict[str, float]:

@@ -10,7 +10,7 @@ taken in turns; updates count over all seeds.
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +20,7 @@ import optax
 import sam_jax
 from experiments import commands
 from experiments.benchmarks import measure
+from experiments.benchmarks.measure import Flag
 from sam_jax.theory import descent, finite_sums, sampling
 
 RHO, STEP_SIZE, L2 = 0.1, 0.01, 0.03
@@ -98,41 +99,25 @@ def all_at_once(data: Data, seeds: int, steps: int) -> np.ndarray:
     return x
 
 
-@commands.ends
-def main(argv: Sequence[str]) -> int:
-    """Measures and prints a table.
-
-    Args:
-        argv: the arguments after the program's name.
-
-    Returns:
-        The exit code.
-    """
-    parser = measure.parser(__doc__)
-    parser.add_argument("--seeds", type=commands.count, default=1000)
-    parser.add_argument(
-        "--steps", type=commands.count, default=1000, help="updates per seed"
-    )
-    parser.add_argument("--rounds", type=commands.count, default=7)
-    args = parser.parse_args(argv)
-    results = {}
+@measure.benchmark(
+    seeds=Flag(commands.count, 1000),
+    steps=Flag(commands.count, 1000, "updates per seed"),
+    rounds=Flag(commands.count, 7, "times for each loop"),
+)
+def main(args: Any) -> tuple[measure.Results, measure.Tables]:
+    """Times the three loops on all problems."""
     with jax.enable_x64(True):
-        for name, data in problems().items():
-            results[name] = compare(data, args.seeds, args.steps, args.rounds)
+        results = {
+            name: compare(data, args.seeds, args.steps, args.rounds)
+            for name, data in problems().items()
+        }
     rows = [
-        [
-            problem,
-            who,
-            f"{found['updates_per_second']:.3g}",
-            found["time_over_sam_jax"],
-        ]
+        [problem, who, f"{of['updates_per_second']:.3g}", of["time_over_sam_jax"]]
         for problem, entry in results.items()
-        for who, found in entry.items()
+        for who, of in entry.items()
     ]
     columns = ["problem", "loop", "updates/s", "time / sam_jax's"]
-    print(measure.markdown(columns, rows))
-    measure.write(args.out, "experiments.benchmarks.theory_speed", argv, results)
-    return 0
+    return results, {"": measure.markdown(columns, rows)}
 
 
 def compare(data: Data, seeds: int, steps: int, rounds: int) -> dict[str, Any]:
@@ -157,6 +142,7 @@ def compare(data: Data, seeds: int, steps: int, rounds: int) -> dict[str, Any]:
         who: {
             "updates_per_second": float(1 / np.median(per_update[who])),
             "time_over_sam_jax": str(measure.ratio(per_update[who].tolist(), base)),
+            "seconds_per_update": per_update[who].tolist(),
         }
         for base in [per_update[JAX].tolist()]
         for who in times

@@ -20,41 +20,33 @@ import pathlib
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 
 from experiments import commands
 from experiments.benchmarks import measure
+from experiments.benchmarks.measure import Flag
 from sam_jax import errors
 from sam_jax.train import build, cards, loop, metrics, settings, sharding
 
 
-@commands.ends
-def main(argv: Sequence[str]) -> int:
-    """Measures as the command line says, prints the table, writes the record.
-
-    Args:
-        argv: the arguments after the program's name.
-
-    Returns:
-        The exit code.
-    """
-    parser = measure.parser(__doc__)
-    parser.add_argument("--card", default="configs/digits_sam.py", help="run card")
-    parser.add_argument("--rounds", type=commands.count, default=5, help="runs of each")
-    args, overrides = commands.with_settings(parser, argv)
+@measure.benchmark(
+    settings=True,
+    card=Flag(str, "configs/digits_sam.py", "run card"),
+    rounds=Flag(commands.count, 5, "runs of each"),
+)
+def main(args: Any) -> tuple[measure.Results, measure.Tables]:
+    """Times the trainer and its bare step."""
     with tempfile.TemporaryDirectory() as folder:
-        config = cards.load(args.card, *overrides)
+        config = cards.load(args.card, *args.settings)
         config = dataclasses.replace(config, eval_every_epochs=config.epochs)
         try:
             results = compare(config, args.rounds, pathlib.Path(folder))
         except loop.Diverged as error:
             raise errors.UserError(str(error)) from error
-    print(table(results))
-    measure.write(args.out, "experiments.benchmarks.trainer_overhead", argv, results)
-    return 0
+    return results, {"": table(results)}
 
 
 def compare(
@@ -90,7 +82,7 @@ def compare(
         "steps": steps,
         "seconds": seconds,
         "examples_per_second": {
-            name: config.batch_size * steps / sorted(times)[len(times) // 2]
+            name: config.batch_size * steps / measure.median(times)
             for name, times in seconds.items()
         },
         "share": measure.ratio(seconds["bare step"], seconds["trainer"])._asdict(),

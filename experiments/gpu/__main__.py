@@ -9,13 +9,9 @@ chooses, ``--tiny`` tries all of it at the smallest sizes, on any backend (and b
 with nothing). IMAGES holds the real CIFAR-10 in parts, see `experiments.gpu.pack`.
 """
 
-import collections
 import os
 import pathlib
-import signal
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -119,28 +115,12 @@ def process(job: queue.Job, own: Sequence[str], seconds: float) -> tuple[int, st
     Returns:
         The exit code and the last lines.
     """
-    last: collections.deque[str] = collections.deque(maxlen=40)
-    with subprocess.Popen(
-        [
-            *(sys.executable, "-m", "experiments.gpu.worker", job.name),
-            *own,
-            f"--seconds={seconds}",
-        ],
-        cwd=record.ROOT,
-        env=environment(job.env),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as running:
-        timer = threading.Timer(seconds, os.killpg, (running.pid, signal.SIGKILL))
-        timer.start()
-        for line in running.stdout or ():
-            print("  " + line, end="", flush=True)
-            last.append(line)
-        code = running.wait()
-        timer.cancel()
-    return code, "".join(last)
+    worker = sys.executable, "-m", "experiments.gpu.worker", job.name
+    return commands.child(
+        [*worker, *own, f"--seconds={seconds}"],
+        seconds=seconds,
+        env=environment(job.env) | {"PYTHONPATH": os.fspath(record.ROOT)},
+    )
 
 
 def environment(own: Mapping[str, str]) -> dict[str, str]:

@@ -14,9 +14,9 @@ import jax
 import numpy as np
 from jax.experimental import topologies
 
-from experiments.benchmarks import hlo
-from experiments.gpu import trainer
-from experiments.gpu.tasks import Context, Missing, Row, Task
+from experiments.benchmarks import hlo, programs
+from experiments.benchmarks.measure import Missing
+from experiments.gpu.tasks import BFLOAT16, Context, Row, Task
 from sam_jax.train import build, sharding
 from sam_jax.train.layout import lay_out
 
@@ -64,10 +64,10 @@ def program(context: Context) -> Row:
     model = small if context.tiny else {"name": "vit_b16"}
     batch = DEVICES * per_device
     whole = context.part == "batch"
-    chosen = trainer.settings(
+    chosen = programs.settings(
         "sam",
         batch_size=batch,
-        model={**model, "dtype": "bfloat16"},
+        model={**model, **BFLOAT16},
         method_group_size=batch if whole else per_device,
     )
     groups = lay_out(batch, chosen.method_group_size, 1, chosen.batch_norm, DEVICES, 1)
@@ -81,7 +81,7 @@ def program(context: Context) -> Row:
     before = made.abstract_state()
     parameters = sum(leaf.size for leaf in jax.tree.leaves(before.params))
     start = time.perf_counter()
-    compiled = made.train_step.lower(before, made.abstract_batch()).compile()
+    compiled = programs.lowered(made).compile()
     seconds = time.perf_counter() - start
     found = [c for c in hlo.collectives(compiled) if c.name == "all-reduce"]
     return {
@@ -94,5 +94,5 @@ def program(context: Context) -> Row:
         "all_reduces": len(found),
         "all_reduce_sent_bytes": sum(c.sent for c in found if c.devices > 1),
         "parameter_copies_reduced": hlo.copies(compiled, parameters),
-        **trainer.memory(compiled),
+        **programs.memory(compiled),
     }

@@ -14,8 +14,9 @@ from typing import Any
 
 import jax
 
-from experiments.gpu import images, trainer
-from experiments.gpu.tasks import Context, Row, Task
+from experiments.benchmarks import programs
+from experiments.gpu import images
+from experiments.gpu.tasks import AUGMENTED, BFLOAT16, TINY, Context, Row, Task
 from sam_jax.train import build, dispatch, evaluation, settings
 
 EPOCHS = 200  # of the card
@@ -49,17 +50,22 @@ def training(context: Context, method: str, seed: int) -> Row:
     """
     begun = time.monotonic()
     dataset = images.load(context.data, tiny=context.tiny, needed=True)
-    values: dict[str, Any] = {"seed": seed, "epochs": EPOCHS}
-    if context.tiny:
-        small = {"name": "resnet_digits", "width": 4, "dtype": "bfloat16"}
-        values |= {"model": small, "batch_size": 64}
-    chosen = trainer.settings(method, **values)
+    chosen = programs.settings(
+        method,
+        seed=seed,
+        epochs=EPOCHS,
+        batch_size=64 if context.tiny else 128,
+        schedule={"name": "cosine"},
+        data=AUGMENTED,
+        model=TINY if context.tiny else BFLOAT16,
+    )
     steps = dataset.train.steps_per_epoch(chosen.batch_size)
     chosen = dataclasses.replace(chosen, steps_per_dispatch=steps)
     rehearsal, compiled = epoch_seconds(chosen, dataset)
     seconds = min(SECONDS - (time.monotonic() - begun), context.left())
-    # The real run is another program: its schedule has another length.
-    fitting = int((seconds - compiled - EVALUATION) / (1.03 * rehearsal))
+    # The real run is another program, as its schedule has another length, and begins
+    # with an epoch that does not count.
+    fitting = int((seconds - compiled - EVALUATION) / (1.03 * rehearsal)) - 1
     epochs = 2 if context.tiny else max(1, min(EPOCHS, fitting))
     chosen = dataclasses.replace(chosen, epochs=epochs)
     found = {
@@ -72,7 +78,7 @@ def training(context: Context, method: str, seed: int) -> Row:
         "rehearsed_epoch_seconds": rehearsal,
     }
     row: Row = found
-    for curve in curves(trainer.run(chosen, dataset)):
+    for curve in curves(programs.run(chosen, dataset)):
         row = {**found, **curve}
         context.save(row)
     return row
@@ -81,7 +87,7 @@ def training(context: Context, method: str, seed: int) -> Row:
 def epoch_seconds(chosen: settings.Settings, dataset: Any) -> tuple[float, float]:
     """Seconds of an epoch, and of what comes before the first."""
     start = time.monotonic()
-    feed = trainer.Feed(trainer.run(chosen, dataset), chosen.steps_per_dispatch)
+    feed = programs.Feed(programs.run(chosen, dataset), chosen.steps_per_dispatch)
     feed()
     first = time.monotonic()
     feed()
@@ -89,20 +95,22 @@ def epoch_seconds(chosen: settings.Settings, dataset: Any) -> tuple[float, float
     return seconds, first - start - seconds
 
 
-def curves(run: build.Run) -> Iterator[dict[str, Any]]:
+def curves(run: build.Run, evaluations: int = EVALUATIONS) -> Iterator[dict[str, Any]]:
     """Trains; gives what is known after each evaluation, all of it.
 
     Args:
         run: its parts; an epoch is one dispatch.
+        evaluations: about how many.
 
     Yields:
-        ``train_seconds`` (evaluations are not counted, the first dispatch is, with its
-        compilation), ``test_error_percent`` and the ``curve`` of epochs and accuracies.
+        ``train_seconds`` (of the steps alone: all is compiled in an epoch before them),
+        ``test_error_percent`` and the ``curve`` of epochs and accuracies.
     """
     advance = dispatch.from_step(run, 0)
+    jax.block_until_ready(advance(run.init(run.seed), run.steps_per_epoch))
     state, curve, seconds = run.init(run.seed), [], 0.0
     epochs = run.config.epochs
-    every = max(1, epochs // EVALUATIONS)
+    every = max(1, epochs // evaluations)
     for epoch in range(1, epochs + 1):
         start, done = time.monotonic(), 0
         while done < run.steps_per_epoch:

@@ -1,13 +1,11 @@
 """Programs timed in turns, so that what disturbs the machine disturbs all alike."""
 
 import functools
-import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from experiments.benchmarks import measure
-from experiments.gpu import trainer
 from experiments.gpu.tasks import Context, Row, Task
 
 
@@ -87,13 +85,11 @@ class Contest:
 
     def _round(self, key: str) -> Row:
         ready = self._ready()
-        order = random.Random(key).sample(sorted(ready), len(ready))
-        seconds = {}
-        for name in order:
-            start = time.perf_counter()
-            ready[name].call()
-            seconds[name] = (time.perf_counter() - start) / ready[name].steps
-        return {"seconds_per_step": seconds}
+        calls = {name: made.call for name, made in ready.items()}
+        times = measure.in_turns(calls, 1, seed=key)
+        return {
+            "seconds_per_step": {n: t[0] / ready[n].steps for n, t in times.items()}
+        }
 
     def _summary(self) -> Row:
         """Medians, ratios round by round, and the share of the peak."""
@@ -110,7 +106,7 @@ class Contest:
             if not times:
                 continue
             row = self._row(f"program/{name}") or {}
-            median = trainer.median(times)
+            median = measure.median(times)
             summary[name] = {
                 "milliseconds": 1e3 * median,
                 "examples_per_second": row["examples"] / median,

@@ -21,13 +21,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.gpu import images, trainer
-from experiments.gpu.tasks import Context, Row, Task
+from experiments.benchmarks import programs
+from experiments.gpu.tasks import AUGMENTED, Context, Row, Task
 from sam_jax.train import build, settings
 
 TOLERANCE, WITHIN, STEPS, BATCH = 1e-3, 2.0, 3, 64
 DTYPES = ("float32", "bfloat16")
-CORE = 6  # of `trainer.names`
+CORE = 6  # of `programs.names`
 MODELS = {
     "core": {"name": "resnet_digits", "width": 16},
     "methods": {"name": "mlp", "width": 64},
@@ -37,7 +37,7 @@ MODELS = {
 def tasks(context: Context) -> Iterator[Task]:
     """A task for every method."""
     everyone = context.part == "methods"
-    methods = trainer.names() if everyone else trainer.names()[:CORE]
+    methods = programs.names() if everyone else programs.names()[:CORE]
     if context.tiny:
         methods = methods[:2]
     for method in methods:
@@ -115,10 +115,14 @@ def trained(method: str, model: dict[str, Any], dtype: str, device: Any) -> Trai
     Returns:
         What came of it.
     """
-    chosen = trainer.settings(
-        method, batch_size=BATCH, model={**model, "dtype": dtype}, learning_rate=0.01
+    chosen = programs.settings(
+        method,
+        batch_size=BATCH,
+        model={**model, "dtype": dtype},
+        data=AUGMENTED,
+        learning_rate=0.01,
     )
-    dataset = images.noise(STEPS * BATCH, side=16)
+    dataset = programs.noise(STEPS * BATCH, side=16)
     with jax.default_device(device), jax.default_matmul_precision("highest"):
         train_step, init = _functions(chosen, dataset)
         # Unused inputs are kept: all that was donated must be gone.
@@ -143,7 +147,7 @@ def trained(method: str, model: dict[str, Any], dtype: str, device: Any) -> Trai
 
 def _functions(chosen: settings.Settings, dataset: Any) -> tuple[Any, Any]:
     """The trainer's step and first state without its mesh, for any device."""
-    run: build.Run = trainer.run(chosen, dataset)
+    run: build.Run = programs.run(chosen, dataset)
     unjitted: Any = run.train_step
     first: Any = run.init
     return unjitted.__wrapped__, first.__wrapped__

@@ -3,11 +3,11 @@
 import io
 import pathlib
 import tarfile
-from typing import Any
 
 import numpy as np
 
-from experiments.gpu.tasks import Missing, need
+from experiments.benchmarks import programs
+from experiments.benchmarks.measure import Missing, need
 from sam_jax import data
 
 SIDE = 32
@@ -40,7 +40,7 @@ def load(folder: pathlib.Path | None, *, tiny: bool, needed: bool) -> data.Datas
         if needed:
             raise
         print(f"noise instead of images: {missing}", flush=True)
-    return noise(64 if tiny else 50_000)
+    return programs.noise(64 if tiny else 50_000)
 
 
 def cifar10(folder: pathlib.Path) -> data.Dataset:
@@ -49,7 +49,7 @@ def cifar10(folder: pathlib.Path) -> data.Dataset:
     Raises:
         Missing: if a part of them is not here, or Pillow to read them.
     """
-    need("PIL")
+    need("PIL", "pillow")
     found = _mosaics(folder)
     splits = {}
     for split in ("train", "test"):
@@ -64,7 +64,8 @@ def cifar10(folder: pathlib.Path) -> data.Dataset:
         order = np.random.default_rng(0).permutation(sum(map(len, labels)))
         splits[split] = np.concatenate(images)[order], np.concatenate(labels)[order]
     published = data.CATALOG["cifar10"]
-    return _dataset("cifar10", published.mean, published.std, **splits)
+    mean, std = published.mean, published.std
+    return programs.dataset("cifar10", splits["train"], splits["test"], mean, std)
 
 
 def _mosaics(folder: pathlib.Path) -> dict[str, bytes]:
@@ -99,32 +100,3 @@ def tiles(mosaic: bytes) -> np.ndarray:
     rows, columns = x.shape[0] // SIDE, x.shape[1] // SIDE
     x = x.reshape(rows, SIDE, columns, SIDE, 3).swapaxes(1, 2)
     return x.reshape(-1, SIDE, SIDE, 3)
-
-
-def noise(examples: int, side: int = SIDE, classes: int = 10) -> data.Dataset:
-    """Random bytes in classes, as many to train on as to test.
-
-    Example:
-        >>> noise(20, side=4).image_shape
-        (4, 4, 3)
-    """
-    generator = np.random.default_rng(0)
-    images = generator.integers(0, 256, (examples, side, side, 3), np.uint8)
-    labels = generator.integers(0, classes, examples).astype(np.int32)
-    half, split = (0.5, 0.5, 0.5), (images, labels)
-    return _dataset("noise", half, half, train=split, test=split, classes=classes)
-
-
-def _dataset(
-    name: str, mean: Any, std: Any, *, train: Any, test: Any, classes: int = 10
-) -> data.Dataset:
-    def source(images: np.ndarray, labels: np.ndarray) -> data.ArraySource:
-        return data.ArraySource(data.Split(images, labels, labels))
-
-    shape = train[0].shape[1:]
-    return data.Dataset(
-        name,
-        tuple(map(str, range(classes))),
-        *(shape, mean, std),
-        *(source(*train), None, source(*test)),
-    )

@@ -10,12 +10,12 @@ from typing import Any
 
 import jax
 
-from experiments.gpu import images, trainer
+from experiments.benchmarks import programs
 from experiments.gpu.contest import Contender, Contest
-from experiments.gpu.tasks import Context, Row, Task
+from experiments.gpu.tasks import BFLOAT16, Context, Row, Task
 from sam_jax.train import build
 
-METHODS = (trainer.SGD, "sam")
+METHODS = (programs.SGD, "sam")
 STEPS, ROUNDS, MULTIPLE = 5, 10, 32
 # Side of the images, classes, examples in a batch.
 SIZES = {
@@ -48,23 +48,23 @@ def tasks(context: Context) -> Iterator[Task]:
 def run(context: Context, method: str, batch: int) -> build.Run:
     """A run of a network, with just one batch of images."""
     side, classes, _ = SIZES[context.part]
-    model: dict[str, Any] = {"name": context.part, "dtype": "bfloat16"}
+    model: dict[str, Any] = {"name": context.part, **BFLOAT16}
     if context.tiny:
         side, classes = 16, 10
         model |= {**TINY[context.part], "width": 4}
-    chosen = trainer.settings(
+    chosen = programs.settings(
         method,
         batch_size=batch,
         model=model,
         data={"crop": min(4, side // 8), "flip": True},
     )
-    return trainer.run(chosen, images.noise(batch, side, classes))
+    return programs.run(chosen, programs.noise(batch, side, classes))
 
 
 def contender(context: Context, method: str, batch: int) -> Contender:
     """A step, again and again on one batch."""
     steps = 1 if context.tiny else STEPS
-    program = trainer.Program(run(context, method, batch), steps)
+    program = programs.Program(run(context, method, batch), steps)
     return Contender(program, steps, batch, program.row)
 
 
@@ -85,7 +85,7 @@ def largest(context: Context, method: str, batch: int) -> Row:
     stats = jax.devices()[0].memory_stats() or {}
     limit = stats.get("bytes_limit", 2**26)
     small, large = (
-        trainer.Program(run(context, method, size), 1).row["total_bytes"]
+        programs.Program(run(context, method, size), 1).row["total_bytes"]
         for size in (batch, 2 * batch)
     )
     slope = (large - small) / batch
@@ -96,7 +96,7 @@ def largest(context: Context, method: str, batch: int) -> Row:
         size = int(share * promised) // multiple * multiple
         size = min(size, 8) if context.tiny else size
         try:
-            program = trainer.Program(run(context, method, size), 1)
+            program = programs.Program(run(context, method, size), 1)
             program()
         except jax.errors.JaxRuntimeError as error:
             failures.append([size, str(error)[:200]])

@@ -7,22 +7,18 @@
 
 import datetime
 import hashlib
-import os
 import pathlib
-import platform
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from importlib import metadata
 from typing import Any
 
+from experiments.benchmarks import measure
 from sam_jax import errors
 from sam_jax.train import files
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = measure.ROOT
 RESULTS = pathlib.Path(__file__).parent / "results"
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch", "jax-cuda13-plugin")
 CLOCKS = "clocks.sm,clocks.mem,temperature.gpu,power.draw,memory.used"
 PAUSE = 5.0  # seconds between two questions for the clocks
 
@@ -93,21 +89,12 @@ class Record:
 
 def machine(tiny: bool) -> dict[str, Any]:
     """What rows are measured on: card, driver, versions, code."""
-    installed = {}
-    for name in PACKAGES:
-        try:
-            installed[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            installed[name] = None
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "tiny": tiny,
         "card": nvidia_smi("name,driver_version,memory.total,clocks.max.sm"),
-        "versions": installed,
-        "python": platform.python_version(),
-        "cores": len(os.sched_getaffinity(0)),
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        "commit": _output("git", "-C", str(ROOT), "rev-parse", "HEAD"),
+        "versions": measure.versions(),
+        **measure.machine(),
         "source": source(),
         "command": sys.argv[1:],
     }
@@ -116,7 +103,7 @@ def machine(tiny: bool) -> dict[str, Any]:
 def nvidia_smi(query: str) -> dict[str, str]:
     """What ``nvidia-smi`` says of the first GPU; nothing without one."""
     options = (f"--query-gpu={query}", "--format=csv,noheader", "--id=0")
-    found = _output("nvidia-smi", *options)
+    found = measure.output("nvidia-smi", *options)
     if not found:
         return {}
     values = [value.strip() for value in found.split(",")]
@@ -126,16 +113,7 @@ def nvidia_smi(query: str) -> dict[str, str]:
 def source() -> str:
     """A hash of the code, for machines that have a copy without its history."""
     digest = hashlib.sha256()
-    for folder in ("sam_jax", "experiments/gpu"):
+    for folder in ("sam_jax", "experiments", "configs"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
-
-
-def _output(*command: str) -> str | None:
-    """What a command prints; None if there is no such command or it fails."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None

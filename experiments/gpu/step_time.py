@@ -5,7 +5,6 @@ Parts: ``peak`` (what matrix products and copies reach), ``batch<n>`` (this trai
 of XLA, which the process was started with).
 """
 
-import dataclasses
 import functools
 import time
 from collections.abc import Callable, Iterator
@@ -13,16 +12,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
-import optax.contrib
 
-from experiments.gpu import images, trainer
+from experiments.benchmarks import measure, programs, step_cost
+from experiments.benchmarks.measure import need
+from experiments.gpu import images
 from experiments.gpu.contest import Contender, Contest
-from experiments.gpu.tasks import Context, Row, Task, need
-from sam_jax import data, models
-from sam_jax.train import build, state
+from experiments.gpu.tasks import AUGMENTED, BFLOAT16, TINY, Context, Row, Task
+from sam_jax import data
+from sam_jax.train import build
 
-METHODS = (trainer.SGD, "sam", "asam", "looksam")
+METHODS = (programs.SGD, "sam", "asam", "looksam")
 STEPS = 50  # in a time; a multiple of LookSAM's k
 ROUNDS = 5
 
@@ -50,7 +49,7 @@ def tasks(context: Context) -> Iterator[Task]:
         of_peer = functools.partial(of_torch, context, dataset, batch)
         stages += [
             {
-                "torch sgd": functools.partial(of_peer, trainer.SGD, "default"),
+                "torch sgd": functools.partial(of_peer, programs.SGD, "default"),
                 "torch sam": functools.partial(of_peer, "sam", "default"),
                 "optax.contrib.sam": functools.partial(of_optax, made),
             },
@@ -60,7 +59,7 @@ def tasks(context: Context) -> Iterator[Task]:
                 ),
                 **{
                     f"{method}, batches from the host": functools.partial(
-                        of_method, method, steps_per_dispatch=1
+                        of_method, method, several=1
                     )
                     for method in METHODS[:2]
                 },
@@ -98,22 +97,29 @@ def _timed(call: Callable[..., jax.Array], *arguments: jax.Array) -> float:
         start = time.perf_counter()
         call(*arguments).block_until_ready()
         times.append(time.perf_counter() - start)
-    return trainer.median(times[3:])
+    return measure.median(times[3:])
 
 
 # ── Contenders ───────────────────────────────────────────────────────────────────────
 
 
 def parts(
-    context: Context, dataset: data.Dataset, batch: int, method: str, **values: Any
+    context: Context,
+    dataset: data.Dataset,
+    batch: int,
+    method: str,
+    several: int = STEPS,
+    **own: Any,
 ) -> build.Run:
     """A run of a method; tiny, on a small network and batch."""
-    values = {"steps_per_dispatch": STEPS, "batch_size": batch, **values}
-    if context.tiny:
-        steps = min(values["steps_per_dispatch"], 2)
-        small = {"name": "resnet_digits", "width": 4, "dtype": "bfloat16"}
-        values |= {"batch_size": 8, "steps_per_dispatch": steps, "model": small}
-    return trainer.run(trainer.settings(method, **values), dataset)
+    chosen = programs.settings(
+        method,
+        batch_size=8 if context.tiny else batch,
+        steps_per_dispatch=min(several, 2) if context.tiny else several,
+        data=AUGMENTED,
+        model=TINY if context.tiny else BFLOAT16,
+    )
+    return programs.run(chosen, dataset, **own)
 
 
 def of_trainer(made: Callable[..., build.Run], method: str, **values: Any) -> Contender:
@@ -123,76 +129,20 @@ def of_trainer(made: Callable[..., build.Run], method: str, **values: Any) -> Co
 
 def _fed(run: build.Run) -> Contender:
     steps = STEPS if run.config.batch_size > 8 else 2
-    train_step: Any = run.train_step
-    lowered = train_step.lower(run.abstract_state(), run.abstract_batch())
-    feed = trainer.Feed(run, steps)
-    row = {"flops": trainer.flops(lowered), "images": run.dataset.name}
-    return Contender(feed, steps, run.config.batch_size, row)
+    flops = programs.flops(programs.lowered(run))
+    row = {"flops": flops, "images": run.dataset.name}
+    return Contender(programs.Feed(run, steps), steps, run.config.batch_size, row)
 
 
 def of_memory(made: Callable[..., build.Run], method: str) -> Row:
     """Bytes of a step on one batch."""
-    return trainer.Program(made(method, steps_per_dispatch=1), 1).row
+    return programs.Program(made(method, several=1), 1).row
 
 
 def of_optax(made: Callable[..., build.Run]) -> Contender:
     """SAM of ``optax.contrib`` in the mode that hides the perturbation."""
-    run = made("sam")
-    chosen = run.config
-    tx = optax.contrib.sam(
-        optax.chain(
-            optax.add_decayed_weights(chosen.weight_decay.value),
-            optax.sgd(chosen.learning_rate, momentum=0.9),
-        ),
-        optax.chain(optax.contrib.normalize(), optax.sgd(0.05)),
-        opaque_mode=True,
-    )
-    model = models.build(
-        chosen.model.name,
-        num_classes=run.spec.num_classes,
-        width=chosen.model.width,
-        dtype=chosen.model.dtype,
-    )
-    augment = data.augment.make_augment(
-        crop=4, flip=True, mean=run.dataset.mean, std=run.dataset.std
-    )
-
-    def init(seed: jax.Array) -> state.TrainState:
-        first = run.init(seed)
-        return first._replace(opt_state=tx.init(first.params))
-
-    def train_step(before: state.TrainState, batch: Any) -> Any:
-        key = jax.random.fold_in(jax.random.key(before.seed), before.step)
-        seen = augment(key, batch["image"])
-
-        def loss(params: Any) -> Any:
-            logits, statistics = model.apply(
-                params, before.model_state, seen, train=True
-            )
-            losses = optax.softmax_cross_entropy_with_integer_labels
-            return jnp.mean(losses(logits, batch["label"])), statistics
-
-        gradient = jax.value_and_grad(loss, has_aux=True)
-        (value, statistics), grads = gradient(before.params)
-        updates, opt_state = tx.update(
-            *(grads, before.opt_state, before.params),
-            grad_fn=lambda params, _: gradient(params)[1],
-        )
-        after = before._replace(
-            step=before.step + 1,
-            params=optax.apply_updates(before.params, updates),
-            model_state=statistics,
-            opt_state=opt_state,
-        )
-        return after, {"loss": value}
-
-    return _fed(
-        dataclasses.replace(
-            run,
-            init=jax.jit(init),
-            train_step=jax.jit(train_step, donate_argnums=0),
-        )
-    )
+    run = made(programs.SGD, optimizer=step_cost.around(step_cost.optax_sam()))
+    return _fed(run)
 
 
 def of_torch(

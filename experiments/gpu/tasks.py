@@ -1,15 +1,15 @@
 """What the families of jobs are made of: tasks, each of which measures one row."""
 
-import importlib.util
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 Row = Mapping[str, Any]
 
-
-class Missing(Exception):
-    """Something that a task needs is not here; its message is one line."""
+# Settings of `experiments.benchmarks.programs` that the families share.
+AUGMENTED = {"crop": 4, "flip": True}
+BFLOAT16 = {"dtype": "bfloat16"}
+TINY = {"name": "resnet_digits", "width": 4, **BFLOAT16}
 
 
 class Task(NamedTuple):
@@ -44,22 +44,3 @@ class Context(NamedTuple):
     left: Callable[[], float]
     rows: Callable[[], Mapping[str, Row]]
     save: Callable[[Row], None]
-
-
-def need(package: str) -> None:
-    """Says that a package is missing.
-
-    Raises:
-        Missing: if it is not installed.
-
-    Example:
-        >>> need("no_such_package")
-        Traceback (most recent call last):
-        experiments.gpu.tasks.Missing: no_such_package is not installed
-    """
-    try:
-        found = importlib.util.find_spec(package)
-    except ValueError:  # blocked in sys.modules
-        found = None
-    if found is None:
-        raise Missing(f"{package} is not installed")

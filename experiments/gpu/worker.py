@@ -10,8 +10,9 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 
 from experiments import commands
+from experiments.benchmarks.measure import Missing
 from experiments.gpu import queue, record
-from experiments.gpu.tasks import Context, Missing, Row, Task
+from experiments.gpu.tasks import Context, Row, Task
 
 MARGIN = 5.0  # seconds for the end of the process
 

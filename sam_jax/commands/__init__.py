@@ -14,11 +14,13 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import NoReturn
+from typing import Any, NoReturn, ParamSpec
 
 import sam_jax
 from sam_jax import errors
 from sam_jax.train import environment, interrupt
+
+P = ParamSpec("P")
 
 VERBS: Mapping[str, str] = MappingProxyType(
     {
@@ -76,12 +78,10 @@ def parser(verb: str, description: str, example: str) -> argparse.ArgumentParser
     Returns:
         The parser, without arguments; its help shows the defaults.
     """
-    return _Parser(
+    return Parser(
         prog=f"sam-jax {verb}",
         description=description,
         epilog=f"Example:\n  {example}",
-        formatter_class=_Help,
-        allow_abbrev=False,
     )
 
 
@@ -160,17 +160,23 @@ def add_table(made: argparse.ArgumentParser) -> None:
     made.add_argument("--latex", action="store_true", help="the table for LaTeX")
 
 
-def ends(main: Callable[[Sequence[str]], int]) -> Callable[[Sequence[str]], int]:
-    """Decorates the main function of a verb: what its user can mend is one line."""
+def ends(main: Callable[P, int]) -> Callable[P, int]:
+    """Decorates the main function of a command: what its user can mend is one line.
+
+    Args:
+        main: returns the exit code.
+
+    Returns:
+        The same, which ends with 2 after a mistake of the user, 1 where a file cannot
+        be written, and 130 after Ctrl-C.
+    """
 
     @functools.wraps(main)
-    def run(arguments: Sequence[str]) -> int:
+    def run(*args: P.args, **keywords: P.kwargs) -> int:
         try:
-            return main(arguments)
-        except errors.WriteError as error:
-            return say(error, 1)
+            return main(*args, **keywords)
         except errors.UserError as error:
-            return say(error, 2)
+            return say(error, 1 if isinstance(error, errors.WriteError) else 2)
         except KeyboardInterrupt:
             return say("interrupted", 130)
 
@@ -237,6 +243,13 @@ class _Help(
         return super()._get_help_string(action) if known else action.help
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """A command line whose mistakes are one line; ``--seed`` is no ``--seeds``."""
+
+    def __init__(self, **settings: Any) -> None:
+        defaults = {"formatter_class": _Help, "allow_abbrev": False}
+        super().__init__(**(defaults | settings))
+
     def error(self, message: str) -> NoReturn:
+        """Ends with one line."""
         self.exit(2, f"error: {message}; {self.prog} --help shows what there is\n")

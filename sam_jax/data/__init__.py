@@ -7,6 +7,7 @@ Importing this package imports neither TensorFlow nor scikit-learn.
 from sam_jax.data import augment
 from sam_jax.data.arrays import of_arrays
 from sam_jax.data.batches import (
+    AlternatingSource,
     ArraySource,
     Batch,
     Draw,
@@ -23,6 +24,7 @@ from sam_jax.data.splits import Split
 
 __all__ = [
     "CATALOG",
+    "AlternatingSource",
     "ArraySource",
     "Batch",
     "Dataset",

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import NamedTuple, Protocol, Self, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -253,6 +253,57 @@ class SampledSource(ArraySource):
                 self.num_examples, batch_size, p=self.probabilities
             )
             yield Draw(drawn, weights[drawn])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class AlternatingSource(ArraySource):
+    """Source of images that it gives mirrored in every second epoch.
+
+    In the first epoch half of them, drawn at random, are mirrored, in the next one the
+    others, so that two epochs in a row show both sides of every image (Jordan 2024,
+    arXiv:2404.00498, section 3.6).
+
+    Attributes:
+        split: the images, and after them all of them mirrored.
+        source: of the images, which draws.
+
+    Example:
+        >>> images = np.array([1, 2, 3, 4], np.uint8).reshape(2, 1, 2, 1)
+        >>> labels = np.zeros(2, np.int32)
+        >>> plain = ArraySource(splits.Split(images, labels, labels))
+        >>> seen = AlternatingSource.of(plain).batches(batch_size=2, seed=0)
+        >>> for batch in (next(seen), next(seen)):
+        ...     print(batch["image"].reshape(2, 2).tolist())
+        [[4, 3], [1, 2]]
+        [[3, 4], [2, 1]]
+    """
+
+    source: ArraySource
+
+    @classmethod
+    def of(cls, source: ArraySource) -> Self:
+        """That of the images of a source."""
+        plain = source.split
+        mirrored = plain.images[:, :, ::-1]
+        labels = (np.tile(x, 2) for x in (plain.labels, plain.true_labels))
+        both = splits.Split(np.concatenate([plain.images, mirrored]), *labels)
+        return cls(both, source)
+
+    @property
+    def num_examples(self) -> int:
+        """Number of examples, which are there twice."""
+        return self.split.num_examples // 2
+
+    def _draws(
+        self, batch_size: int, steps: int, seed: int, start_step: int
+    ) -> Iterator[Draw]:
+        count = self.num_examples
+        generator = randomness.generator(seed, randomness.Stream.MIRRORED)
+        first = generator.integers(2, size=count)
+        draws = self.source._draws(batch_size, steps, seed, start_step)
+        for step, draw in zip(itertools.count(start_step), draws, strict=False):
+            mirrored = (first[draw.indices] + step // steps) % 2
+            yield draw._replace(indices=draw.indices + mirrored * count)
 
 
 def _pad(array: np.ndarray, missing: int) -> np.ndarray:

@@ -12,6 +12,7 @@ class Stream(enum.IntEnum):
     NOISE = 1
     BATCHES = 2
     TEST = 3
+    MIRRORED = 4
 
 
 def generator(seed: int, stream: Stream, index: int = 0) -> np.random.Generator:

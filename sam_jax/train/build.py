@@ -295,6 +295,8 @@ def build(
         dataset = load_data(config.data)
     else:
         own_data.check(dataset)
+    if config.data.alternate_flip:
+        dataset = _alternating(config.data, dataset)
     with mistakes.in_settings("config.data", _DATA):
         augment = _augment(config.data, dataset)
         spec = DataSpec.of(dataset, config.batch_size)
@@ -366,6 +368,21 @@ def load_data(config: settings.Data) -> data.Dataset:
             if isinstance(sampling, settings.Importance)
             else None,
         )
+
+
+def _alternating(config: settings.Data, dataset: data.Dataset) -> data.Dataset:
+    """The data set with training images that take turns with their mirrored ones."""
+    setting = "config.data.alternate_flip"
+    if config.flip:
+        raise errors.UserError(
+            f"{setting} takes the place of config.data.flip: unset it"
+        )
+    if dataset.dtype != np.uint8 or not isinstance(dataset.train, data.ArraySource):
+        raise errors.UserError(
+            f"{setting} needs images in memory, which {dataset.name!r} does not have: "
+            "leave it out"
+        )
+    return dataclasses.replace(dataset, train=data.AlternatingSource.of(dataset.train))
 
 
 def _augment(

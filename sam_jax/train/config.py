@@ -93,19 +93,33 @@ def load_method(
         rho: 0.5
         <BLANKLINE>
     """
-    config_dict = typed.ml_collections().ConfigDict
+    found = of_fragment(name, card) | dict((overrides or {}).get(name, {}))
+    return typed.ml_collections().ConfigDict(
+        {k: v if k == "name" else typed.untyped(v) for k, v in found.items()}
+    )
+
+
+def of_fragment(name: str, card: str | pathlib.Path) -> dict[str, Any]:
+    """What a method's fragment sets, as `load_method` but plain, and without a card's.
+
+    Args:
+        name: a method, your own, or ``sgd``.
+        card: path of the run card.
+
+    Returns:
+        The name and all coefficients.
+
+    Raises:
+        UserError: if there is no such method.
+    """
     if name in coefficients.BASELINE_SUFFIXES:
-        return config_dict({"name": BASELINE})
+        return {"name": BASELINE}
     found = default_coefficients(name)
     for folder in (pathlib.Path(card).parent, CARDS):
         fragment = folder / "methods" / f"{name}.py"
         if fragment.exists():
-            found |= dict(runpy.run_path(str(fragment))["get_config"]())
-            break
-    found |= (overrides or {}).get(name, {})
-    return config_dict(
-        {k: v if k == "name" else typed.untyped(v) for k, v in found.items()}
-    )
+            return found | dict(runpy.run_path(str(fragment))["get_config"]())
+    return found
 
 
 def default_coefficients(name: str) -> dict[str, Any]:

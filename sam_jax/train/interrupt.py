@@ -66,6 +66,27 @@ def _handled(
             signal.signal(number, before)
 
 
+@contextlib.contextmanager
+def first(end: Callable[[], object]) -> Iterator[None]:
+    """While entered, a signal does this before what it did anyway.
+
+    Args:
+        end: such as ending another process.
+    """
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        end()
+        again = before[signal.Signals(number)]
+        if callable(again):
+            again(number, frame)
+        else:
+            _leave("", number, frame)
+
+    with _handled(handle, *SIGNALS):
+        yield
+
+
 class Interrupt(contextlib.ExitStack):
     """Remembers the first signal while entered; a Ctrl-C after it acts as before.
 

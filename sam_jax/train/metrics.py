@@ -219,7 +219,7 @@ def open_writers(
         wandb_project: project at Weights & Biases.
         wandb_name: name of the run there; None stands for the name of ``workdir``.
         written: what `Writers.sync` has returned at ``resume_step``.
-        warn: told if earlier rows are lost.
+        warn: told if earlier rows are lost, or TensorBoard's package is missing.
 
     Returns:
         The writers, to be closed by the caller.
@@ -243,10 +243,14 @@ def open_writers(
         keep(lines)
         with files.writing(workdir):
             empty = not TensorBoard.has_events(workdir)
-            board = TensorBoard(workdir, resume_step, config)
-            keep(board)
-            for row in read_history(workdir / METRICS_FILE) if empty else ():
-                board.write(row.pop("step"), row.pop("split"), row)
+            try:
+                board = TensorBoard(workdir, resume_step, config)
+            except ModuleNotFoundError as error:
+                warn(f"no events for TensorBoard: {error}")
+            else:
+                keep(board)
+                for row in read_history(workdir / METRICS_FILE) if empty else ():
+                    board.write(row.pop("step"), row.pop("split"), row)
         if wandb_mode != "disabled":
             keep(
                 WandB(

@@ -92,6 +92,8 @@ class Data:
     sampling: Shuffle | Importance = Shuffle()
     crop: Pixels = 0  # pixels of padding of the random crop; 0 is off
     flip: bool = False
+    # Each image mirrored in every second epoch, in place of flip; kept in memory twice.
+    alternate_flip: bool = False
     cutout: Pixels = 0  # side of the square in pixels; 0 is off
     cutout_probability: Share = 1.0
 

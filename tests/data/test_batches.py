@@ -71,6 +71,41 @@ def test_draws_say_which_examples_the_batches_have(sampled, rows):
     assert sampled == (len(np.unique(draw.weights)) > 1)
 
 
+@settings(max_examples=30, deadline=None)
+@given(sizes, seeds, st.integers(0, 9))
+def test_every_second_epoch_shows_the_other_side_of_an_image(size, seed, start):
+    num_examples, batch_size = size
+    plain = numbered(num_examples)
+    images = plain.split.images.copy()
+    images[:, :, 0] += 100  # mirrored, the right column has it
+    plain = data.ArraySource(plain.split._replace(images=images))
+    source = data.AlternatingSource.of(plain)
+    assert isinstance(source, data.IndexedSource)
+    assert source.num_examples == num_examples
+    steps = source.steps_per_epoch(batch_size)
+    found, sides = (
+        source.batches(batch_size=batch_size, seed=seed, start_step=start),
+        {},
+    )
+    of_plain = plain.batches(batch_size=batch_size, seed=seed, start_step=start)
+    for step in range(start, start + 3 * steps):
+        batch = next(found)
+        np.testing.assert_array_equal(batch["label"], next(of_plain)["label"])
+        mirrored = batch["image"][:, 0, 2, 0] > batch["image"][:, 0, 0, 0]
+        for example, side in zip(batch["true_label"], mirrored, strict=True):
+            # One bit of each example, which changes with the epoch.
+            bit = bool(side) ^ bool(step // steps % 2)
+            assert sides.setdefault(int(example), bit) == bit
+    evaluated = [batch["true_label"] for batch in source.eval_batches(batch_size)]
+    assert np.concatenate(evaluated)[:num_examples].tolist() == [*range(num_examples)]
+
+
+def test_half_of_the_images_begin_mirrored():
+    source = data.AlternatingSource.of(numbered(200))
+    draw = next(source.draws(batch_size=200, seed=0))
+    assert 70 < np.sum(draw.indices >= 200) < 130
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 60), st.integers(1, 80))
 def test_evaluation_covers_every_example_once_in_order(num_examples, batch_size):

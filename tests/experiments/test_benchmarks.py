@@ -11,6 +11,7 @@ import pytest
 from experiments.benchmarks import (
     measure,
     memory,
+    programs,
     startup,
     step_cost,
     theory_speed,
@@ -39,14 +40,14 @@ def tiny_model():
     return models.Model(init, apply)
 
 
-def trained(optimizer, updates=3):
+def trained(optimizer):
     """Weights and statistics after some updates of a benchmark's step."""
-    shape = (6, 4, 4, 3)
-    steps = step_cost.trainer_steps(tiny_model(), optimizer, shape)
-    state, batch = steps.init(steps.seed), step_cost.random_batch(shape)
-    for _ in range(updates):
-        state, _ = steps.train_step(state, batch)
-    return state.params["w"], state.model_state["mean"]
+    chosen = programs.settings("sgd", "mlp:8", batch_size=6)
+    own = {"model": tiny_model(), "optimizer": optimizer}
+    program = programs.Program(programs.run(chosen, programs.noise(6, 4), **own), 3)
+    program()
+    assert int(program.state.step) == 3
+    return program.state.params["w"], program.state.model_state["mean"]
 
 
 @pytest.mark.parametrize("peer", [step_cost.HAND_WRITTEN, step_cost.OPTAX])
@@ -96,6 +97,7 @@ def test_step_cost_counts_state_and_memory_in_copies_of_the_parameters():
     [
         (step_cost, ["--methods=sma"], "sam"),
         (step_cost, ["--models=mpl"], "mlp"),
+        (step_cost, ["--models=mlp:x"], "name:width, got 'mlp:x'"),
         (trainer_overhead, ["--card=configs/digit_sam.py"], "digits_sam"),
         (trainer_overhead, ["--config.epochs=1", "--config.log_every_steps=20"], "20"),
     ],
@@ -170,6 +172,46 @@ def test_startup_divides_the_time(monkeypatch):
         "state": 1.5,
         "step": 5.5,
     }
+
+
+def busy(tmp_path, times, name="record.json"):
+    """The exit code after results of these times, and what is written."""
+    path = tmp_path / name
+    code = measure.write(path, "a.b", [], {"seconds": times})
+    return code, json.loads(path.read_text())["results"]["seconds"]
+
+
+def test_a_busy_machine_is_told_and_takes_no_place_of_good_results(tmp_path, capsys):
+    calm, noisy, worse = [1.0, 1.01, 1.02], [1.0, 1.5, 2.0], [1.0, 2.0, 4.0]
+    assert busy(tmp_path, noisy) == (0, noisy)  # there is nothing better
+    assert busy(tmp_path, worse) == (0, worse)
+    assert busy(tmp_path, calm) == (0, calm)
+    capsys.readouterr()
+    assert busy(tmp_path, noisy) == (1, calm)
+    said = capsys.readouterr().err
+    assert said.startswith("warning: the times spread by 33 %: the machine is busy; ")
+    assert said.count("\n") == 1
+    kept = json.loads((tmp_path / "record.busy.json").read_text())
+    assert kept["results"]["seconds"] == noisy and kept["spread"] > measure.CALM
+    assert busy(tmp_path, calm) == (0, calm) and not capsys.readouterr().err
+    (tmp_path / "record.json").write_text("[")
+    assert busy(tmp_path, noisy) == (0, noisy)  # damaged is not good
+
+
+def test_the_spread_is_that_of_most_times():
+    steady, jumping = [2.0, 2.02, 2.04, 2.02], [1.0, 3.0, 9.0, 2.0]
+    of_all = {"a": [{"seconds": steady}] * 2, "b": {"c": jumping}, "n": [1, 900, 3]}
+    assert measure.spread_of(of_all) == pytest.approx(0.01 / 2.02)
+    assert measure.spread_of({"two": [1.0, 9.0], "flops": {"a": 1.0, "b": 2.0}}) == 0
+    record = ROOT / "experiments/benchmarks/results/step_cost_width64.json"
+    assert measure.spread_of(json.loads(record.read_text())["results"]) < measure.CALM
+
+
+def test_a_peer_that_is_not_here_is_named_with_what_installs_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(measure.Missing, match=r"^torch is not installed: pip install "):
+        measure.need("torch")
+    measure.need("jax")
 
 
 def test_in_turns_times_everyone_once_a_round():

@@ -6,6 +6,9 @@ import importlib
 import json
 import os
 import pathlib
+import signal
+import subprocess
+import sys
 
 import pytest
 from matplotlib import figure
@@ -45,7 +48,7 @@ def test_no_parser_takes_abbreviations():
         ]
         for module in MODULES
     }
-    assert found["experiments.commands"] == ["False"]
+    assert found["sam_jax.commands"] == []  # its parser refuses them by itself
     assert found["experiments.theory.__main__"] == ["False"] * 3
     assert {each for calls in found.values() for each in calls} == {"False"}
     assert list(parsers("argparse.ArgumentParser(description=1)")) == [
@@ -65,7 +68,7 @@ def test_no_parser_takes_abbreviations():
         ("benchmarks.startup", ["--round=1"]),
         ("benchmarks.theory_speed", ["--seed=1"]),
         ("benchmarks.trainer_overhead", ["--round=1"]),
-        ("benchmarks.scaling_model", ["--utili=0.5"]),
+        ("benchmarks.scaling_model", ["--ou=x"]),
         ("benchmarks.scaling.__main__", ["--section=memory"]),
     ],
 )
@@ -84,9 +87,8 @@ def test_abbreviated_flags_are_refused(module, argv, tmp_path, monkeypatch, caps
 
 
 def test_a_record_is_checked_before_it_is_measured(tmp_path):
-    parser = measure.parser("Measures.")
     path = tmp_path / "new" / "record.json"
-    assert parser.parse_args([f"--out={path}"]).out == path
+    assert commands.file(str(path)) == path
     measure.write(path, "a.b", ["--x=a b"], {})
     assert json.loads(path.read_text())["command"] == "python -m a.b '--x=a b'"
     for bad in (tmp_path, path / "below", "a\0b/c"):
@@ -109,6 +111,36 @@ def test_ends(error, code, capsys):
     else:
         assert main([]) == code
         assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def interrupted(*arguments, seen):
+    """What a Python said after a line that ends so, and a Ctrl-C; and its exit code."""
+    command = [sys.executable, *arguments]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        line = next(line for line in process.stdout if line.split()[-1:] == [seen])
+        process.send_signal(signal.SIGINT)
+        return line, process.stdout.read().splitlines(), process.wait()
+
+
+@pytest.mark.slow("starts two processes")
+def test_ctrl_c_ends_a_command_and_what_it_has_started_in_one_line():
+    module = ("-X", "importtime", "-m", "experiments.benchmarks.step_cost")
+    _, said, code = interrupted(*module, seen="experiments")  # JAX is not yet there
+    assert code == 130 and said[-1] == "error: ended by SIGINT"
+    assert all(line.startswith("import time:") for line in said[:-1])
+
+    script = """
+import sys
+sys.argv[0] = "-m"
+from experiments import commands
+commands.child(["sh", "-c", "echo $$ runs; exec sleep 600"])
+"""
+    line, said, code = interrupted("-c", script, seen="runs")
+    assert (code, said) == (130, ["error: ended by SIGINT"])
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(line.split()[0]), 0)
 
 
 @pytest.mark.parametrize(

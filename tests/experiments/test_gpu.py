@@ -5,15 +5,14 @@ import os
 import subprocess
 import sys
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.benchmarks import measure, programs
 from experiments.gpu import __main__ as command
 from experiments.gpu import (
     contest,
-    fast_network,
+    fast_recipe,
     images,
     networks,
     pack,
@@ -155,7 +154,7 @@ def measured(name, calls, seconds=1.0):
         if name == "bad":
             raise ZeroDivisionError("by zero")
         if name == "lacking":
-            tasks.need("no_such_package")
+            measure.need("no_such_package", "it")
         return {"name": name}
 
     return tasks.Task(name, seconds, measure)
@@ -175,7 +174,7 @@ def test_rows_are_kept_and_a_task_that_fails_is_one_of_them(tmp_path, capsys):
     assert "ZeroDivisionError: by zero" in written["rows"]["part/bad"]["error"]
     assert written["rows"]["part/good"]["run"] == 0
     assert "part/lacking" not in written["rows"]
-    line = "part/lacking: left out, no_such_package is not installed\n"
+    line = "part/lacking: left out, no_such_package is not installed: pip install it\n"
     assert line in capsys.readouterr().out
     # The next time what failed is tried again, and nothing else.
     worker.work("part", record.Record(path), row, lambda: 10.0)
@@ -290,13 +289,13 @@ def test_packed_images_are_read_with_their_labels(tmp_path, capsys):
     key = lambda x: x.tobytes()  # noqa: E731
     assert sorted(map(key, read)) == sorted(map(key, frogs))
     archives[0].unlink()
-    with pytest.raises(tasks.Missing, match=r"part1of\d.tar is not in"):
+    with pytest.raises(measure.Missing, match=r"part1of\d.tar is not in"):
         images.load(out, tiny=False, needed=True)
     assert images.load(out, tiny=True, needed=False).name == "noise"
 
 
 def test_without_images_a_training_is_left_out_and_times_are_of_noise():
-    with pytest.raises(tasks.Missing, match="--data=FOLDER"):
+    with pytest.raises(measure.Missing, match="--data=FOLDER"):
         images.load(None, tiny=False, needed=True)
     assert images.load(None, tiny=True, needed=True).name == "noise"
 
@@ -306,22 +305,21 @@ def test_pack_says_where_there_is_nothing(tmp_path, capsys):
     assert "has no train_* and test_* images" in capsys.readouterr().err
 
 
-def test_whitened_patches_have_unit_covariance():
-    key = jax.random.key(0)
-    blurred = jax.random.normal(key, (64, 9, 9, 3))
-    blurred = blurred[:, 1:] + 0.5 * blurred[:, :-1]
-    filters = fast_network.whitening(blurred)
-    seen = fast_network.convolved(blurred, filters, "VALID")[..., :12].reshape(-1, 12)
-    np.testing.assert_allclose(seen.T @ seen / len(seen), np.eye(12), atol=0.02)
-
-
-def test_the_fast_network_starts_as_the_identity_where_it_has_channels():
-    params, _ = fast_network.init(jax.random.key(0), (32, 40))
-    kernel = params["groups"][1]["kernels"][0]  # 32 to 40 channels
-    x = jax.random.normal(jax.random.key(1), (2, 5, 5, 32))
-    seen = fast_network.convolved(x, kernel, "SAME")
-    np.testing.assert_allclose(seen[..., :32], x, rtol=1e-6)
-    assert jnp.abs(seen[..., 32:]).max() > 0.1
+def test_the_variants_of_the_fast_recipe_are_its_card():
+    context = tasks.Context("seed3", False, None, None, None, None)
+    found = {
+        name: fast_recipe.variant(*way, 3, context)
+        for name, way in fast_recipe.VARIANTS.items()
+    }
+    assert [x.epochs for x in found.values()] == [37, 74, 37, 18]
+    assert {x.seed for x in found.values()} == {3}
+    names = [x.method.name for x in found.values()]
+    assert names == ["none", "none", "sam", "sam"]
+    for x in found.values():
+        assert x.schedule.warmup_epochs == pytest.approx(0.23 * x.epochs)
+        assert x.data.alternate_flip and x.model.dtype == "bfloat16"
+        assert x.model.name.endswith("configs/cifar10_fast.py:FastNet")
+        assert x.steps_per_dispatch == 48
 
 
 @pytest.mark.peers
@@ -333,7 +331,7 @@ def test_sam_of_torch_climbs_and_comes_back(monkeypatch):
 
     monkeypatch.setattr(torch_peer, "RATE", 0.0)
     start, sgd, sam = (
-        torch_peer.Trainer(images.noise(16), 8, 2, method, "default", steps)
+        torch_peer.Trainer(programs.noise(16), 8, 2, method, "default", steps)
         for method, steps in ((False, 0), (False, 1), (True, 1))
     )
     for peer in (start, sgd, sam):
@@ -374,11 +372,12 @@ import sys
 for name in sys.argv[1:]:
     sys.modules[name] = None
 from experiments.gpu import ahead_of_time, cifar10, correctness, fast_recipe, networks
-from experiments.gpu import step_time, tasks, trainer
-print(trainer.settings("looksam").method.name)
+from experiments.benchmarks import measure, programs
+from experiments.gpu import step_time
+print(programs.settings("looksam").method)
 try:
-    tasks.need("torch")
-except tasks.Missing as missing:
+    measure.need("torch")
+except measure.Missing as missing:
     print(missing)
 """
     run = subprocess.run(
@@ -389,7 +388,9 @@ except tasks.Missing as missing:
         timeout=300,
     )
     assert run.returncode == 0, run.stderr
-    assert run.stdout == "looksam\ntorch is not installed\n"
+    method, missing = run.stdout.splitlines()
+    assert "name='looksam'" in method and "'k': 5, 'alpha': 0.7" in method
+    assert missing.startswith("torch is not installed: pip install ")
 
 
 # Of jobs that differ in a flag or a seed alone, one.

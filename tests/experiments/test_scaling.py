@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.benchmarks import hlo, scaling_model
+from experiments.benchmarks import hlo, programs
 from experiments.benchmarks.scaling import (
     __main__ as command,
 )
@@ -19,13 +19,11 @@ from experiments.benchmarks.scaling import (
     common,
     device_groups,
     devices,
-    gpu,
     memory,
     processes,
 )
-from experiments.gpu import trainer
 from sam_jax import models
-from sam_jax.train import build, metrics, sharding
+from sam_jax.train import metrics, sharding
 
 SGD, SAM, SAM_DEVICE, SAM_HALF = common.WAYS
 MODEL = "mlp:64"
@@ -95,7 +93,7 @@ def test_gradients_that_are_carried(records, step, gradients):
     # Beside gradients only scalars: losses, accuracies and norms.
     scalars = record["carried_bytes"] - gradients * GRADIENT_BYTES
     assert 0 < scalars <= 100
-    assert record["sent_bytes"] == scaling_model.all_reduce_bytes(
+    assert record["sent_bytes"] == hlo.all_reduce_bytes(
         record["carried_bytes"], DEVICES
     )
 
@@ -173,8 +171,8 @@ def test_memory_falls_with_the_devices_but_for_small_arrays(method, copies):
         assert size - whole == (alone["bytes"] - whole) / fsdp
         assert records[fsdp]["ratio"] == size / alone["bytes"]
 
-    settings = {"mesh.data": 1, "mesh.fsdp": 8}
-    run = build.build(common.make_config("mlp:512", method, **settings))
+    chosen = programs.settings(method, "mlp:512", mesh={"data": 1, "fsdp": 8})
+    run = programs.run(chosen, common.digits(128))
     state = run.init(run.seed)
     parameters = sum(x.nbytes for x in jax.tree.leaves(state.params))
     assert alone["bytes"] == pytest.approx(copies * parameters, rel=1e-3)
@@ -267,15 +265,18 @@ def test_processes_are_compared_round_by_round(monkeypatch):
 # ── Groups on one device ─────────────────────────────────────────────────────────────
 
 
+def groups_of_four(**method):
+    settings = {"batch_size": 12, "method_group_size": 4, "method": method}
+    chosen = programs.settings("sam", MODEL, **settings)
+    return device_groups.forms(chosen, programs.noise(12, side=4))
+
+
 def test_all_forms_of_the_loop_over_groups_do_the_same(small):
-    config = common.make_config(
-        MODEL, "sam", batch_size=12, method_group_size=4, **{"method.rho": 0.5}
-    )
-    runs = device_groups.forms(config, common.random_images(12, side=4))
+    runs = groups_of_four(rho=0.5)
     weights, first = {}, next(iter(runs.values()))
     start = first.init(first.seed)
     for form, run in runs.items():
-        program = common.Program(run)
+        program = programs.Program(run)
         program.state = jax.tree.map(jnp.copy, start)
         program()
         weights[form] = program.state.params["w"]
@@ -288,11 +289,10 @@ def test_all_forms_of_the_loop_over_groups_do_the_same(small):
 
 
 def test_the_forms_are_those_of_their_names(small):
-    config = common.make_config(MODEL, "sam", batch_size=12, method_group_size=4)
-    runs = device_groups.forms(config, common.random_images(12, side=4))
+    runs = groups_of_four()
     products, loops = {}, {}
     for form, run in runs.items():
-        text = common.Program(run).compiled.as_text()
+        text = programs.Program(run).compiled.as_text()
         products[form] = text.count(" dot(")
         loops[form] = text.count(" while(")
     whole, one_by_one, unrolled, together = runs
@@ -302,51 +302,24 @@ def test_the_forms_are_those_of_their_names(small):
     assert loops == {whole: 0, one_by_one: 2, unrolled: 0, together: 0}
 
 
-# ── GPU ──────────────────────────────────────────────────────────────────────────────
-
-
-def test_throughput_counts_operations_and_the_share_of_the_peak(small):
-    batch = 64
-    found = gpu.throughput(MODEL, batch, steps=12, rounds=2, peak=1e12)
-    records = {(r["method"], r["steps_per_dispatch"]): r for r in found}
-    assert set(records) == {(m, n) for m in ("none", "sam") for n in (1, 10)}
-    for r in found:
-        seconds = np.median(r["seconds"])
-        assert r["examples_per_second"] == pytest.approx(batch / seconds)
-        assert r["share"] == pytest.approx(r["flops"] / seconds / 1e12)
-    flops = {key: r["flops"] for key, r in records.items()}
-    assert flops["none", 1] == flops["none", 10]
-    # Forwards and back, a multiplication and an addition for each weight; and some for
-    # each pixel.
-    gradient = 2 * 2 * batch * (32 * 32 * 3 * 10)
-    assert gradient < flops["none", 1] < 1.5 * gradient
-    assert gradient < flops["sam", 1] - flops["none", 1] < 1.5 * gradient
-
-
-def test_feeds_do_all_steps(small):
-    config = common.make_config("mlp:16", "sam", batch_size=4, steps_per_dispatch=10)
-    feed = trainer.Feed(common.on_one_device(config, common.random_images(8)), 12)
-    feed()
-    assert int(feed.state.step) == 12
-
-
 # ── Command line ─────────────────────────────────────────────────────────────────────
 
 
 def test_sections_run_in_processes_of_their_own(tmp_path, capfd):
     out = tmp_path / "scaling.json"
-    argv = ["--sections=memory,gpu", "--memory_models=mlp:64", f"--out={out}"]
+    argv = ["--sections=memory,groups", "--memory_models=mlp:64", f"--out={out}"]
+    argv += ["--groups_model=mlp:8", "--groups_batch=8", "--groups_size=4"]
     assert command.main(argv) == 0
     record = json.loads(out.read_text())
     assert record["command"] == " ".join(["python -m", command.MODULE, *argv])
-    assert set(record["results"]) == {"memory", "gpu"}
+    assert set(record["results"]) == {"memory", "groups"}
     measured = record["results"]["memory"]
     assert measured["machine"]["device"] == "8 x cpu"
     assert measured["results"] == [
         r for method in memory.METHODS for r in memory.kept("mlp:64", method)
     ]
     printed = capfd.readouterr().out.splitlines()
-    assert "gpu: left out, JAX runs on cpu here" in printed
+    assert "SAM, mlp:8, m = 4, batch 8" in printed
     assert sum(line.startswith("| mlp:64 | vasso | 8 |") for line in printed) == 1
 
 

@@ -393,3 +393,14 @@ def test_open_writers_writes_lines_and_events(tmp_path):
     history = metrics.read_history(workdir / metrics.METRICS_FILE)
     assert [row["step"] for row in history] == [1, 2]
     assert list(scalars(workdir)) == [(1, "train/loss", 0.5), (2, "train/loss", 0.25)]
+
+
+def test_without_tensorboard_a_run_says_so_and_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    said = []
+    with metrics.open_writers(tmp_path, {}, warn=said.append) as writers:
+        writers.write(1, "train", {"loss": 0.5})
+    assert len(metrics.read_history(tmp_path / metrics.METRICS_FILE)) == 1
+    (line,) = said
+    assert line.startswith("no events for TensorBoard: tensorboardX is not installed")
+    assert not metrics.TensorBoard.has_events(tmp_path)

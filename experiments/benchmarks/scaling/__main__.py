@@ -3,15 +3,14 @@
     python -m experiments.benchmarks.scaling \
         --out=experiments/benchmarks/results/scaling.json
 
-``--sections=devices,memory,processes,groups,gpu`` chooses among
+``--sections=devices,memory,processes,groups`` chooses among
 
 - devices: a fixed batch (strong scaling) and a fixed number of examples per device
   (weak scaling) on 1, 2, 4, 8 devices: collectives and memory, as compiled, and times;
 - memory: what a device keeps between steps with the state cut over fsdp devices;
 - processes: the trainer in one process and in several, with as many devices;
 - groups: several groups that share a perturbation on one device, one after another as
-  the trainer does it, and otherwise;
-- gpu: examples per second and share of the peak, if there is a GPU.
+  the trainer does it, and otherwise.
 
 Several sections run in a process each. Without accelerators the devices are fake ones,
 eight or (groups) one unless ``XLA_FLAGS`` says how many. They share the cores: where
@@ -21,27 +20,25 @@ holds for them as well. Times are taken in turns, and ratios round by round. A m
 written ``name`` or ``name:width``.
 """
 
-import argparse
-import json
 import os
 import pathlib
-import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from experiments import commands
 from experiments.benchmarks import measure
+from experiments.benchmarks.measure import Flag
 from experiments.benchmarks.scaling import (
     common,
     device_groups,
     devices,
-    gpu,
     memory,
     processes,
 )
 from sam_jax import errors
+from sam_jax.train import files
 
 MODULE = "experiments.benchmarks.scaling"
 
@@ -54,7 +51,7 @@ class Section(NamedTuple):
         devices: fake ones that it needs.
     """
 
-    measure: Callable[[argparse.Namespace], tuple[common.Results, common.Tables]]
+    measure: Callable[[Any], tuple[measure.Results, measure.Tables]]
     devices: int
 
 
@@ -64,109 +61,57 @@ SECTIONS = {
     "memory": Section(memory.section, 8),
     "processes": Section(processes.section, 1),
     "groups": Section(device_groups.section, 1),
-    "gpu": Section(gpu.section, 1),
 }
 
 
-@commands.ends
-def main(argv: Sequence[str]) -> int:
-    """Measures as the command line says, prints the tables, writes the record.
-
-    Args:
-        argv: the arguments after the program's name.
-
-    Returns:
-        The exit code.
-    """
-    parser = measure.parser(__doc__)
-    parser.add_argument("--sections", default=",".join(SECTIONS))
-    parser.add_argument(
-        "--rounds", type=commands.count, default=5, help="times for each"
-    )
-    parser.add_argument("--model", default="resnet_digits", help="devices, processes")
-    parser.add_argument(
-        "--batch", type=commands.count, default=64, help="of strong scaling"
-    )
-    parser.add_argument(
-        "--per_device", type=commands.count, default=8, help="of weak scaling"
-    )
-    parser.add_argument(
-        "--steps", type=commands.count, default=5, help="devices: in one time"
-    )
-    parser.add_argument("--memory_models", default="resnet18:16,wrn28_10")
-    parser.add_argument("--processes", type=commands.count, default=2)
-    parser.add_argument("--process_epochs", type=commands.count, default=4)
-    parser.add_argument("--process_rounds", type=commands.count, default=3)
-    parser.add_argument("--groups_model", default="resnet18:16")
-    parser.add_argument("--groups_batch", type=commands.count, default=128)
-    parser.add_argument("--groups_size", type=commands.count, default=32, help="m")
-    parser.add_argument("--gpu_models", default="resnet18,wrn28_10,resnet50")
-    parser.add_argument("--gpu_batch", type=commands.count, default=256)
-    parser.add_argument(
-        "--gpu_calls", type=commands.count, default=50, help="steps in one time"
-    )
-    parser.add_argument(
-        "--peak_tflops", type=commands.positive, help="of the GPU, in bfloat16"
-    )
-    args = parser.parse_args(argv)
-    results = run_sections(args, argv)
-    measure.write(args.out, MODULE, argv, results)
-    return 0
-
-
-def run_sections(
-    args: argparse.Namespace, argv: Sequence[str]
-) -> dict[str, common.Results]:
+@measure.benchmark(
+    sections=Flag(commands.several(str), [*SECTIONS], "name,..."),
+    rounds=Flag(commands.count, 5, "times for each"),
+    model=Flag(str, "resnet_digits", "devices, processes"),
+    batch=Flag(commands.count, 64, "of strong scaling"),
+    per_device=Flag(commands.count, 8, "of weak scaling"),
+    steps=Flag(commands.count, 5, "devices: in one time"),
+    memory_models=Flag(commands.several(str), ["resnet18:16", "wrn28_10"]),
+    processes=Flag(commands.count, 2),
+    process_epochs=Flag(commands.count, 4),
+    process_rounds=Flag(commands.count, 3),
+    groups_model=Flag(str, "resnet18:16"),
+    groups_batch=Flag(commands.count, 128),
+    groups_size=Flag(commands.count, 32, "m"),
+)
+def main(args: Any) -> tuple[measure.Results, measure.Tables]:
     """One section in this process, or several in one each, so that none slows another.
-
-    Args:
-        args: the parsed arguments.
-        argv: the arguments.
-
-    Returns:
-        Section -> results.
 
     Raises:
         UserError: if a section does not exist or a setting will not do.
-        CalledProcessError: if a process fails.
     """
-    names = args.sections.split(",")
-    for name in names:
+    for name in args.sections:
         if name not in SECTIONS:
             raise errors.UserError(errors.unknown("section", name, SECTIONS))
-    if len(names) == 1:
-        return {names[0]: run_section(names[0], args)}
+    if len(args.sections) == 1:
+        return _here(args.sections[0], args)
     results = {}
     with tempfile.TemporaryDirectory() as folder:
-        for name in names:
+        for name in args.sections:
             record = pathlib.Path(folder, "record.json")
             own = [f"--sections={name}", f"--out={record}"]
-            subprocess.run([sys.executable, "-m", MODULE, *argv, *own], check=True)
-            results |= json.loads(record.read_text())["results"]
-    return results
+            command = [sys.executable, "-m", MODULE, *args.argv, *own]
+            code, said = commands.child(command, seen=lambda x: print(x, end=""))
+            if code:
+                why = (said.splitlines() or [f"exit code {code}"])[-1]
+                raise errors.UserError(f"section {name}: {why.removeprefix('error: ')}")
+            results |= files.from_json(record.read_bytes())["results"]
+    return results, {}
 
 
-def run_section(name: str, args: argparse.Namespace) -> common.Results:
-    """Runs a section and prints its tables.
-
-    Args:
-        name: of the section.
-        args: the parsed arguments.
-
-    Returns:
-        Its ``results``, and the ``machine`` that its process saw.
-
-    Raises:
-        UserError: if a setting will not do.
-    """
+def _here(name: str, args: Any) -> tuple[measure.Results, measure.Tables]:
+    """Results of a section with the machine that its process saw, and its tables."""
     section = SECTIONS[name]
     if common.COUNT_FLAG not in os.environ.get("XLA_FLAGS", ""):
         # Read when JAX first looks for devices.
         os.environ["XLA_FLAGS"] = common.xla_flags(section.devices)
     results, tables = section.measure(args)
-    for title, table in tables.items():
-        print(f"\n{title}\n\n{table}", flush=True)
-    return {"machine": measure.machine(), "results": results}
+    return {name: {"machine": measure.machine(), "results": results}}, tables
 
 
 if __name__ == "__main__":

@@ -1,13 +1,12 @@
 """Strong and weak scaling over the devices of one process."""
 
-import argparse
 import collections
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 
-from experiments.benchmarks import hlo, measure
+from experiments.benchmarks import hlo, measure, programs
 from experiments.benchmarks.scaling import common
 from sam_jax.train import build as build_lib
 
@@ -28,15 +27,11 @@ class Case(NamedTuple):
     devices: int
 
 
-def section(args: argparse.Namespace) -> tuple[common.Results, common.Tables]:
+def section(args: Any) -> tuple[measure.Results, measure.Tables]:
     """Strong and weak scaling over the devices of this process."""
+    counts = common.device_counts()
     found = records(
-        args.model,
-        common.device_counts(),
-        args.batch,
-        args.per_device,
-        args.rounds,
-        args.steps,
+        args.model, counts, args.batch, args.per_device, args.rounds, args.steps
     )
     note = (
         f"{jax.device_count()} x {jax.devices()[0].device_kind} on "
@@ -86,20 +81,20 @@ def records(
         for label, way in common.WAYS.items()
         for n, size in sizes.items()
     }
-    programs = {
-        case: common.Program(_of_case(model, case), steps)
+    made = {
+        case: programs.Program(_of_case(model, case), steps)
         for case in dict.fromkeys(cases.values())
     }
-    for program in programs.values():
+    for program in made.values():
         program()  # the first time warms up
-    names = {str(case): program for case, program in programs.items()}
+    names = {str(case): program for case, program in made.items()}
     times = measure.in_turns(names, rounds)
     return [
         {
             "scaling": kind,
             "step": label,
             **case._asdict(),
-            **counted(programs[case].compiled),
+            **counted(made[case].compiled),
             "seconds": [t / steps for t in times[str(case)]],
             "time_ratio": measure.ratio(
                 times[str(case)], times[str(cases[kind, label, 1])]
@@ -110,12 +105,14 @@ def records(
 
 
 def _of_case(model: str, case: Case) -> build_lib.Run:
-    settings = {
-        "batch_size": case.batch,
-        "method_group_size": case.group_size,
-        "mesh.data": case.devices,
-    }
-    return build_lib.build(common.make_config(model, case.method, **settings))
+    chosen = programs.settings(
+        case.method,
+        model,
+        batch_size=case.batch,
+        method_group_size=case.group_size,
+        mesh={"data": case.devices},
+    )
+    return programs.run(chosen, common.digits(case.batch))
 
 
 def counted(compiled: Any) -> dict[str, Any]:
@@ -130,36 +127,30 @@ def counted(compiled: Any) -> dict[str, Any]:
         ``temp_bytes`` and ``argument_bytes``; all of one device.
     """
     found = [each for each in hlo.collectives(compiled) if each.devices > 1]
-    memory = compiled.memory_analysis()
+    memory = programs.memory(compiled)
     return {
         "collectives": dict(collections.Counter(each.name for each in found)),
         "carried_bytes": sum(each.bytes for each in found),
         "sent_bytes": sum(each.sent for each in found),
-        "temp_bytes": memory.temp_size_in_bytes,
-        "argument_bytes": memory.argument_size_in_bytes,
+        "temp_bytes": memory["temporary_bytes"],
+        "argument_bytes": memory["argument_bytes"],
     }
+
+
+COLUMNS = (
+    *("step", "devices", "batch", "m", "ms / step", "time / 1 device", "collectives"),
+    *("carried (MB)", "sent (MB)", "temp (MB)", "arguments (MB)"),
+)
 
 
 def table(records: Sequence[Mapping[str, Any]]) -> str:
     """Records of one kind of scaling as Markdown."""
     return measure.markdown(
-        [
-            *("step", "devices", "batch", "m", "ms / step", "time / 1 device"),
-            *(
-                "collectives",
-                "carried (MB)",
-                "sent (MB)",
-                "temp (MB)",
-                "arguments (MB)",
-            ),
-        ],
+        COLUMNS,
         [
             [
-                r["step"],
-                r["devices"],
-                r["batch"],
-                r["group_size"],
-                f"{1e3 * common.median(r['seconds']):.1f}",
+                *(r[key] for key in ("step", "devices", "batch", "group_size")),
+                f"{1e3 * measure.median(r['seconds']):.1f}",
                 measure.Ratio(**r["time_ratio"]),
                 ", ".join(f"{n} {name}" for name, n in r["collectives"].items()) or "0",
                 *(

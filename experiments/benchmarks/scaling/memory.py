@@ -1,35 +1,32 @@
 """What a device keeps between steps, the state cut over 1, 2, 4, ... devices."""
 
-import argparse
 from typing import Any
 
 import jax
 
-from experiments.benchmarks import measure
+from experiments.benchmarks import measure, programs
 from experiments.benchmarks.scaling import common
-from sam_jax.train import build as build_lib
 
 METHODS = ("sam", "vasso")
 
 
-def section(args: argparse.Namespace) -> tuple[common.Results, common.Tables]:
+def section(args: Any) -> tuple[measure.Results, measure.Tables]:
     """Memory of the state, cut over 1, 2, 4, ... devices."""
     records = [
         record
-        for model in args.memory_models.split(",")
+        for model in args.memory_models
         for method in METHODS
         for record in kept(model, method)
     ]
-    table = measure.markdown(
-        ["model", "method", "fsdp", "MB on a device", "/ fsdp = 1", "not cut (MB)"],
+    rows = [
         [
-            [
-                *(r["model"], r["method"], r["fsdp"], common.mega(r["bytes"])),
-                *(f"{r['ratio']:.4f}", common.mega(r["whole_bytes"])),
-            ]
-            for r in records
-        ],
-    )
+            *(r["model"], r["method"], r["fsdp"], common.mega(r["bytes"])),
+            *(f"{r['ratio']:.4f}", common.mega(r["whole_bytes"])),
+        ]
+        for r in records
+    ]
+    columns = "model", "method", "fsdp", "MB on a device", "/ fsdp = 1", "not cut (MB)"
+    table = measure.markdown(columns, rows)
     return records, {"Parameters, optimizer and method, on one device": table}
 
 
@@ -49,17 +46,19 @@ def kept(model: str, method: str) -> list[dict[str, Any]]:
     """
     records = []
     for fsdp in common.device_counts():
-        settings = {"mesh.data": 1, "mesh.fsdp": fsdp}
-        run = build_lib.build(common.make_config(model, method, **settings))
-        abstract = run.abstract_state()
-        arrays = jax.tree.leaves(common.zeros((abstract.params, abstract.opt_state)))
-        local = [x.addressable_shards[0].data for x in arrays]
+        chosen = programs.settings(method, model, mesh={"data": 1, "fsdp": fsdp})
+        state = programs.run(chosen, common.digits(chosen.batch_size)).abstract_state()
+        arrays = jax.tree.leaves((state.params, state.opt_state))
+        local = [
+            jax.ShapeDtypeStruct(x.sharding.shard_shape(x.shape), x.dtype)
+            for x in arrays
+        ]
         whole = sum(
-            part.nbytes
+            _bytes(part)
             for x, part in zip(arrays, local, strict=True)
             if part.shape == x.shape
         )
-        size = sum(part.nbytes for part in local)
+        size = sum(map(_bytes, local))
         records.append(
             {
                 "model": model,
@@ -71,3 +70,7 @@ def kept(model: str, method: str) -> list[dict[str, Any]]:
             }
         )
     return records
+
+
+def _bytes(x: jax.ShapeDtypeStruct) -> int:
+    return x.size * x.dtype.itemsize

@@ -1,6 +1,5 @@
 """The trainer in one process with several devices, and in as many processes."""
 
-import argparse
 import os
 import pathlib
 import socket
@@ -16,31 +15,30 @@ from sam_jax.train import metrics
 
 WAYS_COMPARED = (common.BASELINE, "SAM, m = batch", common.DEVICE_GROUPS)
 TRAINER_SECONDS = 600  # after which a run of the trainer has failed
+CARD = measure.ROOT / "configs" / "digits_sam.py"
 LOG_EVERY = 5  # steps; the first ones are not timed
 
 
-def section(args: argparse.Namespace) -> tuple[common.Results, common.Tables]:
+def section(args: Any) -> tuple[measure.Results, measure.Tables]:
     """The trainer in one process with several devices, and in as many processes."""
     results = compare(
         args.model, args.batch, args.processes, args.process_epochs, args.process_rounds
     )
     one, several = f"1 x {args.processes}", f"{args.processes} x 1"
-    table = measure.markdown(
-        ["step", f"examples/s, {one}", f"examples/s, {several}", "ratio"],
+    rows = [
         [
-            [
-                label,
-                *(
-                    f"{common.median(result['examples_per_second'][n]):.0f}"
-                    for n in ("1", "n")
-                ),
-                measure.Ratio(**result["ratio"]),
-            ]
-            for label, result in results.items()
-        ],
-    )
+            label,
+            *(
+                f"{measure.median(of['examples_per_second'][n]):.0f}"
+                for n in ("1", "n")
+            ),
+            measure.Ratio(**of["ratio"]),
+        ]
+        for label, of in results.items()
+    ]
+    columns = "step", f"examples/s, {one}", f"examples/s, {several}", "ratio"
     title = f"Processes x devices of each, {args.model}, batch {args.batch}"
-    return results, {title: table}
+    return results, {title: measure.markdown(columns, rows)}
 
 
 def compare(
@@ -69,7 +67,7 @@ def compare(
         for label in WAYS_COMPARED:
             way = common.WAYS[label]
             flags = [
-                f"--config={common.CARD}:{way.method}",
+                f"--config={CARD}:{way.method}",
                 f"--config.method_group_size={way.group(batch, number)}",
                 f"--config.model.name={name}",
                 *([f"--config.model.width={width}"] if width else []),
