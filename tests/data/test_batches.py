@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 
 import numpy as np
@@ -78,7 +79,7 @@ def test_every_second_epoch_shows_the_other_side_of_an_image(size, seed, start):
     plain = numbered(num_examples)
     images = plain.split.images.copy()
     images[:, :, 0] += 100  # mirrored, the right column has it
-    plain = data.ArraySource(plain.split._replace(images=images))
+    plain = data.ArraySource(dataclasses.replace(plain.split, images=images))
     source = data.AlternatingSource.of(plain)
     assert isinstance(source, data.IndexedSource)
     assert source.num_examples == num_examples

@@ -48,7 +48,6 @@ def test_no_parser_takes_abbreviations():
         ]
         for module in MODULES
     }
-    assert found["sam_jax.commands"] == []  # its parser refuses them by itself
     assert found["experiments.theory.__main__"] == ["False"] * 3
     assert {each for calls in found.values() for each in calls} == {"False"}
     assert list(parsers("argparse.ArgumentParser(description=1)")) == [

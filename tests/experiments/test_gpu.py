@@ -149,7 +149,7 @@ def test_a_process_is_killed_at_the_end_of_its_time(monkeypatch, tmp_path):
 
 
 def measured(name, calls, seconds=1.0):
-    def measure():
+    def row():
         calls.append(name)
         if name == "bad":
             raise ZeroDivisionError("by zero")
@@ -157,7 +157,7 @@ def measured(name, calls, seconds=1.0):
             measure.need("no_such_package", "it")
         return {"name": name}
 
-    return tasks.Task(name, seconds, measure)
+    return tasks.Task(name, seconds, row)
 
 
 def test_rows_are_kept_and_a_task_that_fails_is_one_of_them(tmp_path, capsys):
