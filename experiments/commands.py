@@ -4,8 +4,8 @@ Whatever is wrong with a command line is said before the first run, in one sente
 """
 
 import argparse
-import contextlib
 import collections
+import contextlib
 import functools
 import math
 import os
