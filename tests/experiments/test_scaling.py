@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.benchmarks import hlo, programs
+from experiments import commands
+from experiments.benchmarks import hlo, measure, programs
 from experiments.benchmarks.scaling import (
     __main__ as command,
 )
@@ -305,10 +306,19 @@ def test_the_forms_are_those_of_their_names(small):
 # ── Command line ─────────────────────────────────────────────────────────────────────
 
 
-def test_sections_run_in_processes_of_their_own(tmp_path, capfd):
+def test_sections_run_in_processes_of_their_own(tmp_path, monkeypatch, capfd):
+    def child(argv, seen):
+        if "--sections=groups" not in argv:
+            return really(argv, seen=seen)
+        out = pathlib.Path(argv[-1].removeprefix("--out="))
+        assert not out.exists() and argv[1:3] == ["-m", command.MODULE]
+        results = {"groups": {"results": 1}}
+        return measure.write(out, "a.b", [], results), ""
+
+    really = commands.child
+    monkeypatch.setattr(commands, "child", child)
     out = tmp_path / "scaling.json"
     argv = ["--sections=memory,groups", "--memory_models=mlp:64", f"--out={out}"]
-    argv += ["--groups_model=mlp:8", "--groups_batch=8", "--groups_size=4"]
     assert command.main(argv) == 0
     record = json.loads(out.read_text())
     assert record["command"] == " ".join(["python -m", command.MODULE, *argv])
@@ -319,8 +329,15 @@ def test_sections_run_in_processes_of_their_own(tmp_path, capfd):
         r for method in memory.METHODS for r in memory.kept("mlp:64", method)
     ]
     printed = capfd.readouterr().out.splitlines()
-    assert "SAM, mlp:8, m = 4, batch 8" in printed
     assert sum(line.startswith("| mlp:64 | vasso | 8 |") for line in printed) == 1
+
+
+def test_a_section_that_fails_says_why(monkeypatch, capsys):
+    failed = 2, "a line\nerror: there is no such model\n"
+    monkeypatch.setattr(commands, "child", lambda argv, seen: failed)
+    assert command.main(["--sections=memory,groups"]) == 2
+    said = capsys.readouterr().err
+    assert said == "error: section memory: there is no such model\n"
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def main(args: Any) -> tuple[measure.Results, measure.Tables]:
     results = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in args.sections:
-            record = pathlib.Path(folder, "record.json")
+            record = pathlib.Path(folder, f"{name}.json")
             own = [f"--sections={name}", f"--out={record}"]
             command = [sys.executable, "-m", MODULE, *args.argv, *own]
             code, said = commands.child(command, seen=lambda x: print(x, end=""))
