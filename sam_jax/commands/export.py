@@ -11,12 +11,13 @@ def main(arguments: Sequence[str]) -> int:
     made = commands.parser(
         "export",
         "Writes a trained network to one file, which others read without this package: "
-        "safetensors, npz and flax have the weights, jax.export the whole program.",
+        "safetensors, npz and flax have the weights, timm has them as that library "
+        "calls them, jax.export has the whole program.",
         "sam-jax export runs/cifar --to=safetensors --out=cifar.safetensors",
     )
     commands.add_run(made)
     made.add_argument(
-        "--to", required=True, help="safetensors, npz, flax or jax.export"
+        "--to", required=True, help="safetensors, npz, flax, timm or jax.export"
     )
     made.add_argument("--out", required=True, help="the file, a new one")
     given = made.parse_args(arguments)

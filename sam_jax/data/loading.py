@@ -83,11 +83,11 @@ def load(
     ``folder.read`` takes them, for ``csv`` in files that a table lists (`table.read`),
     for ``npz`` in arrays (`npz.read`). `pictures.decode` says how files are read.
 
-    ``digits`` needs no files. Every other name is one of TensorFlow Datasets (TFDS),
-    such as ``cifar10``, or ``tfds:cifar10`` in full, which prepares the published
-    archives once, under ``data_dir``; later runs read what was prepared. Without a
-    network, put the archives, under their own names, into a folder and pass it as
-    ``manual_dir``:
+    ``digits`` needs no files; ``digits/5-9`` are some of them. Every other name is one
+    of TensorFlow Datasets (TFDS), such as ``cifar10``, or ``tfds:cifar10`` in full,
+    which prepares the published archives once, under ``data_dir``; later runs read what
+    was prepared. Without a network, put the archives, under their own names, into a
+    folder and pass it as ``manual_dir``:
 
     - mnist, fashion_mnist: train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz,
       t10k-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte.gz
@@ -157,7 +157,7 @@ def load(
         raw = _read_own(name, path, how, seed)
     else:
         _refuse_own(name, path, how)
-        read = digits.read if name == "digits" else tfds.read
+        read = digits.read if name.partition("/")[0] == "digits" else tfds.read
         short = name.removeprefix(_OF_TFDS)
         raw = read(short, data_dir=data_dir, manual_dir=manual_dir, download=download)
     splits.check_labels(raw, name)

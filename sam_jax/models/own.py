@@ -21,7 +21,8 @@ def build(
 
     Args:
         network: a Linen module; or what makes a Flax module: its class, or a function.
-            It makes one of NNX if it has a parameter ``rngs``.
+            It makes one of NNX if it has a parameter ``rngs``; a function may also make
+            a `Model`.
         setting: that named it, for messages.
         given: arguments that the user chose.
         offered: others, which it is given if it has them, such as ``num_classes``.
@@ -71,7 +72,7 @@ def build(
 
     def make(**rngs: nnx.Rngs) -> Any:
         module = network(**arguments, **rngs)
-        if isinstance(module, nnx.Module if rngs else nn.Module):
+        if isinstance(module, nnx.Module if rngs else (nn.Module, pure.Model)):
             return module
         kind = "NNX module, as one with rngs should" if rngs else "Linen module"
         raise errors.UserError(
@@ -79,7 +80,8 @@ def build(
         )
 
     if "rngs" not in parameters:
-        return _of_linen(make())
+        made = make()
+        return made if isinstance(made, pure.Model) else _of_linen(made)
     return pure.of_nnx(lambda rngs: _with_our_convolution(make(rngs=rngs)))
 
 

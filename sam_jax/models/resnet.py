@@ -160,11 +160,12 @@ def resnet50(num_classes: int, width: int | None, make: layers.Layers) -> nn.Mod
     return ResNet((3, 4, 6, 3), num_classes, width or 64, make, bottleneck)
 
 
-def imagenet(*blocks: int) -> Callable[..., nn.Module]:
+def imagenet(*blocks: int, plan: BlockPlan = bottleneck) -> Callable[..., nn.Module]:
     """Networks for images of 224x224, as published (He et al., Table 1), v1.5.
 
     Args:
-        *blocks: number of bottleneck blocks of each stage.
+        *blocks: number of blocks of each stage.
+        plan: of a block.
 
     Returns:
         A factory; 64 channels wide.
@@ -176,7 +177,7 @@ def imagenet(*blocks: int) -> Callable[..., nn.Module]:
             num_classes,
             width or 64,
             make,
-            plan=bottleneck,
+            plan=plan,
             stem=ImageNetStem,
             last_scale=nn.initializers.zeros,
         )
@@ -195,6 +196,8 @@ MODELS = {
     "resnet18": resnet18,
     "resnet34": resnet34,
     "resnet50": resnet50,
+    "resnet18_imagenet": imagenet(2, 2, 2, 2, plan=basic),
+    "resnet34_imagenet": imagenet(3, 4, 6, 3, plan=basic),
     "resnet50_imagenet": imagenet(3, 4, 6, 3),
     "resnet101_imagenet": imagenet(3, 4, 23, 3),
     "resnet152_imagenet": imagenet(3, 8, 36, 3),

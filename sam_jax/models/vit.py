@@ -30,17 +30,21 @@ class EncoderBlock(nn.Module):
     Attributes:
         make: of the layers.
         dropout: rate, before each shortcut.
+        norm_eps: added to the variance in LayerNorm.
+        tanh: whether GELU is its approximation by a tanh.
     """
 
     make: layers.Layers
     dropout: float
+    norm_eps: float
+    tanh: bool
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Tokens ``[batch, tokens, width]`` to tokens."""
         dtype, width = self.make.dtype, x.shape[-1]
         drop = nn.Dropout(self.dropout, deterministic=not train)
-        y = nn.LayerNorm(1e-6, dtype=dtype)(x)
+        y = nn.LayerNorm(self.norm_eps, dtype=dtype)(x)
         y = nn.MultiHeadDotProductAttention(
             max(1, width // HEAD),
             dtype=dtype,
@@ -48,9 +52,9 @@ class EncoderBlock(nn.Module):
             force_fp32_for_softmax=True,
         )(y)
         x = x + drop(y)
-        y = nn.LayerNorm(1e-6, dtype=dtype)(x)
+        y = nn.LayerNorm(self.norm_eps, dtype=dtype)(x)
         y = nn.Dense(4 * width, dtype=dtype, kernel_init=_GLOROT)(y)
-        y = nn.gelu(y, approximate=False)
+        y = nn.gelu(y, approximate=self.tanh)
         y = nn.Dense(width, dtype=dtype, kernel_init=_GLOROT)(y)
         return x + drop(y)
 
@@ -65,6 +69,8 @@ class ViT(nn.Module):
         width: channels of a token.
         make: of the layers.
         dropout: rate, after the positions and in the blocks.
+        norm_eps: added to the variance in LayerNorm.
+        tanh: whether GELU is its approximation by a tanh.
     """
 
     depth: int
@@ -73,6 +79,8 @@ class ViT(nn.Module):
     width: int
     make: layers.Layers
     dropout: float = 0.0
+    norm_eps: float = 1e-6
+    tanh: bool = False
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
@@ -104,8 +112,11 @@ class ViT(nn.Module):
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         block = self.make.block(EncoderBlock)
         for n in range(self.depth):
-            x = block(self.make, self.dropout, name=f"EncoderBlock_{n}")(x, train)
-        x = nn.LayerNorm(1e-6, dtype=dtype)(x[:, 0])
+            x = block(
+                *(self.make, self.dropout, self.norm_eps, self.tanh),
+                name=f"EncoderBlock_{n}",
+            )(x, train)
+        x = nn.LayerNorm(self.norm_eps, dtype=dtype)(x[:, 0])
         return layers.head(self.num_classes)(x)
 
 
@@ -117,8 +128,10 @@ def vit(published: int) -> Callable[[int], Callable[..., nn.Module]]:
 
     Returns:
         ``patch -> factory``. The options of the factory are ``depth``, the number of
-        blocks, and ``dropout``, a rate, 0 <= dropout < 1; a width of the user's is a
-        multiple of `HEAD`, or below it.
+        blocks, ``dropout``, a rate, 0 <= dropout < 1, ``norm_eps``, added to the
+        variance in LayerNorm (1e-12 in the ViTs of transformers), and ``gelu``,
+        ``"exact"`` or ``"tanh"`` (in those of google-research/vision_transformer); a
+        width of the user's is a multiple of `HEAD`, or below it.
 
     Example:
         >>> network = vit(192)(patch=4)(10, None, layers.Layers("float32"))
@@ -133,16 +146,24 @@ def vit(published: int) -> Callable[[int], Callable[..., nn.Module]]:
             make: layers.Layers,
             depth: int = 12,
             dropout: float = 0.0,
+            norm_eps: float = 1e-6,
+            gelu: str = "exact",
         ) -> nn.Module:
             checks.count("depth", depth, most=1000)
             checks.rate("dropout", dropout)
+            checks.rate("norm_eps", norm_eps)
+            if gelu not in ("exact", "tanh"):
+                raise errors.UserError(errors.unknown("gelu", gelu, ("exact", "tanh")))
             width = width or published
             if width > HEAD and width % HEAD:
                 raise errors.UserError(
                     f"width of a ViT is {width}: give a multiple of {HEAD}, the "
                     "channels of an attention head, or less than that"
                 )
-            return ViT(depth, patch, num_classes, width, make, dropout)
+            return ViT(
+                *(depth, patch, num_classes, width, make),
+                *(dropout, norm_eps, gelu == "tanh"),
+            )
 
         return factory
 

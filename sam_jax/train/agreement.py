@@ -6,6 +6,7 @@ here is then a plain call.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import pathlib
@@ -180,6 +181,26 @@ def check_same_data(dataset: data.Dataset) -> None:
             data.fingerprint(dataset),
             "have read different data",
             "mend config.data.path, data_dir, manual_dir or sampling.scores",
+        )
+
+
+def check_same_weights(weights: Any) -> None:
+    """Refuses processes that begin with different weights.
+
+    Args:
+        weights: a tree of arrays of NumPy.
+
+    Raises:
+        UserError: if they differ.
+    """
+    if hosts.several():
+        digest = hashlib.sha256()
+        for leaf in jax.tree.leaves(weights):
+            digest.update(np.asarray(leaf).tobytes())
+        _check_equal(
+            {"digest": digest.hexdigest()},
+            "begin with different weights",
+            "give all the same files in config.init_from",
         )
 
 

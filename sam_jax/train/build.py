@@ -66,7 +66,8 @@ class Steps:
         mesh: its devices.
         groups: who shares a perturbation, and where.
         optimizer: method and optimizer.
-        init: ``seed -> state``; the seed is a scalar, uint32.
+        init: ``seed -> state``; the seed is a scalar, uint32. A second argument has the
+            weights to begin with, see `state.init_state`.
         train_step: ``(state, batch) -> (state, metrics)``, the state donated.
         eval_step: ``(params, model_state, batch) -> sums``.
         is_finite: whether a run can go on from a state; see `state.is_finite`.
@@ -78,7 +79,7 @@ class Steps:
     mesh: jax.sharding.Mesh
     groups: groups_lib.Groups
     optimizer: optimizer_lib.Optimizer
-    init: Callable[[Any], state.TrainState]
+    init: Callable[..., state.TrainState]
     train_step: Callable[..., tuple[state.TrainState, step.Metrics]]
     eval_step: Callable[..., step.Metrics]
     is_finite: Callable[[state.TrainState], jax.Array]
@@ -225,13 +226,15 @@ def steps(
 
     scales_loss = config.model.dtype == "float16"
 
-    def init(seed: jax.Array) -> state.TrainState:
+    def init(seed: jax.Array, given: Any = None) -> state.TrainState:
         # What the network sees: pixels are made numbers.
         dtype = jnp.float32 if spec.dtype == np.uint8 else spec.dtype
         images = jnp.zeros((1, *spec.image_shape), dtype)
-        decay = config.ema_decay
         return state.init_state(
-            seed, images, model, optimizer, decay, scales_loss=scales_loss
+            *(seed, images, model, optimizer, config.ema_decay),
+            scales_loss=scales_loss,
+            freeze=config.freeze,
+            given=given,
         )
 
     recipe = step.Recipe(

@@ -381,7 +381,7 @@ def read(workdir: pathlib.Path, step: int, expected: dict[str, Any]) -> dict[str
     fields = collections.namedtuple("Fields", sorted(expected))
     wanted = stored.as_stored(fields(**expected), saved)
     stored.check_compatible(folder, saved, wanted)
-    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     wanted = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), wanted
     )

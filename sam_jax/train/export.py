@@ -2,6 +2,7 @@
 
 ``safetensors`` and ``npz`` have the arrays by names such as ``params.Dense_0.kernel``;
 network, preprocessing and classes are JSON, in the metadata or the array ``sam_jax``.
+``timm`` has them by the names and in the layout of timm's network, as safetensors.
 ``flax`` has the variables, for ``flax.serialization.msgpack_restore``. ``jax.export``
 has the program from bytes to probabilities, normalization included, for any number of
 images, on CPU, GPU and TPU; ``jax.export.deserialize(content).call(images)`` runs it.
@@ -14,14 +15,15 @@ import json
 import os
 import pathlib
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.export
 import numpy as np
 
 from sam_jax import errors
-from sam_jax.models import serialization
-from sam_jax.train import files, loaded
+from sam_jax.models import naming, serialization
+from sam_jax.train import files, loaded, names
 
 
 def export(run: loaded.LoadedRun, to: str, out: str | os.PathLike[str]) -> pathlib.Path:
@@ -47,13 +49,25 @@ def export(run: loaded.LoadedRun, to: str, out: str | os.PathLike[str]) -> pathl
     return path
 
 
+def safetensors() -> Any:
+    """The module of that package for arrays of NumPy.
+
+    Raises:
+        UserError: if it is not installed.
+    """
+    try:
+        from safetensors import numpy
+    except ImportError as error:
+        raise errors.UserError(
+            "the format safetensors needs its package: pip install safetensors"
+        ) from error
+    return numpy
+
+
 def named_arrays(run: loaded.LoadedRun) -> dict[str, np.ndarray]:
     """Weights and statistics, by names such as ``params.Dense_0.kernel``."""
-    variables = {"params": run.params, **run.model_state}
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(variables)
-    }
+    variables = jax.device_get({"params": run.params, **run.model_state})
+    return names.by_name(variables)
 
 
 def about(run: loaded.LoadedRun) -> str:
@@ -65,13 +79,27 @@ def about(run: loaded.LoadedRun) -> str:
 
 
 def _safetensors(run: loaded.LoadedRun) -> bytes:
-    try:
-        from safetensors import numpy as safetensors
-    except ImportError as error:
+    return _saved(named_arrays(run), run)
+
+
+def _timm(run: loaded.LoadedRun) -> bytes:
+    arrays = named_arrays(run)
+    places = naming.places("timm", {name: x.shape for name, x in arrays.items()})
+    if unknown := sorted(arrays.keys() - places.keys()):
         raise errors.UserError(
-            "the format safetensors needs its package: pip install safetensors"
-        ) from error
-    return safetensors.save(named_arrays(run), metadata={"sam_jax": about(run)})
+            f"timm's network has no place for {errors.one_line(', '.join(unknown), 99)}"
+        )
+    parts: dict[str, list[np.ndarray]] = {}
+    for name, place in sorted(places.items(), key=lambda item: item[1].part or 0):
+        array = naming.to_library("timm", name, arrays[name])
+        parts.setdefault(place.name, []).append(array)
+    return _saved({name: np.concatenate(x) for name, x in parts.items()}, run)
+
+
+def _saved(arrays: Mapping[str, np.ndarray], run: loaded.LoadedRun) -> bytes:
+    # It writes the memory of an array, whatever its strides say.
+    whole = {name: np.ascontiguousarray(x) for name, x in arrays.items()}
+    return safetensors().save(whole, metadata={"sam_jax": about(run), "format": "np"})
 
 
 def _npz(run: loaded.LoadedRun) -> bytes:
@@ -107,6 +135,7 @@ def _stablehlo(run: loaded.LoadedRun) -> bytes:
 # Name -> the content of the file.
 FORMATS: Mapping[str, Callable[[loaded.LoadedRun], bytes]] = {
     "safetensors": _safetensors,
+    "timm": _timm,
     "npz": _npz,
     "flax": _flax,
     "jax.export": _stablehlo,

@@ -17,6 +17,7 @@ from sam_jax.train import (
     checkpoint,
     data_record,
     digests,
+    frozen,
     losses,
     method,
     optimizer,
@@ -383,15 +384,23 @@ def _weights(
     images = jax.ShapeDtypeStruct((1, *record.image_shape), record.input_dtype)
     key = jax.eval_shape(lambda: jax.random.key(0))
     params, model_state = jax.eval_shape(model.init, key, images)
+    params, kept = frozen.cut(params, config.freeze)
+    wanted = {} if kept is None else {"frozen": kept}
+
+    def whole(trained: Any, fields: dict[str, Any]) -> Any:
+        return frozen.whole(trained, fields.get("frozen"))
+
     if config.ema_decay:
-        fields = checkpoint.read(folder, step, {"average": (params, model_state)})
-        return fields["average"]
-    wanted = {"params": params, "model_state": model_state}
+        wanted |= {"average": (params, model_state)}
+        fields = checkpoint.read(folder, step, wanted)
+        params, model_state = fields["average"]
+        return whole(params, fields), model_state
+    wanted |= {"params": params, "model_state": model_state}
     if method.eval_params(config.method, config.optimizer) is method.as_trained:
         fields = checkpoint.read(folder, step, wanted)
-        return fields["params"], fields["model_state"]
+        return whole(fields["params"], fields), fields["model_state"]
     parts = optimizer.make_optimizer(config, record.steps_per_epoch)
     wanted["opt_state"] = jax.eval_shape(parts.init, params)
     fields = checkpoint.read(folder, step, wanted)
     evaluated = parts.eval_params(fields["opt_state"], fields["params"])
-    return evaluated, fields["model_state"]
+    return whole(evaluated, fields), fields["model_state"]

@@ -34,6 +34,7 @@ from sam_jax.train import (
     window,
 )
 from sam_jax.train import results as results_lib
+from sam_jax.train import start as start_lib
 from sam_jax.train import workdir as workdir_lib
 from sam_jax.train.evaluation import evaluate
 
@@ -103,7 +104,10 @@ def train_and_evaluate(
     with agreement.agreed():
         make = builder or build.build
         run = make(config, dataset=dataset, model=model, loss=loss)
+        # A run that goes on does not need any more what it began with.
+        begins = None if checkpoint.kept(folder) else start_lib.of(run, model)
     agreement.check_same_data(run.dataset)
+    agreement.check_same_weights(begins and begins.given)
     with (
         workdir_lib.claimed(folder, config) as planned,
         checkpoint.Checkpoints(folder, config.checkpoint) as checkpoints,
@@ -113,7 +117,11 @@ def train_and_evaluate(
         restored = checkpoints.restore(run.abstract_state())
         if restored is None:
             agreement.from_first(lambda: results_lib.refuse_finished(folder))
-        train_state, saved = restored or (run.init(run.seed), {})
+            agreement.from_first(lambda: begins and begins.write(folder))
+        train_state, saved = restored or (
+            run.init(run.seed, begins and begins.given),
+            {},
+        )
         progress = {"seconds": 0.0, "skipped": 0, "in_a_row": 0, "metrics": None}
         progress |= {"last": None, "best": None}
         progress |= {"plans": [{"step": 0, "epochs": planned}]} | saved
@@ -124,8 +132,10 @@ def train_and_evaluate(
             lambda: environment.keep(folder, resumed=restored is not None)
         )
         start = int(train_state.step)
-        out.header(_header(run, train_state, folder, command))
-        for remark in (*flags, *remarks.of(run), *_more_epochs(run, progress, start)):
+        words = {"begins with": begins.words()} if begins else {}
+        out.header(_header(run, train_state, folder, command) | words)
+        said = *flags, *(begins.remarks if begins else ()), *remarks.of(run)
+        for remark in (*said, *_more_epochs(run, progress, start)):
             out.warning(remark)
         finished = start == run.total_steps
         _say_what_is_lost(progress, checkpoints, out, finished=finished)
@@ -355,13 +365,17 @@ def _header(
 ) -> dict[str, str]:
     config, dataset, start = run.config, run.dataset, int(train_state.step)
     held_out = dataset.validation.num_examples if dataset.validation else 0
-    parameters = sum(x.size for x in jax.tree.leaves(train_state.params))
+    trained, kept = (
+        sum(x.size for x in jax.tree.leaves(part))
+        for part in (train_state.params, train_state.frozen)
+    )
     fields = {
         "devices": sharding.describe(run.mesh),
         "data": f"{dataset.name}: {dataset.train.num_examples} training, {held_out} "
         f"validation, {dataset.test.num_examples} test examples",
-        "model": f"{config.model.name}, {parameters:,} parameters, "
-        f"{config.model.dtype}",
+        "model": f"{config.model.name}, {trained + kept:,} parameters"
+        + (f" ({kept:,} frozen)" if kept else "")
+        + f", {config.model.dtype}",
         **optimizer.describe(config),
         "batch size": layout.describe(config, run.groups),
         "steps": f"{run.total_steps} ({config.epochs} epochs of {run.steps_per_epoch})",

@@ -9,7 +9,7 @@ import jax
 import optax
 
 from sam_jax import errors
-from sam_jax.train import base, cadence, decay, method, schedule, settings, typed
+from sam_jax.train import base, cadence, decay, method, rates, schedule, settings, typed
 
 
 class OptState(NamedTuple):
@@ -71,6 +71,9 @@ def make_optimizer(config: settings.Settings, steps_per_epoch: int) -> Optimizer
     learning_rate = schedule.make_schedule(config.schedule, config.learning_rate, unit)
     clip_norm = config.clip_norm
     clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
+    factors = []
+    if config.learning_rate_factors is not None:
+        factors = [rates.scaled_by_name(config.learning_rate_factors)]
 
     def make_base(rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
         # A method may call it with another count than the run's: so may the decay.
@@ -80,6 +83,7 @@ def make_optimizer(config: settings.Settings, steps_per_epoch: int) -> Optimizer
             decayed.of_direction,
             base.make_base(config.optimizer, rate),
             decayed.of_updates,
+            *factors,
         )
 
     make_method = method.make_method(config.method, unit, learning_rate)
@@ -130,7 +134,7 @@ def _in_words(name: str, values: Mapping[str, Any]) -> str:
 
 
 def _check_averages(config: settings.Settings) -> None:
-    """Refuses a change of the weights that schedule-free averages would not see."""
+    """Refuses changes of the weights that schedule-free averages would not see."""
     weight_decay = config.weight_decay
     averages = config.optimizer.name.startswith("schedule_free")
     if averages and weight_decay.value and weight_decay.kind == "decoupled":
@@ -138,6 +142,11 @@ def _check_averages(config: settings.Settings) -> None:
             f"config.weight_decay.kind=decoupled moves the weights past "
             f"{config.optimizer.name}, which averages its own steps: set "
             "config.weight_decay.kind=gradient or loss"
+        )
+    if averages and config.learning_rate_factors is not None:
+        raise errors.UserError(
+            f"config.learning_rate_factors changes steps past {config.optimizer.name}, "
+            "which averages its own: leave it out, or take another optimizer"
         )
 
 
@@ -166,6 +175,11 @@ def _full_optimizer(
         raise errors.UserError(
             f"{name} takes the step by itself and clips nothing: set "
             "config.clip_norm=None"
+        )
+    if config.learning_rate_factors is not None:
+        raise errors.UserError(
+            f"{name} takes the step by itself, of one learning rate: leave "
+            "config.learning_rate_factors out"
         )
     weights = config.weight_decay
     of_gradient = weights.value if weights.kind == "gradient" else 0.0

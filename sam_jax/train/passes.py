@@ -11,6 +11,7 @@ import optax
 from sam_jax import loss_scale as loss_scale_lib
 from sam_jax import models
 from sam_jax.methods import functional_sam
+from sam_jax.train import frozen as frozen_lib
 from sam_jax.train import groups as groups_lib
 from sam_jax.train import losses as losses_lib
 from sam_jax.train.groups import MEAN, ROWS
@@ -68,6 +69,7 @@ class Passes:
         loss_decay: ``params -> scalar`` to add to the loss.
         groups: who shares a perturbation, and how they pass through the network.
         loss_scale: factor of the loss inside of a gradient; None is one.
+        frozen: weights that are not trained; None for none.
 
     Attributes:
         groups: those.
@@ -86,10 +88,11 @@ class Passes:
         loss_decay: Callable[[optax.Params], jax.Array],
         groups: groups_lib.Groups = groups_lib.WHOLE,
         loss_scale: loss_scale_lib.LossScale | None = None,
+        frozen: Any = None,
     ) -> None:
         self._model, self._losses, self._loss_decay = model, losses, loss_decay
         self.groups = groups
-        self._loss_scale = loss_scale
+        self._loss_scale, self._frozen = loss_scale, frozen
         # Each goes through the network in chunks, and for one group after another.
         self.value_and_grad = groups.network_pass(
             self._value_and_grad, Pass(MEAN, MEAN, MEAN, ROWS, ROWS)
@@ -97,10 +100,12 @@ class Passes:
         self.losses = groups.network_pass(self._forward_losses, ROWS)
         self.functional = groups.network_pass(self._functional, (MEAN, MEAN))
 
-    def scaled(self, loss_scale: loss_scale_lib.LossScale | None) -> "Passes":
-        """The same passes with another factor of the loss."""
+    def given(
+        self, loss_scale: loss_scale_lib.LossScale | None, frozen: Any
+    ) -> "Passes":
+        """The same passes with another factor of the loss, and other frozen weights."""
         parts = self._model, self._losses, self._loss_decay, self.groups
-        return Passes(*parts, loss_scale)
+        return Passes(*parts, loss_scale, frozen)
 
     def _value_and_grad(
         self, params: optax.Params, model_state: Any, examples: Examples, key: jax.Array
@@ -145,8 +150,9 @@ class Passes:
         self, params: optax.Params, model_state: Any, examples: Examples, key: jax.Array
     ) -> tuple[tuple[Any, jax.Array], Any]:
         """``((outputs, decay), model_state)``."""
+        whole = frozen_lib.whole(params, self._frozen)
         outputs, model_state = self._model.apply(
-            params, model_state, examples.images, train=True, key=key
+            whole, model_state, examples.images, train=True, key=key
         )
         return (outputs, self._loss_decay(params)), model_state
 

@@ -267,6 +267,13 @@ class Settings:
     loss: str = "cross_entropy"  # or yours, my_loss.py:fn; see `sam_jax.train.losses`
     label_smoothing: BelowOne = 0.0  # of the cross-entropy
     clip_norm: Positive | None = None  # of the method's direction
+    # What the weights begin with: a run (RUN, RUN@last), a file of `sam-jax export`, or
+    # timm:NAME@FILE, torchvision:.., hf:.., vision_transformer:FILE.npz; None: drawn.
+    init_from: str | None = None
+    init_fresh: str | None = None  # drawn all the same: a regex of names of arrays
+    freeze: str | None = None  # what is not trained: such a regex
+    # Of the learning rate of some: "^Dense_0=10 Block_0=0.1", the first to match.
+    learning_rate_factors: str | None = None
     ema_decay: BelowOne = 0.0  # of the weights that are evaluated, per step; 0 is off
     # Of an update that is not finite; skip: leave it out and go on. In float16, where
     # the loss scale finds its way by such updates, they are left out always.

@@ -166,7 +166,8 @@ def _of_numbers(
     return dataclasses.replace(
         made,
         init=jax.jit(
-            lambda numbers, seed: steps(numbers).init(seed), out_shardings=places
+            lambda numbers, seed, given=None: steps(numbers).init(seed, given),
+            out_shardings=places,
         ),
         train_step=jax.jit(train_step, **trained),
         train_steps=jax.jit(train_steps, **trained),

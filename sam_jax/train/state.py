@@ -8,6 +8,7 @@ import optax
 
 from sam_jax import loss_scale as loss_scale_lib
 from sam_jax import models
+from sam_jax.train import frozen as frozen_lib
 from sam_jax.train import optimizer as optimizer_lib
 
 
@@ -19,11 +20,12 @@ class TrainState(NamedTuple):
         seed: of all randomness of the run. Scalar, uint32; part of the state, so that
             one compiled program serves all seeds.
         params: the weights that the gradient is taken at, never perturbed by a method
-            of two gradients; `evaluated` has those to evaluate.
+            of two gradients; `evaluated` has those to evaluate. None for those frozen.
         model_state: running statistics, ``{"batch_stats": ...}`` or empty.
         opt_state: state of the method and of the optimizer.
         average: moving averages of ``(params, model_state)`` for evaluation, or None.
         loss_scale: of a network that computes in float16, or None.
+        frozen: the weights that are not trained, see `frozen.cut`, or None.
     """
 
     step: jax.Array
@@ -33,6 +35,7 @@ class TrainState(NamedTuple):
     opt_state: optimizer_lib.OptState
     average: tuple[optax.Params, Any] | None
     loss_scale: loss_scale_lib.LossScale | None = None
+    frozen: Any = None
 
 
 def init_state(
@@ -43,6 +46,8 @@ def init_state(
     ema_decay: float,
     *,
     scales_loss: bool = False,
+    freeze: str | None = None,
+    given: Any = None,
 ) -> TrainState:
     """The state before the first step.
 
@@ -53,11 +58,16 @@ def init_state(
         optimizer: method and optimizer.
         ema_decay: above zero, averages are kept.
         scales_loss: whether a loss scale is kept.
+        freeze: which weights are not trained; see `frozen.cut`.
+        given: ``(params, model_state)`` to begin with, None for what is drawn; None
+            draws all.
 
     Returns:
         The state; no two of its arrays share memory, so that it can be donated.
     """
-    params, model_state = model.init(jax.random.key(seed), images)
+    drawn = model.init(jax.random.key(seed), images)
+    params, model_state = drawn if given is None else frozen_lib.merged(given, drawn)
+    params, frozen = frozen_lib.cut(params, freeze)
     average = (params, model_state) if ema_decay else None
     return TrainState(
         step=jnp.zeros([], jnp.int32),
@@ -67,6 +77,7 @@ def init_state(
         opt_state=optimizer.init(params),
         average=jax.tree.map(jnp.copy, average),
         loss_scale=loss_scale_lib.LossScale.initial() if scales_loss else None,
+        frozen=frozen,
     )
 
 
@@ -104,6 +115,8 @@ def evaluated(
     Returns:
         Parameters and running statistics.
     """
-    if state.average is not None:
-        return state.average
-    return optimizer.eval_params(state.opt_state, state.params), state.model_state
+    trained, model_state = state.average or (
+        optimizer.eval_params(state.opt_state, state.params),
+        state.model_state,
+    )
+    return frozen_lib.whole(trained, state.frozen), model_state

@@ -60,12 +60,14 @@ class Kept(NamedTuple):
         method_state: that of the method.
         method_key: of what the method draws once for all groups.
         loss_scale: of all gradients, where the network computes in float16.
+        frozen: weights that are not trained, or None.
     """
 
     model_state: Any
     method_state: optax.OptState
     method_key: jax.Array
     loss_scale: loss_scale_lib.LossScale | None
+    frozen: Any
 
 
 class GroupResult(NamedTuple):
@@ -119,7 +121,10 @@ def train_step(
     of_batch = recipe.passes.groups.average(
         functools.partial(group_step, recipe), OF_GROUPS, recipe.mesh
     )
-    kept = Kept(state.model_state, state.opt_state.method, method_key, state.loss_scale)
+    kept = Kept(
+        *(state.model_state, state.opt_state.method, method_key),
+        *(state.loss_scale, state.frozen),
+    )
     found = of_batch(state.params, kept, examples, dropout_key)
 
     # ── Base optimizer.
@@ -150,7 +155,10 @@ def train_step(
     finite = all_finite(seen)
     if recipe.skip_nonfinite:
         finite &= is_finite(new)
-        new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
+        # What is frozen is no new array, and is not copied.
+        new = jax.tree.map(
+            lambda a, b: a if a is b else jnp.where(finite, a, b), new, state
+        )
     if state.loss_scale is not None:
         new = new._replace(loss_scale=state.loss_scale.adjusted(finite))
 
@@ -187,7 +195,7 @@ def group_step(
     Returns:
         What the group gives. The pass at the weights owns the running statistics.
     """
-    passes = recipe.passes.scaled(kept.loss_scale)
+    passes = recipe.passes.given(kept.loss_scale, kept.frozen)
     clean = passes.value_and_grad(params, kept.model_state, examples, dropout_key)
     direction, method_state = recipe.optimizer.method.update(
         clean.grads,

@@ -172,7 +172,7 @@ def _write_or_compare(path: pathlib.Path, config: settings.Settings) -> int:
     # A schedule that a card has made is no text that could be read.
     if path.exists() and stored != text.encode():
         # Of a run with other code, that is not run to find out what differs.
-        named = {value for _, value in _texts(json.loads(text))}
+        named = texts(config)
         try:
             before = _settings(path, stored, named)
         except OwnCodeError as error:
@@ -211,6 +211,11 @@ def _settings(
         return settings.of_folder(tree)
     except errors.UserError as error:
         raise errors.UserError(f"{path} is of another version ({error})") from error
+
+
+def texts(config: settings.Settings) -> set[str]:
+    """Every text in settings, among them the places of code that they name."""
+    return {value for _, value in _texts(json.loads(settings.to_json(config)))}
 
 
 def _texts(tree: Any, path: str = "config") -> Iterator[tuple[str, str]]:

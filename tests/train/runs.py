@@ -102,12 +102,18 @@ def damage(checkpoint_folder):
     largest.write_bytes(content)
 
 
-def untrained(config, folder, image_shape=(8, 8, 1), names=tuple("0123456789")):
-    """A `LoadedRun` with weights that nothing has trained."""
+def untrained(
+    config, folder, image_shape=(8, 8, 1), names=tuple("0123456789"), draw=None
+):
+    """A `LoadedRun` with weights that nothing has trained; or drawn from shapes."""
     pixels = (0.5,) * image_shape[-1]
     record = data_record.DataRecord("none", image_shape, names, pixels, pixels, 4)
     model = network.network(config, len(names))
     example = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
-    weights = model.init(jax.random.key(0), example)
+    if draw is None:
+        weights = model.init(jax.random.key(0), example)
+    else:
+        shapes = jax.eval_shape(model.init, jax.random.key(0), example)
+        weights = jax.tree.map(draw, shapes)
     measure = losses.make_losses(config, len(names)).measure
     return loaded.LoadedRun(folder, 12, config, record, model, *weights, measure)

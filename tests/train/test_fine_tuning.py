@@ -1,0 +1,513 @@
+"""Weights to begin with, weights that stay, and learning rates of some arrays."""
+
+import json
+import re
+import shutil
+import sys
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sam_jax import errors, models
+from sam_jax.models import lora
+from sam_jax.train import (
+    build,
+    cards,
+    export,
+    loaded,
+    loop,
+    pretrained,
+    rates,
+    start,
+    state,
+)
+from tests import tiers
+from tests.data import images
+from tests.train import runs
+from tests.train.steps import SHAPE, Trainer, assert_close, batches, plain
+
+MINE = "tests/train/my_parts.py:my_sam"
+
+
+# ── Frozen weights ───────────────────────────────────────────────────────────────────
+
+
+def constants(model, kept):
+    """The network whose named parameters are the constants they begin as."""
+    whole, model_state = model.init(jax.random.key(0), jnp.zeros((1, *SHAPE)))
+    rest = {name: x for name, x in whole.items() if name not in kept}
+
+    def apply(params, *args, **options):
+        return model.apply({**whole, **params}, *args, **options)
+
+    return models.Model(lambda key, images: (rest, model_state), apply)
+
+
+GROUPS = {"method_group_size": 8, "mesh.data": 2, "accumulation_steps": 8}
+DECAY = {"weight_decay.kind": "decoupled", "weight_decay.exclude_bias_and_norm": True}
+CASES = {
+    "sam": {"ema_decay": 0.9, "method.mask": "weights", **GROUPS, **DECAY},
+    "functional_sam": {"weight_decay.kind": "loss", "clip_norm": 0.1},
+    "sparse_sam": {"model.dtype": "float16", "method.every": 1},
+    "looksam": {"learning_rate_factors": "last=0.5"},
+    "bsam": {"clip_norm": None},
+    MINE: {"method.radius": 0.1, "cadence.name": "every_k", "cadence.every_k.k": 2},
+}
+
+
+@pytest.mark.parametrize(
+    "method", tiers.cases(["sam", MINE], CASES, "compiles two steps for each method")
+)
+def test_what_is_frozen_is_a_constant(tiny, net, method):
+    kept = ("first", "bias")
+    changes = {"schedule.name": "constant", "weight_decay.value": 0.1} | CASES[method]
+    part = Trainer(tiny(method, **changes, freeze="^first|^b"), net(0.5), plain)
+    less = Trainer(tiny(method, **changes), constants(net(0.5), kept), plain)
+    before = part.state
+    assert [before.params[name] for name in kept] == [None, None]
+    for (after, seen), (expected, goal) in zip(
+        part.run(batches(3)), less.run(batches(3)), strict=True
+    ):
+        assert_close(seen, goal)
+        trained = {k: x for k, x in after.params.items() if x is not None}
+        assert_close(trained, expected.params)
+        assert_close(*(jax.tree.leaves(x.opt_state) for x in (after, expected)))
+    of_state = (jax.tree.leaves(x.opt_state) for x in (after, expected))
+    assert len({*map(len, of_state)}) == 1
+    evaluated, _ = state.evaluated(after, part.optimizer)
+    for name in kept:
+        np.testing.assert_array_equal(evaluated[name], before.frozen[name])
+    assert evaluated.keys() == before.params.keys()
+    assert None not in evaluated.values()
+
+
+BIG = build.DataSpec((8, 8, 1), num_classes=10, num_examples=1000, steps_per_epoch=4)
+
+
+def extra_bytes(config, model=None):
+    """What a step needs beside the state that it is given, and bytes of that frozen."""
+    made = build.steps(config, BIG, model=model)
+    before, batch = made.abstract_state(), made.abstract_batch()
+    memory = made.train_step.lower(before, batch).compile().memory_analysis()
+    of_state = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    kept = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(before.frozen))
+    return memory.temp_size_in_bytes + of_state, kept
+
+
+@pytest.fixture
+def optimized():
+    """Programs that leave out what is unused, and are compiled for many calls."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+def test_a_step_makes_no_array_of_the_size_of_what_is_frozen(tiny, optimized):
+    wide = {"model.width": 1024, "model.options": {"depth": 3}, "batch_size": 8}
+    wide |= {"on_nonfinite": "skip", "ema_decay": 0.9}
+    more, kept = extra_bytes(tiny(**wide, freeze="Dense_[0-2]"))
+    assert kept > 8e6 > 16 * more
+    adapted = lora.adapted(models.build("mlp", num_classes=10, width=1024), 4)
+    more, kept = extra_bytes(tiny(**wide, freeze="^(?!.*lora)"), adapted)
+    assert kept > 4e6 > 6 * more
+    more, nothing = extra_bytes(tiny(**wide))
+    assert more > 8e6 > nothing == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"freeze": "Dense_7"}, r"config.freeze: 'Dense_7' matches no .*Dense_0.bias,"),
+        ({"freeze": "Dense"}, r"config.freeze: 'Dense' matches every array"),
+        ({"freeze": "("}, r"config.freeze: '\(' is no regular expression"),
+        ({"learning_rate_factors": "Conv=2"}, r"_factors: 'Conv' matches no array"),
+        ({"learning_rate_factors": ".=2 Dense_0=3"}, "'Dense_0' matches no array"),
+        ({"learning_rate_factors": "Dense_0"}, "regex=factor .* got 'Dense_0'"),
+        ({"learning_rate_factors": "Dense_0=0"}, "each factor above 0 .*freeze"),
+        (
+            {"learning_rate_factors": "Dense_0=2", "freeze": "Dense_0"},
+            "'Dense_0' matches no array of the network; there are Dense_1.bias",
+        ),
+        (
+            {"learning_rate_factors": ".=2", "optimizer.name": "schedule_free_sgd"},
+            "past schedule_free_sgd, which averages",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused_at_start(tiny, changes, message):
+    with pytest.raises(errors.UserError, match=message):
+        build.steps(tiny(**changes), BIG)
+
+
+def test_a_method_with_a_step_of_its_own_has_one_rate(tiny):
+    with pytest.raises(errors.UserError, match="bsam takes the step by itself, of one"):
+        build.steps(tiny("bsam", learning_rate_factors=".=2"), BIG)
+
+
+# ── Learning rates ───────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("kind", ["gradient", "decoupled"])
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_factor_is_another_learning_rate(chain, name, kind):
+    params = {"a": jnp.arange(3.0), "b": {"bias": jnp.ones(2)}}
+    changes = {"optimizer.name": name, "weight_decay.kind": kind}
+    changes |= {"weight_decay.value": 0.3}
+
+    def updates(**more):
+        tx, moved, found = runs.chain(chain(**(changes | more))), params, []
+        tx_state = tx.init(params)
+        for n in range(2):
+            grads = jax.tree.map(lambda x, n=n: jnp.cos(x + n), moved)
+            update, tx_state = tx.update(grads, tx_state, moved)
+            found.append(update)
+        return found
+
+    some = updates(learning_rate_factors=r"b\.bias=0.5")
+    whole, half = updates(), updates(learning_rate=runs.LEARNING_RATE / 2)
+    for found, one, other in zip(some, whole, half, strict=True):
+        assert_close(found, {"a": one["a"], "b": other["b"]})
+
+
+def test_the_first_expression_that_matches_counts():
+    params = {"a": {"bias": 1.0, "kernel": 1.0}, "b": {"bias": 1.0}}
+    tx = rates.scaled_by_name("^a.bias=2 bias=3")
+    found, _ = tx.update(params, tx.init(params))
+    assert found == {"a": {"bias": 2, "kernel": 1}, "b": {"bias": 3}}
+
+
+# ── Runs that begin with another one ─────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def first(tiny, tmp_path_factory):
+    changes = {"data.name": "digits/0-4", "data.validation": 50, "epochs": 1}
+    return runs.Finished(tiny(**changes), tmp_path_factory.mktemp("first"))
+
+
+@pytest.fixture(scope="module")
+def second(tiny, first):
+    """``second(**changes)``: settings of a run that begins with the first."""
+    changes = {"data.name": "digits/5-9", "data.validation": 50, "epochs": 2}
+    changes |= {"init_from": str(first.folder), "freeze": "Dense_0", "ema_decay": 0.9}
+
+    def make(**more):
+        return tiny("friendly_sam", **(changes | more))
+
+    return make
+
+
+def begun(config):
+    run = build.build(config)
+    found = start.of(run)
+    assert found is not None
+    return run, found
+
+
+def test_a_run_begins_with_another_one(first, second):
+    run, found = begun(second())
+    theirs = loaded.load_run(first.folder)
+    head = "params.Dense_1.bias, params.Dense_1.kernel"
+    assert found.words() == (
+        f"{first.folder}, step {theirs.step}: 2 of 4 arrays; drawn as the classes "
+        f"differ: {head}; left: {head}"
+    )
+    assert set(found.fresh.values()) == {"the classes differ"}
+    assert sorted(found.fresh) == ["params.Dense_1.bias", "params.Dense_1.kernel"]
+    assert found.matched == ["params.Dense_0.bias", "params.Dense_0.kernel"]
+    assert found.left == sorted(found.fresh)
+
+    begins, drawn = run.init(run.seed, found.given), run.init(run.seed)
+    np.testing.assert_array_equal(
+        begins.frozen["Dense_0"]["kernel"], theirs.params["Dense_0"]["kernel"]
+    )
+    jax.tree.map(np.testing.assert_array_equal, begins.params, drawn.params)
+    assert not np.array_equal(
+        begins.frozen["Dense_0"]["kernel"], drawn.frozen["Dense_0"]["kernel"]
+    )
+    # The averages and what method and optimizer keep begin there too.
+    run, found = begun(second(freeze=None))
+    average, _ = run.init(run.seed, found.given).average
+    np.testing.assert_array_equal(
+        average["Dense_0"]["kernel"], theirs.params["Dense_0"]["kernel"]
+    )
+
+
+def test_it_is_said_and_goes_on_without_what_it_began_with(
+    first, second, disturb, tmp_path, capsys
+):
+    config = second(init_from=str(tmp_path / "first"))
+    shutil.copytree(first.folder, tmp_path / "first")
+    whole = runs.Finished(config, tmp_path / "whole")
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "begins with" in said and "(520 frozen)" in said
+    report = json.loads((tmp_path / "whole" / start.FILE).read_text())
+    assert report["fresh"] == dict.fromkeys(
+        ["params.Dense_1.bias", "params.Dense_1.kernel"], "the classes differ"
+    )
+
+    def crash():
+        raise ZeroDivisionError
+
+    disturb(6, crash)
+    with pytest.raises(ZeroDivisionError):
+        loop.train_and_evaluate(config, tmp_path / "again")
+    disturb()
+    shutil.rmtree(tmp_path / "first")
+    runs.Finished(config, tmp_path / "again")
+    runs.assert_same_run(config, tmp_path / "again", whole.folder)
+    with pytest.raises(errors.UserError, match="there is no such run"):
+        loop.train_and_evaluate(config, tmp_path / "third")
+    assert not (tmp_path / "third").exists()
+
+    run = loaded.load_run(whole.folder, "last")
+    theirs = loaded.load_run(first.folder)
+    jax.tree.map(
+        np.testing.assert_array_equal, run.params["Dense_0"], theirs.params["Dense_0"]
+    )
+    assert run.evaluate().accuracy == whole.results["last"]["test"]["accuracy"]
+
+
+@pytest.mark.parametrize("to", ["npz", "safetensors"])
+def test_an_export_begins_as_its_run(first, second, tmp_path, to):
+    if to == "safetensors":
+        pytest.importorskip("safetensors")
+    path = tmp_path / f"x.{to}"
+    export.export(loaded.load_run(first.folder, "last"), to, path)
+    _, of_file = begun(second(init_from=str(path)))
+    _, of_run = begun(second(init_from=f"{first.folder}@last"))
+    assert of_file[2:] == of_run[2:] and of_file.matched
+    jax.tree.map(np.testing.assert_array_equal, of_file.given, of_run.given)
+
+
+# ── What the arrays have to be ───────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def source(second, monkeypatch):
+    """``source(changes, arrays)``: what is made of these arrays."""
+    inner = {"Dense_0.kernel": (64, 8), "Dense_0.bias": (8,)}
+    inner |= {"Dense_1.kernel": (8, 5), "Dense_1.bias": (5,)}
+
+    def make(changes=None, config=None, class_names=("a",), fill=0.5):
+        shapes = {f"params.{name}": shape for name, shape in inner.items()}
+        shapes |= changes or {}
+        arrays = {
+            name: np.full(shape, fill, np.float16)
+            for name, shape in shapes.items()
+            if shape is not None
+        }
+        found = pretrained.Source("there", arrays, class_names=class_names)
+        monkeypatch.setattr(pretrained, "read", lambda *_: found)
+        return begun(second(**({"freeze": None} | (config or {}))))[1]
+
+    return make
+
+
+def test_the_head_is_drawn_where_the_classes_differ(source):
+    head = ["params.Dense_1.bias", "params.Dense_1.kernel"]
+    assert sorted(source().fresh) == head
+    names_alike = tuple("56789")
+    for class_names in (names_alike, None):  # or nobody knows their names
+        assert source(class_names=class_names).fresh == {}
+    other = {"params.Dense_1.kernel": (8, 7), "params.Dense_1.bias": (7,)}
+    assert sorted(source(other, class_names=None).fresh) == head
+    gone = dict.fromkeys(head)
+    found = source(gone, class_names=None)
+    assert found.fresh == dict.fromkeys(head, "it is not there")
+    asked = source(config={"init_fresh": "Dense_0"}, class_names=None)
+    assert set(asked.fresh.values()) == {"config.init_fresh says"}
+    assert sorted(asked.fresh) == ["params.Dense_0.bias", "params.Dense_0.kernel"]
+    assert asked.given[0]["Dense_1"]["bias"].dtype == np.float32
+    assert source({"extra": (2,)}).left == ["extra", *head]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "config", "message"),
+    [
+        ({"params.Dense_0.kernel": (3, 8)}, {}, r"is \[3, 8\] there, .* \[64, 8\]:"),
+        ({"params.Dense_0.bias": None}, {}, "lacks 1 of 2 arrays .*Dense_0.bias .*it"),
+        ({}, {"init_fresh": "Dense_5"}, "init_fresh: 'Dense_5' matches no array"),
+        ({}, {"init_fresh": "."}, "init_fresh: '.' matches every array"),
+        ({}, {"init_fresh": "Dense_0"}, "nothing of it is used"),
+        ({}, {"init_from": None, "init_fresh": "."}, "in spite of config.init_from"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(source, arrays, config, message):
+    with pytest.raises(errors.UserError, match=message) as raised:
+        source(arrays, config)
+    assert "\n" not in str(raised.value)
+
+
+def test_an_array_that_is_not_finite_is_refused(source):
+    with pytest.raises(errors.UserError, match="bias is not finite: take"):
+        source(fill=np.nan)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("nowhere", "nowhere: there is no such run, and it is no file of .safetensors"),
+        ("no.npz", "there is no file no.npz"),
+        ("broken.safetensors", "broken.safetensors cannot be read: .*; give a whole"),
+        ("broken.npz", "broken.npz cannot be read: .*; give a whole file"),
+        (
+            "other.npz",
+            r"no file of sam-jax export: its arrays are w; .* timm:other.npz",
+        ),
+        ("timm:other.npz", "timm has no network like this one"),
+        ("hf:", "hf: names no file: give hf:FILE"),
+        ("vision_transformer:B_16", "vision_transformer:B_16 names no file"),
+        ("timm:resnet18@other.npz", "called resnet18_imagenet here, .* is mlp: set"),
+        ("hf:google/vit-base-patch16-224", "called vit_b16 here"),
+        ("torchvision:vit_b_16", "called vit_b16 here"),
+        ("timm:wide_net", "needs timm, which is not installed: give a file"),
+        ("future", r"future/config.json is of another version \(unknown setting"),
+        ("damaged", "damaged/config.json is damaged"),
+        ("{first}@7", "step 7 of .* is not kept: take 'best', 'last' or one of 4"),
+    ],
+)
+def test_sources_that_are_not_there(
+    first, second, given, message, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(__import__("sys").modules, "timm", None)
+    for suffix in ("npz", "safetensors"):
+        (tmp_path / f"broken.{suffix}").write_bytes(b"PK\x03\x04 no such thing")
+    np.savez(tmp_path / "other.npz", w=np.ones(3))
+    shutil.copytree(first.folder, tmp_path / "future")
+    settings = json.loads((tmp_path / "future" / "config.json").read_text())
+    (tmp_path / "future" / "config.json").write_text(json.dumps(settings | {"new": 1}))
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "config.json").write_text("{")
+    config = second(init_from=given.format(first=first.folder))
+    with pytest.raises(errors.UserError, match=message) as raised:
+        start.of(build.build(config))
+    assert "\n" not in str(raised.value)
+
+
+def test_published_weights_come_from_the_cache_of_the_library(
+    second, tmp_path, monkeypatch
+):
+    safetensors = pytest.importorskip("safetensors.numpy")
+    safetensors.save_file({"w": np.ones(2, np.float32)}, tmp_path / "model.safetensors")
+    asked = []
+
+    def hf_hub_download(*names):
+        asked.append(names)
+        return str(tmp_path / "model.safetensors")
+
+    hub = types.SimpleNamespace(hf_hub_download=hf_hub_download)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    known = types.SimpleNamespace(hf_hub_id="timm/some.a1_in1k")
+    timm = types.SimpleNamespace(get_pretrained_cfg=lambda name: known)
+    monkeypatch.setitem(sys.modules, "timm", timm)
+    tensor = types.SimpleNamespace(numpy=lambda: np.zeros(3))
+    state_dict = {"mlp.linear_1.weight": tensor, "bn1.num_batches_tracked": tensor}
+    weights = types.SimpleNamespace(get_state_dict=lambda progress: state_dict)
+    found = types.SimpleNamespace(
+        get_model_weights=lambda name: types.SimpleNamespace(DEFAULT=weights)
+    )
+    monkeypatch.setitem(sys.modules, "torchvision", types.SimpleNamespace(models=found))
+
+    def arrays(init_from):
+        return pretrained.read(second(init_from=init_from)).arrays.keys()
+
+    assert arrays("timm:some") == arrays("hf:me/some") == {"w"}
+    assert asked == [
+        (name, "model.safetensors") for name in (known.hf_hub_id, "me/some")
+    ]
+    assert arrays("torchvision:some") == {"mlp.0.weight"}
+
+
+# ── Other libraries' files, written and read here ────────────────────────────────────
+
+
+def random_like(leaf):
+    return np.random.default_rng(leaf.size).normal(size=leaf.shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", ["resnet18_imagenet", "vit_s16"])
+def test_what_is_exported_to_timm_begins_a_run(tiny, tmp_path, name):
+    pytest.importorskip("safetensors")
+    shape, options = (32, 32, 3), {"depth": 2} if name == "vit_s16" else {}
+    changes = {"model.name": name, "model.width": 64, "model.options": options}
+    run = runs.untrained(tiny(**changes), tmp_path, shape, draw=random_like)
+    path = export.export(run, "timm", tmp_path / "x.safetensors")
+    config = tiny(**changes, init_from=f"timm:{path}")
+    made = build.steps(config, build.DataSpec(shape, 10, 100, 5))
+    dataset = types.SimpleNamespace(class_names=run.class_names)
+    found = start.of(build.Run(**vars(made), dataset=dataset))
+    assert found.fresh == {} and found.left == [] and found.remarks == []
+    jax.tree.map(
+        np.testing.assert_array_equal, found.given, (run.params, run.model_state)
+    )
+    # Three patches in a row, or as many as before: neither is a square of them.
+    for size, count in {(16, 48, 3): 3, (16, 64, 3): 4}.items():
+        other = build.steps(config, build.DataSpec(size, 10, 100, 5))
+        found = start.of(build.Run(**vars(other), dataset=dataset))
+        assert found.resized == ["params.positions"] * (name == "vit_s16")
+        if found.resized:
+            assert found.given[0]["positions"].shape == (1, 1 + count, 64)
+            assert not np.array_equal(
+                found.given[0]["positions"], run.params["positions"]
+            )
+
+
+def test_a_network_that_timm_does_not_have_is_not_exported(tiny, tmp_path):
+    run = runs.untrained(tiny(), tmp_path)
+    with pytest.raises(errors.UserError, match="timm has no network like this one"):
+        export.export(run, "timm", tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+# ── As the docs say ──────────────────────────────────────────────────────────────────
+
+
+def test_the_recipe_of_low_rank_adaptation(tiny, tmp_path, monkeypatch):
+    text = (runs.ROOT / "docs" / "fine_tuning.md").read_text()
+    [recipe] = re.findall(r"```python\n# my_lora.py\n(.*?)```", text, re.DOTALL)
+    [freeze] = re.findall(r'--config.freeze="(.*lora.*)"', text)
+    (tmp_path / "my_lora.py").write_text(recipe)
+    monkeypatch.chdir(tmp_path)
+    own = {"model.name": "my_lora.py:network", "model.options": {}, "model.width": None}
+    made = build.steps(
+        tiny(**own, freeze=freeze), build.DataSpec((32, 32, 3), 10, 100, 5)
+    )
+    shapes = jax.eval_shape(made.init, made.seed)
+    trained = [x.shape for x in jax.tree.leaves(shapes.params)]
+    # Two terms of two layers in each of twelve blocks, and the head.
+    assert len(trained) == 12 * 2 * 2 + 2
+    assert sorted(set(trained)) == [(8, 384), (10,), (384, 8), (384, 10)]
+
+
+@pytest.mark.slow("trains three runs of cards")
+def test_the_card_ends_better_than_from_scratch(tmp_path, optimized):
+    flags = ("mesh.data=1", "eval_every_epochs=30", "checkpoint.every_epochs=30")
+
+    def accuracy(card, name, *changes):
+        config = cards.load(card, *changes, *map("--config.{}".format, flags))
+        results = loop.train_and_evaluate(config, tmp_path / name)
+        return results["last"]["test"]["accuracy"]
+
+    tuned = str(runs.ROOT / "configs" / "digits_finetune_sam.py")
+    first = ("--config.data.name=digits/0-4", "--config.epochs=10")
+    assert accuracy(runs.DIGITS, "first", *first) > 0.97
+    init_from = f"--config.init_from={tmp_path / 'first'}@last"
+    seeds = ("--config.seed=1", "--config.data.seed=1")
+    scratch = accuracy(tuned, "scratch", *seeds)
+    assert accuracy(tuned, "second", init_from, *seeds) > scratch + 0.01
+    # The same card takes other data, here grey images in a folder for each class.
+    for number in range(40):
+        path = tmp_path / "images" / "ab"[number % 2] / f"{number}.png"
+        images.write(path, images.pixels(number, side=8)[..., 0])
+    other = {"data.name": "folder", "data.path": tmp_path / "images", "epochs": 1}
+    other |= {"data.train_examples": None, "batch_size": 8, "data.cache_dir": ""}
+    other = [f"--config.{key}={value}" for key, value in other.items()]
+    accuracy(tuned, "third", init_from, *other)
+    report = json.loads((tmp_path / "third" / start.FILE).read_text())
+    assert set(report["fresh"]) == {"params.Dense_0.bias", "params.Dense_0.kernel"}
+    assert len(report["matched"]) > 10
