@@ -23,7 +23,6 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from sam_jax import norm_layers_mask
 from sam_jax.train.config import default_config, load_method
 
 EPOCHS, WARMUP = 37, 0.23  # share of the epochs
@@ -70,8 +69,14 @@ def sgd(
     bias_factor: float = 64.0,
 ) -> optax.GradientTransformation:
     """Nesterov momentum; BatchNorm's biases have another rate, and the same decay."""
+
+    def norms(params: Any) -> Any:  # none in another network
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: "BatchNorm" in jax.tree_util.keystr(path), params
+        )
+
     return optax.chain(
-        optax.masked(optax.scale(bias_factor), norm_layers_mask),
+        optax.masked(optax.scale(bias_factor), norms),
         optax.add_decayed_weights(weight_decay),
         optax.sgd(learning_rate, momentum, nesterov=True),
     )

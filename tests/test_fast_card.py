@@ -85,6 +85,14 @@ def test_evaluation_is_a_mean_over_six_views(train, monkeypatch):
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_the_optimizer_takes_another_network():
+    values = cifar10_fast.SETTINGS | {"batch_size": 8, "epochs": 2}
+    values["model"] = {"name": "mlp", "width": 8}
+    values["schedule"] = values["schedule"] | {"warmup_epochs": 1}
+    run = programs.run(programs.settings("sgd", **values), programs.noise(8, 16))
+    assert "norm" not in str(run.abstract_state().params).lower()
+
+
 def test_an_alternating_flip_stands_alone():
     for data, message in [({"flip": True}, "takes the place of config.data.flip")]:
         values = {"data": {"alternate_flip": True, **data}}
