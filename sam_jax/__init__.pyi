@@ -5,6 +5,7 @@
 from sam_jax import checks as checks
 from sam_jax import methods as methods
 from sam_jax import schedules as schedules
+from sam_jax import sharpness as sharpness
 from sam_jax import testing as testing
 from sam_jax.loss_scale import LossScale as LossScale
 from sam_jax.methods.ae_sam import ae_sam as ae_sam

@@ -17,7 +17,10 @@ FILES = sorted(
 )
 LIBRARY = tuple(
     f"sam_jax.{name}"
-    for name in ("methods", "schedules", "checks", "errors", "exports", "testing")
+    for name in (
+        *("methods", "schedules", "sharpness", "testing"),
+        *("checks", "errors", "exports"),
+    )
 )
 
 
