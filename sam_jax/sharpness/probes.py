@@ -78,13 +78,16 @@ def trace(
     dot = jax.jit(numerics.dot)
     # Rows that are still zero take nothing away.
     basis = jax.tree.map(
-        lambda w: jnp.zeros((max(deflate, 1), *w.shape), w.dtype), params
+        lambda w: jnp.zeros((max(deflate, 1), *w.shape), numerics.wide(w).dtype),
+        params,
     )
     exact = 0.0
     for i in range(deflate):
         image = matrix(params, signs(probes + i))
         direction = _like(numerics.unit(rest(basis, image)), params)
-        basis = jax.tree.map(lambda q, v, i=i: q.at[i].set(v), basis, direction)
+        basis = jax.tree.map(
+            lambda q, v, i=i: q.at[i].set(v.astype(q.dtype)), basis, direction
+        )
         exact += float(dot(direction, matrix(params, direction)))
     samples = []
     for i in range(probes):

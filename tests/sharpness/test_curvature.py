@@ -140,39 +140,39 @@ class Plain(nn.Module):
 
 
 @pytest.mark.slow("compiles Hessian products of networks")
-@pytest.mark.parametrize("kind", ["resnet18", "remat", "plain"])
+@pytest.mark.parametrize("kind", ["resnet", "remat", "plain"])
 def test_networks(kind):
+    resnet = functools.partial(models.build, "wrn10_1", num_classes=3, width=2)
     made = {
-        "resnet18": lambda: models.create("resnet18", 3, width=2),
-        "remat": lambda: models.create("resnet18", 3, width=2, remat=True),
-        "plain": Plain,
+        "resnet": resnet,
+        "remat": functools.partial(resnet, remat=True),
+        "plain": lambda: models.of_linen(Plain()),
     }[kind]()
-    x = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
-    variables = made.init(jax.random.key(0), x, train=False)
-    rest = {k: v for k, v in variables.items() if k != "params"}
-    params = jax.tree.map(lambda w: w.astype(jnp.float64), variables["params"])
+    x = jax.random.normal(jax.random.key(1), (2, 8, 8, 3), jnp.float32)
+    params, rest = made.init(jax.random.key(0), x)
     loss = sharpness.Composed(
-        lambda p: made.apply({"params": p, **rest}, x, train=False),
+        lambda p: made.apply(p, rest, x, train=False)[0],
         lambda z: -jnp.mean(jax.nn.log_softmax(z)[:, 0]),
     )
     a, b = (
         jax.tree.map(
-            lambda w, k=k: jax.random.normal(jax.random.key(k), w.shape), params
+            lambda w, k=k: jax.random.normal(jax.random.key(k), w.shape, w.dtype),
+            params,
         )
         for k in (2, 3)
     )
     dot = lambda u, v: ravel_pytree(u)[0] @ ravel_pytree(v)[0]  # noqa: E731
     for product in MATRICES.values():
         matrix = jax.jit(functools.partial(product, loss, params))
-        np.testing.assert_allclose(dot(a, matrix(b)), dot(b, matrix(a)), rtol=1e-4)
-    h = 1e-4
+        np.testing.assert_allclose(dot(a, matrix(b)), dot(b, matrix(a)), rtol=1e-3)
+    h = 1e-2
     up, down = (
         jax.grad(loss)(jax.tree.map(lambda w, v, s=s: w + s * h * v, params, a))
         for s in (1, -1)
     )
     by_difference = dot(b, up) / (2 * h) - dot(b, down) / (2 * h)
     product = dot(b, sharpness.hessian_product(loss, params, a))
-    np.testing.assert_allclose(product, by_difference, rtol=1e-2)
+    np.testing.assert_allclose(product, by_difference, rtol=0.05)
 
 
 BAD = {
