@@ -165,7 +165,7 @@ def test_networks(kind):
     for product in MATRICES.values():
         matrix = jax.jit(functools.partial(product, loss, params))
         np.testing.assert_allclose(dot(a, matrix(b)), dot(b, matrix(a)), rtol=1e-3)
-    h = 1e-2
+    h = 1e-3
     up, down = (
         jax.grad(loss)(jax.tree.map(lambda w, v, s=s: w + s * h * v, params, a))
         for s in (1, -1)
