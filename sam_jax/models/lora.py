@@ -39,6 +39,7 @@ def adapted(
         The adapted network.
 
     Example:
+        >>> import jax
         >>> from sam_jax import models
         >>> plain = models.build("mlp", num_classes=3, width=8)
         >>> model = adapted(plain, 2, at="Dense_0")
