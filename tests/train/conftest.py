@@ -1,6 +1,7 @@
 """Shared by the tests of the trainer: the smallest run, and the smallest network."""
 
 import os
+import signal
 import subprocess
 import sys
 import types
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import pytest
 
 from sam_jax import data, models
-from sam_jax.train import build, config, optimizer, results, settings
+from sam_jax.train import build, config, interrupt, optimizer, results, settings
 from tests.train import runs
 
 BUILD = build.build
@@ -180,6 +181,15 @@ def chain(tiny):
         )
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def handlers_stay() -> Iterator[None]:
+    """A command that runs here listens to signals for the rest of its process."""
+    before = {number: signal.getsignal(number) for number in interrupt.SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)
