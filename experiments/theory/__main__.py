@@ -16,6 +16,7 @@ Each claim leaves ``figure.png``, ``data.json`` and ``README.md`` in its folder 
 
 import os
 import pathlib
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -57,6 +58,9 @@ def main(argv: Sequence[str]) -> int:
     args, rest = parser.parse_known_args(argv)
     if rest and args.command != "check":
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        # Not at once: the workers are ended, and what is finished gets its index.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         if args.command == "check":
             return check.check(args.config, rest)

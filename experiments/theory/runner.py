@@ -5,6 +5,7 @@ import concurrent.futures.process
 import multiprocessing
 import os
 import pathlib
+import signal
 import sys
 import tempfile
 import threading
@@ -125,7 +126,8 @@ def check(out: pathlib.Path, workers: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """Ends this process when its parent was killed, who cannot do it any more."""
+    """Leaves the end of this process to its parent, or to itself when that is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to both
     parent = multiprocessing.parent_process()
 
     def watch() -> None:

@@ -15,7 +15,7 @@ from sam_jax.testing import devices as testing_devices
 from tests.methods import problems
 from tests.methods.contract import cases
 from tests.methods.contract.cases import every_method, on_devices
-from tests.methods.traits import sgd
+from tests.methods.traits import sgd, traits
 
 SPECS = testing_devices.SPECS
 
@@ -28,6 +28,8 @@ def mesh_of(devices):
 @pytest.mark.parametrize("check_vma", [True, False])
 @on_devices(["vasso", "looksam"])
 def test_a_shard_map_with_global_gradients_is_one_device(name, devices, check_vma):
+    if traits(name).examples:
+        pytest.skip("chooses among the examples of each device")
     sharded, arguments = testing_devices.global_gradients(
         cases.of(name), mesh_of(devices), jnp.float64, check_vma=check_vma
     )
