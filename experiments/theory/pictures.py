@@ -10,6 +10,8 @@ from matplotlib import axes, figure
 
 # Colour-blind safe (Okabe and Ito).
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# What some data are called in a picture.
+WORDS = {"checkpoint": "steps", "horizon": "steps T", "gap": "f(x) - f*"}
 BOUND: dict[str, Any] = {"color": "#555555", "linestyle": "--", "linewidth": 1.0}
 
 
@@ -163,7 +165,8 @@ def _fill(panel: axes.Axes, data: Mapping[str, Any], shown: Panel) -> None:
                 bound(panel, x, y, label)
             elif name in dashed:  # in the colours of the first curves
                 color = COLORS[i % len(COLORS)]
-                panel.plot(x, y, "--", color=color, linewidth=0.9)
+                label = "" if i else f"dashed: {_text(name)}"
+                panel.plot(x, y, "--", color=color, linewidth=0.9, label=label)
             else:
                 color = COLORS[drawn % len(COLORS)]
                 panel.plot(x, y, style, color=color, label=label)
@@ -201,4 +204,6 @@ def _label(by: str, value: Any) -> str:
 
 
 def _text(name: str) -> str:
+    if name in WORDS:
+        return WORDS[name]
     return name.replace("_", " ") if name.isidentifier() else name

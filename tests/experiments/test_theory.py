@@ -250,9 +250,9 @@ def test_a_picture_shows_the_data_by_their_names():
         np.testing.assert_array_equal(bound.get_ydata(), 2 * row)
         assert line.get_color() == bound.get_color() and bound.get_linestyle() == "--"
     labels = left.get_legend_handles_labels()[1]
-    assert labels == ["lam = 0", "lam = 0.5", "lam = 1", "one"]
+    assert labels == ["lam = 0", "lam = 0.5", "lam = 1", "dashed: its bound", "one"]
     assert (left.get_xscale(), left.get_yscale()) == ("log", "log")
-    assert (left.get_title(), left.get_ylabel()) == ("title", "gap")
+    assert (left.get_title(), left.get_ylabel()) == ("title", "f(x) - f*")
     assert (middle.get_xscale(), middle.get_ylabel()) == ("linear", "mean")
     assert middle.get_ylim() == (1.0, 99.0)
     np.testing.assert_array_equal(right.lines[0].get_ydata(), curves[1])

@@ -84,6 +84,7 @@ def run(quick: bool) -> claims.Outcome:
             "mean",
             "bound",
             by="rho",
+            label="mean ||grad f||^2",
         ),
         data,
     )

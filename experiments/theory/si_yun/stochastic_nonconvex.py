@@ -91,7 +91,15 @@ def run(quick: bool) -> claims.Outcome:
             for name in ("n-SAM", "m-SAM, shifted", "m-SAM")
         ]
         + _needed(),
-        pictures.row(data, list(FORMULAS), "checkpoint", "mean", "bound", by="rho"),
+        pictures.row(
+            data,
+            list(FORMULAS),
+            "checkpoint",
+            "mean",
+            "bound",
+            by="rho",
+            label="mean E||grad f||^2",
+        ),
         data,
     )
 
