@@ -65,7 +65,7 @@ def random_direction(params: Any, seed: int = 0, *, normalize: str = "filter") -
     checks.one_of("normalize", normalize, ("filter", "none"))
     drawn = spectrum.random_like(jax.random.key(seed), params)
     if normalize == "none":
-        return _like(numerics.unit(drawn), params)
+        return products.like(numerics.unit(drawn), params)
 
     def of_filters(d: jax.Array, w: jax.Array) -> jax.Array:
         if w.ndim < 2:
@@ -242,7 +242,3 @@ def trajectory(checkpoints: Sequence[Any]) -> Trajectory:
     return Trajectory(
         (directions[0], directions[1]), coordinates, squares[[-1, -2]] / squares.sum()
     )
-
-
-def _like(tree: Any, params: Any) -> Any:
-    return jax.tree.map(lambda v, w: v.astype(w.dtype), tree, params)

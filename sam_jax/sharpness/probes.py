@@ -72,9 +72,11 @@ def trace(
     """
     matrix, signs = _prepared(loss, params, batches, product, probes, seed)
     checks.integer("deflate", deflate, 0)
-    if deflate >= sum(x.size for x in jax.tree.leaves(params)):
+    if deflate >= spectrum.size(params):
         raise checks.BadValue("deflate must be fewer directions than parameters")
-    rest = jax.jit(lambda basis, z: _like(spectrum.orthogonal(basis, z)[0], params))
+    rest = jax.jit(
+        lambda basis, z: products.like(spectrum.orthogonal(basis, z)[0], params)
+    )
     dot = jax.jit(numerics.dot)
     # Rows that are still zero take nothing away.
     basis = jax.tree.map(
@@ -84,7 +86,7 @@ def trace(
     exact = 0.0
     for i in range(deflate):
         image = matrix(params, signs(probes + i))
-        direction = _like(numerics.unit(rest(basis, image)), params)
+        direction = products.like(numerics.unit(rest(basis, image)), params)
         basis = jax.tree.map(
             lambda q, v, i=i: q.at[i].set(v.astype(q.dtype)), basis, direction
         )
@@ -201,10 +203,6 @@ def _prepared(
         return jax.tree.map(lambda z, w: jnp.sign(z).astype(w.dtype), drawn, params)
 
     return matrix, signs
-
-
-def _like(tree: Any, params: Any) -> Any:
-    return jax.tree.map(lambda v, w: v.astype(w.dtype), tree, params)
 
 
 def mean_and_error(samples: np.ndarray) -> tuple[float, float]:

@@ -88,6 +88,11 @@ def gauss_newton_product(loss: Composed, params: Any, vector: Any, *batch: Any) 
     return transposed(curved)[0]
 
 
+def like(tree: Any, params: Any) -> Any:
+    """A tree in the dtypes of the parameters."""
+    return jax.tree.map(lambda v, w: v.astype(w.dtype), tree, params)
+
+
 def checked(loss: Loss, params: Any, batches: Iterable[Any] | None) -> None:
     """Refuses what is no real loss of these parameters, and batches that end.
 

@@ -104,9 +104,9 @@ def top_eigenvalues(
     checks.integer("steps", steps, k)
     checks.positive("tolerance", tolerance)
     checks.seed("seed", seed)
-    size = _size(params)
-    if k > size:
-        raise checks.BadValue(f"k must be at most the {size} parameters, got {k}")
+    parameters = size(params)
+    if k > parameters:
+        raise checks.BadValue(f"k must be at most the {parameters} parameters, got {k}")
     products.checked(loss, params, batches)
     matrix = matrix_of(loss, product, batches)
 
@@ -116,7 +116,9 @@ def top_eigenvalues(
             np.all(residuals[:k] <= tolerance * np.abs(values[:k]))
         )
 
-    krylov = _lanczos(matrix, params, min(steps, size), jax.random.key(seed), converged)
+    krylov = _lanczos(
+        matrix, params, min(steps, parameters), jax.random.key(seed), converged
+    )
     traced = isinstance(krylov.alphas, jax.core.Tracer)
     module = jnp if traced else np
     values, coordinates, residuals = _ritz(
@@ -185,7 +187,7 @@ def density(
         checks.positive("width", width)
     products.checked(loss, params, batches)
     matrix = matrix_of(loss, product, batches)
-    steps = min(steps, _size(params))
+    steps = min(steps, size(params))
     nodes, weights = np.zeros((2, probes, steps))
     for i in range(probes):
         key = jax.random.fold_in(jax.random.key(seed), i)
@@ -211,7 +213,8 @@ def matrix_of(
     return products.mean_over(batches, jax.jit(apply))
 
 
-def _size(params: Any) -> int:
+def size(params: Any) -> int:
+    """How many parameters there are."""
     return sum(x.size for x in jax.tree.leaves(params))
 
 

@@ -65,8 +65,9 @@ class Axis(NamedTuple):
             raise errors.UserError(
                 "--set=seed: give --seeds=N, and --config.seed=FIRST if not 0"
             )
-        if key == METHOD and ALL in values:
-            values = ["sgd", *methods.names()]
+        if key == METHOD and ALL in values:  # beside those of one's own
+            every = ["sgd", *methods.names()]
+            values = [*every, *(v for v in values if v not in (ALL, *every))]
         return cls(key, values)
 
 

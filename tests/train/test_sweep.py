@@ -58,6 +58,12 @@ def test_a_method_without_a_coefficient_has_one_run():
     ]
 
 
+def test_all_methods_beside_ones_of_the_users_own():
+    every = sweep.Axis.read("method.name=all").values
+    beside = sweep.Axis.read("method.name=my.py:my_sam,all,sam").values
+    assert beside == [*every, "my.py:my_sam"]
+
+
 def test_all_methods_with_multiples_of_their_own_radii():
     found = sweep.planned(
         runs.DIGITS,
