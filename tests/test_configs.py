@@ -52,7 +52,8 @@ def test_there_are_cards():
 @pytest.mark.parametrize("card", CARDS)
 def test_the_suffix_of_a_card_changes_the_method_alone(card):
     plain, other = load(card), load(card, method="usam")
-    assert (plain.method.name, other.method.name) == ("sam", "usam")
+    own = "gsam" if card.endswith("_gsam") else "sam"
+    assert (plain.method.name, other.method.name) == (own, "usam")
     assert dataclasses.replace(other, method=plain.method) == plain
 
 
@@ -65,7 +66,8 @@ def test_a_card_loads_with_every_method(method):
 @pytest.mark.parametrize("card", CARDS)
 def test_card_is_named_after_its_data_and_method(card):
     settings = load(card)
-    assert card.startswith(settings.data.name.partition("/")[0])
+    data = settings.data.name.partition("/")[0].removesuffix("2012")
+    assert card.startswith(data)
     assert card.endswith((f"_{settings.method.name}", "_fast"))
 
 
