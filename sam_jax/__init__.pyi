@@ -55,6 +55,7 @@ from sam_jax.methods.momentum_sam import (
 from sam_jax.methods.multistep_sam import multistep_sam as multistep_sam
 from sam_jax.methods.observations import Diagnostics as Diagnostics
 from sam_jax.methods.observations import diagnostics as diagnostics
+from sam_jax.methods.observations import without_diagnostics as without_diagnostics
 from sam_jax.methods.random_sam import random_sam as random_sam
 from sam_jax.methods.sam import sam as sam
 from sam_jax.methods.sam_sps import sam_sps as sam_sps

@@ -97,6 +97,61 @@ def _not_measured() -> jax.Array:
         return jnp.full([], NOT_MEASURED, jnp.float32)
 
 
+def without_diagnostics(
+    method: optax.GradientTransformation,
+) -> optax.GradientTransformationExtraArgs:
+    """The same method without `diagnostics`: a compiled update computes none.
+
+    They take norms of three trees, and keep the gradient at the weights in memory until
+    the second one is there.
+
+    Args:
+        method: any of the methods.
+
+    Returns:
+        A transformation that is called like the method, and takes the step by itself
+        if the method does.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax, sam_jax
+        >>> sam = sam_jax.without_diagnostics(sam_jax.sam(0.1))
+        >>> tx = optax.chain(sam, optax.sgd(1.0))
+        >>> w, grad_fn = jnp.ones(1), jax.grad(lambda w: jnp.sum(w**2))
+        >>> updates, state = tx.update(grad_fn(w), tx.init(w), w, grad_fn=grad_fn)
+        >>> print(updates, sam_jax.diagnostics(state))
+        [-2.2] {}
+    """
+    inner = optax.with_extra_args_support(method)
+
+    def init(params: optax.Params) -> optax.OptState:
+        return _with_each(inner.init(params), lambda: ())
+
+    def update(
+        updates: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, optax.OptState]:
+        # The method finds what it keeps itself, of the structure that it returns.
+        state = _with_each(state, lambda: jnp.zeros([], jnp.float32))
+        updates, state = inner.update(updates, state, params, **extra_args)
+        return updates, _with_each(state, lambda: ())
+
+    return type(inner)(init, update)
+
+
+def _with_each(state: optax.OptState, value: Callable[[], Any]) -> optax.OptState:
+    """A state with other values in its diagnostics; () is a tree without leaves."""
+
+    def of(node: Any) -> Any:
+        if not is_diagnostics(node):
+            return node
+        kept: list[Any] = [None if x is None else value() for x in node]
+        return Diagnostics(*kept)
+
+    return jax.tree.map(of, state, is_leaf=is_diagnostics)
+
+
 def cond(decision: Any, used: Callable[[], Any], skipped: Callable[[], Any]) -> Any:
     """`devices.cond` of branches whose results hold diagnostics.
 
@@ -164,7 +219,7 @@ def diagnostics(state: optax.OptState) -> dict[str, jax.Array]:
     told = {
         name: jnp.asarray(value) if hasattr(value, "__jax_array__") else value
         for name, value in seen._asdict().items()
-        if value is not None
+        if value is not None and not isinstance(value, tuple)
     }
     loss = told.get("perturbed_loss")
     if loss is None:

@@ -9,6 +9,7 @@ import jax
 import optax
 
 from sam_jax import errors
+from sam_jax.methods import observations
 from sam_jax.train import base, cadence, decay, method, rates, schedule, settings, typed
 
 
@@ -93,6 +94,8 @@ def make_optimizer(config: settings.Settings, steps_per_epoch: int) -> Optimizer
         in_some_updates = cadence.make_cadence(config.cadence, unit)
         parts = in_some_updates(make_method()), make_base(learning_rate)
     of_method, of_base = parts
+    if not config.diagnostics:
+        of_method = observations.without_diagnostics(of_method)
     return Optimizer(
         _with_user_errors(of_method, config),
         optax.with_extra_args_support(of_base),

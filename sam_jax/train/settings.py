@@ -289,6 +289,9 @@ class Settings:
     method: coefficients.Method = dataclasses.field(default_factory=coefficients.Method)
     # In which updates the method is used; the others are the base optimizer's.
     cadence: Cadence = Always()
+    # Whether the method's norms, angle and perturbed loss are logged; False: the step
+    # computes none, compiles in less time and holds one copy of the weights less.
+    diagnostics: bool = True
     optimizer: Optimizer = dataclasses.field(default_factory=Optimizer)
     weight_decay: WeightDecay = WeightDecay()
     schedule: coefficients.Schedule = dataclasses.field(

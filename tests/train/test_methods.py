@@ -61,6 +61,13 @@ def perturbed_in(opt, steps):
     ]
 
 
+@pytest.mark.parametrize("method", ["sam", "momentum_sam"])
+def test_without_diagnostics_the_updates_are_the_same(make, method):
+    told, silent = run(make(method), 3), run(make(method, diagnostics=False), 3)
+    assert_close(silent[-1][0], told[-1][0], rtol=1e-6)
+    assert sam_jax.diagnostics(silent[-1][1]) == {}
+
+
 # ── Cadence ──────────────────────────────────────────────────────────────────────────
 
 

@@ -40,6 +40,22 @@ def test_in_a_chain_with_clipping_decay_and_schedule(name):
     assert len(sam_jax.diagnostics(state)) == 4
 
 
+@every_method(*FEW, "momentum_sam")
+def test_without_diagnostics_the_same_updates(name):
+    told = cases.optimizer(name)
+    silent = sam_jax.without_diagnostics(told)
+    assert type(silent) is type(told)
+    for expected, params in zip(
+        cases.unjitted(told, 2), cases.unjitted(silent, 2), strict=True
+    ):
+        cases.assert_equal(params, expected)
+    state = jax.eval_shape(silent.init, problems.network())
+    kept = jax.eval_shape(told.init, problems.network())
+    fields = len(sam_jax.diagnostics(kept))
+    assert fields > 0 and sam_jax.diagnostics(state) == {}
+    assert len(jax.tree.leaves(kept)) - len(jax.tree.leaves(state)) >= fields
+
+
 @every_method()
 def test_injected_numbers_do_what_schedules_do(name):
     static = tuple(
