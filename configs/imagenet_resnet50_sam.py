@@ -7,7 +7,8 @@
 
 Settings: those of Foret et al. 2021 (batches of 4096 with a perturbation for each 128,
 the examples of a device of theirs; learning rate 1 with a cosine, weight decay 1e-4,
-label smoothing 0.1, rho 0.05). Assumed: Nesterov momentum 0.9, a warm-up of 5 epochs.
+label smoothing 0.1, rho 0.05). Assumed: Nesterov momentum 0.9, a warm-up of 5
+epochs, resized crops and flips.
 All training images are trained on; the test set is the published validation set.
 
 Published, top-1 error in %, SAM and SGD: ResNet-50 22.5 and 22.9 after 100 epochs, 20.9
@@ -26,6 +27,7 @@ def get_config(method: str = "sam"):
     config.data.name = "imagenet2012"
     config.data.image_size = 224
     config.data.resize = "crop"
+    config.data.resized_crop = 0.08
     config.data.flip = True
     config.data.validation = 0
     config.model.name = "resnet50_imagenet"

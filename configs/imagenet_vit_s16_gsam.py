@@ -26,6 +26,7 @@ def get_config(method: str = "gsam"):
     config.data.name = "imagenet2012"
     config.data.image_size = 224
     config.data.resize = "crop"
+    config.data.resized_crop = 0.08
     config.data.flip = True
     config.data.validation = 0
     config.model.name = "vit_s16"

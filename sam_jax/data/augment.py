@@ -12,6 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from sam_jax import checks, errors
+from sam_jax.data import cropping
+from sam_jax.data.randaugment import rand_augment
+
+# Of the key of a batch, beside those of crop, flip and cutout; 1 is the user's own.
+_RESIZED_CROP, _RANDAUGMENT = 2, 3
 
 
 def random_crop(key: jax.Array, images: jax.Array, padding: int) -> jax.Array:
@@ -142,16 +147,24 @@ def make_augment(
     flip: bool = False,
     cutout: int = 0,
     cutout_probability: float = 1.0,
+    resized_crop: float = 0.0,
+    randaugment: int = 0,
+    randaugment_magnitude: float = 9.0,
     mean: Sequence[float],
     std: Sequence[float],
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """Composes what happens to a training batch: crop, flip, normalize, cutout.
+    """Composes what happens to a training batch.
+
+    Resized crop or crop, flip, RandAugment, normalize, cutout.
 
     Args:
         crop: padding of ``random_crop`` in pixels; 0 for none.
         flip: whether to mirror at random.
         cutout: side of the square of ``random_cutout`` in pixels; 0 for none.
         cutout_probability: with which an image is cut out at all.
+        resized_crop: smallest area of `cropping.random_resized_crop`; 0 for none.
+        randaugment: operations of `randaugment.rand_augment`; 0 for none.
+        randaugment_magnitude: of them.
         mean: see ``normalize``.
         std: see ``normalize``.
 
@@ -172,13 +185,27 @@ def make_augment(
     checks.integer("crop", crop, 0)
     checks.integer("cutout", cutout, 0)
     checks.between("cutout_probability", cutout_probability, 0, 1)
+    checks.between("resized_crop", resized_crop, 0, 1)
+    if crop and resized_crop:
+        raise errors.UserError(
+            f"crop={crop} and resized_crop={resized_crop:g} are both crops: leave one "
+            "of them out"
+        )
 
     def augment(key: jax.Array, images: jax.Array) -> jax.Array:
         crop_key, flip_key, cutout_key = jax.random.split(key, 3)
+        if resized_crop:
+            own = jax.random.fold_in(key, _RESIZED_CROP)
+            images = cropping.random_resized_crop(own, images, resized_crop)
         if crop:
             images = random_crop(crop_key, images, crop)
         if flip:
             images = random_flip(flip_key, images)
+        if randaugment:
+            images = rand_augment(
+                jax.random.fold_in(key, _RANDAUGMENT),
+                *(images, randaugment, randaugment_magnitude),
+            )
         floats = normalize(images, mean, std)
         if cutout:
             floats = random_cutout(cutout_key, floats, cutout, cutout_probability)

@@ -242,6 +242,7 @@ def steps(
         optimizer,
         augment,
         spec.num_examples,
+        mix=own_data.mix(config, groups.count),
         ema_decay=config.ema_decay,
         skip_nonfinite=config.skips_nonfinite,
         mesh=mesh,
@@ -388,12 +389,16 @@ def _alternating(config: settings.Data, dataset: data.Dataset) -> data.Dataset:
     return dataclasses.replace(dataset, train=data.AlternatingSource.of(dataset.train))
 
 
+_OF_IMAGES = ("crop", "flip", "cutout", "resized_crop", "randaugment")
+_OF_IMAGES += ("mixup", "cutmix")
+
+
 def _augment(
     config: settings.Data, dataset: data.Dataset
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """What happens to the images in training; other inputs are as they are."""
     if dataset.dtype != np.uint8:
-        for setting in ("crop", "flip", "cutout"):
+        for setting in _OF_IMAGES:
             if getattr(config, setting):
                 raise errors.UserError(
                     f"config.data.{setting} is for images, uint8 [N, H, W, C], and "
@@ -405,6 +410,9 @@ def _augment(
         flip=config.flip,
         cutout=config.cutout,
         cutout_probability=config.cutout_probability,
+        resized_crop=config.resized_crop,
+        randaugment=config.randaugment,
+        randaugment_magnitude=config.randaugment_magnitude,
         mean=dataset.mean,
         std=dataset.std,
     )

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sam_jax import data, errors
+from sam_jax.data import mixing
 from sam_jax.train import settings
 
 Augment = Callable[[jax.Array, jax.Array], jax.Array]
@@ -84,6 +85,23 @@ def augmented(own: settings.Own, dataset: data.Dataset, after: Augment) -> Augme
     example = jax.ShapeDtypeStruct((1, *dataset.image_shape), dataset.dtype)
     jax.eval_shape(augment, jax.random.key(0), example)
     return augment
+
+
+def mix(config: settings.Settings, groups: int) -> mixing.Mix | None:
+    """What mixes the images of a batch, or None.
+
+    Raises:
+        UserError: if groups have one example, or examples have weights.
+    """
+    chosen = config.data
+    if not (chosen.mixup or chosen.cutmix):
+        return None
+    if isinstance(chosen.sampling, settings.Importance):
+        raise errors.UserError(
+            "config.data.mixup and cutmix need examples that are drawn alike: set "
+            "config.data.sampling.name=shuffle"
+        )
+    return mixing.make_mix(chosen.mixup, chosen.cutmix, config.batch_size, groups)
 
 
 _OWN_STREAM = 1  # of the augmentation's key

@@ -10,6 +10,7 @@ import optax
 
 from sam_jax import loss_scale as loss_scale_lib
 from sam_jax import models
+from sam_jax.data import mixing
 from sam_jax.methods import functional_sam
 from sam_jax.train import frozen as frozen_lib
 from sam_jax.train import groups as groups_lib
@@ -25,11 +26,13 @@ class Examples(NamedTuple):
         labels: int32 [B].
         weights: factor of each example's loss, float32 [B]; ones unless some examples
             are drawn more often than others.
+        mixed: the second example in each image, or None.
     """
 
     images: jax.Array
     labels: jax.Array
     weights: jax.Array
+    mixed: mixing.Mixed | None = None
 
 
 class Pass(NamedTuple):
@@ -163,6 +166,10 @@ class Passes:
         outputs, decay = found
         batch = {"image": examples.images, "label": examples.labels}
         losses = self._losses(outputs, batch)
+        if examples.mixed is not None:
+            others, shares = examples.mixed
+            second = self._losses(outputs, batch | {"label": others})
+            losses = shares * losses + (1 - shares) * second
         return jnp.mean(examples.weights * losses) + decay, losses
 
 

@@ -41,6 +41,7 @@ Seed = Annotated[int, within(0, 2**32 - 1, "an integer in [0, 2**32)")]
 Epochs = Annotated[int, within(1, 1_000_000)]
 Batch = Annotated[int, within(1, 2**20, "an integer in [1, 2**20]")]
 Dispatch = Annotated[int, within(1, 10_000)]  # more calls of the host cost nothing
+Operations = Annotated[int, within(0, 100)]  # on an image
 Whole = Annotated[int, within(0, 1_000_000)]
 Width = Annotated[int, within(1, 2**16, "an integer in [1, 2**16]")]
 Pixels = Annotated[int, within(0, 2**16, "an integer in [0, 2**16]")]

@@ -19,6 +19,7 @@ from sam_jax.train.ranges import (
     Dispatch,
     Epochs,
     Nonnegative,
+    Operations,
     Pixels,
     Positive,
     Seed,
@@ -63,6 +64,9 @@ class Importance(typed.Choice):
     uniform: Share = 0.0  # share of draws that are uniform
 
 
+Magnitude = Annotated[
+    float, ranges.Range("a number in [0, 30]", lambda v: 0 <= v <= 30)
+]
 Examples = Annotated[int, ranges.within(0, 2**31 - 1, "a whole number of examples")]
 # A whole number may come as 5000.0, which the data check.
 Portion = Annotated[float, ranges.Range("a share in [0, 1)", lambda v: 0 <= v < 2**31)]
@@ -96,6 +100,13 @@ class Data:
     alternate_flip: bool = False
     cutout: Pixels = 0  # side of the square in pixels; 0 is off
     cutout_probability: Share = 1.0
+    # In place of crop: a box of at least this share of the area, scaled; 0 is off.
+    resized_crop: Share = 0.0
+    randaugment: Operations = 0  # operations on each image; 0 is off
+    randaugment_magnitude: Magnitude = 9.0  # up to 30, in torchvision's scales
+    # Alphas of what mixes each image with another one of its group; 0 is off.
+    mixup: Nonnegative = 0.0
+    cutmix: Nonnegative = 0.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,6 +15,7 @@ import optax
 
 from sam_jax import loss_scale as loss_scale_lib
 from sam_jax import models
+from sam_jax.data import mixing
 from sam_jax.methods import numerics, observations
 from sam_jax.train.groups import MEAN, ROWS, SAME
 from sam_jax.train.losses import Measure, logits_of
@@ -26,7 +27,8 @@ from sam_jax.train.state import TrainState, is_finite
 Batch = Mapping[str, jax.Array]
 Metrics = dict[str, jax.Array]  # float32 scalars
 
-METHOD_STREAM = 2  # of the step's key, after those of augmentation and dropout
+# Of the step's key, after those of augmentation and dropout.
+METHOD_STREAM, MIX_STREAM = 2, 3
 GROUP_STREAM = 2**31  # of a group's key, after those of its chunks
 
 
@@ -37,6 +39,7 @@ class Recipe(NamedTuple):
         passes: through the network.
         optimizer: method and base optimizer.
         augment: ``(key, uint8 images) -> float images``.
+        mix: ``(key, images, labels) -> (images, data.mixing.Mixed)``, or None.
         num_examples: of the training set.
         ema_decay: of the moving averages, where the state has some.
         skip_nonfinite: whether an update that is not finite is left out.
@@ -47,6 +50,7 @@ class Recipe(NamedTuple):
     optimizer: Optimizer
     augment: Callable[[jax.Array, jax.Array], jax.Array]
     num_examples: int
+    mix: mixing.Mix | None = None
     ema_decay: float = 0.0
     skip_nonfinite: bool = False
     mesh: jax.sharding.Mesh | None = None
@@ -114,8 +118,11 @@ def train_step(
     method_key = jax.random.fold_in(step_key, METHOD_STREAM)
 
     # ── Data.
-    images = recipe.augment(augment_key, batch["image"])
-    examples = Examples(images, batch["label"], batch["weight"])
+    images, mixed = recipe.augment(augment_key, batch["image"]), None
+    if recipe.mix is not None:
+        mix_key = jax.random.fold_in(step_key, MIX_STREAM)
+        images, mixed = recipe.mix(mix_key, images, batch["label"])
+    examples = Examples(images, batch["label"], batch["weight"], mixed)
 
     # ── Passes and method: of each group, then of the batch.
     of_batch = recipe.passes.groups.average(

@@ -157,6 +157,8 @@ def test_strict_promotion_is_kept():
     ("settings", "message"),
     [
         ({"crop": -1}, "crop must be an integer >= 0, got -1"),
+        ({"resized_crop": 1.5}, "resized_crop must be .* 1.5"),
+        ({"crop": 2, "resized_crop": 0.1}, "both crops"),
         ({"crop": 1.5}, "crop must be .* 1.5"),
         ({"cutout": -2}, "cutout must be .* -2"),
         ({"cutout_probability": 1.5}, r"cutout_probability must .*\[0, 1\], got 1.5"),

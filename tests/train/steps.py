@@ -13,7 +13,7 @@ SPEC = build.DataSpec(SHAPE, num_classes=10, num_examples=1000, steps_per_epoch=
 def plain(key, images):
     """No augmentation."""
     del key
-    return images / 255
+    return images / jnp.float32(255)
 
 
 def noisy(key, images):

@@ -279,8 +279,10 @@ def test_names_of_classes_of_arrays():
 
 def test_what_is_done_to_images_is_not_for_others(tiny):
     dataset = data.of_arrays((X, Y), (X, Y))
-    with pytest.raises(errors.UserError, match=r"config.data.crop is for images"):
-        build.build(tiny("sam", batch_size=2, **{"data.crop": 1}), dataset=dataset)
+    for setting in ("crop", "mixup", "resized_crop"):
+        changes = {f"data.{setting}": 1}
+        with pytest.raises(errors.UserError, match=rf"config.data.{setting} is for im"):
+            build.build(tiny("sam", batch_size=2, **changes), dataset=dataset)
 
 
 # ── Methods and optimizers ───────────────────────────────────────────────────────────

@@ -5,12 +5,23 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from sam_jax import data
-from sam_jax.train import build, cards, losses, settings, sharding, state, step
+from sam_jax import data, errors
+from sam_jax.train import (
+    build,
+    cards,
+    losses,
+    own_data,
+    settings,
+    sharding,
+    state,
+    step,
+)
 from tests.train.steps import (
     SHAPE,
+    SPEC,
     Trainer,
     assert_close,
     assert_same,
@@ -154,6 +165,52 @@ def test_both_gradients_see_the_same_randomness(trainer, augment, dropout):
         np.testing.assert_allclose(
             metrics["perturbed_loss"], metrics["loss"], rtol=1e-3
         )
+
+
+MIXED = {"data.mixup": 1.0, "data.cutmix": 1.0}
+
+
+def test_mixed_labels_are_soft_labels_of_one_draw_for_both_gradients(
+    trainer, tiny, net
+):
+    steps = trainer(**MIXED, **{"method.rho": 1e-5, "label_smoothing": 0.1})
+    (batch,) = batches(1)
+    old, key = steps.state, jax.random.fold_in(jax.random.key(steps.state.seed), 0)
+    mix = own_data.mix(tiny(**MIXED), groups=1)
+    images, (others, shares) = mix(
+        jax.random.fold_in(key, step.MIX_STREAM),
+        plain(None, batch["image"]),
+        batch["label"],
+    )
+    (_, metrics), *_ = steps.run([batch])
+    logits, _ = net(0.0).apply(old.params, old.model_state, images, train=True, key=key)
+    first, second = (jax.nn.one_hot(x, 10) for x in (batch["label"], others))
+    soft = shares[:, None] * first + (1 - shares[:, None]) * second
+    expected = optax.softmax_cross_entropy(logits, 0.9 * soft + 0.1 / 10).mean()
+    np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-5)
+    assert abs(metrics["gradient_cosine"] - 1) < 1e-5
+    assert 0.3 < shares.mean() < 0.9
+
+
+@pytest.mark.slow("compiles two steps")
+def test_mixing_stays_in_the_group_and_accumulation_does_not_change_it(tiny, net):
+    # Without BatchNorm chunks see what the whole group would.
+    (batch,) = batches(1)
+    found = []
+    for steps in (1, 4):
+        settings = {**MIXED, "method_group_size": 16, "accumulation_steps": steps}
+        made = build.steps(tiny(**settings), SPEC, augment=plain)
+        found.append(made.train_step(made.init(made.seed), batch)[0].params)
+    assert_close(*found)
+    mix = own_data.mix(tiny(**MIXED), groups=2)
+    _, mixed = mix(jax.random.key(0), plain(None, batch["image"]), jnp.arange(32))
+    assert ((mixed.labels < 16) == (jnp.arange(32) < 16)).all()
+
+
+def test_examples_with_weights_are_not_mixed(tiny):
+    settings = tiny(**MIXED, **{"data.sampling.name": "importance"})
+    with pytest.raises(errors.UserError, match="drawn alike"):
+        own_data.mix(settings, groups=1)
 
 
 @pytest.mark.parametrize(("augment", "dropout"), [(noisy, 0.0), (plain, 0.5)])
