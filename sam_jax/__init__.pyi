@@ -8,6 +8,7 @@ from sam_jax import schedules as schedules
 from sam_jax import sharpness as sharpness
 from sam_jax import testing as testing
 from sam_jax.loss_scale import LossScale as LossScale
+from sam_jax.methods.adam_sam import adam_sam as adam_sam
 from sam_jax.methods.ae_sam import ae_sam as ae_sam
 from sam_jax.methods.asam import asam as asam
 from sam_jax.methods.ascent import normalize as normalize
@@ -43,6 +44,7 @@ from sam_jax.methods.functional_sam import (
 )
 from sam_jax.methods.gnp import gnp as gnp
 from sam_jax.methods.gsam import gsam as gsam
+from sam_jax.methods.le_sam import le_sam as le_sam
 from sam_jax.methods.lookbehind import lookbehind as lookbehind
 from sam_jax.methods.looksam import looksam as looksam
 from sam_jax.methods.masks import norm_layers_mask as norm_layers_mask
@@ -59,6 +61,8 @@ from sam_jax.methods.observations import without_diagnostics as without_diagnost
 from sam_jax.methods.random_sam import random_sam as random_sam
 from sam_jax.methods.sam import sam as sam
 from sam_jax.methods.sam_sps import sam_sps as sam_sps
+from sam_jax.methods.sampa import sampa as sampa
+from sam_jax.methods.sampa import sampa_eval_params as sampa_eval_params
 from sam_jax.methods.sparse_sam import sparse_sam as sparse_sam
 from sam_jax.methods.stable_sam import stable_sam as stable_sam
 from sam_jax.methods.unified_sam import unified_sam as unified_sam

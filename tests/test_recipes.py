@@ -7,7 +7,13 @@ import subprocess
 import sys
 import warnings
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
 import pytest
+
+import sam_jax
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 PAGES = {name: (DOCS / name).read_text() for name in ("recipes.md", "other_loops.md")}
@@ -50,3 +56,26 @@ def test_runs_and_trains(title):
         exec(BLOCKS[title], namespace)
     losses = namespace["losses"]
     assert losses[-1] < 0.7 * losses[0]
+
+
+def test_both_gradients_of_sampa_cost_a_device_one():
+    [code] = [c for title, c in BLOCKS.items() if "SAMPa" in title]
+    there = {}
+    exec(code, there)
+    loss, of, tx = there["loss"], there["of"], sam_jax.sampa(0.02, rho=0.1)
+    params = jnp.zeros(32)
+    state = tx.init(params)
+    for t in range(19):  # the same on one device
+        grad_fn = lambda w, t=t: jax.grad(loss)(w, of(t))  # noqa: E731
+        updates, state = tx.update(grad_fn(params), state, params, grad_fn=grad_fn)
+        params = optax.apply_updates(params, updates)
+    np.testing.assert_allclose(there["params"], params, rtol=1e-4, atol=1e-5)
+
+    def flops(function, *args):
+        return jax.jit(function).lower(*args).compile().cost_analysis()["flops"]
+
+    x = jnp.ones((2, 4096, 32))  # so many examples that the weights do not count
+    pair = x, x @ params
+    one = flops(jax.grad(loss), params, (pair[0][0], pair[1][0]))
+    args = there["params"], there["state"], there["grads"], pair
+    assert flops(there["step"], *args) <= 1.15 * one

@@ -66,7 +66,8 @@ def radius_zero_is_the_base(tested: Method) -> None:
     if at_base:
         tx = tested.optimizer(**{tested.traits.radius: 0.0, **at_base})
         args = (problems.network_loss, problems.network(), (problems.batch(),), 5)
-        ours = problems.trajectory(tx, *args)
+        told = {"evaluated": tested.eval_params} if tested.eval_params else {}
+        ours = problems.trajectory(tx, *args, **told)
     else:
         carry, ours = tested.start(), []
         for _ in range(5):
@@ -96,13 +97,15 @@ def mask_keeps_the_others(tested: Method) -> None:
     if not tested.traits.pair:
         return
     params, grads = problems.network(), problems.network()
-    radius = {tested.traits.radius: 0.1} if tested.has_radius else {}
+    # A method that takes a step first leaves the weights where they are.
+    numbers = {"learning_rate": 0.0}
+    numbers |= {tested.traits.radius: 0.1} if tested.has_radius else {}
     kept = jax.tree.map(lambda leaf: leaf.ndim > 1, params)
     masks: list[Any] = [None]
     if "mask" in tested.parameters:
         masks += [kept, lambda tree: jax.tree.map(lambda _: _, kept)]
     for mask in masks:
-        tx = tested.optimizer(**radius, **({} if mask is None else {"mask": mask}))
+        tx = tested.optimizer(**numbers, **({} if mask is None else {"mask": mask}))
         points = problems.points(tx, grads, tx.init(params), params)
         assert points, "the update takes no gradient by itself: pair=False"
         perturbed = points[tested.traits.perturbed_call]

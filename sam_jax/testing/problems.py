@@ -159,13 +159,14 @@ def trajectory(
     params: Any,
     args: Any = (),
     steps: int = 20,
+    evaluated: Callable[[Any, Any], Any] = lambda state, params: params,
 ) -> list[Any]:
     """Parameters after each of some updates, one dispatch per update."""
     step = jax.jit(make_step(tx, loss))
     state, seen = tx.init(params), []
     for _ in range(steps):
         params, state = step(params, state, *args)
-        seen.append(params)
+        seen.append(evaluated(state, params))
     return seen
 
 

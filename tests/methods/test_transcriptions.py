@@ -8,7 +8,6 @@ import numpy as np
 import optax
 import pytest
 
-import sam_jax
 from sam_jax import methods
 from sam_jax.methods import noise
 from tests.methods import plain, problems, transcriptions
@@ -34,6 +33,11 @@ def rising(value):
 SETTINGS = {
     "sam": [{}, {"rho": falling(0.3)}],
     "usam": [{}, {"rho": falling(0.3)}],
+    "le_sam": [
+        {},
+        {"rho": 10.0, "sigma": 0.5},
+        {"rho": falling(0.3), "sigma": rising(0.2)},
+    ],
     "unified_sam": [
         {"rho": 0.2},
         {"rho": 0.2, "lam": 0.3},
@@ -138,6 +142,16 @@ SETTINGS = {
         {"rho": 1.0, "base": "adam"},
         {"learning_rate": falling(0.05), "rho": falling(0.3)},
     ],
+    "sampa": [
+        {},
+        {"rho": 0.3, "lam": 0.0, "base": "adam"},
+        {"learning_rate": falling(0.05), "rho": falling(0.3), "lam": rising(0.5)},
+    ],
+    "adam_sam": [
+        {"rho": 0.2},
+        {"rho": 0.3, "b1": 0.5, "b2": 0.9, "damping": 0.1, "weight_decay": 0.1},
+        {"learning_rate": falling(0.05), "rho": falling(0.3)},
+    ],
     "bsam": [
         {"weight_decay": 1e-4},  # as many examples as the update is told
         {"num_examples": 50, "weight_decay": 1e-4},
@@ -174,8 +188,8 @@ BASES = {
     "adam": (optax.adam, plain.Adam),
 }
 # Methods that bring all of their optimizer; the others follow a base.
-WHOLE = ("bsam", "sam_sps")
-OPTIMIZERS = (*WHOLE, "decoupled_wsam", "lookbehind", "momentum_sam")
+WHOLE = ("adam_sam", "bsam", "sam_sps")
+OPTIMIZERS = (*WHOLE, "decoupled_wsam", "lookbehind", "momentum_sam", "sampa")
 
 
 def method(name, learning_rate=0.05, base="momentum", **coefficients):
@@ -239,7 +253,10 @@ def split(name, settings):
     defaults = {key: p.default for key, p in cases.parameters(name).items()}
     settings = {**defaults, "learning_rate": 0.05, **settings}
     coefficients = {
-        key: np.array([value(t) if callable(value) else value for t in range(STEPS)])
+        # One further than the updates, for a step that looks ahead.
+        key: np.array(
+            [value(t) if callable(value) else value for t in range(STEPS + 1)]
+        )
         for key, value in settings.items()
         if key in schedulable and (callable(value) or isinstance(value, (int, float)))
     }
@@ -419,10 +436,11 @@ def test_masks_follow_the_gradients(drop_rate, exchanged, kept=6, every=4):
     assert len(grown) > 2 or not exchanged
 
 
-def test_momentum_sam_evaluates_the_weights_without_the_displacement():
-    def clean(params, state, points):
-        return sam_jax.momentum_sam_eval_params(state, params)
+@pytest.mark.parametrize("name", ["momentum_sam", "sampa"])
+def test_the_weights_to_evaluate_are_not_those_held(name):
+    def evaluated(params, state, points):
+        return methods.eval_params(name)(state, params)
 
-    for settings in SETTINGS["momentum_sam"]:
-        expected = transcription("momentum_sam", evaluated=True, **settings)
-        assert_same(run("momentum_sam", settings, clean), expected)
+    for settings in SETTINGS[name]:
+        expected = transcription(name, evaluated=True, **settings)
+        assert_same(run(name, settings, evaluated), expected)

@@ -10,6 +10,7 @@ with one objective (a batch) per update. Methods that end in a direction are wri
 that direction, and `descend` follows it.
 """
 
+import copy
 import functools
 
 import numpy as np
@@ -41,6 +42,15 @@ def sam(rho=0.05):
 @descend
 def usam(rho=0.05):
     return lambda f, w, t: f.grad(w + at(rho, t) * f.grad(w))
+
+
+@descend
+def le_sam(rho=0.3, sigma=0.35):
+    def direction(f, w, t):
+        g = f.grad(w)
+        return f.grad(w + min(at(sigma, t) / norm(g), at(rho, t)) * unit(g))
+
+    return direction
 
 
 @descend
@@ -376,6 +386,50 @@ def momentum_sam(
         w = optimizer.step(w, f.grad(held), at(learning_rate, t))
         held = w - at(rho, t) * unit(optimizer.v)
         yield w if evaluated else held
+
+
+def sampa(
+    objectives, w, learning_rate, base=MomentumSGD, rho=0.1, lam=0.2, evaluated=False
+):
+    """As the authors: both gradients first, the perturbed one of the batch before.
+
+    The y that the caller holds, or the x to evaluate.
+    """
+    optimizer, x, y, g_y, before = base(), w, w, None, None
+    for t, f in enumerate(objectives):
+        if before is not None:
+            rate = at(learning_rate, t)
+            y = copy.deepcopy(optimizer).step(x, g_y, rate)
+            yield x if evaluated else y
+            g_perturbed = before.grad(x + at(rho, t - 1) * unit(g_y))
+            share, g_y = at(lam, t), f.grad(y)
+            x = optimizer.step(x, share * g_y + (1 - share) * g_perturbed, rate)
+        else:
+            g_y = f.grad(x)
+            x = optimizer.step(x, g_y, at(learning_rate, t))
+        before = f
+    y = copy.deepcopy(optimizer).step(x, g_y, at(learning_rate, t + 1))
+    yield x if evaluated else y
+
+
+def adam_sam(
+    objectives,
+    w,
+    learning_rate,
+    rho=0.05,
+    b1=0.9,
+    b2=0.999,
+    damping=1e-8,
+    weight_decay=0.0,
+):
+    m, v = np.zeros_like(w), np.zeros_like(w)
+    for t, f in enumerate(objectives):
+        way = f.grad(w) / (np.sqrt(v) + damping)
+        g = f.grad(w + at(rho, t) * unit(way)) + at(weight_decay, t) * w
+        m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g * g
+        first, second = m / (1 - b1 ** (t + 1)), v / (1 - b2 ** (t + 1))
+        w = w - at(learning_rate, t) * first / (np.sqrt(second) + damping)
+        yield w
 
 
 def bsam(

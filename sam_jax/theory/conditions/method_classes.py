@@ -40,6 +40,7 @@ UNNORMALIZED: Methods = {
 _ERRORS: Mapping[str, Callable[[Mapping[str, Any]], float]] = {
     "igd": lambda c: 1.0,
     "ae_sam": lambda c: 1.0,
+    "le_sam": lambda c: 1.0,
     "sparse_sam": lambda c: 1.0,
     "dynamic_sparse_sam": lambda c: 1.0,
     "fisher_sam": lambda c: 1.0,
@@ -57,12 +58,14 @@ _ERRORS: Mapping[str, Callable[[Mapping[str, Any]], float]] = {
 NO_THEOREM = frozenset(
     {
         "asam",
+        "adam_sam",
         "bsam",
         "functional_sam",
         "lookbehind",
         "looksam",
         "momentum_sam",
         "sam_sps",
+        "sampa",
     }
 )
 
