@@ -30,6 +30,7 @@ VERBS: Mapping[str, str] = MappingProxyType(
         "predict": "a table of predictions for image files",
         "compare": "a table of finished runs, with their spread over seeds",
         "sweep": "all combinations of some settings, over seeds, and their table",
+        "report": "one page of runs: results, curves, calibration, mistakes",
         "export": "a trained network as one file, for other programs",
     }
 )
@@ -150,13 +151,28 @@ def count(text: str) -> int:
     return int(text)
 
 
-def add_table(made: argparse.ArgumentParser) -> None:
-    """Adds what the table of several runs is to be like."""
+def add_runs(made: argparse.ArgumentParser) -> None:
+    """Adds the runs that stand beside each other."""
+    made.add_argument(
+        "runs",
+        metavar="RUN",
+        nargs="+",
+        help="folders of runs, of sweeps and of earlier comparisons",
+    )
+    add_tuned(made)
+
+
+def add_tuned(made: argparse.ArgumentParser) -> None:
+    """Adds the choice among coefficients."""
     made.add_argument(
         "--tuned",
         action="store_true",
         help="of each method only the coefficients that are best on validation",
     )
+
+
+def add_latex(made: argparse.ArgumentParser) -> None:
+    """Adds the other form of the table."""
     made.add_argument("--latex", action="store_true", help="the table for LaTeX")
 
 

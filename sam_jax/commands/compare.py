@@ -16,21 +16,15 @@ def main(arguments: Sequence[str]) -> int:
         "mean and 95 % t-interval. Trains nothing.",
         "sam-jax compare runs/sgd_* runs/sam_* --out=comparison",
     )
-    made.add_argument(
-        "runs",
-        metavar="RUN",
-        nargs="+",
-        help="folders of runs, of sweeps and of earlier comparisons",
-    )
-    commands.add_table(made)
+    commands.add_runs(made)
+    commands.add_latex(made)
     made.add_argument("--out", help="also a folder of table, CSV, JSON and curves")
     given = made.parse_args(arguments)
 
     from sam_jax.train import comparison, comparison_files
 
     out = given.out and pathlib.Path(given.out)
-    runs = [run for path in given.runs for run in comparison.read(path)]
-    groups = comparison.grouped(runs, tuned=given.tuned)
+    groups = comparison.of_paths(given.runs, tuned=given.tuned)
     if out:
         comparison_files.check_folder(out)
         command = shlex.join(["sam-jax", "compare", *arguments])

@@ -38,7 +38,8 @@ def main(arguments: Sequence[str]) -> int:
         "--seeds", type=commands.count, default=3, help="runs of each combination"
     )
     made.add_argument("--out", help="folder of the runs; runs/sweep_CARD by default")
-    commands.add_table(made)
+    commands.add_tuned(made)
+    commands.add_latex(made)
     given, changes = commands.with_settings(made, arguments, "--set")
     card = pathlib.Path(str(given.config).partition(":")[0]).stem
     out = pathlib.Path(given.out or f"runs/sweep_{card}")

@@ -15,6 +15,7 @@ from sam_jax.train import (
     mistakes,
     network,
     own_data,
+    scores,
     settings,
     sharding,
     state,
@@ -69,7 +70,7 @@ class Steps:
         init: ``seed -> state``; the seed is a scalar, uint32. A second argument has the
             weights to begin with, see `state.init_state`.
         train_step: ``(state, batch) -> (state, metrics)``, the state donated.
-        eval_step: ``(params, model_state, batch) -> sums``.
+        eval_step: ``(params, model_state, batch) -> sums, predictions``.
         is_finite: whether a run can go on from a state; see `state.is_finite`.
         train_steps: several updates in a call, if not as `dispatch.Several` makes them.
     """
@@ -81,7 +82,7 @@ class Steps:
     optimizer: optimizer_lib.Optimizer
     init: Callable[..., state.TrainState]
     train_step: Callable[..., tuple[state.TrainState, step.Metrics]]
-    eval_step: Callable[..., step.Metrics]
+    eval_step: Callable[..., tuple[step.Metrics, scores.OfEach]]
     is_finite: Callable[[state.TrainState], jax.Array]
     train_steps: Callable[..., Any] | None = dataclasses.field(
         default=None, kw_only=True

@@ -11,50 +11,17 @@ import math
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from sam_jax import errors
 from sam_jax.train import files, metrics, settings, typed
 from sam_jax.train.results import RESULTS_FILE
+from sam_jax.train.spread import Difference, Spread
 
 FORMAT = 1  # of results.json; a reader refuses later ones
 SEED, CONFIG_FILE = "seed", "config.json"
-
-
-class Spread(NamedTuple):
-    """A number over the seeds.
-
-    Attributes:
-        mean: of the runs that have it.
-        half: half of the 95 % t-interval of the mean; None for a single run.
-        n: runs that have it.
-    """
-
-    mean: float
-    half: float | None
-    n: int
-
-    @classmethod
-    def of(cls, found: Sequence[float]) -> "Spread | None":
-        """That of some values; None if there are none.
-
-        Example:
-            >>> mean, half, n = Spread.of([1.0, 2.0, 3.0])
-            >>> mean, round(half, 3), n  # half: 4.303 / sqrt(3)
-            (2.0, 2.484, 3)
-        """
-        if len(found) < 2:
-            return cls(found[0], None, 1) if found else None
-        from scipy import special  # which JAX brings
-
-        quantile = special.stdtrit(len(found) - 1, 0.975)
-        half = quantile * np.std(found, ddof=1) / np.sqrt(len(found))
-        return cls(float(np.mean(found)), float(half), len(found))
-
-    def __str__(self) -> str:
-        return f"{self.mean:.2f}" + ("" if self.half is None else f" ± {self.half:.2f}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,23 +67,30 @@ class Run:
             return False
         return all(x is None or isinstance(x, int | float) for x in numbers)
 
+    @property
+    def has_evaluation(self) -> bool:
+        """Whether anything can be said of how good it is."""
+        return self.last is not None or bool(self.curve("test", "accuracy"))
+
     def curve(self, split: str, metric: str) -> dict[int, float]:
         """Epoch -> mean of a metric in it; empty if its metrics are not there."""
         found: dict[int, list[float]] = {}
-        for row in self._history:
+        for row in self.history:
             if row["split"] == split and {"epoch", metric} <= row.keys():
                 found.setdefault(math.ceil(row["epoch"]), []).append(row[metric])
         return {epoch: float(np.mean(values)) for epoch, values in found.items()}
 
     @functools.cached_property
-    def _history(self) -> list[dict[str, Any]]:
+    def history(self) -> list[dict[str, Any]]:
+        """The rows of its metrics, if they are there."""
         path = self.folder and self.folder / metrics.METRICS_FILE
         return metrics.read_history(path) if path and path.is_file() else []
 
 
 TIME = "time (s)"
+Measure = Callable[[Run], float | None]
 # Of a run, in the order of the table's columns; numbers of files have the same names.
-MEASURES: Mapping[str, Callable[[Run], float | None]] = {
+MEASURES: Mapping[str, Measure] = {
     "test error (%)": lambda run: run.error("last"),
     "selected (%)": lambda run: run.error("best"),
     "training accuracy (%)": lambda run: (
@@ -142,12 +116,17 @@ class Group:
 
     def values(self, measure: str) -> list[float]:
         """One of `MEASURES`, of the runs that have it."""
-        found = map(MEASURES[measure], self.runs)
-        return [value for value in found if value is not None]
+        return list(self.of_seeds(measure).values())
 
-    def spread(self, measure: str) -> Spread | None:
-        """One of `MEASURES` over the seeds."""
-        return Spread.of(self.values(measure))
+    def of_seeds(self, measure: str | Measure) -> dict[int, float]:
+        """One of `MEASURES`, or a function like them: seed -> value."""
+        number = MEASURES[measure] if isinstance(measure, str) else measure
+        found = {run.seed: number(run) for run in self.runs}
+        return {seed: value for seed, value in found.items() if value is not None}
+
+    def spread(self, measure: str | Measure) -> Spread | None:
+        """One of `MEASURES`, or a function like them, over the seeds."""
+        return Spread.of(list(self.of_seeds(measure).values()))
 
     @property
     def seeds(self) -> str:
@@ -160,12 +139,13 @@ class Group:
 # ── Reading ──────────────────────────────────────────────────────────────────────────
 
 
-def read(path: str | os.PathLike[str]) -> list[Run]:
+def read(path: str | os.PathLike[str], *, unfinished: bool = False) -> list[Run]:
     """The runs that a path stands for.
 
     Args:
         path: the folder of a finished run, or one with the ``results.json`` of a sweep
             or a comparison, or that file.
+        unfinished: whether a run may have ended early, or go on: it has no ``last``.
 
     Returns:
         One run, or those of the file.
@@ -176,7 +156,7 @@ def read(path: str | os.PathLike[str]) -> list[Run]:
     """
     folder = pathlib.Path(path)
     if (folder / CONFIG_FILE).is_file():
-        return [read_run(folder)]
+        return [read_run(folder, unfinished=unfinished)]
     file = folder if folder.is_file() else folder / RESULTS_FILE
     if not file.is_file():
         what = "not there" if not folder.exists() else "not the folder of a run"
@@ -187,14 +167,17 @@ def read(path: str | os.PathLike[str]) -> list[Run]:
     return _recorded(file)
 
 
-def read_run(folder: pathlib.Path) -> Run:
+def read_run(folder: pathlib.Path, *, unfinished: bool = False) -> Run:
     """What the folder of a finished run says; no code that it names is run.
 
     Raises:
-        UserError: if it is not finished, or a file is damaged.
+        UserError: if it is not finished, unless it may be and has an evaluation; or a
+            file is damaged.
     """
     flat, path = read_settings(folder), folder / RESULTS_FILE
     if not path.is_file():
+        if unfinished:
+            return _unfinished(folder, flat)
         raise errors.UserError(
             f"{folder} is not finished (no {RESULTS_FILE} in it): sam-jax resume "
             f"{folder} continues it"
@@ -209,6 +192,8 @@ def read_run(folder: pathlib.Path) -> Run:
         )
     reached = (run.last or {}).get("epoch", flat["epochs"])
     if reached < flat["epochs"]:  # it goes on for longer than it was planned
+        if unfinished:
+            return _unfinished(folder, flat)
         raise errors.UserError(
             f"{folder} is not finished ({reached:g} of {flat['epochs']} epochs): "
             f"sam-jax resume {folder} continues it"
@@ -216,6 +201,23 @@ def read_run(folder: pathlib.Path) -> Run:
     accuracy = run.curve("train", "accuracy")
     last = accuracy.get(max(accuracy, default=0))
     return dataclasses.replace(run, training_accuracy=last)
+
+
+class NotEvaluated(errors.UserError):
+    """Nothing can be said yet of how good a run is."""
+
+
+def _unfinished(folder: pathlib.Path, flat: dict[str, Any]) -> Run:
+    run = Run(folder.resolve().name, flat, folder=folder)
+    reached = max((row.get("epoch", 0) for row in run.history), default=0)
+    if not run.has_evaluation:
+        raise NotEvaluated(
+            f"{folder} has no finished evaluation yet: let the run train until it has "
+            f"one (sam-jax resume {folder} continues one that was stopped)"
+        )
+    return dataclasses.replace(
+        run, failure=f"not finished: {reached:.3g} of {flat['epochs']} epochs"
+    )
 
 
 def read_settings(folder: pathlib.Path) -> dict[str, Any]:
@@ -268,6 +270,26 @@ def _recorded(path: pathlib.Path) -> list[Run]:
     raise errors.UserError(f"{path} is not what a sweep or a comparison has written")
 
 
+def of_paths(
+    paths: Iterable[str | os.PathLike[str]],
+    *,
+    tuned: bool = False,
+    unfinished: bool = False,
+) -> list[Group]:
+    """What ``sam-jax compare`` prints and ``sam-jax report`` draws.
+
+    Args:
+        paths: see `read`.
+        tuned: see `grouped`.
+        unfinished: see `read`.
+
+    Raises:
+        UserError: as of `read` and `grouped`.
+    """
+    runs = (run for path in paths for run in read(path, unfinished=unfinished))
+    return grouped(runs, tuned=tuned)
+
+
 # ── Groups ───────────────────────────────────────────────────────────────────────────
 
 
@@ -304,6 +326,28 @@ def grouped(runs: Iterable[Run], *, tuned: bool = False) -> list[Group]:
         for mine, same in zip(every, found.values(), strict=True)
     ]
     return _best(groups) if tuned else groups
+
+
+def differences(
+    groups: Sequence[Group], measure: str | Measure
+) -> list[Difference | None]:
+    """Of each group to the first one, which has None, seed by seed.
+
+    Args:
+        groups: the rows; other data than the first one's are not compared with them.
+        measure: one of `MEASURES`, or a function like them.
+    """
+    first, *others = groups
+    data = first.runs[0].settings.get("data.name")
+    return [
+        None,
+        *(
+            Difference.of(group.of_seeds(measure), first.of_seeds(measure))
+            if group.runs[0].settings.get("data.name") == data
+            else None
+            for group in others
+        ),
+    ]
 
 
 def _best(groups: Sequence[Group]) -> list[Group]:

@@ -17,24 +17,46 @@ from typing import Any
 import sam_jax
 from sam_jax import errors
 from sam_jax.train import comparison, comparison_picture, files
-from sam_jax.train.comparison import MEASURES, SEED, TIME, Group, Spread
+from sam_jax.train.comparison import MEASURES, SEED, TIME, Group
 from sam_jax.train.results import RESULTS_FILE
+from sam_jax.train.spread import Spread, significant
 
 PICTURE = "comparison.png"
 CAPTION = (
     "± is half of the 95 % t-interval over seeds; selected: of the epoch that was best "
-    "on validation; time: the median."
+    "on validation; time: the median"
 )
 
 
 def cells(groups: Sequence[Group]) -> list[list[str]]:
     """The table: its head, and a row for each group; no column without a number."""
     shown = [name for name in MEASURES if any(group.values(name) for group in groups)]
-    rows = [
-        [group.label, group.seeds, *(_cell(group, name) for name in shown)]
-        for group in groups
-    ]
-    return [["run", "seeds", *shown], *rows]
+    columns = {name: [_cell(group, name) for group in groups] for name in shown}
+    error, *_ = MEASURES
+    found = comparison.differences(groups, error)
+    if any(difference and difference.spread.n > 1 for difference in found):
+        marks = ["*" * decided for decided in significant(found)]
+        to_first = [f"{d or '–'}{m}" for d, m in zip(found, marks, strict=True)]
+        of_error = {
+            error: columns.pop(error),
+            "difference (%)": to_first,
+            "paired t-test": [d.tested if d else "–" for d in found],
+        }
+        columns = of_error | columns
+    labels = [group.label for group in groups]
+    seeds = [group.seeds for group in groups]
+    rows = zip(labels, seeds, *columns.values(), strict=True)
+    return [["run", "seeds", *columns], *map(list, rows)]
+
+
+def caption(table: Sequence[Sequence[str]]) -> str:
+    """What the columns of a table mean."""
+    said = [CAPTION]
+    if "difference (%)" in table[0]:
+        said.append("difference: to the first row, seed by seed")
+    if any(cell.endswith("*") for row in table for cell in row):
+        said.append("*: significant at 5 %, all rows together (Holm)")
+    return f"{'; '.join(said)}."
 
 
 def _cell(group: Group, measure: str) -> str:
@@ -52,12 +74,21 @@ def markdown(groups: Sequence[Group]) -> str:
         f"| {' | '.join(map(str.ljust, row, widths))} |"
         for row in [rows[0], ["-" * width for width in widths], *rows[1:]]
     ]
-    return "\n".join([*lines, "", CAPTION])
+    return "\n".join([*lines, "", caption(rows)])
 
 
 def latex(groups: Sequence[Group]) -> str:
     r"""The table for LaTeX, with the lines of ``\usepackage{booktabs}``."""
-    special = {"%": r"\%", "_": r"\_", "±": r"$\pm$", "–": "--", "&": r"\&", "#": r"\#"}
+    special = {
+        "%": r"\%",
+        "_": r"\_",
+        "±": r"$\pm$",
+        "<": "$<$",
+        "−": "$-$",
+        "–": "--",
+        "&": r"\&",
+        "#": r"\#",
+    }
     table_of = cells(groups)
     head, *rows = (
         " & ".join("".join(special.get(x, x) for x in cell) for cell in row) + r" \\"

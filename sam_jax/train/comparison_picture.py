@@ -8,7 +8,8 @@ import numpy as np
 
 from sam_jax import errors
 from sam_jax.train import curves
-from sam_jax.train.comparison import Group, Spread
+from sam_jax.train.comparison import Group
+from sam_jax.train.spread import Spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -3,13 +3,16 @@
 import dataclasses
 import json
 import pathlib
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 import sam_jax
-from sam_jax import data, errors
+from sam_jax import errors
 from sam_jax.train import files
+
+if TYPE_CHECKING:
+    from sam_jax import data
 
 FILE = "data.json"
 FORMAT = 1  # of the file; a reader refuses later ones
@@ -48,7 +51,7 @@ class DataRecord:
         return len(self.class_names)
 
     @classmethod
-    def of(cls, dataset: data.Dataset, batch_size: int) -> Self:
+    def of(cls, dataset: "data.Dataset", batch_size: int) -> Self:
         """That of a data set, in batches of some size."""
         return cls(
             dataset.name,

@@ -1,20 +1,28 @@
 """Loss and accuracy on every example of a split, each exactly once."""
 
+from collections.abc import Callable
+
 import jax
 import numpy as np
 
+from sam_jax.train import scores as scores_lib
 from sam_jax.train import sharding, state
 from sam_jax.train.build import Run
 
 Scores = dict[str, dict[str, float]]  # split -> {"loss": ..., "accuracy": ...}
 
 
-def evaluate(run: Run, train_state: state.TrainState) -> Scores:
+def evaluate(
+    run: Run,
+    train_state: state.TrainState,
+    tell: Callable[[str, scores_lib.OfEach], None] = lambda split, seen: None,
+) -> Scores:
     """Evaluates on the validation set, if there is one, and on the test set.
 
     Args:
         run: the parts of the run.
         train_state: its averaged weights are evaluated, if it has any.
+        tell: called with each split and the predictions for its examples.
 
     Returns:
         Means of the loss, the accuracy (a fraction) and the user's metrics, on the
@@ -37,12 +45,15 @@ def evaluate(run: Run, train_state: state.TrainState) -> Scores:
     rows = sharding.local_rows(batch_size, run.mesh)
     scores = {}
     for split, source in there.items():
-        sums = jax.device_get(
+        found = jax.device_get(
             [
                 run.eval_step(params, model_state, sharding.put_batch(batch, run.mesh))
                 for batch in source.eval_batches(batch_size, rows)
             ]
         )
+        sums, seen = zip(*found, strict=True)
+        joined = map(np.concatenate, zip(*seen, strict=True))
+        tell(split, scores_lib.OfEach(*(x[: source.num_examples] for x in joined)))
         totals = {
             name: np.sum([batch[name] for batch in sums], dtype=np.float64)
             for name in {"loss": 0, "accuracy": 0} | sums[0]  # those come first

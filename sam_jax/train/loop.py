@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from sam_jax import data
+from sam_jax import data, page
 from sam_jax.train import (
     agreement,
     build,
@@ -34,6 +34,7 @@ from sam_jax.train import (
     window,
 )
 from sam_jax.train import results as results_lib
+from sam_jax.train import scores as scores_lib
 from sam_jax.train import start as start_lib
 from sam_jax.train import workdir as workdir_lib
 from sam_jax.train.evaluation import evaluate
@@ -142,6 +143,9 @@ def train_and_evaluate(
         if finished:
             out.message("This run is finished: nothing is left to do.")
 
+        shown = page.AtTheEnd(
+            folder, config.report if hosts.is_first() else "off", out.warning
+        )
         # ── Train; of a finished run, make what is missing.
         if not finished or not agreement.from_first(
             lambda: results_lib.complete(folder, progress)
@@ -161,6 +165,7 @@ def train_and_evaluate(
                     metrics.Writers([]),
                 ) as writers,
                 interrupt.request() as stop,
+                shown,
                 agreement.on_first(
                     lambda: results_lib.pictures(
                         folder, out.warning, missing_only=finished
@@ -170,10 +175,14 @@ def train_and_evaluate(
                 _with_advice(config, checkpoints),
             ):
                 if not finished:
-                    _train(run, train_state, progress, checkpoints, writers, out, stop)
+                    _train(
+                        *(run, train_state, progress, checkpoints, writers),
+                        *(out, shown, stop),
+                    )
 
         # ── Results.
         results = agreement.from_first(lambda: results_lib.collect(folder, progress))
+        shown.write(missing_only=finished)
         out.summary(results_lib.rows(results), results_lib.fields(results, folder))
         return results
 
@@ -185,6 +194,7 @@ def _train(
     checkpoints: checkpoint.Checkpoints,
     writers: metrics.Writers,
     out: report.Report,
+    shown: page.AtTheEnd,
     stop: interrupt.Interrupt | interrupt.Preemption,
 ) -> None:
     """Trains to the end, or until it is asked to stop; saves on the way."""
@@ -231,7 +241,9 @@ def _train(
         if not run.is_finite(train_state):
             raise window.NotFiniteError(f"a weight after step {done} is not finite")
 
-        is_best = evaluates and _evaluate(run, train_state, progress, writers, out)
+        is_best = evaluates and _evaluate(
+            run, train_state, progress, writers, out, shown
+        )
         if saves or is_best:
             now = time.monotonic()
             progress["seconds"] += now - clock
@@ -295,9 +307,11 @@ def _evaluate(
     progress: dict[str, Any],
     writers: metrics.Writers,
     out: report.Report,
+    shown: page.AtTheEnd,
 ) -> bool:
     """Whether this is the best; validation selects, the test is only reported."""
-    scores, step = evaluate(run, train_state), int(train_state.step)
+    seen: dict[str, scores_lib.OfEach] = {}
+    scores, step = evaluate(run, train_state, seen.__setitem__), int(train_state.step)
     skipped = progress["skipped"]
     if skipped == run.total_steps:
         raise window.NotFiniteError(f"none of the {skipped} updates was finite")
@@ -309,6 +323,8 @@ def _evaluate(
         if not math.isfinite(values["loss"]):
             what = f"the {split} loss after step {step} is not finite"
             raise window.NotFiniteError(f"{what} ({values['loss']})")
+    if step == run.total_steps:
+        shown.examine(step, seen["test"], scores["test"], run.dataset)
     return _improves(progress, {"step": step, "epoch": epoch, **scores})
 
 

@@ -10,6 +10,7 @@ from sam_jax.train import curves, files, metrics, report
 
 RESULTS_FILE = "results.json"
 CURVES_FILE = "curves.png"
+REPORT_FILE = "report.html"
 
 
 def collect(folder: pathlib.Path, progress: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,7 +107,11 @@ def rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def fields(results: Mapping[str, Any], folder: pathlib.Path) -> dict[str, str]:
     """What to say below the table."""
-    shown = {"curves": CURVES_FILE, "metrics": metrics.METRICS_FILE}
+    shown = {
+        "report": REPORT_FILE,
+        "curves": CURVES_FILE,
+        "metrics": metrics.METRICS_FILE,
+    }
     skipped = results["skipped"]
     return {
         **({"left out": f"{skipped} updates, not finite"} if skipped else {}),

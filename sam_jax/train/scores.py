@@ -1,12 +1,31 @@
 """How good predictions are, and how sure of themselves."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 _BINS = 15  # of the calibration error, as in Guo et al.
+_MISTAKES = 48  # that are kept
+
+
+class OfEach(NamedTuple):
+    """What a prediction says of each of N examples, all [N].
+
+    Attributes:
+        label: the true class.
+        predicted: the most probable class.
+        probability: of that class.
+        nll: minus the logarithm of the label's probability.
+        rank: how many classes are more probable than the label.
+    """
+
+    label: Any
+    predicted: Any
+    probability: Any
+    nll: Any
+    rank: Any
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -23,6 +42,11 @@ class Scores:
             between how sure the predictions of a bin are and how many of them are
             right.
         confusion: int64 [C, C]; row: true class, column: predicted one.
+        nll: mean cross-entropy, whatever the loss of the run.
+        bins: float64 [15, 3]; of the predictions of each bin of the calibration error
+            their number, the sum of their probabilities, and how many are right.
+        mistakes: ``index``, ``label``, ``predicted`` and ``probability`` of the wrong
+            predictions that are the surest, the surest first.
         metrics: means of the user's own, by their names.
 
     References:
@@ -37,6 +61,9 @@ class Scores:
     top_5: float
     ece: float
     confusion: np.ndarray
+    nll: float
+    bins: np.ndarray
+    mistakes: Sequence[Mapping[str, Any]] = ()
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property
@@ -82,12 +109,14 @@ class Scores:
 
     def plain(self) -> dict[str, Any]:
         """Numbers, lists and dicts."""
-        totals = ("examples", "loss", "accuracy", "top_5", "ece")
+        totals = ("examples", "loss", "accuracy", "top_5", "ece", "nll")
         return {
             **self.metrics,
             **{name: getattr(self, name) for name in totals},
             "classes": self.per_class(),
             "confusion": self.confusion.tolist(),
+            "bins": self.bins.tolist(),
+            "mistakes": list(self.mistakes),
         }
 
 
@@ -117,40 +146,77 @@ def score(
         >>> scores.per_class()[1]["recall"]
         0.5
     """
-    logits = np.asarray(logits, np.float64)
-    examples, classes = logits.shape
+    seen = predictions(np.asarray(logits, np.float64), labels)
+    return of_predictions(seen, class_names, of_each)
+
+
+def predictions(logits: Any, labels: Any, xp: Any = np) -> OfEach:
+    """What logits [N, C] say of N examples with labels [N].
+
+    Args:
+        logits: of the classes.
+        labels: in [0, C).
+        xp: ``numpy``, or ``jax.numpy`` for arrays of that.
+    """
     shifted = logits - logits.max(1, keepdims=True)
-    log_probabilities = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
-    predicted = logits.argmax(1)
-    right = predicted == labels
-    known = {"loss": -np.take_along_axis(log_probabilities, labels[:, None], 1)}
-    known |= of_each or {}
+    log_probabilities = shifted - xp.log(xp.exp(shifted).sum(1, keepdims=True))
+    of_label = xp.take_along_axis(logits, labels[:, None], 1)
+    # Of classes that are as probable, the one with the lower number comes first.
+    earlier = xp.arange(logits.shape[1]) < labels[:, None]
+    return OfEach(
+        label=labels,
+        predicted=logits.argmax(1),
+        probability=xp.exp(log_probabilities.max(1)),
+        nll=-xp.take_along_axis(log_probabilities, labels[:, None], 1)[:, 0],
+        rank=((logits > of_label) | ((logits == of_label) & earlier)).sum(1),
+    )
+
+
+def of_predictions(
+    seen: OfEach,
+    class_names: tuple[str, ...],
+    of_each: Mapping[str, np.ndarray] | None = None,
+) -> Scores:
+    """As `score`, of what `predictions` returns."""
+    known = {"loss": seen.nll, **(of_each or {})}
     means = {name: float(np.mean(x, dtype=np.float64)) for name, x in known.items()}
     means.pop("accuracy", None)
-    of_label = np.take_along_axis(logits, labels[:, None], 1)
-    # Of classes that are as probable, the one with the lower number comes first.
-    earlier = np.arange(classes) < labels[:, None]
-    rank = ((logits > of_label) | ((logits == of_label) & earlier)).sum(1)
+    right = seen.predicted == seen.label
+    classes = len(class_names)
     confusion = np.zeros((classes, classes), np.int64)
-    np.add.at(confusion, (labels, predicted), 1)
+    np.add.at(confusion, (seen.label, seen.predicted), 1)
+    bins = _bins(np.asarray(seen.probability, np.float64), right)
+    wrong = np.flatnonzero(~right)
+    surest = wrong[np.argsort(-seen.probability[wrong], kind="stable")[:_MISTAKES]]
     return Scores(
         class_names,
-        examples,
+        len(right),
         loss=means.pop("loss"),
         accuracy=float(right.mean()),
-        top_5=float((rank < 5).mean()),
-        ece=_calibration_error(np.exp(log_probabilities.max(1)), right),
+        top_5=float((seen.rank < 5).mean()),
+        ece=float(np.abs(bins[:, 2] - bins[:, 1]).sum() / len(right)),
         confusion=confusion,
+        nll=float(np.mean(seen.nll, dtype=np.float64)),
+        bins=bins,
+        mistakes=tuple(
+            {
+                "index": int(index),
+                "label": int(seen.label[index]),
+                "predicted": int(seen.predicted[index]),
+                "probability": float(seen.probability[index]),
+            }
+            for index in surest
+        ),
         metrics=means,
     )
 
 
-def _calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
-    """Of predictions with these probabilities."""
+def _bins(probability: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """See `Scores.bins`."""
     # Bin b has the probabilities in (b, b + 1] / _BINS.
-    bins = np.clip(np.ceil(confidence * _BINS).astype(int) - 1, 0, _BINS - 1)
-    gaps = np.bincount(bins, right - confidence, _BINS)
-    return float(np.abs(gaps).sum() / len(right))
+    number = np.clip(np.ceil(probability * _BINS).astype(int) - 1, 0, _BINS - 1)
+    sums = [np.bincount(number, x, _BINS) for x in (None, probability, right)]
+    return np.stack(sums, axis=1).astype(np.float64)
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

@@ -330,6 +330,8 @@ class Settings:
     eval_every_epochs: Count = 1
     log_every_steps: Count = 50
 
+    # report.html at the end: full, without images of wrong predictions, or none.
+    report: Literal["full", "no_images", "off"] = "full"
     checkpoint: Checkpoint = Checkpoint()
     mesh: Mesh = Mesh()
     wandb: Wandb = Wandb()
@@ -375,6 +377,7 @@ FREE_SETTINGS = (
     "remat",
     "steps_per_dispatch",
     "log_every_steps",
+    "report",
     "checkpoint",
     "eval_batch_size",
     "on_nonfinite",

@@ -17,6 +17,7 @@ from sam_jax import loss_scale as loss_scale_lib
 from sam_jax import models
 from sam_jax.data import mixing
 from sam_jax.methods import numerics, observations
+from sam_jax.train import scores
 from sam_jax.train.groups import MEAN, ROWS, SAME
 from sam_jax.train.losses import Measure, logits_of
 from sam_jax.train.optimizer import Optimizer, OptState
@@ -220,7 +221,7 @@ def group_step(
 
 def make_eval_step(
     model: models.Model, measure: Measure, normalize: Callable[[jax.Array], jax.Array]
-) -> Callable[[optax.Params, Any, Batch], Metrics]:
+) -> Callable[[optax.Params, Any, Batch], tuple[Metrics, scores.OfEach]]:
     """Builds the evaluation of one batch, on the true labels.
 
     Args:
@@ -229,11 +230,14 @@ def make_eval_step(
         normalize: ``uint8 images -> float images``.
 
     Returns:
-        ``(params, model_state, batch) -> sums`` over the examples whose ``mask`` is
-        true: of ``loss``, ``accuracy`` and other measures, and ``examples``.
+        ``(params, model_state, batch) -> sums, predictions``: sums over the examples
+        whose ``mask`` is true, of ``loss``, ``accuracy`` and other measures, and
+        ``examples``; what `scores.predictions` says of each, masked or not.
     """
 
-    def eval_step(params: optax.Params, model_state: Any, batch: Batch) -> Metrics:
+    def eval_step(
+        params: optax.Params, model_state: Any, batch: Batch
+    ) -> tuple[Metrics, scores.OfEach]:
         images = normalize(batch["image"])
         outputs, _ = model.apply(params, model_state, images, train=False, key=None)
         seen = {"image": images, "label": batch["true_label"], "mask": batch["mask"]}
@@ -241,7 +245,9 @@ def make_eval_step(
             name: jnp.sum(of_each, where=batch["mask"], dtype=jnp.float32)
             for name, of_each in measure(outputs, seen).items()
         }
-        return sums | {"examples": jnp.sum(batch["mask"], dtype=jnp.float32)}
+        sums |= {"examples": jnp.sum(batch["mask"], dtype=jnp.float32)}
+        logits = logits_of(outputs).astype(jnp.float32)
+        return sums, scores.predictions(logits, batch["true_label"], jnp)
 
     return eval_step
 

@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sam_jax import errors, locks, methods
+from sam_jax import errors, locks, methods, page
 from sam_jax.train import (
     cards,
     coefficients,
@@ -206,7 +206,8 @@ def sweep(
 ) -> list[comparison.Run]:
     """Trains what is not finished yet, one run after another, and compares all.
 
-    After each run the files of the comparison are written again.
+    After each run the files of the comparison are written again, at the end a picture
+    and a report.
 
     Args:
         runs: name of the folder -> settings; see `planned`.
@@ -240,6 +241,10 @@ def sweep(
             notes = {"command": command, "environment": comparison_files.environment()}
             comparison_files.write(folder, groups, tex=tex, **notes)
         comparison_files.draw(folder, groups, folder.name)
+        try:
+            page.write(folder / page.REPORT_FILE, groups, folder.name, command)
+        except errors.UserError as error:  # such as of several data sets
+            print(f"warning: no {page.REPORT_FILE}: {error}", file=sys.stderr)
     return found
 
 

@@ -14,7 +14,7 @@ from sam_jax.train import agreement, coefficients, files, settings
 
 CONFIG_FILE = "config.json"
 _LOCK_FILE = ".lock"
-_OF_FILES = {".json", ".jsonl", ".png", ".txt"}
+_OF_FILES = {".html", ".json", ".jsonl", ".png", ".txt"}
 _OLD_TEMPORARY_FILE = "config.tmp"  # what a kill of an earlier version may have left
 
 

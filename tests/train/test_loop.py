@@ -89,7 +89,7 @@ def test_folder_has_all_that_is_promised(finished):
     assert len(events) == 1
     assert names - events == {
         *("config.json", "data.json", "environment.json", "metrics.jsonl"),
-        *("results.json", "curves.png"),
+        *("results.json", "curves.png", "scores.json", "report.html"),
         *("checkpoints", ".lock"),
     }
 
@@ -298,7 +298,7 @@ def test_an_evaluation_that_is_not_finite_ends_the_run(
 ):
     good, seen = {"loss": 1.0, "accuracy": 0.5}, []
 
-    def evaluate(run, train_state):
+    def evaluate(run, train_state, tell):
         seen.append(int(train_state.step))
         bad = {"loss": math.nan, "accuracy": 0.1} if len(seen) == 2 else good
         return {"validation": good, "test": good} | {split: bad}

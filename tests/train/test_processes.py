@@ -76,6 +76,7 @@ def test_every_file_is_written_once(ended):
     made = {path.name for path in ended.straight.iterdir()}
     (events,) = (name for name in made if name.startswith("events.out.tfevents"))
     others = {".lock", "checkpoints", "config.json", "curves.png", "metrics.jsonl"}
+    others |= {"report.html", "scores.json"}
     assert made == others | {"data.json", "environment.json", "results.json", events}
 
 

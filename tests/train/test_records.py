@@ -1,6 +1,8 @@
 """Whatever happens to the files of a run: the same end, or one sentence."""
 
+import base64
 import dataclasses
+import io
 import json
 import pathlib
 import shutil
@@ -9,15 +11,18 @@ import tempfile
 import time
 import types
 
+import numpy as np
+import PIL.Image
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as of_hypothesis
 from hypothesis import strategies as st
 
-from sam_jax import errors
+from sam_jax import commands, errors, page
 from sam_jax.train import (
     boards,
     build,
+    examined,
     loaded,
     loop,
     metrics,
@@ -213,7 +218,9 @@ def test_a_line_of_another_shape_is_named(both, line, tmp_path):
 # ── A finished run has what it shows ─────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("file", ["curves.png", "results.json", "events.out.*"])
+@pytest.mark.parametrize(
+    "file", ["curves.png", "report.html", "results.json", "events.out.*"]
+)
 def test_what_a_finished_run_shows_is_made_again(both, file, tmp_path, capsys):
     folder = both.copy("ended", tmp_path)
     (path,) = folder.glob(file)
@@ -350,6 +357,79 @@ def test_a_run_of_a_version_without_scores_in_its_checkpoints(both, tmp_path):
     assert (found["last"], found["best"]) == (both.results["last"], best)
 
 
+# ── A run ends in a report ───────────────────────────────────────────────────────────
+
+
+def test_the_report_shows_the_predictions_of_the_last_evaluation(both, tmp_path):
+    kept = examined.read(both.ended)
+    run = loaded.load_run(both.ended, "last")
+    expected = run.evaluate()
+    assert kept["step"] == 12 and kept["examples"] == expected.examples
+    for name in ("accuracy", "loss", "ece", "nll", "top_5"):
+        assert kept[name] == pytest.approx(getattr(expected, name), rel=1e-5), name
+    np.testing.assert_array_equal(kept["confusion"], expected.confusion)
+    np.testing.assert_allclose(kept["bins"], expected.bins, rtol=1e-4)
+    surest = kept["mistakes"][0]
+    assert surest["index"] == expected.mistakes[0]["index"]
+    image = PIL.Image.open(io.BytesIO(base64.b64decode(surest["image"])))
+    pixels = build.load_data(run.config.data).test.split.images
+    np.testing.assert_array_equal(np.asarray(image), pixels[surest["index"], ..., 0])
+    text = (both.ended / "report.html").read_text()
+    assert f"{100 * (1 - kept['accuracy']):.2f}" in text and surest["image"] in text
+    # Without them, the command evaluates.
+    folder = both.copy("ended", tmp_path)
+    before = (folder / "scores.json").read_text()
+    (folder / "scores.json").unlink()
+    assert commands.main(["report", str(folder)]) == 0
+    assert not (folder / "scores.json").exists()
+    assert commands.main(["report", str(folder), "--evaluate"]) == 0
+    again = examined.read(folder)
+    assert again["nll"] == pytest.approx(json.loads(before)["nll"], rel=1e-5)
+    assert surest["image"] in (folder / "report.html").read_text()
+
+
+def test_a_run_that_was_stopped_has_a_report_as_well(both):
+    text = (both.stopped / "report.html").read_text()
+    assert "not finished: 1.5 of 3 epochs" in text
+    assert not (both.stopped / "scores.json").exists()
+
+
+@pytest.mark.parametrize("how", ["off", "no_images"])
+def test_a_report_is_as_the_run_asks_for(both, tmp_path, how):
+    config = dataclasses.replace(both.config, report=how)
+    folder = both.copy("stopped", tmp_path)
+    (folder / "report.html").unlink()
+    loop.train_and_evaluate(config, folder)
+    assert (folder / "report.html").exists() == (how != "off")
+    kept = examined.read(folder)
+    assert kept is None if how == "off" else kept["mistakes"][0]["image"] is None
+
+
+def test_a_report_that_cannot_be_written_ends_no_run(
+    both, tmp_path, monkeypatch, capsys
+):
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(page, "text", fail)
+    monkeypatch.setattr(examined, "write", fail)
+    folder = both.copy("stopped", tmp_path)
+    (folder / "report.html").unlink()
+    _, shown = go_on(both, folder, capsys)
+    first, second = warnings(shown)
+    assert "scores.json could not be written" in first and "No space left" in first
+    assert "report.html could not be written" in second
+    assert "report  " not in shown, "nothing is shown that is not there"
+
+
+def test_a_run_without_an_evaluation_has_no_report(both, tmp_path, disturb, capsys):
+    disturb(2, lambda: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(loop.Stopped):
+        loop.train_and_evaluate(both.config, tmp_path / "run")
+    assert not (tmp_path / "run" / "report.html").exists()
+    assert not warnings(capsys.readouterr().out)
+
+
 # ── The first error wins ─────────────────────────────────────────────────────────────
 
 
@@ -433,7 +513,9 @@ def test_a_folder_that_another_run_takes_the_place_of(
     assert not (folder / "results.json").exists()
 
 
-@pytest.mark.parametrize("file", ["metrics.jsonl", "results.json", "curves.png"])
+@pytest.mark.parametrize(
+    "file", ["metrics.jsonl", "results.json", "curves.png", "report.html"]
+)
 def test_a_folder_in_the_place_of_a_file_is_said_at_the_start(both, file, tmp_path):
     folder = both.copy("stopped", tmp_path)
     (folder / file).unlink(missing_ok=True)

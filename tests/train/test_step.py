@@ -468,7 +468,7 @@ def test_evaluation_step_sums_what_the_mask_keeps_on_true_labels(net):
     normalize = data.augment.make_normalize(mean=(0.5,), std=(0.25,))
 
     measure = losses.make_losses(settings.Settings(), 10).measure
-    seen = step.make_eval_step(model, measure, normalize)(
+    seen, of_each = step.make_eval_step(model, measure, normalize)(
         params, statistics, {**batch, "mask": mask}
     )
     kept = batch["image"][mask] / np.float32(255)
@@ -481,3 +481,6 @@ def test_evaluation_step_sums_what_the_mask_keeps_on_true_labels(net):
         "examples": 20,
     }
     assert_close(seen, expected)
+    assert [x.shape for x in of_each] == [(32,)] * 5
+    np.testing.assert_array_equal(of_each.predicted[mask], logp.argmax(-1))
+    assert_close(of_each.nll[mask], -logp[np.arange(20), labels])

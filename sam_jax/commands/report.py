@@ -1,0 +1,78 @@
+"""``sam-jax report``: one page of a run, or of several side by side."""
+
+import pathlib
+import shlex
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sam_jax import commands
+
+if TYPE_CHECKING:
+    from sam_jax.train import comparison
+
+
+@commands.ends
+def main(arguments: Sequence[str]) -> int:
+    """Writes the page."""
+    made = commands.parser(
+        "report",
+        "Writes one HTML page of runs, finished or not: results over seeds, with their "
+        "differences to the first setting, curves, calibration, confusions, mistakes, "
+        "sharpness, time, settings. It opens without a network. Trains nothing.",
+        "sam-jax report runs/sgd_* runs/sam_* --out=sgd_and_sam.html",
+    )
+    commands.add_runs(made)
+    made.add_argument(
+        "--out", help="the page; report.html in a single RUN, or here, by default"
+    )
+    made.add_argument(
+        "--no_images",
+        action="store_true",
+        help="without images of wrong predictions, as for a page to publish",
+    )
+    made.add_argument(
+        "--evaluate",
+        action="store_true",
+        help="evaluate the last weights of runs that keep no predictions (scores.json)",
+    )
+    commands.add_own_code(made)
+    given = made.parse_args(arguments)
+
+    from sam_jax import page
+    from sam_jax.train import comparison
+
+    alone = len(given.runs) == 1 and pathlib.Path(given.runs[0])
+    inside = alone / page.REPORT_FILE if alone and alone.is_dir() else None
+    out = pathlib.Path(given.out or inside or page.REPORT_FILE)
+    page.check_place(out)
+    groups = comparison.of_paths(given.runs, tuned=given.tuned, unfinished=True)
+    if given.evaluate:
+        _evaluate(groups, given.own_code)
+    command = shlex.join(["sam-jax", "report", *arguments])
+    title = alone.resolve().name if alone else out.stem
+    page.write(out, groups, title, command, images=not given.no_images)
+    print(out)
+    return 0
+
+
+def _evaluate(groups: Sequence["comparison.Group"], own_code: bool) -> None:
+    """Writes the ``scores.json`` of runs that have none."""
+    from sam_jax.train import examined
+
+    missing = [
+        run.folder
+        for group in groups
+        for run in group.runs
+        if run.folder and run.last and not examined.is_of(run.folder, run.last)
+    ]
+    if not missing:
+        return
+    commands.start_jax(missing[0])
+    from sam_jax.train import build, loaded
+
+    for folder in missing:
+        run = loaded.load_run(folder, "last", own_code=own_code)
+        dataset = build.load_data(run.config.data)
+        found = run.evaluate(dataset)
+        examined.write(folder, found, run.step, examined.images(dataset))
+        print(f"evaluated {folder}", flush=True)

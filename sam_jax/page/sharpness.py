@@ -1,0 +1,134 @@
+"""Sharpness and landscape in a report, from the ``sharpness.json`` of the runs."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from sam_jax.page import charts
+from sam_jax.page.markup import Html, escaped, figure, grid, paragraph, table
+from sam_jax.train import files
+from sam_jax.train.comparison import Group, Run, differences
+
+FILE = "sharpness.json"
+_Drawn = Sequence[tuple[Group, int]]
+_Found = Mapping[int, Mapping[str, Any]]
+
+
+def read(folder: pathlib.Path) -> dict[str, Any] | None:
+    """What ``sam-jax sharpness`` has written; None without, or of another format."""
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    try:
+        found: Any = files.from_json(files.read(path))
+        good = found["format"] == 1 and isinstance(found.get("measures", {}), dict)
+        return found if good else None
+    except (ValueError, TypeError, LookupError, AttributeError):
+        return None
+
+
+def section(groups: Sequence[Group], drawn: _Drawn, found: _Found) -> Html:
+    """Measures over the seeds, and pictures of one run of each group.
+
+    Args:
+        groups: the rows.
+        drawn: those with pictures, and their styles.
+        found: id of a run -> what `read` has returned.
+    """
+    if not found:
+        return Html("")
+    try:
+        return Html(_measures(groups, found) + _pictures(drawn, found))
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        return paragraph(f"{FILE} cannot be shown: {error!r}", "note")
+
+
+def _measures(groups: Sequence[Group], found: _Found) -> Html:
+    entries: dict[str, Mapping[str, Any]] = {}
+    for each in found.values():
+        entries |= each.get("measures", {})
+    if not entries:
+        return Html("")
+    rows, how = [], set()
+    for name, entry in entries.items():
+
+        def of_run(run: Run, name: str = name) -> float | None:
+            entry = found.get(id(run), {}).get("measures", {}).get(name)
+            return entry and entry["value"]
+
+        spreads = [group.spread(of_run) for group in groups]
+        cells: list[object] = [
+            "–"
+            if s is None
+            else f"{s.mean:.4g}" + ("" if s.half is None else f" ± {s.half:.2g}")
+            for s in spreads
+        ]
+        for number, difference in enumerate(differences(groups, of_run)):
+            if difference and difference.p is not None:
+                small = escaped(difference.tested)
+                cells[number] = Html(f"{cells[number]}<br><small>{small}</small>")
+        about = f"{escaped(name)}<br><small>{escaped(entry.get('about', ''))}</small>"
+        rows.append([Html(about), *cells])
+        how.add(
+            f"{entry.get('examples')} examples of {entry.get('split')}, batch "
+            f"normalization as in {entry.get('batch_norm')}"
+        )
+    labels = [group.label for group in groups]
+    said = f"On {'; '.join(sorted(how))}. ± is half of the 95 % t-interval over seeds."
+    if len(groups) > 1:
+        said += " p: paired t-test to the first column, seed by seed."
+    return Html(table(["measure", *labels], rows) + paragraph(said, "soft"))
+
+
+_LINES = (
+    ("density", "density of the eigenvalues", "eigenvalue", "grid", "values"),
+    ("line", "loss along a direction", "distance", "coordinates", "losses"),
+    ("path", "loss on the way to another run", "place", "coordinates", "losses"),
+)
+
+
+def _pictures(drawn: _Drawn, found: _Found) -> Html:
+    first = []
+    for group, style in drawn:
+        run = next((run for run in group.runs if id(run) in found), None)
+        pictures = found[id(run)].get("pictures", {}) if run else {}
+        if run and pictures:
+            first.append((f"{group.label}, seed {run.seed}", style, pictures))
+    if not first:
+        return Html("")
+    shown = []
+    for kind, title, x_label, x_of, y_of in _LINES:
+        lines = [
+            charts.Line(
+                label, style, _flat(p[kind][x_of]), _above(_flat(p[kind][y_of]))
+            )
+            for label, style, p in first
+            if kind in p
+        ]
+        shown.append(figure(title, charts.line_chart(lines, x_label, title)))
+    for label, _, pictures in first:
+        for kind, title in (
+            ("plane", "loss over a plane"),
+            ("trajectory", "the way of the weights"),
+        ):
+            if kind in pictures:
+                entry = pictures[kind]
+                about = f"{title}: {label}"
+                trace = [(a, b) for a, b in entry.get("points", ())]
+                values = np.asarray(entry["losses"], float)
+                x, y = entry["coordinates"]
+                picture = charts.heat_map(values, x, y, about, trace)
+                low, high = (f"{x:.3g}" for x in (np.nanmin(values), np.nanmax(values)))
+                shown.append(figure(f"{about} ({low} to {high})", picture))
+    return grid(shown)
+
+
+def _above(values: np.ndarray) -> np.ndarray:
+    """Six decades of the values, as many as a density has that mean something."""
+    return np.maximum(values, 1e-6 * values.max())
+
+
+def _flat(values: Any) -> np.ndarray:
+    return np.asarray(values, float).reshape(-1)
