@@ -13,8 +13,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sam_jax import checks
+from sam_jax import checks, schedules
 from sam_jax.methods import core, numerics
+
+_NAMED_LAMBDAS = {
+    "1/t": schedules.one_over_t,
+    "1-1/t": schedules.one_minus_one_over_t,
+}
 
 
 class ScheduledState(NamedTuple):
@@ -57,25 +62,34 @@ def on_sphere(rho: optax.ScalarOrSchedule, eps: float) -> optax.GradientTransfor
 
 
 def partially_normalize(
-    lam: optax.ScalarOrSchedule, eps: float = 1e-12
+    lam: optax.ScalarOrSchedule | str, eps: float = 1e-12
 ) -> optax.GradientTransformation:
     r"""Multiplies by :math:`1 - \lambda + \lambda / \max(\|g\|, \mathrm{eps})`.
 
     Args:
-        lam: 0 leaves the gradient as it is, 1 normalizes it; a number in [0, 1] or a
-            schedule of the update count (from 0).
+        lam: 0 leaves the gradient as it is, 1 normalizes it; a number in [0, 1], a
+            schedule of the update count (from 0), ``'1/t'`` or ``'1-1/t'``.
         eps: floor of the norm, >= 0.
 
     Returns:
         A transformation; it counts its updates if ``lam`` is a schedule.
 
     Raises:
-        ValueError: if ``lam`` is outside [0, 1], or ``eps`` negative, infinite or NaN.
+        ValueError: if ``lam`` is outside [0, 1] or another string, or ``eps`` negative,
+            infinite or NaN.
 
     References:
         Oikonomou, Loizou, "Sharpness-Aware Minimization: General Analysis and Improved
         Rates", ICLR 2025, `2503.02225 <https://arxiv.org/abs/2503.02225>`_
     """
+    if isinstance(lam, str):
+        if lam not in _NAMED_LAMBDAS:
+            allowed = ", ".join(map(repr, _NAMED_LAMBDAS))
+            raise checks.BadValue(
+                f"lam must be a number in [0, 1], a schedule, or one of {allowed}, "
+                f"got {lam!r}"
+            )
+        lam = _NAMED_LAMBDAS[lam]()
     checks.between("lam", lam, 0, 1, schedule=True)
     checks.nonnegative("eps", eps)
 

@@ -2,13 +2,7 @@
 
 import optax
 
-from sam_jax import checks, schedules
 from sam_jax.methods import ascent, core, masks
-
-_NAMED_LAMBDAS = {
-    "1/t": schedules.one_over_t,
-    "1-1/t": schedules.one_minus_one_over_t,
-}
 
 
 def unified_sam(
@@ -67,14 +61,6 @@ def unified_sam(
         does not save its step counter: a resumed run starts ``'1/t'`` again. Here the
         counter is part of the state.
     """
-    if isinstance(lam, str):
-        if lam not in _NAMED_LAMBDAS:
-            allowed = ", ".join(map(repr, _NAMED_LAMBDAS))
-            raise checks.BadValue(
-                f"lam must be a number in [0, 1], a schedule, or one of {allowed}, "
-                f"got {lam!r}"
-            )
-        lam = _NAMED_LAMBDAS[lam]()
     return core.sharpness_aware(
         optax.chain(ascent.partially_normalize(lam, eps), ascent.scale(rho)), mask=mask
     )

@@ -9,7 +9,7 @@ def vasso(
     rho: optax.ScalarOrSchedule = 0.05,
     *,
     theta: optax.ScalarOrSchedule = 0.9,
-    lam: optax.ScalarOrSchedule = 1.0,
+    lam: optax.ScalarOrSchedule | str = 1.0,
     eps: float = 1e-12,
     mask: masks.Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -33,7 +33,7 @@ def vasso(
             number in [0, 1] or a schedule. 1 is SAM. The average starts at the first
             gradient.
         lam: how much of the average is normalized, as in `unified_sam`; a number in
-            [0, 1] or a schedule. 1 is VaSSO.
+            [0, 1], a schedule, ``'1/t'`` or ``'1-1/t'``. 1 is VaSSO.
         eps: floor of the average's norm.
         mask: perturb only these parameters; see `sharpness_aware`.
 
@@ -43,7 +43,7 @@ def vasso(
 
     Raises:
         ValueError: if ``rho`` or ``eps`` is negative, infinite or NaN, or ``theta`` or
-            ``lam`` is outside [0, 1].
+            ``lam`` is outside [0, 1] or another string.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax, sam_jax

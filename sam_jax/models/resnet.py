@@ -11,6 +11,7 @@ References:
     blocks start at zero, so that a block starts as the identity).
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -82,15 +83,16 @@ class Block(nn.Module):
 
 
 class CifarStem(nn.Module):
-    """3x3 convolution: keeps all pixels of a small image."""
+    """3x3 convolution: keeps all pixels of a small image, with a stride of 1."""
 
     features: int
     make: layers.Layers
+    stride: int = 1
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Images to features of the same height and width."""
-        x = self.make.conv(self.features, 3)(x)
+        """Images to features of the same height and width, or half of them."""
+        x = self.make.conv(self.features, 3, self.stride)(x)
         return nn.relu(self.make.batch_norm(train=train)(x))
 
 
@@ -192,6 +194,15 @@ def resnet_digits(
     return ResNet((1, 1, 1), num_classes, width or 16, make)
 
 
+def resnet_small(num_classes: int, width: int | None, make: layers.Layers) -> nn.Module:
+    """Three basic blocks behind a stem of stride 2, 16 channels wide.
+
+    For images of 32x32, half a minute of training on a CPU core.
+    """
+    stem = functools.partial(CifarStem, stride=2)
+    return ResNet((1, 1, 1), num_classes, width or 16, make, stem=stem)
+
+
 MODELS = {
     "resnet18": resnet18,
     "resnet34": resnet34,
@@ -202,4 +213,5 @@ MODELS = {
     "resnet101_imagenet": imagenet(3, 4, 23, 3),
     "resnet152_imagenet": imagenet(3, 8, 36, 3),
     "resnet_digits": resnet_digits,
+    "resnet_small": resnet_small,
 }

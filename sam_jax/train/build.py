@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from sam_jax import data, errors, plugins
-from sam_jax.train import groups as groups_lib
 from sam_jax.train import (
+    averaging,
     mistakes,
     network,
     own_data,
@@ -22,6 +22,7 @@ from sam_jax.train import (
     step,
     typed,
 )
+from sam_jax.train import groups as groups_lib
 from sam_jax.train import optimizer as optimizer_lib
 from sam_jax.train.layout import lay_out
 from sam_jax.train.losses import Loss, make_losses
@@ -232,7 +233,7 @@ def steps(
         dtype = jnp.float32 if spec.dtype == np.uint8 else spec.dtype
         images = jnp.zeros((1, *spec.image_shape), dtype)
         return state.init_state(
-            *(seed, images, model, optimizer, config.ema_decay),
+            *(seed, images, model, optimizer, config.averages),
             scales_loss=scales_loss,
             freeze=config.freeze,
             given=given,
@@ -244,7 +245,7 @@ def steps(
         augment,
         spec.num_examples,
         mix=own_data.mix(config, groups.count),
-        ema_decay=config.ema_decay,
+        averaging=averaging.share(config, config.epochs * spec.steps_per_epoch),
         skip_nonfinite=config.skips_nonfinite,
         mesh=mesh,
     )

@@ -37,6 +37,7 @@ class Run:
         seconds: of training and evaluating.
         failure: why it has no results.
         folder: where its metrics are, if they are.
+        extra: what else is known of it.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Run:
     seconds: float | None = None
     failure: str | None = None
     folder: pathlib.Path | None = None
+    extra: Mapping[str, Any] | None = None
 
     @property
     def seed(self) -> int:

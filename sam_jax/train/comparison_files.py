@@ -143,7 +143,14 @@ def plain(groups: Sequence[Group], **notes: Any) -> dict[str, Any]:
     }
 
 
-_FIELDS = ("name", "last", "best", "training_accuracy", "seconds", "failure")
+_FIELDS = ("name", "last", "best", "training_accuracy", "seconds", "failure", "extra")
+
+
+def to_text(groups: Sequence[Group], **notes: Any) -> str:
+    """`plain` as text, with a line for each group."""
+    record = plain(groups, **notes)
+    rows = ",\n".join(map(files.to_json, record.pop("groups")))
+    return f'{files.to_json(record)[:-1]},\n"groups": [\n{rows}\n]}}\n'
 
 
 def table(groups: Sequence[Group]) -> str:
@@ -188,10 +195,7 @@ def write(
     Raises:
         WriteError: if that cannot be done.
     """
-    record = plain(groups, **notes)
-    rows = ",\n".join(map(files.to_json, record.pop("groups")))
-    text = f'{files.to_json(record)[:-1]},\n"groups": [\n{rows}\n]}}\n'
-    files.replace(folder / RESULTS_FILE, text)
+    files.replace(folder / RESULTS_FILE, to_text(groups, **notes))
     files.replace(folder / "results.csv", table(groups))
     files.replace(folder / "table.md", markdown(groups) + "\n")
     if tex:

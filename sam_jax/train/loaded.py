@@ -390,7 +390,7 @@ def _weights(
     def whole(trained: Any, fields: dict[str, Any]) -> Any:
         return frozen.whole(trained, fields.get("frozen"))
 
-    if config.ema_decay:
+    if config.averages:
         wanted |= {"average": (params, model_state)}
         fields = checkpoint.read(folder, step, wanted)
         params, model_state = fields["average"]

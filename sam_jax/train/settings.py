@@ -286,6 +286,8 @@ class Settings:
     # Of the learning rate of some: "^Dense_0=10 Block_0=0.1", the first to match.
     learning_rate_factors: str | None = None
     ema_decay: BelowOne = 0.0  # of the weights that are evaluated, per step; 0 is off
+    # Share of the run after which the mean of all weights is evaluated (SWA).
+    swa_start: BelowOne | None = None
     # Of an update that is not finite; skip: leave it out and go on. In float16, where
     # the loss scale finds its way by such updates, they are left out always.
     on_nonfinite: Literal["stop", "skip"] = "stop"
@@ -335,6 +337,11 @@ class Settings:
     checkpoint: Checkpoint = Checkpoint()
     mesh: Mesh = Mesh()
     wandb: Wandb = Wandb()
+
+    @property
+    def averages(self) -> bool:
+        """Whether averages of the weights are evaluated."""
+        return bool(self.ema_decay) or self.swa_start is not None
 
     @property
     def skips_nonfinite(self) -> bool:

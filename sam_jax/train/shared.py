@@ -23,6 +23,9 @@ _RATE = "learning_rate"
 class Shared:
     """Builds runs, and keeps what the next one can use.
 
+    Args:
+        most: programs that are in memory together.
+
     Example:
         >>> shared = Shared()
         >>> chosen = {"data": {"name": "digits"}, "model": {"name": "mlp"}}
@@ -34,17 +37,20 @@ class Shared:
         (True, True)
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = 4) -> None:
+        self._most = most
         self._data: dict[settings.Data, data.Dataset] = {}
         self._programs: dict[str, build.Steps] = {}
 
     def make_run(self, config: settings.Settings, **brought: Any) -> build.Run:
         """As `build.build`; XLA may round otherwise where numbers are arguments."""
         if brought.get("dataset") is None:
-            brought["dataset"] = _kept(
-                self._data, config.data, lambda: build.load_data(config.data)
-            )
+            brought["dataset"] = self.dataset(config.data)
         return build.build(config, **brought, make=self.make_steps)
+
+    def dataset(self, config: settings.Data) -> data.Dataset:
+        """As `build.load_data`."""
+        return _kept(self._data, config, lambda: build.load_data(config), most=4)
 
     def make_steps(
         self, config: settings.Settings, spec: build.DataSpec, **parts: Any
@@ -62,7 +68,8 @@ class Shared:
         own = [id(value) for value in values if callable(value)]
         shape = json.dumps([plain, sorted(numbers), own])
         programs = _kept(
-            self._programs, shape, lambda: _of_numbers(config, made, parts)
+            *(self._programs, shape, lambda: _of_numbers(config, made, parts)),
+            most=self._most,
         )
         assert programs.train_steps is not None
         return dataclasses.replace(
@@ -76,13 +83,12 @@ class Shared:
 
 
 T = TypeVar("T")
-_MOST = 4  # data sets, and programs, that are in memory together
 
 
-def _kept(cache: dict[Any, T], key: Any, make: Callable[[], T]) -> T:
+def _kept(cache: dict[Any, T], key: Any, make: Callable[[], T], most: int) -> T:
     """What is under a key, made if it is not; the oldest of too many is let go."""
     if key not in cache:
-        if len(cache) >= _MOST:
+        if len(cache) >= most:
             del cache[next(iter(cache))]
         cache[key] = make()
     return cache[key]

@@ -23,7 +23,7 @@ class TrainState(NamedTuple):
             of two gradients; `evaluated` has those to evaluate. None for those frozen.
         model_state: running statistics, ``{"batch_stats": ...}`` or empty.
         opt_state: state of the method and of the optimizer.
-        average: moving averages of ``(params, model_state)`` for evaluation, or None.
+        average: averages of ``(params, model_state)`` for evaluation, or None.
         loss_scale: of a network that computes in float16, or None.
         frozen: the weights that are not trained, see `frozen.cut`, or None.
     """
@@ -43,7 +43,7 @@ def init_state(
     images: jax.Array,
     model: models.Model,
     optimizer: optimizer_lib.Optimizer,
-    ema_decay: float,
+    averages: bool,
     *,
     scales_loss: bool = False,
     freeze: str | None = None,
@@ -56,7 +56,7 @@ def init_state(
         images: an example batch, float [B, H, W, C].
         model: the network.
         optimizer: method and optimizer.
-        ema_decay: above zero, averages are kept.
+        averages: whether averages of the weights are kept.
         scales_loss: whether a loss scale is kept.
         freeze: which weights are not trained; see `frozen.cut`.
         given: ``(params, model_state)`` to begin with, None for what is drawn; None
@@ -68,7 +68,7 @@ def init_state(
     drawn = model.init(jax.random.key(seed), images)
     params, model_state = drawn if given is None else frozen_lib.merged(given, drawn)
     params, frozen = frozen_lib.cut(params, freeze)
-    average = (params, model_state) if ema_decay else None
+    average = (params, model_state) if averages else None
     return TrainState(
         step=jnp.zeros([], jnp.int32),
         seed=seed,

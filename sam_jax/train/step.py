@@ -17,7 +17,7 @@ from sam_jax import loss_scale as loss_scale_lib
 from sam_jax import models
 from sam_jax.data import mixing
 from sam_jax.methods import numerics, observations
-from sam_jax.train import scores
+from sam_jax.train import averaging, scores
 from sam_jax.train.groups import MEAN, ROWS, SAME
 from sam_jax.train.losses import Measure, logits_of
 from sam_jax.train.optimizer import Optimizer, OptState
@@ -42,7 +42,7 @@ class Recipe(NamedTuple):
         augment: ``(key, uint8 images) -> float images``.
         mix: ``(key, images, labels) -> (images, data.mixing.Mixed)``, or None.
         num_examples: of the training set.
-        ema_decay: of the moving averages, where the state has some.
+        averaging: share of the averages that stays; None where none are kept.
         skip_nonfinite: whether an update that is not finite is left out.
         mesh: of the run; None is a single device.
     """
@@ -52,7 +52,7 @@ class Recipe(NamedTuple):
     augment: Callable[[jax.Array, jax.Array], jax.Array]
     num_examples: int
     mix: mixing.Mix | None = None
-    ema_decay: float = 0.0
+    averaging: optax.Schedule | None = None
     skip_nonfinite: bool = False
     mesh: jax.sharding.Mesh | None = None
 
@@ -153,7 +153,7 @@ def train_step(
         params=params,
         model_state=found.model_state,
         opt_state=opt_state,
-        average=moving_average(state, evaluated, recipe.ema_decay),
+        average=averaging.averaged(recipe.averaging, state, evaluated),
     )
     seen = {
         "loss": found.loss,
@@ -264,29 +264,3 @@ def all_finite(seen: Metrics) -> jax.Array:
 def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Share of examples whose largest logit is the label's."""
     return jnp.mean(logits.argmax(-1) == labels, dtype=jnp.float32)
-
-
-def moving_average(
-    state: TrainState, new: tuple[optax.Params, Any], decay: float
-) -> tuple[optax.Params, Any] | None:
-    """The next averages of weights and statistics.
-
-    In the first steps the decay is ``(1 + step) / (10 + step)`` if that is smaller, so
-    that the initial weights are forgotten.
-
-    Args:
-        state: with the averages so far, or None.
-        new: weights to evaluate, and statistics.
-        decay: in [0, 1).
-
-    Returns:
-        The averages, or None if none are kept.
-    """
-    if state.average is None:
-        return None
-    rate = jnp.minimum(decay, (1 + state.step) / (10 + state.step))
-    return jax.tree.map(
-        lambda old, new: (rate * old + (1 - rate) * new).astype(old.dtype),
-        state.average,
-        new,
-    )

@@ -233,7 +233,7 @@ def sweep(
         programs, groups = shared.Shared(), []
         for number, (name, config) in enumerate(runs.items(), start=1):
             print(f"[{number}/{len(runs)}] {name}", flush=True)
-            found.append(run := _run(folder / name, config, programs))
+            found.append(run := trained(folder / name, config, programs))
             if run.last:
                 taken = report.duration(run.seconds or 0.0)
                 print(f"    test error {run.error('last'):.2f} %, {taken}", flush=True)
@@ -287,25 +287,39 @@ def _flat(config: settings.Settings) -> dict[str, Any]:
     return settings.flat(json.loads(settings.to_json(config)))
 
 
-def _run(
+def trained(
     folder: pathlib.Path, config: settings.Settings, programs: shared.Shared
 ) -> comparison.Run:
-    """One run, finished already or trained now."""
+    """One run, finished already or trained now; one that failed says why.
+
+    Args:
+        folder: of the run.
+        config: its settings.
+        programs: what it shares with others.
+
+    Raises:
+        WriteError: if a file cannot be written.
+        Stopped: as of `loop.train_and_evaluate`.
+    """
     # What is not finished, or damaged, is for the trainer, which tells why.
     with contextlib.suppress(errors.UserError):
         return comparison.read_run(folder)
+    extra = None
     try:
         loop.train_and_evaluate(config, folder, builder=programs.make_run, out=_Bar())
         return comparison.read_run(folder)
     except (errors.WriteError, loop.Stopped, BrokenPipeError):
         raise  # the next run would end likewise
-    except (loop.Diverged, errors.UserError) as error:
+    except loop.Diverged as error:
+        failure, extra = str(error), {"diverged": True}
+    except errors.UserError as error:
         failure = str(error)
     except Exception as error:  # in code of the user's, or in ours
         traceback.print_exc()
         failure = f"{type(error).__name__}: {errors.one_line(error)}"
     print(f"failed: {failure}", file=sys.stderr)
-    return comparison.Run(folder.name, _flat(config), failure=failure, folder=folder)
+    about = {"failure": failure, "extra": extra, "folder": folder}
+    return comparison.Run(folder.name, _flat(config), **about)
 
 
 class _Bar(report.Report):

@@ -13,7 +13,7 @@ import pytest
 from flax import linen as nn
 
 from sam_jax import errors, models
-from sam_jax.models import layers
+from sam_jax.models import layers, resnet
 from tests import tiers
 
 BATCH_NORM = tuple(
@@ -86,6 +86,15 @@ def test_parameter_count_is_the_published_one(name, num_classes):
     # A ViT has a parameter for each patch.
     side = 224 if num_classes == 1000 else 32
     assert count(name, num_classes, side=side) == COUNTS[name, num_classes]
+
+
+def test_a_stem_of_stride_two_has_every_second_pixel_of_one_of_stride_one():
+    images = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
+    stems = [resnet.CifarStem(4, layers.Layers("float32"), n) for n in (1, 2)]
+    variables = stems[0].init(jax.random.key(1), images, False)
+    whole, half = (stem.apply(variables, images, False) for stem in stems)
+    np.testing.assert_allclose(half, whole[:, ::2, ::2], rtol=1e-6)
+    assert count("resnet_small", 10) == count("resnet_digits", 10)
 
 
 def preact_count(blocks, stem, width, num_classes):

@@ -314,6 +314,22 @@ def test_moving_averages_follow_their_recursion(trainer):
     assert_same(state.evaluated(after, steps.optimizer), after.average)
 
 
+def test_the_mean_of_weights_begins_late_and_is_that_of_all_since(trainer):
+    steps = trainer(swa_start=0.25)  # of 12 updates
+    seen = []
+    for after, _ in steps.run(batches(6)):
+        seen.append(jax.device_get((after.params, after.model_state)))
+        late = seen[3:] or seen[-1:]  # before, the weights themselves
+        expected = jax.tree.map(lambda *each: np.mean(each, axis=0), *late)
+        assert_close(after.average, expected)
+    assert_same(state.evaluated(after, steps.optimizer), after.average)
+
+
+def test_two_averages_are_refused(tiny):
+    with pytest.raises(errors.UserError, match="two averages: leave one"):
+        build.build(tiny(ema_decay=0.9, swa_start=0.5))
+
+
 def test_without_averages_the_weights_are_evaluated(trainer):
     steps = trainer()
     [(after, _)] = steps.run(batches(1))

@@ -167,6 +167,7 @@ def test_other_options_of_optimizers_are_typed(change, message):
         ("clip_norm", "a finite number > 0 or None"),
         ("label_smoothing", "a number in [0, 1)"),
         ("ema_decay", "a number in [0, 1)"),
+        ("swa_start", "a number in [0, 1) or None"),
         ("data.label_noise", "a number in [0, 1)"),
         ("data.cutout_probability", "a number in [0, 1]"),
         ("data.sampling.uniform", "a number in [0, 1]"),

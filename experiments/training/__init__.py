@@ -1,0 +1,1 @@
+"""The published tables as commands, and what fills them."""

@@ -1,0 +1,159 @@
+"""A table as a small file of data, and the runs that fill it."""
+
+import dataclasses
+import hashlib
+import pathlib
+import tomllib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sam_jax import errors
+from sam_jax.train import files, settings, sweep, workdir
+
+TABLES = pathlib.Path(__file__).parent / "tables"
+_KEYS = {
+    *("title", "source", "about", "card", "seeds", "by", "baseline", "seconds"),
+    *("settings", "rows", "published", "listed", "assumed", "weights", "tuned"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """What its file says.
+
+    Attributes:
+        name: of the file.
+        title: in one line.
+        about: what is asked, and what was written down before the runs.
+        card: the run card of all runs.
+        seeds: runs of each row.
+        rows: each a mapping from settings to a value or several, which are combined.
+        settings: of all rows, likewise.
+        by: a setting; each of its values has a table of its own.
+        baseline: settings of the row that the others are compared with, of each part.
+        seconds: a run takes on one core here; None: it needs a GPU.
+        published: ``where`` (settings of a row), ``value`` and ``source``.
+        listed: published rows without a command, ``row``, ``published``, ``source`` and
+            ``why``.
+        assumed: settings that the source does not say.
+        weights: whether the weights of each row's first seed are kept.
+        tuned: whether of a method only the coefficients that are best on validation are
+            shown.
+    """
+
+    name: str
+    title: str
+    card: str = ""
+    about: str = ""
+    source: str = ""
+    seeds: int = 1
+    rows: Sequence[Mapping[str, Any]] = ()
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    by: str | None = None
+    baseline: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    seconds: float | None = None
+    published: Sequence[Mapping[str, Any]] = ()
+    listed: Sequence[Mapping[str, str]] = ()
+    assumed: Sequence[str] = ()
+    weights: bool = False
+    tuned: bool = False
+
+
+def names() -> list[str]:
+    """Of all tables."""
+    return sorted(path.stem for path in TABLES.glob("*.toml"))
+
+
+def load(name: str) -> Table:
+    """A table by its name, or by the path of its file.
+
+    Raises:
+        UserError: if there is none, or the file is none of a table.
+    """
+    path = pathlib.Path(name) if name.endswith(".toml") else TABLES / f"{name}.toml"
+    if not path.is_file():
+        raise errors.UserError(errors.unknown("table", name, names()))
+    with errors.translated(f"{path} is no table", "mend the file"):
+        tree = tomllib.loads(path.read_text())
+    if unknown := set(tree) - _KEYS:
+        raise errors.UserError(f"{path}: {errors.unknown('key', min(unknown), _KEYS)}")
+    if "title" not in tree:
+        raise errors.UserError(f"{path} has no title")
+    return Table(path.stem, **tree)
+
+
+def planned(table: Table, changes: Sequence[str] = ()) -> dict[str, settings.Settings]:
+    """The runs of a table: all rows with the first seed, then all with the second, ....
+
+    So an interruption leaves fewer seeds of all rows, and no row without any.
+
+    Args:
+        table: of `load`.
+        changes: of the settings of all runs, such as ``--config.data.data_dir=DIR``.
+
+    Returns:
+        Name of the folder -> settings. The name has a digest of the settings, so that
+        tables share their runs.
+
+    Raises:
+        UserError: as of `sweep.planned`.
+    """
+    found: dict[str, settings.Settings] = {}
+    for row in table.rows:
+        chosen = {**table.settings, **row}
+        seeds = chosen.pop("seeds", table.seeds)
+        axes = [sweep.Axis(key, _texts(value)) for key, value in chosen.items()]
+        axes = [sweep.Axis.read(f"{axis.key}={','.join(axis.values)}") for axis in axes]
+        for config in sweep.planned(table.card, axes, seeds, changes).values():
+            method, *others = workdir.brief(config)
+            words = ["sgd" if method == "none" else method, *others, digest(config)]
+            found.setdefault("_".join(words), config)
+    order = _texts(table.settings.get(table.by or "", ""))
+
+    def place(config: settings.Settings) -> tuple[int, int]:
+        value = flat(config).get(table.by or "")
+        same = [n for n, text in enumerate(order) if text == str(value)]
+        return config.seed, same[0] if same else 0
+
+    return dict(sorted(found.items(), key=lambda item: place(item[1])))
+
+
+def _texts(value: Any) -> list[str]:
+    return [str(x) for x in value] if isinstance(value, list) else [str(value)]
+
+
+def flat(config: settings.Settings) -> dict[str, Any]:
+    """Settings by their whole names, as files have them."""
+    return settings.flat(files.from_json(settings.to_json(config)))
+
+
+def own(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without those that change nothing, such as folders of a machine."""
+    free = tuple(f"{key}." for key in settings.FREE_SETTINGS)
+    return {
+        key: value
+        for key, value in found.items()
+        if not (key in settings.FREE_SETTINGS or key.startswith(free))
+    }
+
+
+def identity(found: Mapping[str, Any]) -> str:
+    """What makes a run another one: settings with values of their own, and the seed.
+
+    Settings that later versions add, with a default, change nothing.
+
+    Args:
+        found: settings by their whole names.
+    """
+    defaults = flat(settings.Settings())
+    changed = {
+        key: value
+        for key, value in own(found).items()
+        if key not in defaults or defaults[key] != value
+    }
+    return files.to_json(changed, sort_keys=True)
+
+
+def digest(config: settings.Settings) -> str:
+    """Eight letters of the `identity`."""
+    return hashlib.sha256(identity(flat(config)).encode()).hexdigest()[:8]

@@ -1,0 +1,236 @@
+"""The files of a table: ``table.md``, ``table.json`` and ``curves.png``."""
+
+import pathlib
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments.training.engine import RECORD, Plan
+from experiments.training.table import Table, flat, own
+from sam_jax.train import comparison, comparison_files, curves, files
+from sam_jax.train.comparison import Group, Measure, Run
+from sam_jax.train.spread import significant
+
+FITS = 99.5  # % of the training labels, below which a row is marked
+_POWER = 0.8
+
+
+def _extra(name: str, factor: float = 1.0) -> Measure:
+    def of(run: Run) -> float | None:
+        value = (run.extra or {}).get(name)
+        return None if value is None else factor * value
+
+    return of
+
+
+ERROR = "test error (%)"
+FIT = "training accuracy (%)"
+MEASURES: Mapping[str, Measure] = {
+    ERROR: comparison.MEASURES[ERROR],
+    "validation error (%)": lambda run: run.error("last", "validation"),
+    FIT: comparison.MEASURES[FIT],
+    "noise (%)": _extra("error_noise", 100),
+    "blur (%)": _extra("error_blur", 100),
+    "contrast (%)": _extra("error_contrast", 100),
+    "NLL": _extra("nll"),
+    "ECE (%)": _extra("ece", 100),
+}
+
+
+def parts(table: Table, runs: Sequence[Run]) -> dict[str, list[Group]]:
+    """Title -> rows, for each value of the setting that divides the table.
+
+    The baseline comes first, the others in the order of the plan.
+    """
+    by, found = table.by, dict[str, list[Run]]()
+    for run in runs:
+        title = f"{by} = {run.settings.get(by)}" if by else table.title
+        found.setdefault(title, []).append(run)
+    return {
+        title: sorted(
+            comparison.grouped(of_part, tuned=table.tuned),
+            key=lambda group: not matches(table.baseline, group),
+        )
+        for title, of_part in found.items()
+    }
+
+
+def matches(where: Mapping[str, Any], group: Group) -> bool:
+    """Whether a row has settings; nothing matches none."""
+    mine = group.runs[0].settings
+    return bool(where) and all(mine.get(key) == value for key, value in where.items())
+
+
+def cells(table: Table, groups: Sequence[Group]) -> list[list[str]]:
+    """The head and the rows of one part."""
+    shown = [
+        name for name, of in MEASURES.items() if any(g.of_seeds(of) for g in groups)
+    ]
+    compares = bool(table.baseline) and matches(table.baseline, groups[0])
+    found = comparison.differences(groups, ERROR) if compares else [None] * len(groups)
+    rows = []
+    for group, difference, decided in zip(
+        groups, found, significant(found), strict=True
+    ):
+        cell = {name: str(group.spread(MEASURES[name]) or "–") for name in shown}
+        fit = group.spread(MEASURES[FIT])
+        if fit and fit.mean < FITS:
+            cell[FIT] += " †"
+        row = [group.label, group.seeds, cell.pop(ERROR, "–")]
+        if any(found):
+            row.append(f"{difference}{'*' * decided}" if difference else "–")
+            row.append(difference.tested if difference else "–")
+        seconds = [run.seconds for run in group.runs if run.seconds]
+        time = f"{statistics.median(seconds):.0f}" if seconds else "–"
+        rows.append([*row, *cell.values(), time, _published(table, group)])
+    compared = ["difference", "paired t-test"] * any(found)
+    head = ["run", "seeds", ERROR, *compared, *[x for x in shown if x != ERROR]]
+    return [[*head, "time (s)", "published"], *rows]
+
+
+def _published(table: Table, group: Group) -> str:
+    for cell in table.published:
+        if matches(cell["where"], group):
+            return f"{cell['value']} ({cell['source']})"
+    return "not available" if table.source else "–"
+
+
+def detectable(groups: Sequence[Group]) -> float | None:
+    """The smallest difference to the first row that a row would have shown.
+
+    That is with a power of 80 % in a paired t-test at 5 %, divided by the number of
+    rows (Holm's first step); of the standard deviations of the differences the median.
+
+    Args:
+        groups: the rows.
+
+    Returns:
+        In points of test error; None where no row has three pairs.
+    """
+    from scipy import special
+
+    of_first = groups[0].of_seeds(ERROR)
+    pairs = [
+        [
+            value - of_first[seed]
+            for seed, value in group.of_seeds(ERROR).items()
+            if seed in of_first
+        ]
+        for group in groups[1:]
+    ]
+    enough = [each for each in pairs if len(each) > 2]
+    if not enough:
+        return None
+    level, n = 0.05 / len(enough), min(map(len, enough))
+    critical = special.stdtrit(n - 1, 1 - level / 2)
+    # The noncentral t whose values exceed the critical one so often.
+    noncentral = special.nctdtrinc(n - 1, 1 - _POWER, critical)
+    deviation = np.median([np.std(each, ddof=1) for each in enough])
+    return float(noncentral * deviation / np.sqrt(n))
+
+
+def markdown(table: Table, runs: Sequence[Run], missing: Plan) -> str:
+    """The whole of ``table.md``; what is missing has empty cells."""
+    lines = [f"# {table.title}", "", *_about(table, len(missing))]
+    planned = [Run(name, own(flat(config))) for name, config in missing.items()]
+    for title, groups in parts(table, [*runs, *planned]).items():
+        rows = cells(table, groups)
+        lines += ["", f"## {title}", "", *_rows(rows)]
+        if smallest := detectable(groups):
+            lines += [
+                "",
+                f"Smallest detectable difference to {groups[0].label}: {smallest:.2f} "
+                "points (power 80 %, 5 % over all rows).",
+            ]
+    if table.listed:
+        rows = [[x["row"], x["published"], x["source"], x["why"]] for x in table.listed]
+        lines += ["", "## Published, without a command of ours", ""]
+        lines += _rows([["row", "published", "source", "why"], *rows])
+    return "\n".join(lines) + "\n"
+
+
+def _about(table: Table, missing: int) -> list[str]:
+    said = [table.about.strip()] if table.about else []
+    if table.source:
+        said.append(f"Source: {table.source}.")
+    if table.assumed:
+        said.append(f"Assumed, as the source does not say: {'; '.join(table.assumed)}.")
+    if missing:
+        why = "they need a GPU" if table.seconds is None else "not run yet"
+        said.append(f"**{missing} runs are missing: {why}.**")
+    said += [
+        f"Made by `{_command(table)}`.",
+        "± is half of the 95 % t-interval over seeds; difference: to the first row, "
+        "seed by seed, in points; *: significant at 5 %, all rows together (Holm); †: "
+        f"less than {FITS} % of the training labels fitted; noise, blur, contrast: "
+        "error on test images so disturbed; time: the median, of a busy machine.",
+    ]
+    return ["\n\n".join(said)]
+
+
+def _command(table: Table) -> str:
+    return f"python -m experiments.training {table.name}"
+
+
+def _rows(rows: Sequence[Sequence[str]]) -> list[str]:
+    head, *others = (f"| {' | '.join(row)} |" for row in rows)
+    return [head, "|" + " --- |" * len(rows[0]), *others]
+
+
+def write(
+    folder: pathlib.Path, table: Table, runs: Sequence[Run], missing: Plan
+) -> None:
+    """Writes the files; each whole or not at all.
+
+    Args:
+        folder: of the table's results; it is made.
+        table: what it is of.
+        runs: finished ones.
+        missing: runs of the plan that are not.
+
+    Raises:
+        WriteError: if one cannot be written.
+    """
+    files.make_folder(folder, "--out")
+    notes = {"command": _command(table), "missing": len(missing)}
+    text = comparison_files.to_text(comparison.grouped(runs), **notes)
+    files.replace(folder / RECORD, text)
+    files.replace(folder / "table.md", markdown(table, runs, missing))
+    if runs:
+        draw(folder / "curves.png", table, runs)
+
+
+# ── Picture ──────────────────────────────────────────────────────────────────────────
+
+
+def draw(path: pathlib.Path, table: Table, runs: Sequence[Run]) -> None:
+    """A row for each part: loss in training over the epochs, and the test errors."""
+    from matplotlib.figure import Figure
+
+    of_parts = parts(table, runs)
+    most = max(map(len, of_parts.values()))
+    size = 11.0, len(of_parts) * max(3.2, 1.2 + 0.22 * most)
+    figure = Figure(figsize=size, layout="constrained")
+    figure.suptitle(table.title, parse_math=False)
+    panels = figure.subplots(len(of_parts), 2, squeeze=False)
+    for (left, right), (title, groups) in zip(panels, of_parts.items(), strict=True):
+        for place, group in enumerate(groups):
+            color = f"C{place % 10}"
+            loss = [run.curve("train", "loss") for run in group.runs]
+            if any(loss):
+                epochs = sorted(set.intersection(*map(set, filter(None, loss))))
+                mean = [np.mean([each[e] for each in loss if each]) for e in epochs]
+                left.plot(epochs, mean, color=color, lw=1.2)
+            spread = group.spread(ERROR)
+            if spread:
+                bar = {"fmt": "D", "color": color, "ms": 4}
+                right.errorbar(spread.mean, place, xerr=spread.half or 0.0, **bar)
+        left.set(xlabel="epoch", ylabel="training loss", yscale="log", title=title)
+        right.set_yticks(range(len(groups)), [g.label for g in groups], fontsize=7)
+        right.invert_yaxis()
+        right.set_xlabel(ERROR)
+        for axes in (left, right):
+            axes.grid(alpha=0.3)
+    curves.save(figure, path)

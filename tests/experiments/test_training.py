@@ -1,0 +1,392 @@
+"""The tables of `experiments.training`, with two runs of seconds on digits."""
+
+import re
+import shlex
+import shutil
+import sys
+import types
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as settings_of_tests
+from hypothesis import strategies as st
+from scipy import stats
+
+from experiments.training import __main__ as program
+from experiments.training import engine, robustness, table, written
+from sam_jax import errors, locks
+from sam_jax.train import cards, comparison, files, loaded, loop, settings
+
+TOY = """
+title = "Toy"
+card = "configs/digits_sam.py"
+source = "a paper"
+seconds = 3
+seeds = SEEDS
+by = "data.label_noise"
+baseline = { "method.name" = "none" }
+weights = true
+
+[settings]
+epochs = 1
+"data.train_examples" = 128
+"data.label_noise" = 0.25
+"model.name" = "mlp"
+"model.width" = 8
+
+[[rows]]
+"method.name" = ["sgd", "sam"]
+
+[[published]]
+where = { "method.name" = "sam" }
+value = "2.7 ± 0.1"
+source = "page 3"
+"""
+
+
+class Place:
+    """Folders of a table, and the command on them."""
+
+    def __init__(self, folder):
+        self.file, self.runs, self.out = (
+            folder / name for name in ("toy.toml", "runs", "results")
+        )
+        self.write()
+
+    def write(self, seeds=1, text=TOY):
+        self.file.write_text(text.replace("SEEDS", str(seeds)))
+
+    def __call__(self, *words):
+        return program.main(
+            [str(self.file), f"--runs={self.runs}", f"--out={self.out}", *words]
+        )
+
+    @property
+    def job(self):
+        return engine.Job(str(self.file), (), self.out, self.runs)
+
+    @property
+    def record(self):
+        return self.out / "toy" / "table.json"
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    place = Place(tmp_path_factory.mktemp("filled"))
+    assert place() == 0
+    return place
+
+
+@pytest.fixture
+def place(filled, tmp_path):
+    """A copy of a table that is filled."""
+    shutil.copytree(filled.runs, tmp_path / "runs")
+    shutil.copytree(filled.out, tmp_path / "results")
+    return Place(tmp_path)
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Names of the runs that are trained from now on; none is really."""
+    found = []
+
+    def train(config, folder, **parts):
+        found.append(folder.name)
+        folder.mkdir(exist_ok=True)
+        (folder / "config.json").write_text(settings.to_json(config))
+        raise loop.Diverged("not finite")
+
+    monkeypatch.setattr(loop, "train_and_evaluate", train)
+    return found
+
+
+# ── A table and its runs ─────────────────────────────────────────────────────────────
+
+
+def test_a_table_has_every_number_and_what_is_published(filled):
+    text = (filled.out / "toy" / "table.md").read_text()
+    sgd, sam = (x for x in text.splitlines() if re.match(r"\| s(gd|am)", x))
+    assert sam.endswith("| 2.7 ± 0.1 (page 3) |") and "p =" not in sam
+    assert sgd.endswith("| not available |")
+    assert "data.label_noise = 0.25" in text and "†" in sgd
+    runs = comparison.read(filled.record)
+    assert [run.settings["method.name"] for run in runs] == ["none", "sam"]
+    for run in runs:
+        assert re.fullmatch(r"\w+\+?", run.extra["commit"])
+        assert run.extra["environment"]["packages"]["jax"]
+        names = {f"error_{name}" for name in robustness.DISTURBANCES}
+        assert {"nll", "ece"} | names <= run.extra.keys()
+        # The trainer's own evaluation says the same of the undisturbed images.
+        assert run.extra["nll"] == pytest.approx(run.last["test"]["loss"], rel=1e-5)
+    assert str(filled.out.parent) not in filled.record.read_text()
+    assert (filled.out / "toy" / "curves.png").stat().st_size > 10_000
+
+
+def test_weights_are_kept_in_half_precision(filled):
+    [path, _] = sorted((filled.out / "toy" / "weights").glob("*.safetensors"))
+    run = loaded.load_run(filled.runs / path.stem, "last")
+    from safetensors.numpy import load_file
+
+    kept = load_file(path)["params.Dense_0.kernel"]
+    assert kept.dtype == np.float16
+    np.testing.assert_allclose(kept, run.params["Dense_0"]["kernel"], rtol=1e-3)
+
+
+@pytest.mark.parametrize("lost", ["nothing", "runs", "results"])
+def test_what_is_finished_is_not_run_again(place, trained, lost):
+    before = place.record.read_text()
+    if lost != "nothing":
+        shutil.rmtree(place.runs if lost == "runs" else place.out)
+    assert place() == 0
+    assert trained == []
+    assert place.record.read_text() == before
+
+
+def test_all_rows_have_a_seed_before_one_has_two(place, trained):
+    place.write(seeds=3)
+    assert place() == 1  # as all of them fail
+    brief = [re.sub(r"(_rho0.1)?_seed(\d)_.*", r"\2", name) for name in trained]
+    assert brief == ["sgd1", "sam1", "sgd2", "sam2"]
+    # A run that has diverged would again.
+    assert place() == 0
+    assert len(trained) == 4
+    assert "| 1 of 3 |" in (place.out / "toy" / "table.md").read_text()
+
+
+def test_a_run_that_fails_otherwise_is_tried_again(place, monkeypatch, capsys):
+    def fails(*args, **parts):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(loop, "train_and_evaluate", fails)
+    place.write(seeds=2)
+    assert [place(), place()] == [1, 1]
+    assert capsys.readouterr().out.count("seed1") == 4
+    assert "**2 runs are missing" in (place.out / "toy" / "table.md").read_text()
+
+
+def test_a_run_of_another_process_is_left_to_it(place, trained):
+    place.write(seeds=2)
+    _, _, missing = place.job.state()
+    [held, _] = missing
+    with locks.held(place.runs / f".{held}.lock", wait=False):
+        assert place() == 1
+    assert [name.partition("_")[0] for name in trained] == ["sam"]
+
+
+def test_a_stopped_table_keeps_what_is_finished(place, monkeypatch, capsys):
+    def stops(*args, **parts):
+        raise loop.Stopped(15, 7)
+
+    monkeypatch.setattr(loop, "train_and_evaluate", stops)
+    place.write(seeds=2)
+    assert place() == 128 + 15
+    assert "stopped after step 7" in capsys.readouterr().err
+    assert len(place.job.state()[1]) == 2
+
+
+def test_commands_train_the_same_runs(place, capsys):
+    place.write(seeds=2)
+    assert place("--print-commands") == 0
+    lines = capsys.readouterr().out.splitlines()
+    _, _, missing = place.job.state()
+    assert len(lines) == len(missing) == 2
+    for line, (name, config) in zip(lines, missing.items(), strict=True):
+        card, workdir, *words = shlex.split(line)[3:]
+        assert workdir == f"--workdir={place.runs / name}"
+        assert cards.load(card.removeprefix("--config="), *words) == config
+
+
+def test_without_a_gpu_its_rows_stay_empty(place, trained, capsys):
+    place.write(seeds=2, text=TOY.replace("seconds = 3", ""))
+    assert place() == 0
+    assert trained == []
+    assert "needs a GPU" in capsys.readouterr().out
+    text = (place.out / "toy" / "table.md").read_text()
+    assert "**2 runs are missing: they need a GPU.**" in text
+
+
+# ── What goes wrong ──────────────────────────────────────────────────────────────────
+
+
+def test_another_version_of_the_table_is_refused(place, trained, capsys):
+    place.write(text=TOY.replace("epochs = 1", "epochs = 2"))
+    assert place() == 2
+    message = capsys.readouterr().err
+    assert "another version of the table: it has 2 runs" in message
+    assert message.count("\n") == 1 and trained == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed = 3\n" + TOY, "unknown key 'seed': did you mean 'seeds'?"),
+        (TOY.replace('title = "Toy"', ""), "has no title"),
+        (TOY.replace('"sam"]', '"sma"]'), "did you mean 'sam'"),
+        ("title = [", "is no table"),
+    ],
+)
+def test_a_mistake_in_a_table_is_one_line(place, capsys, text, message):
+    place.write(text=text)
+    assert place() == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1
+
+
+def test_an_unknown_table_has_a_nearest_one(capsys):
+    assert program.main(["khanh_tabel4"]) == 2
+    assert "did you mean 'khanh_table4'?" in capsys.readouterr().err
+
+
+def test_missing_data_end_the_command_before_the_first_run(place, trained, capsys):
+    text = TOY.replace('"model.name"', '"data.name" = "npz"\n"model.name"')
+    place.write(text=text)
+    shutil.rmtree(place.out)
+    assert place("--config.data.path=nowhere.npz") == 2
+    assert "nowhere.npz does not exist" in capsys.readouterr().err
+    assert trained == []
+
+
+def test_a_full_disk_keeps_finished_runs(place, monkeypatch, capsys):
+    def full(path, data):
+        raise errors.WriteError(f"cannot write {path} (No space left on device)")
+
+    monkeypatch.setattr(files, "replace", full)
+    before = place.record.read_text()
+    assert place() == 1
+    said = capsys.readouterr().err
+    assert "No space left" in said and said.count("\n") == 1
+    assert place.record.read_text() == before
+
+
+def test_a_dead_worker_is_one_line(place, monkeypatch, capsys):
+    class Executor:
+        """Of two workers the second one dies."""
+
+        def __init__(self, folder, cluster):
+            assert cluster == "slurm"
+            self.started = []
+
+        def update_parameters(self, **parameters):
+            assert parameters["name"] == "sam_jax_toy"
+
+        def submit(self, function, *arguments):
+            self.started.append(function)
+            dies = len(self.started) == 2
+            paths = types.SimpleNamespace(stderr="runs/workers/2.err")
+
+            def result():
+                if dies:
+                    raise RuntimeError("Job\nwas killed")
+                return function(*arguments)
+
+            return types.SimpleNamespace(job_id=2, paths=paths, result=result)
+
+    fake = types.SimpleNamespace(AutoExecutor=Executor)
+    monkeypatch.setitem(sys.modules, "submitit", fake)
+    place.record.unlink()
+    assert place("--workers=2", "--cluster=slurm") == 1
+    said = capsys.readouterr().err
+    assert "worker 2 died (Job was killed; runs/workers/2.err)" in said
+    assert said.count("\n") == 1 and place.record.exists()
+
+
+@pytest.mark.slow("processes of submitit")
+def test_two_workers_share_the_runs_of_a_table(tmp_path):
+    place = Place(tmp_path)
+    place.write(seeds=2)
+    assert place("--workers=2") == 0
+    assert len(comparison.read(place.record)) == 4
+    logs = [path.read_text() for path in (place.runs / "workers").glob("*_log.out")]
+    assert len(logs) == 2
+    assert sum(log.count("test error") for log in logs) == 4
+
+
+# ── The tables that there are ────────────────────────────────────────────────────────
+
+
+QUICK = ("foret_cifar", "khanh_table4", "oikonomou_table4")
+SLOW = pytest.mark.slow("many methods, and nothing that the quick ones have not")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(x, marks=[SLOW] * (x not in QUICK)) for x in table.names()],
+)
+def test_every_run_can_be_planned_and_every_published_cell_has_a_row(name):
+    made = table.load(name)
+    plan = table.planned(made)
+    runs = [
+        comparison.Run(folder, table.own(table.flat(config)))
+        for folder, config in plan.items()
+    ]
+    groups = [x for part in written.parts(made, runs).values() for x in part]
+    for cell in made.published:
+        rows = [group for group in groups if written.matches(cell["where"], group)]
+        assert len(rows) == 1, cell
+    if made.baseline:
+        for part in written.parts(made, runs).values():
+            assert written.matches(made.baseline, part[0])
+    assert made.source or made.seconds, "where it is from, or what it costs"
+
+
+def test_the_list_says_what_tables_cost(place, monkeypatch, capsys):
+    shutil.copy(table.TABLES / "khanh_table5.toml", place.file.parent)
+    monkeypatch.setattr(table, "TABLES", place.file.parent)
+    place.write(seeds=5, text=TOY.replace("seconds = 3", "seconds = 1800"))
+    assert program.main(["list", f"--out={place.out}", f"--runs={place.runs}"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"khanh_table5 +0 of 36 +needs a GPU +Khanh .*", lines[0])
+    assert re.fullmatch(r"toy +2 of 10 +4.0 core hours +Toy", lines[1])
+
+
+# ── Identity, statistics, disturbances ───────────────────────────────────────────────
+
+
+def test_a_run_is_what_its_own_settings_say():
+    flat = table.flat(settings.Settings())
+    identity = table.identity(flat)
+    assert table.identity(flat | {"a setting of later": 0}) != identity
+    without = {key: x for key, x in flat.items() if key != "label_smoothing"}
+    assert table.identity(without) == identity, "it has a default"
+    assert table.identity(flat | {"data.data_dir": "/data"}) == identity
+    for key, value in (("seed", 1), ("method.rho", 0.3), ("data.label_noise", 0.4)):
+        assert table.identity(flat | {key: value}) != identity
+
+
+@settings_of_tests(max_examples=15)
+@given(st.integers(3, 30), st.integers(1, 12), st.floats(0.1, 10))
+def test_the_detectable_difference_is_detected_four_times_in_five(n, rows, scale):
+    draws = np.random.default_rng(n).normal(0, scale, [rows, n])
+
+    def group(errors_, name):
+        runs = [
+            comparison.Run(
+                f"{name}{seed}",
+                {"seed": seed, "method.name": name},
+                last={"test": {"accuracy": 1 - error / 100}},
+            )
+            for seed, error in enumerate(errors_)
+        ]
+        return comparison.Group(name, {}, runs)
+
+    groups = [group(np.zeros(n) + 50, "sgd"), *(group(50 + x, "sam") for x in draws)]
+    found = written.detectable(groups)
+    spread = np.median(draws.std(1, ddof=1)) / np.sqrt(n)
+    critical = stats.t.ppf(1 - 0.025 / rows, n - 1)
+    assert stats.nct.sf(critical, n - 1, found / spread) == pytest.approx(0.8, abs=1e-3)
+
+
+def test_disturbances_do_what_they_say():
+    images = np.random.default_rng(1).integers(90, 160, (4, 8, 8, 3), np.uint8)
+    made = {
+        name: robustness.disturbed(images, by).astype(float)
+        for name, by in robustness.DISTURBANCES.items()
+    }
+    assert np.std(made["noise"] - images) == pytest.approx(0.08 * 255, rel=0.1)
+    for name in ("blur", "contrast"):
+        means = made[name].mean((1, 2)) - images.mean((1, 2))
+        assert np.abs(means).max() < (8 if name == "blur" else 0.6)
+    within = made["contrast"].std((1, 2)) / images.std((1, 2))
+    np.testing.assert_allclose(within, 0.4, rtol=0.05)
+    assert made["blur"].std() < 0.6 * images.std()
