@@ -3,6 +3,7 @@
 # own name; by that rule `sam_jax.methods` finds it.
 
 from sam_jax import checks as checks
+from sam_jax import contrib as contrib
 from sam_jax import methods as methods
 from sam_jax import schedules as schedules
 from sam_jax import sharpness as sharpness
