@@ -18,7 +18,7 @@ from sam_jax import exports
 __version__ = "0.1.0"
 
 # Other things under these names are Optax's, which a star must not replace.
-_ALSO_OF_OPTAX = {"apply_if_finite", "ema", "scale", "schedules"}
+_ALSO_OF_OPTAX = {"apply_if_finite", "contrib", "ema", "scale", "schedules"}
 __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
     name for name in exports.MODULES if name not in _ALSO_OF_OPTAX
 ]

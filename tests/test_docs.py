@@ -67,14 +67,14 @@ def test_no_method_lacks_anything(name):
 def test_says_what_a_new_method_lacks(clone):
     """A method comes into being, as CONTRIBUTING says."""
     assert "docs.new_method" in COMMANDS
-    code, lines = run(clone, "docs.new_method", "zsharp")
+    code, lines = run(clone, "docs.new_method", "new_sam")
     files = [line.removeprefix("missing: ").split(":")[0] for line in lines]
     assert code == 1
     assert files == [
-        "sam_jax/methods/zsharp.py",
+        "sam_jax/methods/new_sam.py",
         "sam_jax/__init__.pyi",
-        "configs/methods/zsharp.py",
-        "tests/methods/test_zsharp.py",
+        "configs/methods/new_sam.py",
+        "tests/methods/test_new_sam.py",
         "tests/methods/transcriptions.py",
         "tests/methods/test_transcriptions.py",
         "sam_jax/theory/conditions/method_classes.py",
@@ -87,19 +87,19 @@ def test_says_what_a_new_method_lacks(clone):
         file.write_text(old.replace(text, replaced["by"]) if replaced else old + text)
 
     sam = (ROOT / "sam_jax/methods/sam.py").read_text()
-    write(files[0], sam.replace("def sam(", "def zsharp("))
-    write(files[1], "from sam_jax.methods.zsharp import zsharp as zsharp\n")
+    write(files[0], sam.replace("def sam(", "def new_sam("))
+    write(files[1], "from sam_jax.methods.new_sam import new_sam as new_sam\n")
     write(
         files[2], '"""Of nobody."""\n\n\ndef get_config():\n    return {"rho": 0.1}\n'
     )
     write(files[3], "")
-    write(files[4], "\n\ndef zsharp():\n    pass\n")
-    write(files[5], "SETTINGS = {", by='SETTINGS = {\n    "zsharp": [{}],')
-    write(files[6], '"asam",\n', by='"asam",\n        "zsharp",\n')
-    write(files[7], "- `zsharp`.\n")
+    write(files[4], "\n\ndef new_sam():\n    pass\n")
+    write(files[5], "SETTINGS = {", by='SETTINGS = {\n    "new_sam": [{}],')
+    write(files[6], '"asam",\n', by='"asam",\n        "new_sam",\n')
+    write(files[7], "- `new_sam`.\n")
     run(clone, "docs.methods_page")
-    code, lines = run(clone, "docs.new_method", "zsharp")
-    assert code == 0 and lines[0].startswith("zsharp has everything.")
+    code, lines = run(clone, "docs.new_method", "new_sam")
+    assert code == 0 and lines[0].startswith("new_sam has everything.")
 
 
 def test_says_what_a_docstring_lacks(monkeypatch):
