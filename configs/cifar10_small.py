@@ -26,6 +26,7 @@ def get_config(method: str = "sam"):
     config.checkpoint.every_epochs = None
     config.checkpoint.every_seconds = 60.0
     config.log_every_steps = 15
+    config.report = "off"
     every = {"every": 15}  # updates of an epoch, after which masks are renewed
     masked = {"sparse_sam": every, "dynamic_sparse_sam": every}
     config.method = load_method(method, card=__file__, overrides=masked)

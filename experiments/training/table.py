@@ -13,7 +13,16 @@ from sam_jax.train import files, settings, sweep, workdir
 TABLES = pathlib.Path(__file__).parent / "tables"
 _KEYS = {
     *("title", "source", "about", "card", "seeds", "by", "baseline", "seconds"),
-    *("settings", "rows", "published", "listed", "assumed", "weights", "tuned"),
+    *(
+        "settings",
+        "rows",
+        "published",
+        "listed",
+        "assumed",
+        "weights",
+        "tuned",
+        "first_seed",
+    ),
 }
 
 
@@ -39,6 +48,7 @@ class Table:
         weights: whether the weights of each row's first seed are kept.
         tuned: whether of a method only the coefficients that are best on validation are
             shown.
+        first_seed: of the seeds.
     """
 
     name: str
@@ -57,6 +67,7 @@ class Table:
     assumed: Sequence[str] = ()
     weights: bool = False
     tuned: bool = False
+    first_seed: int = 0
 
 
 def names() -> list[str]:
@@ -104,7 +115,8 @@ def planned(table: Table, changes: Sequence[str] = ()) -> dict[str, settings.Set
         seeds = chosen.pop("seeds", table.seeds)
         axes = [sweep.Axis(key, _texts(value)) for key, value in chosen.items()]
         axes = [sweep.Axis.read(f"{axis.key}={','.join(axis.values)}") for axis in axes]
-        for config in sweep.planned(table.card, axes, seeds, changes).values():
+        words = [f"--config.seed={table.first_seed}", *changes]
+        for config in sweep.planned(table.card, axes, seeds, words).values():
             method, *others = workdir.brief(config)
             words = ["sgd" if method == "none" else method, *others, digest(config)]
             found.setdefault("_".join(words), config)

@@ -1,5 +1,6 @@
 """The files of a table: ``table.md``, ``table.json`` and ``curves.png``."""
 
+import dataclasses
 import pathlib
 import statistics
 from collections.abc import Mapping, Sequence
@@ -49,12 +50,21 @@ def parts(table: Table, runs: Sequence[Run]) -> dict[str, list[Group]]:
         title = f"{by} = {run.settings.get(by)}" if by else table.title
         found.setdefault(title, []).append(run)
     return {
-        title: sorted(
-            comparison.grouped(of_part, tuned=table.tuned),
-            key=lambda group: not matches(table.baseline, group),
-        )
+        title: _labelled(table, comparison.grouped(of_part, tuned=table.tuned))
         for title, of_part in found.items()
     }
+
+
+def _labelled(table: Table, groups: Sequence[Group]) -> list[Group]:
+    """The baseline first; labels say what a row has otherwise than that."""
+    ranked = sorted(groups, key=lambda group: not matches(table.baseline, group))
+    if not matches(table.baseline, ranked[0]):
+        return ranked
+    every = [comparison.compared(group.runs[0].settings) for group in ranked]
+    return [
+        dataclasses.replace(group, label=comparison.label(mine, every, every[:1]))
+        for group, mine in zip(ranked, every, strict=True)
+    ]
 
 
 def matches(where: Mapping[str, Any], group: Group) -> bool:

@@ -324,7 +324,7 @@ def grouped(runs: Iterable[Run], *, tuned: bool = False) -> list[Group]:
                 )
     every = [compared(same[0].settings) for same in found.values()]
     groups = [
-        Group(_label(mine, every), _differing(mine, every), same)
+        Group(label(mine, every, every), _differing(mine, every), same)
         for mine, same in zip(every, found.values(), strict=True)
     ]
     return _best(groups) if tuned else groups
@@ -400,12 +400,22 @@ def _differing(
     }
 
 
-def _label(mine: Mapping[str, Any], every: Sequence[Mapping[str, Any]]) -> str:
-    """The method with its radius, and what else tells it from the other groups.
+def label(
+    mine: Mapping[str, Any],
+    every: Sequence[Mapping[str, Any]],
+    others: Sequence[Mapping[str, Any]],
+) -> str:
+    """The method with its radius, and what else tells a group from others.
+
+    Args:
+        mine: settings of the group.
+        every: those of all groups; coefficients of the method are compared with them.
+        others: what other settings are compared with.
 
     Example:
         >>> sam = {"method.name": "sam", "method.rho": 0.1, "epochs": 3}
-        >>> [_label(x, [sam, sam | {"epochs": 5}]) for x in (sam, sam | {"epochs": 5})]
+        >>> every = [sam, sam | {"epochs": 5}]
+        >>> [label(x, every, every) for x in every]
         ['sam(rho=0.1), epochs=3', 'sam(rho=0.1), epochs=5']
     """
     method = mine["method.name"]
@@ -413,9 +423,9 @@ def _label(mine: Mapping[str, Any], every: Sequence[Mapping[str, Any]]) -> str:
     inside, outside = [], []
     for key, value in mine.items():
         of_method = key.startswith("method.")
-        others = alike if of_method else every
+        compared = alike if of_method else others
         is_radius = key == "method.rho" and isinstance(value, int | float)
-        if is_radius or any(other.get(key, value) != value for other in others):
+        if is_radius or any(x.get(key, value) != value for x in compared):
             shown = f"{value:g}" if isinstance(value, float) else value
             words = inside if of_method else outside
             words.append(f"{key.removeprefix('method.')}={shown}")
