@@ -8,6 +8,7 @@ page's style fills in, for light and for dark screens.
 import dataclasses
 import html
 import math
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -23,6 +24,7 @@ _MARKS = (
     '<rect class="hollow" x="{l}" y="{t}" width="6" height="6"/>',
     '<path class="hollow" d="M{x} {t}l3.6 6h-7.2z"/>',
 )
+_TRACE = ("casing", "trace")  # the one below makes the other seen on any ground
 _MOST_POINTS, _MOST_MARKS = 160, 9
 _WIDTH, _HEIGHT = 430, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 34
@@ -104,14 +106,15 @@ def line_chart(
 
 
 def dot_chart(
-    rows: Sequence[tuple[str, int, Sequence[float], float, float | None]],
+    rows: Sequence[tuple[str, int | None, Sequence[float], float, float | None]],
     x_label: str,
     about: str,
 ) -> str:
     """A row for each group: a dot for each seed, the mean and its interval.
 
     Args:
-        rows: label, style, values of the seeds, mean, half of the interval or None.
+        rows: label, style or None, values of the seeds, mean, half of the interval or
+            None.
         x_label: below the axis.
         about: what the picture shows, for those who do not see it.
 
@@ -135,12 +138,13 @@ def dot_chart(
         y = top + 22
         short = label if len(label) < 58 else f"{label[:55]}..."
         parts.append(f'<text class="row" x="4" y="{top + 11}">{_text(short)}</text>')
-        parts.append(f'<g class="s{style % STYLES}"><title>{_text(label)}</title>')
+        kind = "plain" if style is None else f"s{style % STYLES}"
+        parts.append(f'<g class="{kind}"><title>{_text(label)}</title>')
         if half is not None:
             left, right = _n(x(mean - half)), _n(x(mean + half))
             parts.append(f'<path class="bar" d="M{left} {y}H{right}"/>')
         parts += [f'<path class="seed" d="M{_n(x(v))} {y - 5}v10"/>' for v in seeds]
-        parts.append(_mark(style, x(mean), y) + "</g>")
+        parts.append(_mark(style or 0, x(mean), y) + "</g>")
         parts.append(
             f'<text class="value" x="{_WIDTH - 4}" y="{y + 4}">{mean:.2f}</text>'
         )
@@ -173,8 +177,8 @@ def matrix(counts: np.ndarray, names: Sequence[str], about: str) -> str:
     worst = max(float(share[~right].max(initial=0.0)), 1e-9)
     level = np.ceil(6 * np.sqrt(np.where(right, share, share / worst))).astype(int)
     cell = min(60, max(26, 240 // classes)) if few else max(1, 520 // classes)
-    longest = max(min(len(name), 14) for name in names)
-    left, top = (22 + 6.4 * longest, 32 + 4.6 * longest) if few else (46, 40)
+    longest = max(_wide(_short(name)) for name in names)
+    left, top = (24 + 7.4 * longest, 34 + 5.2 * longest) if few else (46, 40)
     side = cell * classes
     parts = [
         f'<rect class="paper" x="{left:g}" y="{top:g}" width="{side}" height="{side}"/>'
@@ -215,6 +219,7 @@ def heat_map(
     y: Sequence[float],
     about: str,
     trace: Sequence[tuple[float, float]] = (),
+    bounds: tuple[float, float] | None = None,
 ) -> str:
     """Numbers over a plane, the darker the larger, in steps of equal logarithms.
 
@@ -223,15 +228,18 @@ def heat_map(
         x: places to the right.
         y: places upwards.
         about: what the picture shows, for those who do not see it.
-        trace: points to join over it.
+        trace: points to join over it; the last one is marked.
+        bounds: of the lightest and the darkest; None: those of the values.
     """
     values = np.asarray(values, float)
     good = np.isfinite(values)
     if not good.any():
         return ""
-    low = values[good].min()
-    depth = np.log1p(np.where(good, values - low, 0) / (abs(low) + 1e-12))
-    level = np.where(good, np.ceil(8 * depth / (depth.max() or 1.0)), -1).astype(int)
+    low, high = bounds or (values[good].min(), values[good].max())
+    unit = abs(low) + 1e-12
+    depth = np.log1p(np.clip(np.where(good, values, low) - low, 0, None) / unit)
+    steps = np.ceil(8 * depth / (np.log1p((high - low) / unit) or 1.0))
+    level = np.where(good, np.minimum(steps, 8), -1).astype(int)
     size, left, top = 260, 52, 10
     wide, tall = size / len(x), size / len(y)
     parts = []
@@ -251,7 +259,10 @@ def heat_map(
         for v in _ticks(y[0], y[-1])
     ]
     points = " ".join(f"{_n(across(a))},{_n(up(b))}" for a, b in trace)
-    parts += [f'<polyline class="trace" points="{points}"/>'] * bool(trace)
+    if trace:
+        parts += [f'<polyline class="{k}" points="{points}"/>' for k in _TRACE]
+        end_x, end_y = _n(across(trace[-1][0])), _n(up(trace[-1][1]))
+        parts.append(f'<circle class="end" cx="{end_x}" cy="{end_y}" r="4"/>')
     return _svg(left + size + 12, top + size + 34, about, parts)
 
 
@@ -330,7 +341,7 @@ def _grid(x: _Scale, y: _Scale, x_label: str) -> Iterable[str]:
         place = _n(y(value))
         yield f'<path class="rule" d="M{_LEFT} {place}H{_WIDTH - _RIGHT}"/>'
         at = f'x="{_LEFT - 6}" y="{_n(y(value) + 4)}"'
-        yield f'<text class="tick left" {at}>{value:.4g}</text>'
+        yield f'<text class="tick left" {at}>{value:g}</text>'
     yield from _ticks_below(x, _HEIGHT - _BOTTOM, _TOP, x_label)
 
 
@@ -398,13 +409,29 @@ def _mark(style: int, x: float, y: float) -> str:
 
 def _names(names: Sequence[str], cell: int, left: float, top: float) -> Iterable[str]:
     for number, name in enumerate(names):
-        short = name if len(name) < 15 else f"{name[:13]}…"
-        shown = f"{_text(short)}<title>{_text(name)}</title>"
+        shown = f"{_text(_short(name))}<title>{_text(name)}</title>"
         place = cell * (number + 0.5)
         at = f'x="{left - 6}" y="{top + place + 4:g}"'
         yield f'<text class="tick left" {at}>{shown}</text>'
         turned = f"translate({left + place + 3:g} {top - 6}) rotate(-45)"
         yield f'<text class="tick up" transform="{turned}">{shown}</text>'
+
+
+def _short(name: str, most: int = 14) -> str:
+    """As much of a name as there is room for.
+
+    Example:
+        >>> _short("bicycle"), _short("electric bicycle")
+        ('bicycle', 'electric bicy…')
+    """
+    if _wide(name) <= most:
+        return name
+    return next(f"{name[:n]}…" for n in range(most, 0, -1) if _wide(name[:n]) < most)
+
+
+def _wide(name: str) -> int:
+    """Widths of a letter; those of Chinese, Japanese and Korean have two."""
+    return sum(2 if unicodedata.east_asian_width(x) in "WF" else 1 for x in name)
 
 
 def _numbers(classes: int, cell: int, left: float, top: float) -> Iterable[str]:

@@ -42,7 +42,9 @@ def figures(drawn: _Drawn) -> list[Html]:
         for name in row
     ]
     there = dict.fromkeys(logged)
-    found = list(_of_splits(drawn))
+    rows = (row for group, _ in drawn for run in group.runs for row in run.history)
+    epochs = 0.0, max((row.get("epoch", 0.0) for row in rows), default=0.0)
+    found = list(_of_splits(drawn, epochs))
     ours = [("train", name) for name in _OF_METHOD if ("train", name) in there]
     others = [
         (split, name)
@@ -53,7 +55,9 @@ def figures(drawn: _Drawn) -> list[Html]:
     for split, name in ours + others:
         title = _OF_METHOD.get(name) or _title(split, name)
         lines = _lines(drawn, split, name)
-        found.append(figure(title, charts.line_chart(lines, "epoch", title)))
+        found.append(
+            figure(title, charts.line_chart(lines, "epoch", title, x_bounds=epochs))
+        )
     return [each for each in found if each]
 
 
@@ -61,7 +65,7 @@ def _title(split: str, name: str) -> str:
     return name if split == "sharpness" else f"{name}, {split}"
 
 
-def _of_splits(drawn: _Drawn) -> Iterator[Html]:
+def _of_splits(drawn: _Drawn, epochs: tuple[float, float]) -> Iterator[Html]:
     """Errors and losses: of a single group with all splits in one picture."""
     for name in _SEVERAL:
         change: Callable[[np.ndarray], np.ndarray] = (
@@ -72,7 +76,9 @@ def _of_splits(drawn: _Drawn) -> Iterator[Html]:
             for split in ("test", "train"):
                 title = f"{split} {quantity}"
                 lines = _lines(drawn, split, name, change)
-                yield figure(title, charts.line_chart(lines, "epoch", title))
+                yield figure(
+                    title, charts.line_chart(lines, "epoch", title, x_bounds=epochs)
+                )
             continue
         ((group, _),) = drawn
         lines = [
@@ -86,7 +92,7 @@ def _of_splits(drawn: _Drawn) -> Iterator[Html]:
         key = "".join(
             f"<span>{charts.swatch(line.style)}{line.label}</span>" for line in lines
         )
-        picture = charts.line_chart(lines, "epoch", quantity)
+        picture = charts.line_chart(lines, "epoch", quantity, x_bounds=epochs)
         shown = f'<div class="legend">{key}</div>{picture}' if picture else ""
         yield figure(quantity, shown)
 

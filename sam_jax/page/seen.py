@@ -1,6 +1,7 @@
 """What a report shows: the runs, and what their folders hold."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -10,7 +11,6 @@ from sam_jax.page.markup import Html, escaped
 from sam_jax.train import comparison, data_record, examined
 from sam_jax.train.comparison import Group, Run
 
-_MOST = charts.STYLES  # groups that have curves and pictures
 _FIXED = {"sgd": 0, "sam": 1}  # the styles of some methods on every page
 
 
@@ -19,16 +19,16 @@ class Seen:
     """What a page shows.
 
     Attributes:
-        groups: the rows; those that are drawn are the first ones.
-        styles: colour, dashes and marks of each.
-        scores: of each run, by the folder's name and the seed; see `examined.read`.
+        groups: the rows.
+        styles: colour, dashes and marks of each; None where it has no curves.
+        scores: id of a run -> what `examined.read` returns.
         sharpness: likewise; see `sharpness.read`.
         notes: what is missing, and why.
         images: whether wrong predictions are shown as images.
     """
 
     groups: Sequence[Group]
-    styles: Sequence[int]
+    styles: Sequence[int | None]
     scores: Mapping[int, dict[str, Any]]
     sharpness: Mapping[int, dict[str, Any]]
     notes: Sequence[str]
@@ -48,6 +48,8 @@ class Seen:
                 notes.append(f"{run.name}: {run.failure}")
             if run.folder is None:
                 continue
+            if measured := sharpness.read(run.folder):
+                curved[id(run)] = measured
             try:
                 found = examined.read(run.folder)
             except errors.UserError as error:
@@ -57,19 +59,19 @@ class Seen:
                 scores[id(run)] = found
             elif run.last:
                 without.append(run.name)
-            if measured := sharpness.read(run.folder):
-                curved[id(run)] = measured
         if without:
+            listed = ", ".join(without[:3]) + ", ..." * (len(without) > 3)
             notes.append(
-                f"no predictions of the test set are kept of {', '.join(without)}: "
-                "sam-jax report with --evaluate makes them"
+                f"no predictions of the test set are kept of {len(without)} runs "
+                f"({listed}): sam-jax report with --evaluate makes them"
             )
         return cls(groups, styles(groups), scores, curved, notes, images)
 
     @property
     def drawn(self) -> list[tuple[Group, int]]:
         """Groups with curves, and their styles."""
-        return list(zip(self.groups, self.styles, strict=True))[:_MOST]
+        both = zip(self.groups, self.styles, strict=True)
+        return [(group, style) for group, style in both if style is not None]
 
     @property
     def single(self) -> Run | None:
@@ -99,43 +101,50 @@ def check_data(runs: Sequence[Run]) -> None:
     Raises:
         UserError: naming them.
     """
-    found = {}
+    found: dict[tuple[Any, ...], str] = {}
     for run in runs:
-        name, classes = run.settings.get("data.name"), None
         if run.folder and (run.folder / data_record.FILE).is_file():
             record = data_record.read(run.folder)
-            name, classes = record.name, record.class_names
-        found.setdefault((name, classes), run.name)
-    names = {name for name, _ in found}
-    known = {classes for _, classes in found} - {None}
-    if len(names) > 1 or len(known) > 1:
-        what = "; ".join(f"{run}: {name}" for (name, _), run in found.items())
+            found.setdefault((record.name, record.class_names), run.name)
+    if not found:  # such as of earlier versions
+        found = {(run.settings.get("data.name"),): run.name for run in runs}
+    if len(found) > 1:
+        what = "; ".join(f"{run}: {name}" for (name, *_), run in found.items())
         raise errors.UserError(
             f"the runs are of different data sets ({what}): give those of one"
         )
 
 
-def styles(groups: Sequence[Group]) -> list[int]:
-    """A style for each group; SGD and SAM have the same on every page.
+def styles(groups: Sequence[Group]) -> list[int | None]:
+    """A style for each group that is drawn; SGD and SAM have the same on every page.
+
+    Of very many groups the first one is drawn, and those with the least errors.
 
     Example:
         >>> def group(name):
-        ...     flat = {"method.name": name, "optimizer.name": "sgd"}
+        ...     flat = {"method.name": name, "optimizer.name": "sgd", "seed": 0}
         ...     return Group(name, {}, [Run(name, flat)])
         >>> styles([group("vasso"), group("sam"), group("none")])
         [2, 1, 0]
     """
-    names = [comparison.method_name(group.runs[0].settings) for group in groups]
-    wanted = [_FIXED.get(name) for name in names]
-    fixed = {s: wanted.index(s) for s in _FIXED.values() if s in wanted}
-    free = [s for s in (2, 3, 4, 5, 6, 0, 1) if s not in fixed]
-    places = iter(range(len(groups)))
-    return [
-        style
-        if (style := wanted[number]) is not None and fixed[style] == number
-        else (free or [0])[next(places) % len(free or [0])]
-        for number in range(len(groups))
-    ]
+
+    def error(place: int) -> float:
+        spread = groups[place].spread(next(iter(comparison.MEASURES)))
+        return math.inf if spread is None else spread.mean
+
+    places = range(len(groups))
+    others = sorted(places[1:], key=error)[: charts.STYLES - 1]
+    found: dict[int, int] = {}
+    free = [2, 3, 4, 5, 6, 0, 1]
+    for place in (drawn := sorted([0, *others])):
+        name = comparison.method_name(groups[place].runs[0].settings)
+        if (style := _FIXED.get(name)) in free:
+            found[place] = style
+            free.remove(style)
+    for place in drawn:
+        if place not in found:
+            found[place] = free.pop(0)
+    return [found.get(place) for place in places]
 
 
 def legend(seen: Seen) -> Html:
@@ -146,6 +155,6 @@ def legend(seen: Seen) -> Html:
         f"<span>{charts.swatch(style)}{escaped(group.label)}</span>"
         for group, style in seen.drawn
     )
-    left = len(seen.groups) - _MOST
+    left = len(seen.groups) - len(seen.drawn)
     more = f'<span class="soft">{left} more rows have no curves</span>' * (left > 0)
     return Html(f'<div class="legend">{items}{more}</div>')

@@ -82,6 +82,10 @@ def _measures(groups: Sequence[Group], found: _Found) -> Html:
     return Html(table(["measure", *labels], rows) + paragraph(said, "soft"))
 
 
+_PLANES = (
+    ("plane", "loss over a plane"),
+    ("trajectory", "the way of the weights"),
+)
 _LINES = (
     ("density", "density of the eigenvalues", "eigenvalue", "grid", "values"),
     ("line", "loss along a direction", "distance", "coordinates", "losses"),
@@ -108,20 +112,21 @@ def _pictures(drawn: _Drawn, found: _Found) -> Html:
             if kind in p
         ]
         shown.append(figure(title, charts.line_chart(lines, x_label, title)))
-    for label, _, pictures in first:
-        for kind, title in (
-            ("plane", "loss over a plane"),
-            ("trajectory", "the way of the weights"),
-        ):
+    for kind, title in _PLANES:
+        losses = [np.asarray(p[kind]["losses"], float) for *_, p in first if kind in p]
+        if not losses:
+            continue
+        # Of one scale, so that the settings can be compared.
+        low, high = (of([of(x) for x in losses]) for of in (np.nanmin, np.nanmax))
+        for label, _, pictures in first:
             if kind in pictures:
                 entry = pictures[kind]
                 about = f"{title}: {label}"
                 trace = [(a, b) for a, b in entry.get("points", ())]
                 values = np.asarray(entry["losses"], float)
                 x, y = entry["coordinates"]
-                picture = charts.heat_map(values, x, y, about, trace)
-                low, high = (f"{x:.3g}" for x in (np.nanmin(values), np.nanmax(values)))
-                shown.append(figure(f"{about} ({low} to {high})", picture))
+                picture = charts.heat_map(values, x, y, about, trace, (low, high))
+                shown.append(figure(f"{about} (loss {low:.3g} to {high:.3g})", picture))
     return grid(shown)
 
 

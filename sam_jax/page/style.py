@@ -72,11 +72,12 @@ g > path.line, g > path.bar { fill: none } .bar { stroke: var(--c); stroke-width
 .diagonal { stroke: var(--soft); stroke-dasharray: 3 4; fill: none }
 .paper { fill: var(--wash) } .cell { font-size: 10px; fill: var(--ink) }
 .over { fill: var(--paper) } .right, .heat { fill: var(--right) }
-.wrong { fill: var(--wrong) } .trace { stroke: var(--wrong); stroke-width: 2;
-  fill: none }
+.wrong { fill: var(--wrong) } .trace { stroke: var(--wrong);
+  stroke-width: 2; fill: none } .casing { stroke: var(--paper); stroke-width: 5;
+  fill: none } .end { fill: var(--wrong); stroke: var(--paper); stroke-width: 1.5 }
 .s0 { --c: var(--c0) } .s1 { --c: var(--c1) } .s2 { --c: var(--c2) }
 .s3 { --c: var(--c3) } .s4 { --c: var(--c4) } .s5 { --c: var(--c5) }
-.s6 { --c: var(--c6) }
+.s6 { --c: var(--c6) } .plain { --c: var(--soft) }
 .v1 { fill-opacity: .12 } .v2 { fill-opacity: .28 } .v3 { fill-opacity: .42 }
 .v4 { fill-opacity: .58 } .v5 { fill-opacity: .78 } .v6 { fill-opacity: 1 }
 .h0 { fill-opacity: .03 } .h1 { fill-opacity: .13 } .h2 { fill-opacity: .25 }

@@ -242,6 +242,18 @@ def test_lines_differ_without_colour():
         re.sub(r"s\d", "", charts.swatch(number)) for number in range(charts.STYLES)
     }
     assert len(forms) == charts.STYLES
-    one = comparison.Run("a", {"method.name": "sam"})
+    one = comparison.Run("a", {"method.name": "sam", "seed": 0})
     groups = [comparison.Group(str(i), {}, [one]) for i in range(charts.STYLES)]
     assert sorted(seen.styles(groups)) == list(range(charts.STYLES))
+
+
+def test_of_many_settings_the_first_and_the_best_have_curves(tmp_path):
+    rates = [round(0.1 + i / 100, 2) for i in range(9)]
+    folders = [made.run(tmp_path / str(r), "vasso", learning_rate=r) for r in rates]
+    best = [made.run(tmp_path / m, m) for m in ("none", "sam")]
+    groups = comparison.of_paths([*folders, *best])
+    found = seen.styles(groups)
+    assert found[0] is not None and found[-1] == 1, "SAM is the best"
+    assert sum(style is None for style in found) == len(groups) - charts.STYLES
+    assert len(set(found)) == charts.STYLES + 1
+    assert "more rows have no curves" in shown(*folders, *best).text

@@ -34,13 +34,21 @@ def test_every_example_counts_once(tiny, eval_batch_size, devices):
     settings = {"eval_batch_size": eval_batch_size, "mesh.data": devices}
     run = build.build(tiny(**settings))
     start = run.init(run.seed)
-    scores = evaluation.evaluate(run, start)
+    told = {}
+    scores = evaluation.evaluate(run, start, told.__setitem__)
     params = jax.device_get(start.params)
     assert set(scores) == {"validation", "test"}
-    for split, seen in scores.items():
-        expected = reference(run, getattr(run.dataset, split), params)
+    for name, seen in scores.items():
+        source = getattr(run.dataset, name)
+        expected = reference(run, source, params)
         assert seen["accuracy"] == pytest.approx(expected["accuracy"], abs=1e-9)
         assert seen["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+        each = told[name]
+        np.testing.assert_array_equal(each.label, source.split.true_labels)
+        right = each.predicted == each.label
+        assert right.mean() == pytest.approx(seen["accuracy"], abs=1e-9)
+        assert each.nll.mean() == pytest.approx(seen["loss"], rel=1e-5)
+        np.testing.assert_array_equal(right, each.rank == 0)
     assert run.eval_step._cache_size() == 1
 
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from sam_jax import errors, locks, methods
+from sam_jax import errors, locks, methods, page
 from sam_jax.train import build, comparison, loop, settings, shared, sweep
 from tests import tiers
 from tests.train import runs
@@ -179,9 +179,17 @@ def test_what_is_finished_is_left_alone(trained, capsys):
     code, shown, _ = swept(capsys, rho="0.1,0.2,0.3")
     assert code == 0 and called == ["sam_rho0.2_seed0", "sam_rho0.3_seed0"]
     assert "[3/3] sam_rho0.3_seed0" in shown and "| sam(rho=0.3) | 1 " in shown
+    assert page.is_ours(pathlib.Path("out/report.html"))
     (row, *_) = comparison.read("out")
     assert row.error("last") == pytest.approx(10)
     assert "method.rho=0.1,0.2,0.3" in pathlib.Path("out/results.json").read_text()
+
+
+def test_runs_of_several_data_sets_have_a_table_and_no_report(trained, capsys):
+    code, shown, err = swept(capsys, "--set=data.name=digits,mnist", rho="0.1")
+    assert code == 0 and "data.name=mnist" in shown
+    assert err.startswith("warning: no report.html: the runs are of different data")
+    assert not pathlib.Path("out/report.html").exists()
 
 
 def test_one_that_fails_does_not_stop_the_others(trained, capsys):
@@ -312,13 +320,13 @@ def test_numbers_stay_in_the_program_where_code_of_the_users_may_branch(
 
 
 @pytest.mark.slow("plans the surveys of all methods")
-@pytest.mark.parametrize("page", ["README.md", "docs/sweeps.md"])
-def test_the_commands_of_the_pages_are_understood(page, monkeypatch, capsys):
+@pytest.mark.parametrize("file", ["README.md", "docs/sweeps.md"])
+def test_the_commands_of_the_pages_are_understood(file, monkeypatch, capsys):
     planned = []
     monkeypatch.setattr(
         sweep, "sweep", lambda runs, *_, **__: planned.append(runs) or []
     )
-    text = (runs.ROOT / page).read_text().replace("\\\n", " ")
+    text = (runs.ROOT / file).read_text().replace("\\\n", " ")
     commands = re.findall(r"^ *sam-jax sweep (--config.*)$", text, re.MULTILINE)
     for command in commands:
         code, _, err = said(capsys, "sweep", *shlex.split(command))
