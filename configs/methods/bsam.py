@@ -1,4 +1,4 @@
-"""bSAM: rho and averages of the authors' code, Möllenhoff and Khan 2023; our damping.
+"""bSAM: rho, averages and damping of the authors' code, Möllenhoff and Khan 2023.
 
 With learning rate 0.5 and the prior's precision 40, that is a weight decay of 8e-4 on
 the 50,000 examples of CIFAR-10.

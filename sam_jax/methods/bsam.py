@@ -46,6 +46,7 @@ def bsam(
     b1: optax.ScalarOrSchedule = 0.9,
     b2: optax.ScalarOrSchedule = 0.999,
     damping: optax.ScalarOrSchedule = 0.1,
+    init_precision: float = 1.0,
     seed: int = 0,
     eps: float = 1e-12,
     mask: masks.Mask | None = None,
@@ -81,6 +82,7 @@ def bsam(
         b2: weight of the old precision; a number in [0, 1] or a schedule.
         damping: :math:`\gamma`, keeps the precision from zero; a number >= 0 or a
             schedule.
+        init_precision: s before the first update; a number > 0.
         seed: of the noise; together with the update's keyword ``key``, or ``group_key``
             where examples share a perturbation in groups, if these are passed.
         eps: accepted as by every method; there is no norm to floor here.
@@ -122,6 +124,7 @@ def bsam(
         checks.nonnegative(name, size, schedule=True)
     checks.between("b1", b1, 0, 1, schedule=True)
     checks.between("b2", b2, 0, 1, schedule=True)
+    checks.positive("init_precision", init_precision)
     checks.seed("seed", seed)
     checks.nonnegative("eps", eps)
     masks.check(mask)
@@ -182,16 +185,16 @@ def bsam(
             ),
         )
 
-    return optimizers.full_optimizer(_init, update_fn)
+    def init_fn(params: optax.Params) -> BsamState:
+        wide = jax.tree.map(numerics.wide, params)
+        return BsamState(
+            count=jnp.zeros([], jnp.int32),
+            momentum=jax.tree.map(jnp.zeros_like, wide),
+            precision=jax.tree.map(lambda w: jnp.full_like(w, init_precision), wide),
+            diagnostics=observations.no_diagnostics(),
+        )
 
-
-def _init(params: optax.Params) -> BsamState:
-    return BsamState(
-        count=jnp.zeros([], jnp.int32),
-        momentum=jax.tree.map(lambda w: jnp.zeros_like(numerics.wide(w)), params),
-        precision=jax.tree.map(lambda w: jnp.ones_like(numerics.wide(w)), params),
-        diagnostics=observations.no_diagnostics(),
-    )
+    return optimizers.full_optimizer(init_fn, update_fn)
 
 
 def _displacement(

@@ -94,7 +94,8 @@ def eigen_sam(
 
     Differences from the authors' code:
         RitianLuo/EigenSAM iterates on the network in evaluation mode, the Hessian of
-        another loss; here it is that of ``grad_fn``, of the training loss.
+        another loss; here it is that of ``grad_fn``, of the training loss. It knows no
+        eigenvector in the first 100 updates, and perturbs by ``rho g`` until then.
     """
     return core.sharpness_aware(
         optax.chain(

@@ -88,7 +88,8 @@ def esam(
     Differences from the authors' code:
         dydjw9/Efficient_SAM leaves out whole tensors instead of coordinates, those
         frozen at random before the first pass; keeps only examples strictly above the
-        cutoff (one too few, none if all are tied).
+        cutoff (one too few, none if all are tied); rounds their number down, and takes
+        all from ``gamma`` 0.99 on.
     """
     checks.positive("beta", beta, schedule=True)
     checks.between("beta", beta, 0, 1, schedule=True)

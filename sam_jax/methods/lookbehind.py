@@ -1,6 +1,6 @@
 """Lookbehind (Mordido et al., 2024)."""
 
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,8 @@ def lookbehind(
     rho: optax.ScalarOrSchedule = 0.05,
     *,
     k: int = 2,
-    alpha: optax.ScalarOrSchedule = 0.5,
+    alpha: optax.ScalarOrSchedule | Literal["adaptive"] = 0.5,
+    eta: float | None = None,
     base: optimizers.Base = optimizers.momentum_sgd,
     eps: float = 1e-12,
     mask: masks.Mask | None = None,
@@ -54,6 +55,10 @@ def lookbehind(
         k: ascents and descents in an update, an integer in [1, 1000]; 1 is SAM if
             ``alpha`` is.
         alpha: part of the descents that is kept; a number in [0, 1] or a schedule.
+            "adaptive" is :math:`(1 + \cos) / 2` for each array, of the angle between
+            its first descent and all of them.
+        eta: None for SAM's ascents; a number >= 0 for those of ASAM, in proportion to
+            :math:`|w| + \eta` at the point where each begins.
         base: an optimizer as a function of its learning rate, such as ``optax.adamw``;
             the default is SGD with momentum 0.9. Its state goes on from descent to
             descent.
@@ -87,12 +92,19 @@ def lookbehind(
 
     Differences from the authors' code:
         It takes 2k gradients, the one at each perturbed point twice; here that gradient
-        serves the descent and the next ascent, which is the same.
+        serves the descent and the next ascent, which is the same. ``alpha="adaptive"``
+        is its ``alpha=-1``, a number of ``eta`` its Lookbehind_ASAM, which scales what
+        has "weight" in its name.
     """
     checks.nonnegative("learning_rate", learning_rate, schedule=True)
     checks.integer("k", k, 1, core.MOST_GRADIENTS)
-    checks.between("alpha", alpha, 0, 1, schedule=True)
-    ascent = masks.kept_only(blocks.on_sphere(rho, eps), mask)
+    adaptive = alpha == "adaptive"
+    if not adaptive:
+        checks.between("alpha", alpha, 0, 1, schedule=True)
+    steepest = blocks.normalize(eps)
+    if eta is not None:
+        steepest = blocks.normalize_by_weights(eta, eps=eps)
+    ascent = masks.kept_only(optax.chain(steepest, blocks.scale(rho)), mask)
     optimizer = optimizers.make_base(base, _per_update(learning_rate, k))
 
     def update_fn(
@@ -121,30 +133,42 @@ def lookbehind(
             # In the dtypes of the parameters, also where the base returns wider ones.
             return numerics.combine((1.0, travelled), (1.0, step)), base_state
 
-        def inner(carry: tuple[Any, Any, Any], unused: None) -> tuple[Any, None]:
-            del unused
-            displacement, travelled, base_state = carry
+        def inner(carry: tuple[Any, ...], number: jax.Array) -> tuple[Any, None]:
+            displacement, travelled, base_state, first = carry
             _, grads = gradient_at(displacement)
             travelled, base_state = descend(travelled, base_state, grads)
-            further, _ = ascent.update(grads, state.ascent, params)
-            return (optax.tree.add(displacement, further), travelled, base_state), None
+            climbed = numerics.moved(params, displacement)
+            further, _ = ascent.update(grads, state.ascent, climbed)
+            displacement = optax.tree.add(displacement, further)
+            if adaptive:
+                first = jax.tree.map(
+                    lambda x, old: jnp.where(number == 0, x, old), travelled, first
+                )
+            return (displacement, travelled, base_state, first), None
 
         # What was travelled, not where it led: no rounding of the weights enters. Not
         # zeros_like, which would differ between devices by type as the gradients do.
         start = jax.tree.map(
             lambda u: devices.placed_as(jnp.zeros(u.shape, u.dtype), u), updates
         )
-        (displacement, travelled, base_state), _ = jax.lax.scan(
+        (displacement, travelled, base_state, first), _ = jax.lax.scan(
             inner,
-            (devices.vary_as(displacement, params), start, state.base),
-            length=k - 1,
+            (
+                *(devices.vary_as(displacement, params), start, state.base),
+                start if adaptive else (),
+            ),
+            jnp.arange(k - 1),
             unroll=core.unroll(k),
         )
         # The last descent needs no ascent after it.
         loss, grads = gradient_at(displacement)
         travelled, base_state = descend(travelled, base_state, grads)
-        share = core.value_at(alpha, state.count)
-        return numerics.multiply(travelled, share), optimizers.WithBaseState(
+        if alpha == "adaptive":
+            first = first if k > 1 else travelled
+            kept = jax.tree.map(_agreeing_part, first, travelled)
+        else:
+            kept = numerics.multiply(travelled, core.value_at(alpha, state.count))
+        return kept, optimizers.WithBaseState(
             count=core.next_count(state.count),
             ascent=ascent_state,
             base=base_state,
@@ -156,6 +180,11 @@ def lookbehind(
     return optimizers.full_optimizer(
         optimizers.init_with_base(ascent, optimizer), update_fn
     )
+
+
+def _agreeing_part(first: jax.Array, travelled: jax.Array) -> jax.Array:
+    """(1 + cos) / 2 of a way, of the angle with its first step."""
+    return numerics.multiply(travelled, (1 + numerics.cosine(first, travelled)) / 2)
 
 
 def _per_update(

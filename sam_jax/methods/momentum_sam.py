@@ -101,7 +101,8 @@ def momentum_sam(
 
     Differences from the authors' code:
         MarlonBecker/MSAM decays its weights at the perturbed ones with SGD, takes one
-        parameter group, and adds 1e-12 to the norm instead of flooring it.
+        parameter group, and adds 1e-12 to the norm instead of flooring it. Its AdamW
+        decays the weights after the step, ``optax.adamw`` those before it.
     """
     checks.nonnegative("rho", rho, schedule=True)
     checks.nonnegative("eps", eps)

@@ -135,6 +135,7 @@ SETTINGS = {
         {},
         {"rho": 0.2, "k": 4, "alpha": 0.8},
         {"rho": 0.2, "k": 3, "base": "adam"},
+        {"rho": 0.2, "k": 3, "alpha": "adaptive", "eta": 0.1},
         {"learning_rate": falling(0.05), "rho": falling(0.2)},
     ],
     "momentum_sam": [
@@ -156,6 +157,7 @@ SETTINGS = {
         {"weight_decay": 1e-4},  # as many examples as the update is told
         {"num_examples": 50, "weight_decay": 1e-4},
         {"num_examples": 500, "weight_decay": 0.1, "rho": 0.2, "damping": 0.3},
+        {"num_examples": 50, "weight_decay": 0.1, "init_precision": 2.5},
         {"num_examples": 50, "weight_decay": 0.0, "b1": 0.5, "b2": 0.9},
         {
             "num_examples": 50,

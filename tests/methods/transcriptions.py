@@ -365,15 +365,34 @@ def decoupled_wsam(objectives, w, learning_rate, base=MomentumSGD, rho=0.05, gam
 
 
 def lookbehind(
-    objectives, w, learning_rate, base=MomentumSGD, rho=0.05, k=2, alpha=0.5
+    objectives,
+    w,
+    learning_rate,
+    base=MomentumSGD,
+    rho=0.05,
+    k=2,
+    alpha=0.5,
+    eta=None,
+    leaves=Network.leaves,
 ):
     optimizer = base()
+    matrix = layers([len(shape) >= 2 for _, shape in leaves], leaves)
     for t, f in enumerate(objectives):
-        fast = ascended = w
-        for _ in range(k):
-            ascended = ascended + at(rho, t) * unit(f.grad(ascended))
+        fast = ascended = first = w
+        for i in range(k):
+            T = np.ones_like(w)
+            if eta is not None:
+                T = np.where(matrix, np.abs(ascended) + eta, 1.0)
+            g = f.grad(ascended)
+            ascended = ascended + at(rho, t) * T**2 * g / norm(T * g)
             fast = optimizer.step(fast, f.grad(ascended), at(learning_rate, t))
-        w = w + at(alpha, t) * (fast - w)
+            first = fast if i == 0 else first
+        if alpha == "adaptive":
+            ways = [(first[part] - w[part], fast[part] - w[part]) for part, _ in leaves]
+            cosines = [unit(a) @ unit(b) for a, b in ways]
+            w = w + (1 + layers(cosines, leaves)) / 2 * (fast - w)
+        else:
+            w = w + at(alpha, t) * (fast - w)
         yield w
 
 
@@ -443,9 +462,10 @@ def bsam(
     b1=0.9,
     b2=0.999,
     damping=0.1,
+    init_precision=1.0,
 ):
     """``draws``: the standard normal numbers of every update."""
-    m, s = np.zeros_like(w), np.ones_like(w)
+    m, s = np.zeros_like(w), np.full_like(w, init_precision)
     for t, f in enumerate(objectives):
         g = f.grad(w + draws[t] / np.sqrt(num_examples * s))
         gp = f.grad(w + at(rho, t) * g / s)
