@@ -79,6 +79,32 @@ class Diminish3(WarmUp):
 
 
 @dataclasses.dataclass(frozen=True)
+class Diminish2Released(WarmUp):
+    """`Diminish2` as the authors' code runs it: its first value for two epochs."""
+
+    name = "diminish2_released"
+
+
+@dataclasses.dataclass(frozen=True)
+class Diminish3Released(WarmUp):
+    """`Diminish3` as the authors' code runs it: the highest value, then m from 3."""
+
+    name = "diminish3_released"
+
+
+@dataclasses.dataclass(frozen=True)
+class Power(WarmUp):
+    """Over a power of the number of the update, or of the epoch, from 1.
+
+    With the exponent 0.001 the almost constant radius of Khanh et al. 2024, Remark 3.6.
+    """
+
+    name = "power"
+    exponent: Nonnegative = 0.001
+    of: Literal["update", "epoch"] = "update"
+
+
+@dataclasses.dataclass(frozen=True)
 class OwnSchedule(WarmUp):
     """Yours: ``my.py:fn`` with ``fn(step) -> value``."""
 
@@ -87,7 +113,17 @@ class OwnSchedule(WarmUp):
 
 
 Schedule: TypeAlias = (
-    Constant | Cosine | Linear | Step | Diminish1 | Diminish2 | Diminish3 | OwnSchedule
+    Constant
+    | Cosine
+    | Linear
+    | Step
+    | Diminish1
+    | Diminish2
+    | Diminish3
+    | Diminish2Released
+    | Diminish3Released
+    | Power
+    | OwnSchedule
 )
 
 # ── Coefficients ─────────────────────────────────────────────────────────────────────

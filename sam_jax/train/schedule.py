@@ -149,6 +149,13 @@ def _after_warmup(
             return schedules.power_decay(peak, 0.5001, unit.steps_per_epoch)
         case coefficients.Diminish3():
             return schedules.log_decay(peak, unit.steps_per_epoch)
+        case coefficients.Diminish2Released():
+            return schedules.power_decay_released(peak, 0.5001, unit.steps_per_epoch)
+        case coefficients.Diminish3Released():
+            return schedules.log_decay_released(peak, unit.steps_per_epoch)
+        case coefficients.Power(_, exponent, of):
+            length = unit.steps_per_epoch if of == "epoch" else 1
+            return schedules.power_decay(peak, exponent, length)
         case coefficients.OwnSchedule(_, name, options):
             offered = {"peak": peak, **unit._asdict()}
             own = plugins.bound(name, setting, options, ("step",), offered)
