@@ -27,6 +27,7 @@ VERBS: Mapping[str, str] = MappingProxyType(
         "train": "train a network as a run card says, or continue",
         "resume": "continue a run from its folder alone",
         "evaluate": "accuracy, loss, calibration and scores of each class",
+        "sharpness": "how sharp the loss of runs is: eigenvalues, worst case, pictures",
         "predict": "a table of predictions for image files",
         "compare": "a table of finished runs, with their spread over seeds",
         "sweep": "all combinations of some settings, over seeds, and their table",
@@ -89,10 +90,15 @@ def parser(verb: str, description: str, example: str) -> argparse.ArgumentParser
 def add_run(made: argparse.ArgumentParser) -> None:
     """Adds what `load_run` is told."""
     made.add_argument("run", metavar="RUN", help="folder of the run (its --workdir)")
+    add_step(made)
+
+
+def add_step(made: argparse.ArgumentParser, default: str = "best") -> None:
+    """Adds which weights of a run, and the leave to run its code."""
     made.add_argument(
         "--step",
         type=lambda text: int(text) if text.isdecimal() else text,
-        default="best",
+        default=default,
         help="which weights: best on validation, last, or the number of a kept step",
     )
     add_own_code(made)

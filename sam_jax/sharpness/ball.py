@@ -1,5 +1,6 @@
 """The loss in a ball around the parameters: the worst case, and the average."""
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -80,7 +81,7 @@ def worst_case(
         >>> print(found.value)  # rho |g| + rho^2 lambda / 2
         0.75
     """
-    _check(loss, params, rho, batches, steps=steps)
+    loss = _checked(loss, params, rho, batches, steps=steps)
     ascend = _ascent(loss, params, rho, norm, adaptive, steps, seed)
     return ascend(batches)
 
@@ -118,7 +119,7 @@ def m_sharpness(
         >>> print(round(m_sharpness(loss, jnp.zeros([]), 0.5, groups).value, 4))
         1.0
     """
-    _check(loss, params, rho, batches, steps=steps)
+    loss = _checked(loss, params, rho, batches, steps=steps)
     ascend = _ascent(loss, params, rho, norm, adaptive, steps, seed)
     found = [ascend([group]) for group in batches]
     value, error = probes.mean_and_error(np.array([one.value for one in found]))
@@ -160,22 +161,23 @@ def average_case(
         >>> print(round(found.value, 4))
         0.01
     """
-    _check(loss, params, rho, batches, samples=samples)
     checks.one_of("noise", noise, tuple(_DRAWS))
-    mean_loss = products.mean_over(batches, jax.jit(loss))
-    size = _sizes(params, adaptive)
-
-    @jax.jit
-    def point(key: jax.Array) -> Any:
-        drawn = _DRAWS[noise](spectrum.random_like(key, params))
-        moved = numerics.combine((rho, drawn))
-        return numerics.moved(params, _in_weights(moved, size, params))
-
+    loss = _checked(loss, params, rho, batches, samples=samples)
+    mean_loss = products.mean_over(batches, loss)
     keys = jax.random.split(jax.random.key(seed), samples)
     start = float(mean_loss(params))
-    found = [float(mean_loss(point(key))) - start for key in keys]
+    found = [
+        float(mean_loss(_noisy(noise, adaptive, params, rho, key))) - start
+        for key in keys
+    ]
     value, error = probes.mean_and_error(np.array(found))
     return probes.Estimate(value, error, samples + 1)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _noisy(noise: str, adaptive: bool, params: Any, rho: Any, key: jax.Array) -> Any:
+    drawn = numerics.combine((rho, _DRAWS[noise](spectrum.random_like(key, params))))
+    return _at(params, drawn, _sizes(params, adaptive))
 
 
 class _Ball(NamedTuple):
@@ -211,7 +213,7 @@ _DRAWS: dict[str, Callable[[Any], Any]] = {
 
 
 def _ascent(
-    loss: products.Loss,
+    loss: products.Compiled,
     params: Any,
     rho: float,
     norm: str,
@@ -219,38 +221,23 @@ def _ascent(
     steps: int,
     seed: int,
 ) -> Callable[[Iterable[Any] | None], WorstCase]:
-    """APGD as a function of the batches, compiled once."""
+    """APGD as a function of the batches."""
     checks.one_of("norm", norm, tuple(_BALLS))
     checks.seed("seed", seed)
-    ball = _BALLS[norm]
     size = _sizes(params, adaptive)
-
-    @jax.jit
-    def measured(u: Any, *batch: Any) -> tuple[jax.Array, Any]:
-        point = numerics.moved(params, _in_weights(u, size, params))
-        value, grads = jax.value_and_grad(loss)(point, *batch)
-        return value, jax.tree.map(lambda g, t: g * t, grads, size)
-
-    @jax.jit
-    def further(old: Any, u: Any, direction: Any, step: Any) -> Any:
-        ahead = ball.project(numerics.combine((1.0, u), (step, direction)), rho)
-        return ball.project(
-            numerics.combine((0.75, ahead), (0.5, u), (-0.25, old)), rho
-        )
-
-    steepest = jax.jit(ball.steepest)
+    steepest, further = (functools.partial(f, norm) for f in (_steepest, _further))
     drawn = steepest(spectrum.random_like(jax.random.key(seed), params))
     zeros = jax.tree.map(jnp.zeros_like, drawn)
 
     def ascend(batches: Iterable[Any] | None) -> WorstCase:
-        value_and_grad = products.mean_over(batches, measured)
-        start = float(value_and_grad(zeros)[0])
+        measured = products.mean_over(batches, loss.program(_measured))
+        start = float(measured(params, zeros, size)[0])
         best, best_u, best_direction = start, zeros, zeros
-        u = old = further(zeros, zeros, drawn, 1e-3 * rho)
+        u = old = further(rho, zeros, zeros, drawn, 1e-3 * rho)
         step, before, rises = 2.0 * rho, -np.inf, 0
         checkpoints, last = _checkpoints(steps), (0.0, -np.inf)
         for i in range(steps + 1):
-            value, grads = value_and_grad(u)
+            value, grads = measured(params, u, size)
             value, direction = float(value), steepest(grads)
             rises += value > before
             before = value
@@ -261,11 +248,30 @@ def _ascent(
                     step /= 2
                     u, old, direction = best_u, best_u, best_direction
                 last, rises = (step, best), 0
-            u, old = further(old, u, direction, step), u
+            u, old = further(rho, old, u, direction, step), u
         displacement = _in_weights(best_u, size, params)
         return WorstCase(best - start, displacement, steps + 2)
 
     return ascend
+
+
+def _measured(loss: products.Loss, params: Any, u: Any, size: Any, *batch: Any) -> Any:
+    """The loss at a point of the ball, and its gradient there, along u."""
+    value, grads = jax.value_and_grad(loss)(_at(params, u, size), *batch)
+    return value, jax.tree.map(jnp.multiply, grads, size)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _steepest(norm: str, grads: Any) -> Any:
+    return _BALLS[norm].steepest(grads)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _further(norm: str, rho: Any, old: Any, u: Any, direction: Any, step: Any) -> Any:
+    """The next point, with momentum."""
+    project = _BALLS[norm].project
+    ahead = project(numerics.combine((1.0, u), (step, direction)), rho)
+    return project(numerics.combine((0.75, ahead), (0.5, u), (-0.25, old)), rho)
 
 
 def _checkpoints(steps: int) -> dict[int, int]:
@@ -290,14 +296,19 @@ def _in_weights(u: Any, size: Any, params: Any) -> Any:
     return jax.tree.map(lambda u, t, w: (u * t).astype(w.dtype), u, size, params)
 
 
-def _check(
+def _at(params: Any, u: Any, size: Any) -> Any:
+    """The weights at a point of the ball."""
+    return numerics.moved(params, _in_weights(u, size, params))
+
+
+def _checked(
     loss: products.Loss,
     params: Any,
     rho: float,
     batches: Iterable[Any] | None,
     **counts: int,
-) -> None:
+) -> products.Compiled:
     checks.positive("rho", rho)
     for name, count in counts.items():
         checks.integer(name, count, 2)
-    products.checked(loss, params, batches)
+    return products.checked(loss, params, batches)

@@ -1,5 +1,6 @@
 """The loss along lines and planes through the parameters, and along a training."""
 
+import functools
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -63,7 +64,12 @@ def random_direction(params: Any, seed: int = 0, *, normalize: str = "filter") -
     """
     checks.seed("seed", seed)
     checks.one_of("normalize", normalize, ("filter", "none"))
-    drawn = spectrum.random_like(jax.random.key(seed), params)
+    return _random_direction(jax.random.key(seed), params, normalize)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _random_direction(key: jax.Array, params: Any, normalize: str) -> Any:
+    drawn = spectrum.random_like(key, params)
     if normalize == "none":
         return products.like(numerics.unit(drawn), params)
 
@@ -113,21 +119,19 @@ def landscape(
     axes = tuple(np.asarray(c, float) for c in given)
     if len(axes) != len(directions) or any(a.ndim != 1 or not a.size for a in axes):
         raise checks.BadValue("give a list of numbers for each direction")
-    products.checked(loss, params, batches)
-
-    @jax.jit
-    def point(along: Sequence[Any]) -> Any:
-        terms = zip(along, directions, strict=True)
-        return numerics.combine((1.0, params), *terms)
-
-    mean_loss = products.mean_over(batches, jax.jit(loss))
+    mean_loss = products.mean_over(batches, products.checked(loss, params, batches))
     losses = [
-        float(mean_loss(point([jnp.asarray(x, jnp.float32) for x in along])))
+        float(mean_loss(_point(params, directions, jnp.asarray(along, jnp.float32))))
         for along in np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(
             -1, len(axes)
         )
     ]
     return Slice(axes, np.array(losses).reshape([a.size for a in axes]))
+
+
+@jax.jit
+def _point(params: Any, directions: Sequence[Any], along: jax.Array) -> Any:
+    return numerics.combine((1.0, params), *zip(along, directions, strict=True))
 
 
 def between(start: Any, end: Any, t: Any, *, bend: Any = None) -> Any:
@@ -189,16 +193,18 @@ def path(
         [0.  0.5 1. ]
     """
     checks.integer("points", points, 2)
-    products.checked(loss, start, batches)
     if jax.tree.structure(start) != jax.tree.structure(end) or any(
         a.shape != b.shape
         for a, b in zip(*map(jax.tree.leaves, (start, end)), strict=True)
     ):
         raise checks.BadValue("start and end are parameters of different networks")
-    mean_loss = products.mean_over(batches, jax.jit(loss))
-    point = jax.jit(lambda t: between(start, end, t, bend=bend))
+    mean_loss = products.mean_over(batches, products.checked(loss, start, batches))
     along = np.linspace(0, 1, points)
-    return Slice((along,), np.array([float(mean_loss(point(t))) for t in along]))
+    losses = [float(mean_loss(_between(start, end, t, bend=bend))) for t in along]
+    return Slice((along,), np.array(losses))
+
+
+_between = jax.jit(between)
 
 
 def trajectory(checkpoints: Sequence[Any]) -> Trajectory:

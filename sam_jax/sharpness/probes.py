@@ -1,5 +1,6 @@
 """Trace, Frobenius norm and diagonal of a curvature matrix, from random vectors."""
 
+import functools
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -74,10 +75,6 @@ def trace(
     checks.integer("deflate", deflate, 0)
     if deflate >= spectrum.size(params):
         raise checks.BadValue("deflate must be fewer directions than parameters")
-    rest = jax.jit(
-        lambda basis, z: products.like(spectrum.orthogonal(basis, z)[0], params)
-    )
-    dot = jax.jit(numerics.dot)
     # Rows that are still zero take nothing away.
     basis = jax.tree.map(
         lambda w: jnp.zeros((max(deflate, 1), *w.shape), numerics.wide(w).dtype),
@@ -86,15 +83,15 @@ def trace(
     exact = 0.0
     for i in range(deflate):
         image = matrix(params, signs(probes + i))
-        direction = products.like(numerics.unit(rest(basis, image)), params)
+        direction = products.like(numerics.unit(_rest(basis, image)), params)
         basis = jax.tree.map(
             lambda q, v, i=i: q.at[i].set(v.astype(q.dtype)), basis, direction
         )
-        exact += float(dot(direction, matrix(params, direction)))
+        exact += float(_dot(direction, matrix(params, direction)))
     samples = []
     for i in range(probes):
-        z = rest(basis, signs(i))
-        samples.append(float(dot(z, matrix(params, z))))
+        z = products.like(_rest(basis, signs(i)), params)
+        samples.append(float(_dot(z, matrix(params, z))))
     value, error = mean_and_error(np.array(samples))
     return Estimate(exact + value, error, probes + 2 * deflate)
 
@@ -163,18 +160,10 @@ def diagonal(
         [3. 4.]
     """
     matrix, signs = _prepared(loss, params, batches, product, probes, seed)
-
-    @jax.jit
-    def add(sums: Any, squares: Any, z: Any, image: Any) -> tuple[Any, Any]:
-        new = jax.tree.map(lambda a, b: a * b, z, image)
-        return jax.tree.map(jnp.add, sums, new), jax.tree.map(
-            lambda s, x: s + x * x, squares, new
-        )
-
     sums = squares = jax.tree.map(jnp.zeros_like, params)
     for i in range(probes):
         z = signs(i)
-        sums, squares = add(sums, squares, z, matrix(params, z))
+        sums, squares = _add(sums, squares, z, matrix(params, z))
     mean = jax.tree.map(lambda s: s / probes, sums)
     error = jax.tree.map(
         lambda s, m: jnp.sqrt(jnp.maximum(s / probes - m * m, 0) / (probes - 1)),
@@ -194,18 +183,37 @@ def _prepared(
     """The matrix, and the i-th random vector of signs."""
     checks.integer("probes", probes, 2)
     checks.seed("seed", seed)
-    products.checked(loss, params, batches)
-    matrix = spectrum.matrix_of(loss, product, batches)
+    matrix = spectrum.matrix_of(loss, params, product, batches)
 
-    def signs(i: int) -> Any:
-        key = jax.random.fold_in(jax.random.key(seed), i)
-        drawn = spectrum.random_like(key, params)
-        return jax.tree.map(lambda z, w: jnp.sign(z).astype(w.dtype), drawn, params)
+    keys = functools.partial(jax.random.fold_in, jax.random.key(seed))
+    return matrix, lambda i: _signs(keys(i), params)
 
-    return matrix, signs
+
+@jax.jit
+def _signs(key: jax.Array, params: Any) -> Any:
+    """Random signs in the place of the parameters."""
+    drawn = spectrum.random_like(key, params)
+    return products.like(jax.tree.map(jnp.sign, drawn), params)
+
+
+@jax.jit
+def _rest(basis: Any, vector: Any) -> Any:
+    """The part of a vector orthogonal to the rows of a basis."""
+    return spectrum.orthogonal(basis, vector)[0]
+
+
+@jax.jit
+def _add(sums: Any, squares: Any, z: Any, image: Any) -> tuple[Any, Any]:
+    new = jax.tree.map(jnp.multiply, z, image)
+    squared = jax.tree.map(lambda s, x: s + x * x, squares, new)
+    return jax.tree.map(jnp.add, sums, new), squared
+
+
+_dot = jax.jit(numerics.dot)
 
 
 def mean_and_error(samples: np.ndarray) -> tuple[float, float]:
     """Mean of independent measurements and its standard error."""
+    products.finite("a measurement", samples.sum())
     error = samples.std(ddof=1) / np.sqrt(len(samples)) if len(samples) > 1 else np.nan
     return float(samples.mean()), float(error)

@@ -1,12 +1,15 @@
 """Products of a curvature matrix with a vector, and means over batches."""
 
 import dataclasses
+import functools
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
 import jax.core
 import jax.numpy as jnp
+import numpy as np
 
 from sam_jax import checks
 
@@ -88,17 +91,88 @@ def gauss_newton_product(loss: Composed, params: Any, vector: Any, *batch: Any) 
     return transposed(curved)[0]
 
 
+class Compiled:
+    """A loss that keeps its compiled programs, to be measured again and again.
+
+    Every function here takes one in the place of the loss; a plain loss is compiled
+    anew by each call. What changes between two measurements is an argument: the
+    parameters, or a part of the batch.
+
+    Args:
+        loss: ``loss(params, *batch)``, or a `Composed`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> loss = Compiled(lambda w: jnp.sum(w**2))
+        >>> for w in (jnp.ones(2), jnp.zeros(2)):  # compiled once
+        ...     print(loss(w), hessian_product(loss, w, jnp.ones(2)))
+        2.0 [2. 2.]
+        0.0 [2. 2.]
+    """
+
+    def __init__(self, loss: Loss) -> None:
+        self.loss = loss
+        self._programs: dict[Any, Callable[..., Any]] = {}
+
+    @classmethod
+    def of(cls, loss: Loss) -> "Compiled":
+        """The loss, if it is one already, or a new one."""
+        return loss if isinstance(loss, cls) else cls(loss)
+
+    def __call__(self, params: Any, *batch: Any) -> jax.Array:
+        """The loss at the parameters."""
+        return self.program(_value)(params, *batch)
+
+    def program(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """``function(loss, *args)`` as a compiled function of the args."""
+        if function not in self._programs:
+            self._programs[function] = jax.jit(functools.partial(function, self.loss))
+        return self._programs[function]
+
+
+def _value(loss: Loss, params: Any, *batch: Any) -> jax.Array:
+    return loss(params, *batch)
+
+
+def normalized_logits(logits: jax.Array) -> jax.Array:
+    """Logits of mean zero and length one, for each example.
+
+    A loss of them does not fall where the weights merely grow.
+
+    Args:
+        logits: [..., classes].
+
+    Returns:
+        The same shape; zeros where all are equal.
+
+    References:
+        Andriushchenko and others, ICML 2023, `2302.07011
+        <https://arxiv.org/abs/2302.07011>`_, section 3
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> print(normalized_logits(jnp.array([1.0, 3.0])).round(3))
+        [-0.707  0.707]
+    """
+    centred = logits - logits.mean(-1, keepdims=True)
+    square = jnp.sum(centred**2, -1, keepdims=True)
+    return centred / jnp.sqrt(jnp.maximum(square, 1e-20))
+
+
 def like(tree: Any, params: Any) -> Any:
     """A tree in the dtypes of the parameters."""
     return jax.tree.map(lambda v, w: v.astype(w.dtype), tree, params)
 
 
-def checked(loss: Loss, params: Any, batches: Iterable[Any] | None) -> None:
+def checked(loss: Loss, params: Any, batches: Iterable[Any] | None) -> Compiled:
     """Refuses what is no real loss of these parameters, and batches that end.
 
+    Returns:
+        The loss, `Compiled`.
+
     Raises:
-        ValueError: if the loss is no finite scalar on the first batch, there are no
-            parameters, or ``batches`` is empty or can be gone through only once.
+        ValueError: if the loss is no finite scalar, there are no parameters, or
+            ``batches`` is empty or can be gone through only once.
     """
     if not jax.tree.leaves(params):
         raise checks.BadValue("params have no arrays, so there is nothing to measure")
@@ -107,19 +181,31 @@ def checked(loss: Loss, params: Any, batches: Iterable[Any] | None) -> None:
             "batches must be iterable again and again, as a list is; an iterator or "
             "generator is empty after the first time"
         )
-    first = next(iter(batches), None) if batches is not None else ()
-    if first is None:
+    first = () if batches is None else list(itertools.islice(batches, 1))
+    if batches is not None and not first:
         raise checks.BadValue("batches are empty, there is nothing to measure on")
-    value = jax.jit(loss)(params, *([first] if batches is not None else []))
-    if jnp.shape(value) != ():
+    loss = Compiled.of(loss)
+    shape = jnp.shape(jax.eval_shape(loss, params, *first))
+    if shape != ():
         raise checks.BadValue(
-            f"the loss must be a scalar, got an array of shape {jnp.shape(value)}: "
-            "take its mean"
+            f"the loss must be a scalar, got an array of shape {shape}: take its mean"
         )
-    if not isinstance(value, jax.core.Tracer) and not jnp.isfinite(value):
+    value = mean_over(batches, loss)(params)
+    finite("the loss", value)
+    return loss
+
+
+def finite(what: str, value: Any) -> Any:
+    """Refuses a number that is NaN or infinite; a traced one passes.
+
+    Raises:
+        ValueError: saying what is not finite.
+    """
+    if not isinstance(value, jax.core.Tracer) and not np.all(np.isfinite(value)):
         raise checks.BadValue(
-            f"the loss is {float(value)} at the parameters: there is no sharpness there"
+            f"{what} is {float(value)}: there is no sharpness at these parameters"
         )
+    return value
 
 
 def mean_over(
@@ -128,7 +214,8 @@ def mean_over(
     """A function of arrays and a batch as one of the arrays alone.
 
     Args:
-        batches: None, or batches, trees of arrays whose first axis is the examples'.
+        batches: None, or batches, trees of arrays; the first axis of the first array is
+            the examples'.
         function: ``(*args, batch) -> tree``, compiled; without batches ``(*args) ->
             tree``.
 
@@ -145,10 +232,6 @@ def mean_over(
     if batches is None:
         return function
 
-    @jax.jit
-    def add(total: Any, part: Any, examples: Any) -> Any:
-        return jax.tree.map(lambda t, x: t + examples * x, total, part)
-
     def mean(*args: Any) -> Any:
         total, count = None, 0
         for batch in batches:
@@ -156,8 +239,18 @@ def mean_over(
             part = function(*args, batch)
             if total is None:
                 total = jax.tree.map(jnp.zeros_like, part)
-            total = add(total, part, examples)
+            total = _add(total, part, examples)
             count += examples
-        return jax.tree.map(lambda x: x / count, total)
+        return _divided(total, count)
 
     return mean
+
+
+@jax.jit
+def _add(total: Any, part: Any, examples: Any) -> Any:
+    return jax.tree.map(lambda t, x: t + examples * x, total, part)
+
+
+@jax.jit
+def _divided(total: Any, count: Any) -> Any:
+    return jax.tree.map(lambda x: x / count, total)

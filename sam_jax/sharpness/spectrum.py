@@ -1,5 +1,6 @@
 """Eigenvalues of a curvature matrix, and the density of all of them."""
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -54,8 +55,8 @@ class _Krylov(NamedTuple):
     """The first steps of Lanczos; rows beyond them are zero."""
 
     basis: Any  # each leaf [steps + 1, ...]
-    alphas: jax.Array  # [steps], diagonal of the tridiagonal matrix
-    betas: jax.Array  # [steps], below it
+    alphas: Any  # [steps], diagonal of the tridiagonal matrix
+    betas: Any  # [steps], below it
 
 
 def top_eigenvalues(
@@ -107,8 +108,7 @@ def top_eigenvalues(
     parameters = size(params)
     if k > parameters:
         raise checks.BadValue(f"k must be at most the {parameters} parameters, got {k}")
-    products.checked(loss, params, batches)
-    matrix = matrix_of(loss, product, batches)
+    matrix = matrix_of(loss, params, product, batches)
 
     def converged(alphas: np.ndarray, betas: np.ndarray) -> bool:
         values, _, residuals = _ritz(np, alphas, betas)
@@ -121,17 +121,20 @@ def top_eigenvalues(
     )
     traced = isinstance(krylov.alphas, jax.core.Tracer)
     module = jnp if traced else np
-    values, coordinates, residuals = _ritz(
-        module, *(x if traced else np.asarray(x) for x in krylov[1:])
-    )
+    values, coordinates, residuals = _ritz(module, krylov.alphas, krylov.betas)
     count = len(krylov.alphas)
-    vectors = jax.tree.map(
-        lambda q: jnp.tensordot(
-            jnp.asarray(coordinates[:, :k].T, q.dtype), q[:count], axes=1
-        ),
-        krylov.basis,
-    )
+    rows = jax.tree.leaves(krylov.basis)[0].shape[0]
+    chosen = module.pad(coordinates[:, :k], [(0, rows - count), (0, 0)])
+    vectors = _combined(chosen, krylov.basis)
     return Eigenvalues(values[:k], vectors, residuals[:k], count)
+
+
+@jax.jit
+def _combined(coordinates: Any, basis: Any) -> Any:
+    """Sums of the rows of a basis, by coordinates [rows, k]."""
+    return jax.tree.map(
+        lambda q: jnp.tensordot(coordinates.T.astype(q.dtype), q, axes=1), basis
+    )
 
 
 def density(
@@ -185,14 +188,13 @@ def density(
         checks.integer(name, value, 1)
     if width is not None:
         checks.positive("width", width)
-    products.checked(loss, params, batches)
-    matrix = matrix_of(loss, product, batches)
+    matrix = matrix_of(loss, params, product, batches)
     steps = min(steps, size(params))
     nodes, weights = np.zeros((2, probes, steps))
     for i in range(probes):
         key = jax.random.fold_in(jax.random.key(seed), i)
         krylov = _lanczos(matrix, params, steps, key, lambda *_: False)
-        values, coordinates, _ = _ritz(np, *map(np.asarray, krylov[1:]))
+        values, coordinates, _ = _ritz(np, *krylov[1:])
         nodes[i], weights[i] = values, coordinates[0] ** 2
     low, high = nodes.min(), nodes.max()
     sigma = width or max(high - low, abs(high), 1e-30) / 100
@@ -203,14 +205,14 @@ def density(
 
 
 def matrix_of(
-    loss: products.Loss, product: products.Product, batches: Iterable[Any] | None
+    loss: products.Loss,
+    params: Any,
+    product: products.Product,
+    batches: Iterable[Any] | None,
 ) -> Callable[[Any, Any], Any]:
-    """The matrix, compiled, as ``(params, vector) -> vector``."""
-
-    def apply(params: Any, vector: Any, *batch: Any) -> Any:
-        return product(loss, params, vector, *batch)
-
-    return products.mean_over(batches, jax.jit(apply))
+    """Checks the loss; the matrix, compiled, as ``(params, vector) -> vector``."""
+    loss = products.checked(loss, params, batches)
+    return products.mean_over(batches, loss.program(product))
 
 
 def size(params: Any) -> int:
@@ -240,13 +242,7 @@ def _lanczos(
     krylov = _grown(_start(params, key), room)
 
     def step(i: Any, krylov: _Krylov) -> _Krylov:
-        vector = jax.tree.map(
-            lambda q, w: jax.lax.dynamic_index_in_dim(q, i, keepdims=False).astype(
-                w.dtype
-            ),
-            *(krylov.basis, params),
-        )
-        image = matrix(params, vector)
+        image = matrix(params, _row(krylov.basis, i, params))
         return _extend(krylov, image, i, jax.random.fold_in(key, 1 + i))
 
     if traced:
@@ -256,16 +252,21 @@ def _lanczos(
             krylov = _grown(krylov, min(steps, 2 * room) - room)
             room = min(steps, 2 * room)
         krylov = step(i, krylov)
-        found = krylov._replace(
-            alphas=krylov.alphas[: i + 1], betas=krylov.betas[: i + 1]
-        )
-        if i + 1 == steps or converged(
-            np.asarray(found.alphas), np.asarray(found.betas)
-        ):
-            return found
+        # Cut on the host: on the device each length is a program.
+        alphas, betas = (np.asarray(x)[: i + 1] for x in krylov[1:])
+        products.finite("a product of the matrix", alphas[i])
+        if i + 1 == steps or converged(alphas, betas):
+            return _Krylov(krylov.basis, alphas, betas)
     raise AssertionError("at least one step is asked for")
 
 
+@jax.jit
+def _row(basis: Any, i: Any, params: Any) -> Any:
+    """Row i of a basis, in the dtypes of the parameters."""
+    return products.like(jax.tree.map(lambda q: q[i], basis), params)
+
+
+@jax.jit
 def _start(params: Any, key: jax.Array) -> _Krylov:
     vector = numerics.unit(random_like(key, params))
     dtype = numerics.norm(vector).dtype
@@ -276,6 +277,7 @@ def _start(params: Any, key: jax.Array) -> _Krylov:
     )
 
 
+@functools.partial(jax.jit, static_argnums=1)
 def _grown(krylov: _Krylov, more: int) -> _Krylov:
     """With room for more steps."""
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sam_jax import data, errors, plugins
+from sam_jax import data, errors, models, plugins
 from sam_jax.train import (
     averaging,
     mistakes,
@@ -25,7 +25,7 @@ from sam_jax.train import (
 from sam_jax.train import groups as groups_lib
 from sam_jax.train import optimizer as optimizer_lib
 from sam_jax.train.layout import lay_out
-from sam_jax.train.losses import Loss, make_losses
+from sam_jax.train.losses import Loss, Measure, make_losses
 from sam_jax.train.passes import Passes
 
 
@@ -73,6 +73,8 @@ class Steps:
         train_step: ``(state, batch) -> (state, metrics)``, the state donated.
         eval_step: ``(params, model_state, batch) -> sums, predictions``.
         is_finite: whether a run can go on from a state; see `state.is_finite`.
+        model: the network.
+        measure: what is told of each example; see `losses.Losses`.
         train_steps: several updates in a call, if not as `dispatch.Several` makes them.
     """
 
@@ -85,6 +87,8 @@ class Steps:
     train_step: Callable[..., tuple[state.TrainState, step.Metrics]]
     eval_step: Callable[..., tuple[step.Metrics, scores.OfEach]]
     is_finite: Callable[[state.TrainState], jax.Array]
+    model: models.Model
+    measure: Measure
     train_steps: Callable[..., Any] | None = dataclasses.field(
         default=None, kw_only=True
     )
@@ -269,6 +273,8 @@ def steps(
             step.make_eval_step(model, losses.measure, normalize), out_shardings=whole
         ),
         is_finite=jax.jit(state.is_finite, out_shardings=whole),
+        model=model,
+        measure=losses.measure,
     )
 
 

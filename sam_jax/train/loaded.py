@@ -59,6 +59,16 @@ class LoadedRun:
         """Of the labels, in their order."""
         return self.preprocessing.class_names
 
+    def at(self, step: int | str) -> "LoadedRun":
+        """The same run with the weights of another step; see `load_run`."""
+        number = _step(self.folder, step)
+        params, model_state = _weights(
+            self.folder, number, self.config, self.preprocessing, self.model
+        )
+        return dataclasses.replace(
+            self, step=number, params=params, model_state=model_state
+        )
+
     def logits(
         self, params: optax.Params, model_state: Any, images: jax.Array
     ) -> jax.Array:
@@ -145,6 +155,19 @@ class LoadedRun:
         logits, of_each = jax.tree.map(lambda *parts: np.concatenate(parts), *found)
         return scores.score(logits, labels, self.class_names, of_each)
 
+    def check_classes(self, dataset: data.Dataset) -> None:
+        """Refuses a data set with other classes than the run's.
+
+        Raises:
+            UserError: naming both.
+        """
+        if dataset.class_names != self.class_names:
+            raise errors.UserError(
+                f"data set {dataset.name!r} has the classes {_few(dataset)}, and the "
+                f"run {_few(self)}: give one with the same classes in the same order, "
+                "or (images, labels) whose labels are those of the run"
+            )
+
     def _labelled(
         self, dataset: Any, split: str
     ) -> Sequence[tuple[np.ndarray, np.ndarray]]:
@@ -164,12 +187,7 @@ class LoadedRun:
                 raise errors.UserError(errors.unknown("split", split, _SPLITS))
             if (source := getattr(dataset, split)) is None:
                 raise errors.UserError(f"data set {dataset.name!r} has no {split} set")
-            if dataset.class_names != self.class_names:
-                raise errors.UserError(
-                    f"data set {dataset.name!r} has the classes {_few(dataset)}, and "
-                    f"the run {_few(self)}: give one with the same classes in the same "
-                    "order, or (images, labels) whose labels are those of the run"
-                )
+            self.check_classes(dataset)
             dataset = source
         return [
             (batch["image"][batch["mask"]], batch["true_label"][batch["mask"]])

@@ -36,6 +36,7 @@ from sam_jax.train import (
 from sam_jax.train import results as results_lib
 from sam_jax.train import scores as scores_lib
 from sam_jax.train import start as start_lib
+from sam_jax.train import watch as watch_lib
 from sam_jax.train import workdir as workdir_lib
 from sam_jax.train.evaluation import evaluate
 
@@ -105,6 +106,7 @@ def train_and_evaluate(
     with agreement.agreed():
         make = builder or build.build
         run = make(config, dataset=dataset, model=model, loss=loss)
+        watch = watch_lib.Watch(run)
         # A run that goes on does not need any more what it began with.
         begins = None if checkpoint.kept(folder) else start_lib.of(run, model)
     agreement.check_same_data(run.dataset)
@@ -176,8 +178,8 @@ def train_and_evaluate(
             ):
                 if not finished:
                     _train(
-                        *(run, train_state, progress, checkpoints, writers),
-                        *(out, shown, stop),
+                        *(run, watch, train_state, progress),
+                        *(checkpoints, writers, out, shown, stop),
                     )
 
         # ── Results.
@@ -189,6 +191,7 @@ def train_and_evaluate(
 
 def _train(
     run: build.Run,
+    watch: watch_lib.Watch,
     train_state: state.TrainState,
     progress: dict[str, Any],
     checkpoints: checkpoint.Checkpoints,
@@ -217,7 +220,7 @@ def _train(
     while done < run.total_steps:
         # ── One step, or several up to the next one that something else follows. Their
         #    metrics are read once the next ones are on their way.
-        stations = evaluate_every, *saving.every, run.total_steps
+        stations = evaluate_every, *saving.every, *watch.every, run.total_steps
         most = min(every - done % every for every in stations)
         train_state, step_metrics, steps = advance(train_state, most)
         if done == start:
@@ -234,13 +237,15 @@ def _train(
         evaluates = last or done % evaluate_every == 0
         stops = stop.at_step() if not last else None
         saves = last or stops is not None or saving.due(done)
-        if not (evaluates or saves):
+        if not (evaluates or saves or watch.due(done)):
             continue
         # Nothing is saved before everything so far is known to be finite.
         _log(recent.flush(), run, progress, writers, out)
         if not run.is_finite(train_state):
             raise window.NotFiniteError(f"a weight after step {done} is not finite")
 
+        if watch.due(done):
+            _measure(run, watch, train_state, writers, out)
         is_best = evaluates and _evaluate(
             run, train_state, progress, writers, out, shown
         )
@@ -272,6 +277,8 @@ def _log(
         values = dict(row.metrics)
         if not run.config.data.label_noise:
             del values["true_accuracy"]
+        if "perturbed_loss" in values:
+            values["sharpness"] = values["perturbed_loss"] - values["loss"]
         epoch = row.step / run.steps_per_epoch
         writers.write(row.step, "train", {**values, "epoch": epoch})
         out.step(row.step, values)
@@ -299,6 +306,23 @@ def _with_advice(
                 else ""
             )
         ) from error
+
+
+def _measure(
+    run: build.Run,
+    watch: watch_lib.Watch,
+    train_state: state.TrainState,
+    writers: metrics.Writers,
+    out: report.Report,
+) -> None:
+    """Writes and shows the sharpness, and what it took."""
+    step = int(train_state.step)
+    values = watch.measured(train_state, out.warning)
+    epoch = step / run.steps_per_epoch
+    writers.write(step, "sharpness", {**values, "epoch": epoch})
+    took = report.duration(values.pop("seconds"))
+    shown = ", ".join(f"{name} {report.number(x)}" for name, x in values.items())
+    out.message(f"sharpness at step {step}: {shown}, in {took}")
 
 
 def _evaluate(

@@ -1,6 +1,7 @@
 """Where the numbers of a run go: JSON lines, TensorBoard, Weights & Biases.
 
-Metrics are measured on a split (``"train"``, ``"validation"`` or ``"test"``) at a step.
+Metrics are measured on a split (``"train"``, ``"validation"`` or ``"test"``) at a step;
+the sharpness of the loss has the split ``"sharpness"``.
 Accuracies are fractions in [0, 1] here and percentages only where people read them.
 
 ``metrics.jsonl`` in the working directory is the record of the run. It has one JSON
@@ -36,7 +37,7 @@ class Writer(Protocol):
 
         Args:
             step: number of updates so far; it never falls during a run.
-            split: ``"train"``, ``"validation"`` or ``"test"``.
+            split: ``"train"``, ``"validation"``, ``"test"`` or ``"sharpness"``.
             metrics: name to value; the epoch is one of them, as ``"epoch"``.
         """
         ...

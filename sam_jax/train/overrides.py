@@ -139,6 +139,8 @@ _SWITCHES = {
     "data.download": ("data.name", "digits"),
     "data.manual_dir": ("data.name", "digits"),
     "max_consecutive_skips": ("on_nonfinite", "stop"),
+    "sharpness.examples": ("sharpness.every", None),
+    "sharpness.measures": ("sharpness.every", None),
     "wandb.name": ("wandb.mode", "disabled"),
     "wandb.project": ("wandb.mode", "disabled"),
     "weight_decay.exclude_bias_and_norm": ("weight_decay.value", 0),

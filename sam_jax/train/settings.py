@@ -264,6 +264,15 @@ class Checkpoint:
     keep_every: Count | None = None  # steps: those of multiples of this stay as well
 
 
+@dataclasses.dataclass(frozen=True)
+class Sharpness:
+    """What is measured of the sharpness in training: `sam_jax.train.sharpness`."""
+
+    every: Count | None = None  # epochs; after the last one, too. None: never
+    measures: str | tuple[str, ...] = "lambda_max,trace"
+    examples: Count = 1000  # of the training set
+
+
 # ── All of them ──────────────────────────────────────────────────────────────────────
 
 
@@ -335,6 +344,7 @@ class Settings:
     # report.html at the end: full, without images of wrong predictions, or none.
     report: Literal["full", "no_images", "off"] = "full"
     checkpoint: Checkpoint = Checkpoint()
+    sharpness: Sharpness = Sharpness()
     mesh: Mesh = Mesh()
     wandb: Wandb = Wandb()
 
@@ -386,14 +396,11 @@ FREE_SETTINGS = (
     "log_every_steps",
     "report",
     "checkpoint",
+    "sharpness",
     "eval_batch_size",
     "on_nonfinite",
     "max_consecutive_skips",
-    "data.data_dir",
-    "data.manual_dir",
-    "data.download",
-    "data.path",
-    "data.cache_dir",
+    *(f"data.{x}" for x in ("data_dir", "manual_dir", "download", "path", "cache_dir")),
 )
 
 

@@ -291,6 +291,8 @@ def _fits(member: Any, value: Any) -> bool:
 def _words(member: Any) -> str:
     for extra in getattr(member, "__metadata__", ()):
         return extra.words
+    if _base(member) is tuple and str in typing.get_args(member):
+        return "a tuple of names"
     return _WORDS[_base(member)]
 
 

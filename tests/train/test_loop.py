@@ -52,6 +52,7 @@ def test_training_rows_name_what_was_measured(finished):
         *("step", "split", "wall_time", "epoch", "examples_per_second"),
         *("loss", "accuracy", "true_accuracy", "learning_rate", "update_norm"),
         *("grad_norm", "perturbation_norm", "gradient_cosine", "perturbed_loss"),
+        "sharpness",
     }
     assert row["perturbation_norm"] == pytest.approx(0.05)
 

@@ -51,6 +51,8 @@ INTEGERS = {
     "checkpoint.keep_last": "[1, 2**31)",
     "max_consecutive_skips": "[1, 2**31)",
     "mesh.fsdp": "[1, 2**31)",
+    "sharpness.every": "[1, 2**31) or None",
+    "sharpness.examples": "[1, 2**31)",
     "cadence.every_k.k": "[1, 2**31)",
 }
 

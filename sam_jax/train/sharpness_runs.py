@@ -1,0 +1,114 @@
+"""The sharpness of finished runs: measured, shown, written into their folders."""
+
+import os
+import pathlib
+from collections.abc import Sequence
+
+from sam_jax.train import build, files, loaded, report, sharpness, sharpness_files
+from sam_jax.train.slices import PICTURES
+from sam_jax.train.subject import Asked, Losses, Subject, drawn
+
+_ALL = dict(sharpness.MEASURES) | dict(PICTURES)
+
+
+def measure_runs(
+    folders: Sequence[str | os.PathLike[str]],
+    measures: str | Sequence[str],
+    asked: Asked,
+    shown: report.Report,
+    out: pathlib.Path | None = None,
+    *,
+    step: int | str = "last",
+    own_code: bool = False,
+) -> dict[str, dict[str, sharpness.Record]]:
+    """Measures runs, one after the other.
+
+    Args:
+        folders: of the runs.
+        measures: names of measures and pictures, or a text with commas between them.
+        asked: on what, and how.
+        shown: shows progress, and the table.
+        out: also a folder of table and pictures of all runs together.
+        step: which weights; see `loaded.load_run`.
+        own_code: whether files that settings name may be run.
+
+    Returns:
+        Folder -> name -> record.
+
+    Raises:
+        UserError: if there is no such measure, a folder holds no run, its data are not
+            there, or are another's, or something is not finite.
+    """
+    names = sharpness.names_of(measures, _ALL, "--measures")
+    chosen = {name: _ALL[name] for name in names}
+    runs = {
+        str(folder): loaded.load_run(folder, step, own_code=own_code)
+        for folder in folders
+    }
+    if out:
+        files.make_folder(out, "--out")
+    found: dict[str, dict[str, sharpness.Record]] = {}
+    shown.progress(0, len(runs) * len(chosen), 1)
+    for label, run in runs.items():
+        others = [other for other in runs.values() if other is not run]
+        subject = _subject(run, asked, next(iter(others), None))
+        records = found.setdefault(label, {})
+        for name, record in sharpness.measure(subject, chosen):
+            records[name] = record
+            shown.step(sum(map(len, found.values())), {})
+            value = sharpness_files.value(record) if "value" in record else "done"
+            cost = sharpness_files.cost(record)
+            shown.message(f"{label}, step {run.step}: {name} {value} ({cost})")
+        sharpness_files.write(run.folder, *_parted(records))
+    tables = {label: _parted(records)[0] for label, records in found.items()}
+    rows = sharpness_files.rows(tables)
+    shown.summary(rows if any(tables.values()) else [], _fields(found, out))
+    if out:
+        _write_together(out, found, rows)
+    return found
+
+
+def _subject(
+    run: loaded.LoadedRun, asked: Asked, end: loaded.LoadedRun | None
+) -> Subject:
+    dataset = build.load_data(run.config.data)
+    run.check_classes(dataset)
+    source = drawn(dataset.train, asked.examples, asked.seed)
+    return Subject(run, source, Losses.of_run(run), asked, end)
+
+
+def _parted(records: sharpness.Record) -> tuple[sharpness.Record, sharpness.Record]:
+    """Numbers, and pictures."""
+    numbers = {name: one for name, one in records.items() if "value" in one}
+    return numbers, {k: one for k, one in records.items() if k not in numbers}
+
+
+def _fields(
+    found: dict[str, dict[str, sharpness.Record]], out: pathlib.Path | None
+) -> dict[str, str]:
+    """What to say below the table."""
+    every = [one for records in found.values() for one in records.values()]
+    return {
+        "examples": f"{every[0]['examples']}, of the training set",
+        "BatchNorm": f"as in {every[0]['batch_norm']}",
+        "time": report.duration(sum(one["seconds"] for one in every)),
+        "written to": str(out or f"{sharpness_files.FILE} and pictures in each folder"),
+    }
+
+
+def _write_together(
+    out: pathlib.Path,
+    found: dict[str, dict[str, sharpness.Record]],
+    rows: Sequence[dict[str, str]],
+) -> None:
+    """Numbers, table and pictures of all runs."""
+    files.replace(out / sharpness_files.FILE, files.to_json(found, indent=1) + "\n")
+    if rows:
+        lines = [list(rows[0]), ["---"] * len(rows[0]), *(row.values() for row in rows)]
+        table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        files.replace(out / "table.md", table)
+    drawn = dict.fromkeys(k for records in found.values() for k in _parted(records)[1])
+    for name in drawn:
+        of_runs = {pathlib.Path(k).name: records[name] for k, records in found.items()}
+        path = out / f"sharpness_{name}.png"
+        sharpness_files.draw(name, of_runs, path)

@@ -1,0 +1,90 @@
+"""Measures the sharpness of a run while it trains."""
+
+import functools
+import math
+import pathlib
+import time
+from collections.abc import Callable
+
+from sam_jax import data, errors
+from sam_jax.train import build, data_record, hosts, loaded, sharpness, state, subject
+
+
+class Watch:
+    """Measures the sharpness of a run while it trains.
+
+    Nothing of the training is changed by it; BatchNorm is as in evaluation.
+
+    Args:
+        run: the parts of the run.
+
+    Attributes:
+        every: updates between two measurements; empty for never.
+
+    Raises:
+        UserError: for an unknown measure, or in a run of several processes.
+    """
+
+    def __init__(self, run: build.Run) -> None:
+        config = run.config.sharpness
+        self.every = (config.every * run.steps_per_epoch,) if config.every else ()
+        names = sharpness.names_of(
+            config.measures, sharpness.MEASURES, "config.sharpness.measures"
+        )
+        self._measures = {name: sharpness.MEASURES[name] for name in names}
+        if self.every and hosts.several():
+            raise errors.UserError(
+                "config.sharpness.every is for runs of one process: leave it out, and "
+                "measure the finished run with sam-jax sharpness"
+            )
+        self._run, self._asked = run, subject.Asked(examples=config.examples)
+
+    def due(self, step: int) -> bool:
+        """Whether to measure after this update; the last one is measured as well."""
+        last = step == self._run.total_steps
+        return any(last or step % each == 0 for each in self.every)
+
+    @functools.cached_property
+    def _lasting(self) -> tuple[subject.Losses, data.Source, data_record.DataRecord]:
+        """What stays the same: losses, examples, and what the data are like."""
+        dataset = self._run.dataset
+        normalize = data.augment.make_normalize(mean=dataset.mean, std=dataset.std)
+        return (
+            subject.Losses(self._run.model, self._run.measure, normalize),
+            subject.drawn(dataset.train, self._asked.examples, self._asked.seed),
+            data_record.DataRecord.of(dataset, self._run.config.batch_size),
+        )
+
+    def measured(
+        self, train_state: state.TrainState, warn: Callable[[str], None]
+    ) -> dict[str, float]:
+        """Measures the weights that would be evaluated.
+
+        Args:
+            train_state: of the run.
+            warn: told of what cannot be measured; it is NaN.
+
+        Returns:
+            Name -> value, with ``<name>_residual`` or ``<name>_standard_error`` beside
+            it, and ``seconds``, what it took.
+        """
+        run, (of_network, source, record) = self._run, self._lasting
+        clock, step = time.monotonic(), int(train_state.step)
+        there = loaded.LoadedRun(
+            *(pathlib.Path(), step, run.config, record, run.model),
+            *(*state.evaluated(train_state, run.optimizer), run.measure),
+        )
+        mesh = run.mesh if run.mesh.size > 1 else None
+        target = subject.Subject(there, source, of_network, self._asked, mesh=mesh)
+        values: dict[str, float] = {}
+        for name, one in self._measures.items():
+            try:
+                ((_, found),) = sharpness.measure(target, {name: one})
+            except errors.UserError as error:
+                warn(f"step {step}: {error}")
+                found = {"value": math.nan}
+            values[name] = found["value"]
+            for error in ("residual", "standard_error"):
+                if found.get(error) is not None:
+                    values[f"{name}_{error}"] = found[error]
+        return values | {"seconds": time.monotonic() - clock}
