@@ -23,6 +23,7 @@ from sam_jax.train import (
     export,
     files,
     loaded,
+    loop,
     settings,
     shared,
     sweep,
@@ -174,12 +175,16 @@ def run(job: Job) -> int:
     for config in missing.values():
         programs.dataset(config.data)  # before all runs, one sentence
         break
-    for name, config in missing.items():
-        if (reached := _run(job.runs / name, config, programs)) is None:
-            continue
-        said = reached.failure or f"test error {reached.error('last'):.2f} %"
-        print(f"{name}: {said}", flush=True)
-        failed += bool(reached.failure)
+    try:
+        for name, config in missing.items():
+            if (reached := _run(job.runs / name, config, programs)) is None:
+                continue
+            said = reached.failure or f"test error {reached.error('last'):.2f} %"
+            print(f"{name}: {said}", flush=True)
+            failed += bool(reached.failure)
+    except loop.Stopped:
+        write(job)
+        raise
     write(job)
     return int(bool(failed))
 

@@ -182,6 +182,7 @@ def test_a_stopped_table_keeps_what_is_finished(place, monkeypatch, capsys):
     place.write(seeds=2)
     assert place() == 128 + 15
     assert "stopped after step 7" in capsys.readouterr().err
+    assert "**2 runs are missing" in (place.out / "toy" / "table.md").read_text()
     assert len(place.job.state()[1]) == 2
 
 
