@@ -14,9 +14,10 @@ import jax
 import numpy as np
 from jax.experimental import topologies
 
-from experiments.benchmarks import hlo, programs
+from experiments.benchmarks import programs
 from experiments.benchmarks.measure import Missing
 from experiments.gpu.tasks import BFLOAT16, Context, Row, Task
+from sam_jax.rehearsal import hlo
 from sam_jax.train import build, sharding
 from sam_jax.train.layout import lay_out
 

@@ -33,6 +33,7 @@ VERBS: Mapping[str, str] = MappingProxyType(
         "sweep": "all combinations of some settings, over seeds, and their table",
         "report": "one page of runs: results, curves, calibration, mistakes",
         "export": "a trained network as one file, for other programs",
+        "rehearse": "what a run will do on TPUs that need not be there",
     }
 )
 

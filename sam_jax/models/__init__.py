@@ -55,6 +55,7 @@ def build(
     dtype: str = "float32",
     remat: bool = False,
     norm_axis: str | None = None,
+    norm_examples: int | None = None,
     **options: Any,
 ) -> Model:
     """Builds a network by name.
@@ -72,6 +73,8 @@ def build(
         norm_axis: a named axis, over which BatchNorm takes its statistics in training
             besides the batch: with ``jax.vmap(fn, axis_name=norm_axis)`` over groups of
             examples, those of all groups. Evaluation and ``init`` do not need it.
+        norm_examples: consecutive examples by whose statistics BatchNorm normalizes in
+            training; None for the batch, which must divide by them.
         **options: what this network alone has, such as ``dropout`` of wide ResNets.
 
     Returns:
@@ -101,7 +104,7 @@ def build(
     checks.count("num_classes", num_classes)
     if width is not None:
         checks.count("width", width)
-    make = layers.Layers(dtype, norm_axis, remat)
+    make = layers.Layers(dtype, norm_axis, remat, norm_examples)
     plain = layers.Layers(dtype)
     return of_linen(
         factory(num_classes, width, make, **options),

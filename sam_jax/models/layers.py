@@ -55,6 +55,48 @@ def scaled_normal(scale: float, mode: str) -> nn.initializers.Initializer:
     return init
 
 
+MOMENTUM, EPSILON = 0.9, 1e-5  # of BatchNorm
+
+
+class BatchNorm(nn.Module):
+    """BatchNorm in training, by the statistics of so many consecutive examples each.
+
+    Parameters and state are those of ``flax.linen.BatchNorm``. Where a device has whole
+    such groups, no device waits for another.
+
+    Attributes:
+        examples: of a group; the batch divides by it.
+        dtype: of the result; statistics are float32.
+        scale_init: initial scale.
+    """
+
+    examples: int
+    dtype: str
+    scale_init: nn.initializers.Initializer
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Features ``[batch, ..., channels]`` to features."""
+        shape = x.shape[-1:]
+        scale = self.param("scale", self.scale_init, shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
+        running = {
+            "mean": self.variable("batch_stats", "mean", jnp.zeros, shape),
+            "var": self.variable("batch_stats", "var", jnp.ones, shape),
+        }
+        grouped = x.reshape(-1, self.examples, *x.shape[1:]).astype(jnp.float32)
+        axes = tuple(range(1, grouped.ndim - 1))
+        mean = grouped.mean(axes, keepdims=True)
+        var = jnp.maximum(0, (grouped**2).mean(axes, keepdims=True) - mean**2)
+        if not self.is_initializing():
+            for name, found in (("mean", mean), ("var", var)):
+                new = found.reshape(-1, *shape).mean(0)
+                kept = running[name].value
+                running[name].value = MOMENTUM * kept + (1 - MOMENTUM) * new
+        normal = (grouped - mean) * (jax.lax.rsqrt(var + EPSILON) * scale) + bias
+        return normal.reshape(x.shape).astype(self.dtype)
+
+
 @dataclasses.dataclass(frozen=True)
 class Layers:
     """Makes the layers of a network.
@@ -64,6 +106,8 @@ class Layers:
         norm_axis: a named axis, such as that of a ``jax.vmap`` over groups of examples,
             over which BatchNorm takes its statistics in training besides the batch.
         remat: whether residual blocks keep their input alone for the gradient.
+        norm_examples: consecutive examples by whose statistics BatchNorm normalizes in
+            training; None for all that pass through the network.
 
     Example:
         >>> Layers("bfloat16").conv(64, 3).dtype
@@ -73,6 +117,7 @@ class Layers:
     dtype: str
     norm_axis: str | None = None
     remat: bool = False
+    norm_examples: int | None = None
 
     def conv(self, features: int, kernel: int, stride: int = 1) -> nn.Conv:
         """Square convolution without bias.
@@ -101,7 +146,7 @@ class Layers:
         *,
         train: bool,
         scale_init: nn.initializers.Initializer = nn.initializers.ones,
-    ) -> nn.BatchNorm:
+    ) -> nn.Module:
         """BatchNorm over all but the channels, its statistics in float32.
 
         The running statistics keep 0.9 of themselves at a step. The variance that they
@@ -114,10 +159,12 @@ class Layers:
         Returns:
             The layer.
         """
+        if train and self.norm_examples is not None:
+            return BatchNorm(self.norm_examples, self.dtype, scale_init)
         return nn.BatchNorm(
             use_running_average=not train,
-            momentum=0.9,
-            epsilon=1e-5,
+            momentum=MOMENTUM,
+            epsilon=EPSILON,
             scale_init=scale_init,
             dtype=self.dtype,
             axis_name=self.norm_axis,

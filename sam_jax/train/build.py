@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -145,11 +145,14 @@ class Run(Steps):
     dataset: data.Dataset
 
 
-def layout(config: settings.Settings) -> tuple[groups_lib.Groups, jax.sharding.Mesh]:
+def layout(
+    config: settings.Settings, devices: Sequence[Any] | None = None
+) -> tuple[groups_lib.Groups, jax.sharding.Mesh]:
     """Who shares a perturbation, and the devices.
 
     Args:
         config: of the run.
+        devices: those to lay it out on, which need not exist; None for those of JAX.
 
     Returns:
         Groups and mesh.
@@ -157,8 +160,15 @@ def layout(config: settings.Settings) -> tuple[groups_lib.Groups, jax.sharding.M
     Raises:
         UserError: if batch, groups and devices do not divide.
     """
-    rows, fsdp = sharding.grid(config.mesh.data, config.mesh.fsdp)
+    count = None if devices is None else len(devices)
+    rows, fsdp = sharding.grid(config.mesh.data, config.mesh.fsdp, count)
     sharding.check_batch_size(config.batch_size, rows * fsdp)
+    if config.all_reduce_dtype != "float32" and config.method_group_size is None:
+        raise errors.UserError(
+            "config.all_reduce_dtype=bfloat16 is for groups with a perturbation of "
+            "their own: set config.method_group_size; with m = batch the gradients are "
+            "reduced in config.model.dtype"
+        )
     groups = lay_out(
         config.batch_size,
         config.method_group_size,
@@ -167,7 +177,7 @@ def layout(config: settings.Settings) -> tuple[groups_lib.Groups, jax.sharding.M
         rows * fsdp,
         fsdp,
     )
-    return groups, sharding.make_mesh(rows, fsdp, groups.members)
+    return groups, sharding.make_mesh(rows, fsdp, groups.members, devices)
 
 
 def scaled(images: jax.Array) -> jax.Array:
@@ -252,6 +262,7 @@ def steps(
         averaging=averaging.share(config, config.epochs * spec.steps_per_epoch),
         skip_nonfinite=config.skips_nonfinite,
         mesh=mesh,
+        reduce_dtype=config.all_reduce_dtype,
     )
     # The batch says how it is split.
     whole = sharding.replicated(mesh)
@@ -302,8 +313,8 @@ def build(
         UserError: if a setting or the data will not do.
     """
     config = settings.read(config)
-    layout(config)  # its mistakes show before the data are read
     if dataset is None:
+        layout(config)  # its mistakes show before the data are read
         dataset = load_data(config.data)
     else:
         own_data.check(dataset)

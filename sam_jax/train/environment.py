@@ -111,5 +111,13 @@ def _on_cpu() -> bool:
     """Whether JAX will choose the CPU; other plugins may not know the flag."""
     if platforms := os.environ.get("JAX_PLATFORMS"):
         return platforms == "cpu"
-    packages = map(importlib.util.find_spec, ("libtpu", "jax_plugins"))
-    return not any(packages) and not metadata.entry_points(group="jax_plugins")
+    if importlib.util.find_spec("libtpu") and _has_tpu():
+        return False
+    plugins = importlib.util.find_spec("jax_plugins")
+    return not plugins and not metadata.entry_points(group="jax_plugins")
+
+
+def _has_tpu(buses: str = "/sys/bus/pci/devices") -> bool:
+    """Whether a device of Google is there; libtpu alone is a compiler (`rehearse`)."""
+    vendors = pathlib.Path(buses).glob("*/vendor")
+    return any(path.read_text().strip() == "0x1ae0" for path in vendors)

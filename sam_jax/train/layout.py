@@ -9,7 +9,7 @@ def lay_out(
     batch_size: int,
     group_size: int | None,
     accumulation_steps: int,
-    batch_norm: str,
+    batch_norm: str | int,
     devices: int,
     fsdp: int = 1,
 ) -> Groups:
@@ -20,8 +20,8 @@ def lay_out(
         group_size: m, or None for the batch.
         accumulation_steps: at most the ``accumulation_steps``-th part of the batch
             passes through the network at once.
-        batch_norm: ``"group"`` or ``"batch"``: statistics of what passes through the
-            network together, or of all groups.
+        batch_norm: ``"group"``, ``"batch"`` or a number: statistics of what passes
+            through the network together, of all groups, or of so many examples.
         devices: their number.
         fsdp: of them in a row; groups of several devices fit into rows, or are rows.
 
@@ -79,6 +79,14 @@ def lay_out(
         raise errors.UserError(
             "config.batch_norm=batch needs the whole batch in the network at once: set "
             "config.accumulation_steps=1, or config.batch_norm=group"
+        )
+    together = size // chunks
+    if isinstance(batch_norm, int) and together % batch_norm:
+        allowed = [m for m in range(1, together + 1) if together % m == 0]
+        raise errors.UserError(
+            f"config.batch_norm={batch_norm} does not divide the {together} examples "
+            f"that pass through the network together: take "
+            f"{_nearest(batch_norm, allowed)}"
         )
     return Groups(count, max(1, share // size), members, chunks, lockstep)
 

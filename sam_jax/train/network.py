@@ -46,8 +46,14 @@ def network(
         dtype=config.model.dtype,
         remat=config.remat,
         norm_axis=GROUP_AXIS if over_all else None,
+        norm_examples=_number(config.batch_norm),
         **config.model.options,
     )
+
+
+def _number(batch_norm: str | int) -> int | None:
+    """Examples by which BatchNorm normalizes, where a number says it."""
+    return batch_norm if isinstance(batch_norm, int) else None
 
 
 # What `models.build` takes from other settings.
@@ -64,8 +70,8 @@ def _own_network(
         own = plugins.load(config.model.name, "config.model.name")
     unfit = {
         "config.remat": (config.remat, "it decides itself what to keep, by nn.remat"),
-        "config.batch_norm=batch": (
-            over_all,
+        f"config.batch_norm={config.batch_norm}": (
+            over_all or _number(config.batch_norm),
             "its BatchNorm sees the examples that pass together",
         ),
     }

@@ -324,8 +324,10 @@ class Settings:
     # perturbs with its own gradient, the directions are averaged. None: the batch.
     method_group_size: Batch | None = None
     # What BatchNorm normalizes by in training: "group", the examples that pass through
-    # the network together, or "batch", all groups.
-    batch_norm: Literal["group", "batch"] = "group"
+    # the network together, "batch", all groups, or so many consecutive examples.
+    batch_norm: Literal["group", "batch"] | Batch = "group"
+    # In which the directions of groups are averaged; vectors are in float32 always.
+    all_reduce_dtype: Literal["float32", "bfloat16"] = "float32"
     # At most batch_size / accumulation_steps examples of a group pass through the
     # network at once, and all gradients are means over such chunks; smaller groups pass
     # whole, one after another on each device.

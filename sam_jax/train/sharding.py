@@ -50,12 +50,13 @@ def devices() -> list[Any]:
         ) from error
 
 
-def grid(data: int, fsdp: int) -> tuple[int, int]:
+def grid(data: int, fsdp: int, count: int | None = None) -> tuple[int, int]:
     """Rows and columns of the grid of devices.
 
     Args:
         data: rows; -1 for as many as there are devices.
         fsdp: devices in a row; parameters are split over them.
+        count: of the devices; None for those that JAX finds.
 
     Returns:
         Both, at least 1.
@@ -65,7 +66,7 @@ def grid(data: int, fsdp: int) -> tuple[int, int]:
             them, some would be left out although other processes hold them, or these
             processes are not connected.
     """
-    count = len(devices())
+    count = count or len(devices())
     if jax.process_count() > 1 and not jax.distributed.is_initialized():
         raise errors.UserError(
             f"there are {jax.process_count()} processes that do not know of each "
@@ -95,7 +96,10 @@ def grid(data: int, fsdp: int) -> tuple[int, int]:
 
 
 def make_mesh(
-    data: int, fsdp: int = 1, members: int | None = None
+    data: int,
+    fsdp: int = 1,
+    members: int | None = None,
+    given: Sequence[Any] | None = None,
 ) -> jax.sharding.Mesh:
     """The grid of devices over which batches and parameters are split.
 
@@ -103,6 +107,7 @@ def make_mesh(
         data: rows of the grid; -1 for as many as there are devices.
         fsdp: devices in a row; parameters are split over them.
         members: neighbouring devices that share a perturbation; None for all.
+        given: the devices, which need not exist; None for those that JAX finds.
 
     Returns:
         A mesh of ``data * fsdp`` devices with the axes `AXES`.
@@ -111,7 +116,8 @@ def make_mesh(
         UserError: see `grid`; or if a group fits neither into a row nor into whole
             rows.
     """
-    rows, fsdp = grid(data, fsdp)
+    given = jax.devices() if given is None else given
+    rows, fsdp = grid(data, fsdp, len(given))
     members = rows * fsdp if members is None else members
     if members % fsdp and fsdp % members:
         raise errors.UserError(
@@ -123,7 +129,7 @@ def make_mesh(
     in_rows, in_row = max(1, members // fsdp), min(members, fsdp)
     shape = (rows // in_rows, in_rows, fsdp // in_row, in_row)
     return jax.sharding.Mesh(
-        arrange(jax.devices()[: rows * fsdp], shape),
+        arrange(given[: rows * fsdp], shape),
         AXES,
         axis_types=(jax.sharding.AxisType.Auto,) * 4,
     )

@@ -18,7 +18,7 @@ from sam_jax import models
 from sam_jax.data import mixing
 from sam_jax.methods import numerics, observations
 from sam_jax.train import averaging, scores
-from sam_jax.train.groups import MEAN, ROWS, SAME
+from sam_jax.train.groups import MEAN, ROWS, SAME, narrowed, widened
 from sam_jax.train.losses import Measure, logits_of
 from sam_jax.train.optimizer import Optimizer, OptState
 from sam_jax.train.passes import Examples, Passes, method_keywords
@@ -45,6 +45,7 @@ class Recipe(NamedTuple):
         averaging: share of the averages that stays; None where none are kept.
         skip_nonfinite: whether an update that is not finite is left out.
         mesh: of the run; None is a single device.
+        reduce_dtype: in which the directions of groups are averaged.
     """
 
     passes: Passes
@@ -55,6 +56,7 @@ class Recipe(NamedTuple):
     averaging: optax.Schedule | None = None
     skip_nonfinite: bool = False
     mesh: jax.sharding.Mesh | None = None
+    reduce_dtype: str = "float32"
 
 
 class Kept(NamedTuple):
@@ -135,15 +137,16 @@ def train_step(
     )
     found = of_batch(state.params, kept, examples, dropout_key)
 
-    # ── Base optimizer.
-    updates, base_state = recipe.optimizer.base.update(
-        found.direction,
-        state.opt_state.base,
-        state.params,
-        value=found.loss,
-        key=method_key,
-        num_examples=recipe.num_examples,
-    )
+    # ── Base optimizer. Scopes name what a compiled program spends its time on.
+    with jax.named_scope("base_optimizer"):
+        updates, base_state = recipe.optimizer.base.update(
+            widened(found.direction, state.params, recipe.reduce_dtype),
+            state.opt_state.base,
+            state.params,
+            value=found.loss,
+            key=method_key,
+            num_examples=recipe.num_examples,
+        )
     params = optax.apply_updates(state.params, updates)
     opt_state = OptState(found.method_state, base_state)
 
@@ -171,13 +174,14 @@ def train_step(
         new = new._replace(loss_scale=state.loss_scale.adjusted(finite))
 
     # ── Metrics.
-    logits = logits_of(found.outputs)
-    metrics = seen | {
-        "accuracy": accuracy(logits, batch["label"]),
-        "true_accuracy": accuracy(logits, batch["true_label"]),
-        "learning_rate": recipe.optimizer.learning_rate(state.step),
-        "finite": finite,
-    }
+    with jax.named_scope("metrics"):
+        logits = logits_of(found.outputs)
+        metrics = seen | {
+            "accuracy": accuracy(logits, batch["label"]),
+            "true_accuracy": accuracy(logits, batch["true_label"]),
+            "learning_rate": recipe.optimizer.learning_rate(state.step),
+            "finite": finite,
+        }
     return (
         new._replace(step=state.step + 1),
         {name: jnp.asarray(x, jnp.float32) for name, x in metrics.items()},
@@ -204,16 +208,19 @@ def group_step(
         What the group gives. The pass at the weights owns the running statistics.
     """
     passes = recipe.passes.given(kept.loss_scale, kept.frozen)
-    clean = passes.value_and_grad(params, kept.model_state, examples, dropout_key)
-    direction, method_state = recipe.optimizer.method.update(
-        clean.grads,
-        kept.method_state,
-        params,
-        **method_keywords(passes, kept.model_state, examples, dropout_key, clean),
-        group_key=jax.random.fold_in(dropout_key, GROUP_STREAM),
-        key=kept.method_key,
-        num_examples=recipe.num_examples,
-    )
+    with jax.named_scope("first_pass"):
+        clean = passes.value_and_grad(params, kept.model_state, examples, dropout_key)
+    with jax.named_scope("second_pass"):
+        direction, method_state = recipe.optimizer.method.update(
+            clean.grads,
+            kept.method_state,
+            params,
+            **method_keywords(passes, kept.model_state, examples, dropout_key, clean),
+            group_key=jax.random.fold_in(dropout_key, GROUP_STREAM),
+            key=kept.method_key,
+            num_examples=recipe.num_examples,
+        )
+    direction = narrowed(direction, recipe.reduce_dtype)
     return GroupResult(
         clean.loss, direction, clean.model_state, clean.outputs, method_state
     )

@@ -67,7 +67,6 @@ def test_no_parser_takes_abbreviations():
         ("benchmarks.startup", ["--round=1"]),
         ("benchmarks.theory_speed", ["--seed=1"]),
         ("benchmarks.trainer_overhead", ["--round=1"]),
-        ("benchmarks.scaling_model", ["--ou=x"]),
         ("benchmarks.scaling.__main__", ["--section=memory"]),
     ],
 )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sam_jax import models
+from sam_jax.models import layers
 
 GROUPS, SIZE = 4, 8
 
@@ -63,3 +64,27 @@ def test_groups_in_lockstep_are_the_whole_batch(name, remat):
 
 def close(a, b):
     np.testing.assert_allclose(a, b, rtol=0, atol=2e-5 * (np.abs(b).max() + 1e-3))
+
+
+@pytest.mark.parametrize("examples", [SIZE, GROUPS * SIZE])
+def test_statistics_of_so_many_examples(examples):
+    """Against Flax's own layer on each part, with its running statistics averaged."""
+    make = layers.Layers("float32", norm_examples=examples)
+    x = images().reshape(-1, 8, 8, 3)
+    ours, flax = make.batch_norm(train=True), make.batch_norm(train=False)
+    variables = ours.init(jax.random.key(0), x)
+    assert jax.tree.map(jnp.shape, variables) == jax.tree.map(
+        jnp.shape, flax.init(jax.random.key(0), x)
+    )
+    found, state = ours.apply(variables, x, mutable=["batch_stats"])
+    plain = layers.Layers("float32").batch_norm(train=True)
+    parts = [
+        plain.apply(variables, part, mutable=["batch_stats"])
+        for part in x.reshape(-1, examples, 8, 8, 3)
+    ]
+    expected = jnp.concatenate([part for part, _ in parts])
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    mean = jax.tree.map(lambda *x: jnp.stack(x).mean(0), *(s for _, s in parts))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), state, mean)
+    other = layers.Layers("bfloat16", norm_examples=examples).batch_norm(train=True)
+    assert other.apply(variables, x, mutable=["batch_stats"])[0].dtype == jnp.bfloat16

@@ -7,13 +7,11 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 
-import jax
-import jax.numpy as jnp
 import pytest
 
 from sam_jax import data, models
 from sam_jax.train import build, config, interrupt, optimizer, results, settings
-from tests.train import runs
+from tests.train import runs, steps
 
 BUILD = build.build
 
@@ -78,39 +76,9 @@ def digits() -> data.Dataset:
 
 
 @pytest.fixture(scope="session")
-def net() -> Callable[[float], models.Model]:
+def net() -> Callable[..., models.Model]:
     """``net(dropout)``: two dense layers with BatchNorm, ReLU and dropout between."""
-
-    def make(dropout: float = 0.0, momentum: float = 0.9) -> models.Model:
-        def init(key, images):
-            first, last = jax.random.split(key)
-            pixels = images[0].size
-            params = {
-                "first": jax.random.normal(first, (pixels, 16)) / 8,
-                "scale": jnp.ones(16),
-                "bias": jnp.zeros(16),
-                "last": jax.random.normal(last, (16, 10)) / 4,
-            }
-            return params, {"mean": jnp.zeros(16), "var": jnp.ones(16)}
-
-        def apply(params, model_state, images, *, train, key=None):
-            x = images.reshape(len(images), -1) @ params["first"]
-            used = {"mean": x.mean(0), "var": x.var(0)} if train else model_state
-            x = (x - used["mean"]) / jnp.sqrt(used["var"] + 1e-5)
-            x = jax.nn.relu(x * params["scale"] + params["bias"])
-            if train and dropout:
-                x = x * jax.random.bernoulli(key, 1 - dropout, x.shape) / (1 - dropout)
-            if train:
-                model_state = jax.tree.map(
-                    lambda old, new: momentum * old + (1 - momentum) * new,
-                    model_state,
-                    used,
-                )
-            return x @ params["last"], model_state
-
-        return models.Model(init, apply)
-
-    return make
+    return steps.net
 
 
 @pytest.fixture(scope="module")

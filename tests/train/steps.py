@@ -4,10 +4,43 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sam_jax import models
 from sam_jax.train import build
 
 SHAPE = (4, 4, 1)
 SPEC = build.DataSpec(SHAPE, num_classes=10, num_examples=1000, steps_per_epoch=4)
+
+
+def net(dropout=0.0, momentum=0.9):
+    """Two dense layers with BatchNorm, ReLU and dropout between."""
+
+    def init(key, images):
+        first, last = jax.random.split(key)
+        pixels = images[0].size
+        params = {
+            "first": jax.random.normal(first, (pixels, 16)) / 8,
+            "scale": jnp.ones(16),
+            "bias": jnp.zeros(16),
+            "last": jax.random.normal(last, (16, 10)) / 4,
+        }
+        return params, {"mean": jnp.zeros(16), "var": jnp.ones(16)}
+
+    def apply(params, model_state, images, *, train, key=None):
+        x = images.reshape(len(images), -1) @ params["first"]
+        used = {"mean": x.mean(0), "var": x.var(0)} if train else model_state
+        x = (x - used["mean"]) / jnp.sqrt(used["var"] + 1e-5)
+        x = jax.nn.relu(x * params["scale"] + params["bias"])
+        if train and dropout:
+            x = x * jax.random.bernoulli(key, 1 - dropout, x.shape) / (1 - dropout)
+        if train:
+            model_state = jax.tree.map(
+                lambda old, new: momentum * old + (1 - momentum) * new,
+                model_state,
+                used,
+            )
+        return x @ params["last"], model_state
+
+    return models.Model(init, apply)
 
 
 def plain(key, images):

@@ -6,10 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.benchmarks import hlo
 from sam_jax.methods import observations
+from sam_jax.rehearsal import hlo
 from sam_jax.train import build, sharding
-from tests import tiers
 
 BATCH = 64  # on eight devices, eight examples each
 
@@ -57,12 +56,10 @@ REDUCED = [
     ("bsam", 8, 2),  # that, and the curvature
     ("lookbehind", 8, 2),  # each of its descents
 ]
-FAST = [row for row in REDUCED if row[0] in ("none", "sam") or row[:2] == ("vasso", 8)]
 
 
-@pytest.mark.parametrize(
-    ("method", "m", "gradients"), tiers.cases(FAST, REDUCED, "more methods")
-)
+@pytest.mark.slow("compiles many steps; `tests.rehearsal` has some of them")
+@pytest.mark.parametrize(("method", "m", "gradients"), REDUCED)
 def test_gradients_that_are_reduced(compiled, method, m, gradients):
     program, state = compiled(method, method_group_size=m)
     parameters = size(state)

@@ -60,6 +60,19 @@ def test_a_plugin_of_another_device_is_left_alone(start, monkeypatch):
     assert start(JAX_PLATFORMS="") == ""
 
 
+def test_a_compiler_for_tpus_without_one_is_no_device(start, monkeypatch, tmp_path):
+    only = {"libtpu": "here"}
+    monkeypatch.setattr(environment.importlib.util, "find_spec", only.get)
+    assert start(JAX_PLATFORMS="") == FAST
+    assert not environment._has_tpu(tmp_path)
+    for name, vendor in (("a", "0x8086"), ("b", "0x1ae0")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "vendor").write_text(f"{vendor}\n")
+    assert environment._has_tpu(tmp_path)
+    monkeypatch.setattr(environment, "_has_tpu", lambda: True)
+    assert start(JAX_PLATFORMS="") == ""
+
+
 def test_is_too_late_once_jax_is_imported(start, monkeypatch):
     monkeypatch.setitem(sys.modules, "jax", sys)
     assert start() == ""

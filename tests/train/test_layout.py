@@ -3,8 +3,8 @@
 import pytest
 
 from sam_jax import errors
+from sam_jax.train import build, layout, settings
 from sam_jax.train import groups as groups_lib
-from sam_jax.train import layout
 
 
 @pytest.mark.parametrize(
@@ -71,3 +71,21 @@ def test_head_of_the_log_says_what_is_done(tiny):
 def test_refuses_statistics_of_the_batch_in_parts():
     with pytest.raises(errors.UserError, match="accumulation_steps=1, or"):
         layout.lay_out(128, None, 2, "batch", 1)
+
+
+@pytest.mark.parametrize(
+    ("number", "m", "steps", "near"),
+    [(48, None, 1, "32 or 64"), (64, 32, 1, "32"), (32, None, 8, "16")],
+)
+def test_batch_norm_of_a_number_divides_what_passes_together(number, m, steps, near):
+    with pytest.raises(errors.UserError, match=f"config.batch_norm={number}.*{near}"):
+        layout.lay_out(128, m, steps, number, 2)
+    assert layout.lay_out(128, m, steps, 8, 2) == layout.lay_out(
+        128, m, steps, "group", 2
+    )
+
+
+def test_another_dtype_of_all_reduces_is_for_groups():
+    chosen = settings.read({"all_reduce_dtype": "bfloat16"})
+    with pytest.raises(errors.UserError, match="of their own: set"):
+        build.layout(chosen)

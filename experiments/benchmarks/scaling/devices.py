@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 import jax
 
-from experiments.benchmarks import hlo, measure, programs
+from experiments.benchmarks import measure, programs
 from experiments.benchmarks.scaling import common
+from sam_jax.rehearsal import hlo
 from sam_jax.train import build as build_lib
 
 
