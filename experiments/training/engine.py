@@ -217,11 +217,11 @@ def _keep_weights(run: pathlib.Path, folder: pathlib.Path) -> None:
 def _run(
     folder: pathlib.Path, config: settings.Settings, programs: shared.Shared
 ) -> comparison.Run | None:
-    """A run, trained now if it is not finished; None if another process works on it."""
+    """A run, trained now; None if another process works on it, or has finished it."""
     try:
         with locks.held(folder.with_name(f".{folder.name}.lock"), wait=False):
             if (folder / EXTRA).is_file():
-                return _read(folder)
+                return None
             return _trained(folder, config, programs)
     except BlockingIOError:
         return None

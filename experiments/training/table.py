@@ -7,8 +7,8 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sam_jax import errors
-from sam_jax.train import files, settings, sweep, workdir
+from sam_jax import errors, plugins
+from sam_jax.train import coefficients, files, settings, sweep, workdir
 
 TABLES = pathlib.Path(__file__).parent / "tables"
 _KEYS = {
@@ -152,12 +152,15 @@ def own(found: Mapping[str, Any]) -> dict[str, Any]:
 def identity(found: Mapping[str, Any]) -> str:
     """What makes a run another one: settings with values of their own, and the seed.
 
-    Settings that later versions add, with a default, change nothing.
+    Settings and coefficients that later versions add, with a default, change nothing.
 
     Args:
         found: settings by their whole names.
     """
+    name = found["method.name"]
+    known = {} if plugins.is_reference(name) else coefficients.parameters(name)
     defaults = flat(settings.Settings())
+    defaults |= {f"method.{key}": each.default for key, each in known.items()}
     changed = {
         key: value
         for key, value in own(found).items()
