@@ -5,6 +5,9 @@
     python -m sam_jax.main --config=configs/imagenet_resnet50_sam.py \
         --config.model.name=resnet152_imagenet --config.epochs=400
 
+TFDS prepares the published archives, in ``--config.data.manual_dir=DIR``. A folder for
+each class: ``--config.data.name=folder --config.data.path=DIR`` (docs/data.md).
+
 Settings: those of Foret et al. 2021 (batches of 4096 with a perturbation for each 128,
 the examples of a device of theirs; learning rate 1 with a cosine, weight decay 1e-4,
 label smoothing 0.1, rho 0.05). Assumed: Nesterov momentum 0.9, a warm-up of 5
@@ -25,8 +28,10 @@ from sam_jax.train.config import default_config, load_method
 def get_config(method: str = "sam"):
     config = default_config()
     config.data.name = "imagenet2012"
+    config.data.stream = True
     config.data.image_size = 224
     config.data.resize = "crop"
+    config.data.middle = 0.875
     config.data.resized_crop = 0.08
     config.data.flip = True
     config.data.validation = 0

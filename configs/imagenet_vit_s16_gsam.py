@@ -5,6 +5,8 @@
     python -m sam_jax.main --config=configs/imagenet_vit_s16_gsam.py \
         --config.model.name=vit_b16
 
+The images come as in ``imagenet_resnet50_sam.py``.
+
 Settings: alpha 0.6 and a radius that follows the learning rate, from 0.6 to 0.1, are
 those of the authors' code for ViT-B/32 (Zhuang et al. 2022). Assumed: batches of 4096,
 AdamW with learning rate 3e-3 and decay 0.3, 300 epochs with a line after 32 epochs of
@@ -24,8 +26,10 @@ RADIUS = {"name": "learning_rate", "value": 0.6, "low": 0.1}
 def get_config(method: str = "gsam"):
     config = default_config()
     config.data.name = "imagenet2012"
+    config.data.stream = True
     config.data.image_size = 224
     config.data.resize = "crop"
+    config.data.middle = 0.875
     config.data.resized_crop = 0.08
     config.data.flip = True
     config.data.validation = 0

@@ -6,6 +6,7 @@
 #     bash tests/nightly.sh mutations   changes that a test, a claim must notice
 #     bash tests/nightly.sh tutorials   every recipe and every block of the README
 #     bash tests/nightly.sh loops       the loops of Keras, kauldron and Tunix
+#     bash tests/nightly.sh stream      50,000 JPEG files, readers that are killed
 #     bash tests/nightly.sh fuzz        every setting of every card with many values
 #     bash tests/nightly.sh gpu         every job for a GPU, at the smallest size
 #
@@ -60,6 +61,10 @@ loops() {
     python -m pytest -m "slow or not slow" tests/test_recipes.py -k other_loops
 }
 
+stream() {
+    SAM_JAX_TEST_JPEGS=50000 python -m pytest -m slow tests/data/test_stream.py
+}
+
 fuzz() {
     JAX_PLATFORMS=cpu python -m tests.train.fuzz
 }
@@ -69,7 +74,7 @@ gpu() {
     grep -E "^([0-9]+) of \\1 jobs" "$folder/jobs"
 }
 
-for part in "${@:-newest lowest mutations tutorials loops fuzz gpu}"; do
+for part in "${@:-newest lowest mutations tutorials loops stream fuzz gpu}"; do
     for name in $part; do
         [[ $(type -t "$name") == function ]] || { echo "no part $name"; exit 2; }
         echo "── $name"

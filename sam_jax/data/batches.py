@@ -1,6 +1,7 @@
 """Batches of a split: all the trainer knows about where examples come from."""
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol, Self, TypeAlias, runtime_checkable
@@ -114,8 +115,40 @@ class IndexedSource(Source, Protocol):
         ...
 
 
+class Shuffled:
+    """Draws a permutation of ``(seed, epoch)`` in each epoch."""
+
+    @property
+    def num_examples(self) -> int:
+        """Number of examples."""
+        raise NotImplementedError
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """See `Source`."""
+        checks.integer("batch_size", batch_size, 1)
+        if batch_size > self.num_examples:
+            raise checks.BadValue(
+                f"batch_size must be in [1, {self.num_examples}], the number of "
+                f"examples, got {batch_size}"
+            )
+        return self.num_examples // batch_size
+
+    def draw(self, batch_size: int, seed: int, step: int) -> Draw:
+        """The whole of a batch; a source that draws in another way has its own."""
+        epoch, step = divmod(step, self.num_examples // batch_size)
+        first = step * batch_size
+        chosen = _order(seed, epoch, self.num_examples)[first : first + batch_size]
+        return Draw(chosen, np.ones(batch_size, np.float32))
+
+
+@functools.lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, num_examples: int) -> np.ndarray:
+    generator = randomness.generator(seed, randomness.Stream.BATCHES, epoch)
+    return generator.permutation(num_examples)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
-class ArraySource:
+class ArraySource(Shuffled):
     """`IndexedSource` that draws a permutation of ``(seed, epoch)`` in each epoch.
 
     Attributes:
@@ -142,16 +175,6 @@ class ArraySource:
         """Number of examples."""
         return self.split.num_examples
 
-    def steps_per_epoch(self, batch_size: int) -> int:
-        """See `Source`."""
-        checks.integer("batch_size", batch_size, 1)
-        if batch_size > self.num_examples:
-            raise checks.BadValue(
-                f"batch_size must be in [1, {self.num_examples}], the number of "
-                f"examples, got {batch_size}"
-            )
-        return self.num_examples // batch_size
-
     def batches(
         self,
         *,
@@ -176,22 +199,9 @@ class ArraySource:
     ) -> Iterator[Draw]:
         """See `IndexedSource`."""
         # Not itself a generator, so that a wrong batch size is reported at once.
-        steps = self.steps_per_epoch(batch_size)
-        draws = self._draws(batch_size, steps, seed, start_step)
+        self.steps_per_epoch(batch_size)
+        draws = (self.draw(batch_size, seed, n) for n in itertools.count(start_step))
         return draws if rows is None else (Draw(i[rows], w[rows]) for i, w in draws)
-
-    def _draws(
-        self, batch_size: int, steps: int, seed: int, start_step: int
-    ) -> Iterator[Draw]:
-        """The whole draws; a source that draws in another way has its own."""
-        epoch, step = divmod(start_step, steps)
-        while True:
-            generator = randomness.generator(seed, randomness.Stream.BATCHES, epoch)
-            order = generator.permutation(self.num_examples)
-            for first in range(step * batch_size, steps * batch_size, batch_size):
-                chosen = order[first : first + batch_size]
-                yield Draw(chosen, np.ones(batch_size, np.float32))
-            epoch, step = epoch + 1, 0
 
     def eval_batches(
         self, batch_size: int, rows: np.ndarray | None = None
@@ -242,17 +252,13 @@ class SampledSource(ArraySource):
 
     probabilities: np.ndarray
 
-    def _draws(
-        self, batch_size: int, steps: int, seed: int, start_step: int
-    ) -> Iterator[Draw]:
-        del steps
-        weights = (1 / (self.num_examples * self.probabilities)).astype(np.float32)
-        for step in itertools.count(start_step):
-            generator = randomness.generator(seed, randomness.Stream.BATCHES, step)
-            drawn = generator.choice(
-                self.num_examples, batch_size, p=self.probabilities
-            )
-            yield Draw(drawn, weights[drawn])
+    def draw(self, batch_size: int, seed: int, step: int) -> Draw:
+        """See `Shuffled`."""
+        generator = randomness.generator(seed, randomness.Stream.BATCHES, step)
+        chances = self.probabilities
+        drawn = generator.choice(self.num_examples, batch_size, p=chances)
+        weights = 1 / (self.num_examples * chances[drawn])
+        return Draw(drawn, weights.astype(np.float32))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -294,16 +300,19 @@ class AlternatingSource(ArraySource):
         """Number of examples, which are there twice."""
         return self.split.num_examples // 2
 
-    def _draws(
-        self, batch_size: int, steps: int, seed: int, start_step: int
-    ) -> Iterator[Draw]:
-        count = self.num_examples
-        generator = randomness.generator(seed, randomness.Stream.MIRRORED)
-        first = generator.integers(2, size=count)
-        draws = self.source._draws(batch_size, steps, seed, start_step)
-        for step, draw in zip(itertools.count(start_step), draws, strict=False):
-            mirrored = (first[draw.indices] + step // steps) % 2
-            yield draw._replace(indices=draw.indices + mirrored * count)
+    def draw(self, batch_size: int, seed: int, step: int) -> Draw:
+        """See `Shuffled`."""
+        count, draw = self.num_examples, self.source.draw(batch_size, seed, step)
+        epoch = step // (count // batch_size)
+        mirrored = (_sides(seed, count)[draw.indices] + epoch) % 2
+        return draw._replace(indices=draw.indices + mirrored * count)
+
+
+@functools.lru_cache(maxsize=2)
+def _sides(seed: int, num_examples: int) -> np.ndarray:
+    """Which images are mirrored in the first epoch."""
+    generator = randomness.generator(seed, randomness.Stream.MIRRORED)
+    return generator.integers(2, size=num_examples)
 
 
 def _pad(array: np.ndarray, missing: int) -> np.ndarray:

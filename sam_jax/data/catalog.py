@@ -58,18 +58,29 @@ CATALOG: Mapping[str, Entry] = MappingProxyType(
             (0.4377, 0.4438, 0.4728),
             (0.1980, 0.2010, 0.1970),
         ),
+        "tiny_imagenet": Entry(
+            200,
+            (64, 64, 3),
+            100_000,
+            10_000,
+            (0.4802, 0.4481, 0.3975),
+            (0.2770, 0.2691, 0.2821),
+        ),
     }
 )
 
-# How a user's own images come.
-OWN = ("folder", "csv", "npz")
+# Of streamed images, whose own are not known before they are read: those of ImageNet.
+STREAMED = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+# How a user's own images come, and what is published as such.
+OWN = ("folder", "csv", "npz", "tiny_imagenet")
 
 
 def names() -> tuple[str, ...]:
     """Names that need no TFDS, or are in the catalog; others are looked up in TFDS.
 
     Example:
-        >>> print(*names())
-        folder csv npz digits mnist fashion_mnist cifar10 cifar100 svhn_cropped
+        >>> print(*names()[:5])
+        folder csv npz tiny_imagenet digits
     """
-    return (*OWN, *CATALOG)
+    return tuple(dict.fromkeys((*OWN, *CATALOG)))

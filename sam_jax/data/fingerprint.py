@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 
-from sam_jax.data import batches
+from sam_jax.data import batches, stream
 from sam_jax.data.loading import Dataset
 
 
@@ -16,7 +16,8 @@ def fingerprint(dataset: Dataset) -> dict[str, str]:
 
     Returns:
         Split and part -> number of examples, or a digest: of images and labels in
-        memory, and of a pass of draws from them.
+        memory, and of a pass of draws from them; of a stream of files, of their names
+        below the folder, and of labels.
 
     Example:
         >>> from sam_jax import data
@@ -36,6 +37,29 @@ def fingerprint(dataset: Dataset) -> dict[str, str]:
             found[f"{name} labels"] = _digest(split.labels, split.true_labels)
             draw = next(source.draws(batch_size=source.num_examples, seed=0))
             found[f"{name} draws"] = _digest(draw.indices, draw.weights)
+        elif isinstance(source, stream.StreamedSource):
+            found |= {f"{name} {k}": x for k, x in source.fingerprint().items()}
+    return found
+
+
+def class_counts(dataset: Dataset) -> dict[str, int]:
+    """How many examples of each class there are, where labels are in memory.
+
+    Args:
+        dataset: with its sources.
+
+    Returns:
+        Split and class -> number.
+    """
+    found = {}
+    for name in ("train", "validation", "test"):
+        source = getattr(dataset, name)
+        of = source.split if isinstance(source, batches.IndexedSource) else source
+        labels = getattr(of, "true_labels", None)
+        if labels is not None:
+            counts = np.bincount(labels, minlength=dataset.num_classes).tolist()
+            words = (f"{name} class {c!r}" for c in dataset.class_names)
+            found |= dict(zip(words, counts, strict=True))
     return found
 
 

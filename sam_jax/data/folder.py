@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Iterator
 
 from sam_jax import errors
-from sam_jax.data import labelled, pictures, splits
+from sam_jax.data import labelled, pictures
 
 # What systems put into folders.
 _IGNORED = ("thumbs.db", "desktop.ini", "__macosx", "@eadir")
@@ -14,22 +14,20 @@ _IGNORED = ("thumbs.db", "desktop.ini", "__macosx", "@eadir")
 _log = logging.getLogger(__name__)
 
 
-def read(path: str, how: pictures.How, seed: int) -> splits.RawDataset:
-    """Reads ``train/<class>/*`` and ``test/<class>/*``, or ``<class>/*``.
+def listing(path: str) -> labelled.Listing:
+    """Lists ``train/<class>/*`` and ``test/<class>/*``, or ``<class>/*``.
 
     The test set may also be called ``val`` or ``validation``. Names that begin with a
     point are left out, and files of other formats with a warning.
 
     Args:
         path: of the folder.
-        how: sizes, broken files, the cache.
-        seed: of the split, if there is one folder.
 
     Returns:
-        The examples, sorted by class and name.
+        The files, sorted by class and name.
 
     Raises:
-        UserError: if it is no such folder, a class is empty, or an image is broken.
+        UserError: if it is no such folder, or a class is empty.
     """
     root = pathlib.Path(path).expanduser()
     if not root.is_dir():
@@ -38,10 +36,10 @@ def read(path: str, how: pictures.How, seed: int) -> splits.RawDataset:
     folders = {entry.name.casefold(): entry.path for entry in _classes(str(root))}
     left_out: list[str] = []
     if folders.keys().isdisjoint(("train", *labelled.TESTS)):
-        train, test = _labelled(str(root), left_out), None
+        train, test = of_classes(str(root), left_out), None
     else:
         second = labelled.test_name(folders, str(root))
-        train, test = (_labelled(folders[n], left_out) for n in ("train", second))
+        train, test = (of_classes(folders[n], left_out) for n in ("train", second))
         others = folders.keys() - {"train", *labelled.TESTS}
         left_out += [folders[name] for name in sorted(others)]
     if left_out:
@@ -49,11 +47,20 @@ def read(path: str, how: pictures.How, seed: int) -> splits.RawDataset:
             f"{len(left_out)} names in {root} are left out, as no {pictures.FORMATS} "
             f"files of a class: {left_out[0]}" + ", ..." * (len(left_out) > 1)
         )
-    return labelled.read(train, test, str(root), how, seed)
+    return labelled.Listing(train, test, str(root))
 
 
-def _labelled(root: str, left_out: list[str]) -> labelled.Labelled:
-    """The images of all classes of a split."""
+def of_classes(root: str, left_out: list[str], inside: str = "") -> labelled.Labelled:
+    """The images of all classes of a split.
+
+    Args:
+        root: folder of the split.
+        left_out: gets the paths of what is no image.
+        inside: folder in that of each class where its images are.
+
+    Raises:
+        UserError: if a class is empty, or two cannot be told apart.
+    """
     files, classes = [], []
     spelled: dict[str, str] = {}
     for folder in _classes(root):
@@ -65,7 +72,9 @@ def _labelled(root: str, left_out: list[str]) -> labelled.Labelled:
             )
         spelled[name] = folder.name
         found = []
-        for entry in _entries(folder.path):
+        for entry in _entries(
+            os.path.join(folder.path, inside) if inside else folder.path
+        ):
             is_image = entry.is_file() and entry.name.lower().endswith(
                 pictures.SUFFIXES
             )

@@ -28,6 +28,41 @@ class Labelled(NamedTuple):
     classes: list[str]
 
 
+class Listing(NamedTuple):
+    """Files of a data set.
+
+    Attributes:
+        train: files to train on.
+        test: files to test on; None takes a fifth of each class of ``train``.
+        where: the folder or table, for messages and the cache.
+    """
+
+    train: Labelled
+    test: Labelled | None
+    where: str
+
+    @property
+    def files(self) -> list[str]:
+        """Of both splits."""
+        return self.train.files + (self.test.files if self.test else [])
+
+    def labels(self) -> tuple[tuple[str, ...], np.ndarray]:
+        """Sorted names of the classes, and the number of that of each file, int32.
+
+        Raises:
+            UserError: if names of classes cannot be told apart, or a class is in one of
+                the splits only.
+        """
+        train, test = self.train.classes, self.test.classes if self.test else []
+        names = sorted(set(train))
+        check_names({*names, *test}, self.where)
+        if self.test is not None:
+            _check_same(names, sorted(set(test)), self.where)
+        number = {name: label for label, name in enumerate(names)}
+        labels = np.fromiter(map(number.__getitem__, (*train, *test)), np.int32)
+        return tuple(names), labels
+
+
 def class_name(text: str) -> str:
     """The name of a class in Unicode's composed form, whichever a file system has.
 
@@ -72,15 +107,11 @@ def test_name(there: Iterable[str], where: str) -> str:
     return found[0]
 
 
-def read(
-    train: Labelled, test: Labelled | None, where: str, how: pictures.How, seed: int
-) -> splits.RawDataset:
-    """Reads the images; their labels are numbers of the sorted names of the classes.
+def read(listing: Listing, how: pictures.How, seed: int) -> splits.RawDataset:
+    """Reads the images.
 
     Args:
-        train: files to train on.
-        test: files to test on; None takes a fifth of each class of ``train``.
-        where: the folder or table, for messages and the cache.
+        listing: of the files.
         how: sizes, broken files, the cache.
         seed: of the choice of that fifth.
 
@@ -88,27 +119,19 @@ def read(
         The examples.
 
     Raises:
-        UserError: if names of classes cannot be told apart, a class is in one of the
-            splits only, or an image cannot be read.
+        UserError: if the classes will not do, or an image cannot be read.
     """
-    names = sorted(set(train.classes))
-    check_names({*names, *(test.classes if test else ())}, where)
-    if test is not None:
-        _check_same(names, sorted(set(test.classes)), where)
-    files, classes = train.files, train.classes
-    if test is not None:
-        files, classes = files + test.files, classes + test.classes
-    images, kept = pictures.read(files, where, how)
-    number = {name: label for label, name in enumerate(names)}
-    labels = np.array([number[name] for name in classes], np.int32)[kept]
+    names, labels = listing.labels()
+    images, kept = pictures.read(listing.files, listing.where, how)
+    labels = labels[kept]
     everything = splits.Split(images, labels, labels)
-    if test is None:
-        first, second = splits.divide(everything, seed)
+    if listing.test is None:
+        first, second = map(everything.take, splits.divide(labels, seed))
     else:
-        end = int(np.searchsorted(kept, len(train.files)))
+        end = int(np.searchsorted(kept, len(listing.train.files)))
         first, second = everything.take(slice(end)), everything.take(slice(end, None))
-    _check_left(first, names, where)
-    return splits.RawDataset(train=first, test=second, class_names=tuple(names))
+    _check_left(first, names, listing.where)
+    return splits.RawDataset(train=first, test=second, class_names=names)
 
 
 def check_names(names: Iterable[str], where: str) -> None:
@@ -144,10 +167,10 @@ def _check_same(train: list[str], test: list[str], where: str) -> None:
             )
 
 
-def _check_left(train: splits.Split, names: list[str], where: str) -> None:
-    counts = np.bincount(train.true_labels, minlength=len(names))
-    for name, count in zip(names, counts, strict=True):
-        if count == 0:
+def _check_left(train: splits.Split, names: Iterable[str], where: str) -> None:
+    there = set(train.true_labels.tolist())
+    for label, name in enumerate(names):
+        if label not in there:
             raise errors.UserError(
                 f"{where} has no image of class {name!r} to train on that can be read: "
                 "add some, or remove the class"

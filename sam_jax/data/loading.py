@@ -1,7 +1,8 @@
 """From the name of a data set to its splits, ready for the trainer."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,15 +15,17 @@ from sam_jax.data import (
     digits,
     folder,
     importance,
+    labelled,
     noise,
     npz,
     pictures,
     splits,
     table,
     tfds,
+    tiny_imagenet,
 )
 
-_OF_TFDS = "tfds:"
+OF_TFDS = "tfds:"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -80,8 +83,10 @@ def load(
     """Reads a data set into memory and divides it.
 
     Images of your own lie at ``path``: for ``folder`` in a folder for each class, as
-    ``folder.read`` takes them, for ``csv`` in files that a table lists (`table.read`),
-    for ``npz`` in arrays (`npz.read`). `pictures.decode` says how files are read.
+    `folder.listing` takes them, for ``csv`` in files that a table lists
+    (`table.listing`), for ``npz`` in arrays (`npz.read`); ``tiny_imagenet`` in its
+    published folder (`tiny_imagenet.listing`). `pictures.decode` says how files are
+    read.
 
     ``digits`` needs no files; ``digits/5-9`` are some of them. Every other name is one
     of TensorFlow Datasets (TFDS), such as ``cifar10``, or ``tfds:cifar10`` in full,
@@ -156,9 +161,9 @@ def load(
     if name in catalog.OWN:
         raw = _read_own(name, path, how, seed)
     else:
-        _refuse_own(name, path, how)
+        refuse_own(name, path, how)
         read = digits.read if name.partition("/")[0] == "digits" else tfds.read
-        short = name.removeprefix(_OF_TFDS)
+        short = name.removeprefix(OF_TFDS)
         raw = read(short, data_dir=data_dir, manual_dir=manual_dir, download=download)
     splits.check_labels(raw, name)
     kept, held_out = splits.hold_out(
@@ -173,7 +178,9 @@ def load(
         train.true_labels, label_noise, num_classes=raw.num_classes, seed=seed
     )
     train = dataclasses.replace(train, labels=labels)
-    mean, std = _statistics(name, raw.train.images, mean, std)
+    entry = catalog.CATALOG.get(name.removeprefix(OF_TFDS))
+    known = (entry.mean, entry.std) if entry else computed(raw.train.images)
+    mean, std = statistics(known, mean, std)
     height, width, channels = train.images.shape[1:]
     chances = None
     if sampling is not None:
@@ -200,17 +207,33 @@ def load(
 def _read_own(
     name: str, path: str | None, how: pictures.How, seed: int
 ) -> splits.RawDataset:
+    path = needed(name, path)
+    if name == "npz":
+        refuse_own(name, None, how)
+        return npz.read(path, seed)
+    return labelled.read(LISTINGS[name](path), how, seed)
+
+
+# Of what lies in image files.
+LISTINGS: Mapping[str, Callable[[str], labelled.Listing]] = MappingProxyType(
+    {
+        "folder": folder.listing,
+        "csv": table.listing,
+        "tiny_imagenet": tiny_imagenet.listing,
+    }
+)
+
+
+def needed(name: str, path: str | None) -> str:
+    """The path, which data of one's own need."""
     if path is None:
         raise errors.UserError(
             f"name={name} needs a path: give that of your images, such as path=~/images"
         )
-    if name == "npz":
-        _refuse_own(name, None, how)
-        return npz.read(path, seed)
-    return (folder.read if name == "folder" else table.read)(path, how, seed)
+    return path
 
 
-def _refuse_own(name: str, path: str | None, how: pictures.How) -> None:
+def refuse_own(name: str, path: str | None, how: pictures.How) -> None:
     """Refuses settings of image files for a data set that has none."""
     given = {
         "path": path is not None,
@@ -221,18 +244,18 @@ def _refuse_own(name: str, path: str | None, how: pictures.How) -> None:
         if is_given:
             raise errors.UserError(
                 f"{setting} is for images of your own, and name={name} has none in "
-                f"files: leave it out, or give name=folder or name=csv"
+                f"files: leave it out, or give name={', '.join(LISTINGS)}"
             )
 
 
-def _statistics(
-    name: str,
-    images: np.ndarray,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel: given, published, or computed."""
-    channels = images.shape[-1]
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+def statistics(
+    known: Statistics, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> Statistics:
+    """Mean and standard deviation per channel: given, or else as known."""
+    channels = len(known[0])
     # Smaller ones than a thousandth are mistakes, and make floats overflow.
     for what, given, low in (("mean", mean, 0), ("std", std, 0.001)):
         if given is None:
@@ -242,9 +265,7 @@ def _statistics(
                 f"{what}={tuple(given)} does not fit: give {channels} numbers in "
                 f"[{low}, 1], one for each channel, in units of pixel / 255"
             )
-    entry = catalog.CATALOG.get(name.removeprefix(_OF_TFDS))
-    found = (entry.mean, entry.std) if entry else computed(images)
-    return tuple(mean or found[0]), tuple(std or found[1])
+    return tuple(mean or known[0]), tuple(std or known[1])
 
 
 def computed(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:

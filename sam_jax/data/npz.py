@@ -69,7 +69,8 @@ def _dataset(
                 f"{file}: {first} has one image: give two or more, to train on and to "
                 "test on"
             )
-        train, test = splits.divide(train, seed)
+        parts = splits.divide(train.true_labels, seed)
+        train, test = map(train.take, parts)
     else:
         test = _split(arrays, "x_test", "y_test", most, file)
     if train.images.shape[1:] != test.images.shape[1:]:

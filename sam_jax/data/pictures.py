@@ -3,8 +3,11 @@
 import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import importlib.util
+import io
 import logging
+import math
 import sys
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -22,6 +25,8 @@ _GREY = ("1", "L", "LA", "La")  # and the modes of 16 bits, such as "I;16"
 _RESIZE = ("squash", "crop", "pad")
 _MOST_PIXELS = 4096  # per side
 _READ_AT_ONCE = 32  # files
+_ORIENTATION = 0x0112  # in EXIF data, and the way back
+_TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 
 _log = logging.getLogger(__name__)
 
@@ -37,12 +42,14 @@ class How:
             it fits, the rest is black).
         skip_broken: whether files that are no images are left out.
         cache_dir: where decoded images wait for the next run; empty is off.
+        middle: share of each side that ``"crop"`` takes, the rest is left out.
     """
 
     image_size: int | None = None
     resize: str = "squash"
     skip_broken: bool = False
     cache_dir: str = cache.FOLDER
+    middle: float = 1.0
 
     def check(self) -> None:
         """Refuses what is out of range.
@@ -51,6 +58,9 @@ class How:
             BadValue: naming the attribute.
         """
         checks.one_of("resize", self.resize, _RESIZE)
+        checks.between("middle", self.middle, 0.01, 1)
+        if self.middle != 1 and self.resize != "crop":
+            raise checks.BadValue(f"middle={self.middle} needs resize=crop")
         if self.image_size is None:
             if self.resize != "squash":
                 raise checks.BadValue(f"resize={self.resize} needs image_size")
@@ -101,7 +111,13 @@ def read(files: Sequence[str], where: str, how: How) -> tuple[np.ndarray, np.nda
 REMEDY = "mend or delete it, or leave such files out with skip_broken=True"
 
 
-def decode(path: str, how: How) -> np.ndarray:
+# (height, width) of an image -> top, left, height and width of a box in it.
+Box = Callable[[int, int], Sequence[float]]
+
+
+def decode(
+    path: str, how: How, content: bytes | None = None, box: Box | None = None
+) -> np.ndarray:
     """The image of a file.
 
     The orientation in its EXIF data is followed. Of an animation it is the first frame.
@@ -112,6 +128,8 @@ def decode(path: str, how: How) -> np.ndarray:
     Args:
         path: of the file.
         how: the size.
+        content: of the file, where it was read already.
+        box: what to cut out and scale to the size, in place of ``how.resize``.
 
     Returns:
         uint8 [H, W, C], with one channel if the file is grey, else three.
@@ -124,19 +142,33 @@ def decode(path: str, how: How) -> np.ndarray:
     del WebPImagePlugin  # known to Image.open once it is imported
     with (
         errors.translated(f"{path} cannot be read", REMEDY),
-        Image.open(path, formats=_PILLOW_FORMATS) as image,
+        Image.open(
+            path if content is None else io.BytesIO(content), formats=_PILLOW_FORMATS
+        ) as image,
     ):
-        size = how.image_size
-        if size is not None:
-            image.draft(
-                None, (2 * size, 2 * size)
-            )  # a large JPEG in a part of the time
+        size, (width, height) = how.image_size, image.size
+        cut = None if box is None else box(height, width)
+        top, left, tall, wide = (0, 0, height, width) if cut is None else cut
+        if size is not None:  # a large JPEG in a part of the time
+            least = (2 * size * width / wide, 2 * size * height / tall)
+            image.draft(None, (math.ceil(least[0]), math.ceil(least[1])))
         image.load()
+        turned = 1
         with contextlib.suppress(Exception):  # of damaged EXIF data, which say nothing
-            ImageOps.exif_transpose(image, in_place=True)
+            turned = image.getexif().get(_ORIENTATION, 1)
+        drafted = image.size
         image = _as_bytes(image)
-        if size is not None:
-            fit = {"squash": Image.Image.resize, "crop": ImageOps.fit}
+        if size is not None and cut is not None:
+            x, y = drafted[0] / width, drafted[1] / height
+            edges = (x * left, y * top, x * (left + wide), y * (top + tall))
+            image = image.resize((size, size), Image.Resampling.BILINEAR, box=edges)
+        if turned in _TURNS:
+            image = image.transpose(_TURNS[turned])
+        if size is not None and cut is None:
+            fit = {
+                "squash": Image.Image.resize,
+                "crop": functools.partial(ImageOps.fit, bleed=(1 - how.middle) / 2),
+            }
             scale = fit.get(how.resize, ImageOps.pad)
             image = scale(image, (size, size), Image.Resampling.BILINEAR)
         pixels = np.asarray(image)
@@ -210,17 +242,19 @@ def _decoded(files: Sequence[str], where: str, how: How) -> Generator[np.ndarray
         concurrent.futures.ThreadPoolExecutor() as pool,
     ):
         try:
-            for found in pool.map(lambda part: [_try(f, how) for f in part], parts):
+            for found in pool.map(lambda part: [attempt(f, how) for f in part], parts):
                 advance(len(found))
                 yield from found
         finally:  # after an error or Ctrl-C the rest is left
             pool.shutdown(cancel_futures=True)
 
 
-def _try(path: str, how: How) -> np.ndarray | str:
-    """The image, or what is wrong with it."""
+def attempt(
+    path: str, how: How, content: bytes | None = None, box: Box | None = None
+) -> np.ndarray | str:
+    """As `decode`, but of a broken file that may be left out what is wrong with it."""
     try:
-        return decode(path, how)
+        return decode(path, how, content, box)
     except errors.UserError as error:
         cause = error.__cause__
         # That a file may not be read, or a disk fails, says nothing about the image.

@@ -13,6 +13,7 @@ class Stream(enum.IntEnum):
     BATCHES = 2
     TEST = 3
     MIRRORED = 4
+    CROPS = 5
 
 
 def generator(seed: int, stream: Stream, index: int = 0) -> np.random.Generator:

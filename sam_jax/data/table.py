@@ -6,14 +6,14 @@ import os
 import pathlib
 
 from sam_jax import errors
-from sam_jax.data import labelled, pictures, splits
+from sam_jax.data import labelled
 
 _COLUMNS = ("path", "label")
 _FORM = "a header with path and label, separated by commas, in UTF-8"
 
 
-def read(path: str, how: pictures.How, seed: int) -> splits.RawDataset:
-    """Reads the images that a table lists, or ``train.csv`` and ``test.csv``.
+def listing(path: str) -> labelled.Listing:
+    """Lists the images of a table, or ``train.csv`` and ``test.csv``.
 
     The columns ``path``, of a file relative to the folder of the table, and ``label``,
     the name of its class, are read, others are not. The test set may also be called
@@ -21,20 +21,18 @@ def read(path: str, how: pictures.How, seed: int) -> splits.RawDataset:
 
     Args:
         path: of a table, or of the folder with the two.
-        how: sizes, broken files, the cache.
-        seed: of the split, if there is one table.
 
     Returns:
-        The examples in the order of the tables.
+        The files in the order of the tables.
 
     Raises:
-        UserError: if a table cannot be read, a file is not there, or one is broken.
+        UserError: if a table cannot be read, or a file is not there.
     """
     root = pathlib.Path(path).expanduser()
     if not root.exists():
         raise errors.UserError(f"path={path} does not exist: give a table, FILE.csv")
     if not root.is_dir():
-        return labelled.read(_labelled(root), None, str(root), how, seed)
+        return labelled.Listing(_labelled(root), None, str(root))
     tables = {file.stem.casefold(): file for file in root.glob("*.csv")}
     if tables.keys().isdisjoint(("train", *labelled.TESTS)):
         raise errors.UserError(
@@ -42,7 +40,7 @@ def read(path: str, how: pictures.How, seed: int) -> splits.RawDataset:
             "or one table, FILE.csv"
         )
     test = _labelled(tables[labelled.test_name(tables, str(root))])
-    return labelled.read(_labelled(tables["train"]), test, str(root), how, seed)
+    return labelled.Listing(_labelled(tables["train"]), test, str(root))
 
 
 def _labelled(table: pathlib.Path) -> labelled.Labelled:

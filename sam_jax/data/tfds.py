@@ -4,6 +4,7 @@ TensorFlow runs only while a data set is prepared; what was prepared is read wit
 """
 
 import contextlib
+import dataclasses
 import io
 import logging
 import os
@@ -18,18 +19,48 @@ from typing import Any
 import numpy as np
 
 from sam_jax import errors, locks
-from sam_jax.data import catalog, splits
+from sam_jax.data import catalog, splits, stream
 
 _FORMAT = "array_record"  # allows random access, and reading without TensorFlow
 _READ_AT_ONCE = 1000  # records
 _PROBE_SECONDS = 10
+_UNLABELLED_TEST = "imagenet2012"  # its test set has no labels
 
 _log = logging.getLogger(__name__)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Records:
+    """Images of a split as they are stored, `stream.Store`.
+
+    Attributes:
+        source: of TFDS, with images that are not decoded.
+        where: data set and split.
+    """
+
+    source: Any
+    where: str
+
+    def __len__(self) -> int:
+        """Their number."""
+        return len(self.source)
+
+    def __call__(self, index: int) -> stream.Read:
+        """See `stream.Store`."""
+        name = f"example {index} of {self.where}"
+        with errors.translated(f"{name} cannot be read", "prepare the data set again"):
+            example = self.source[index]
+            return stream.Read(name, example["image"], int(example["label"]))
+
+
 def read(
-    name: str, *, data_dir: str | None, manual_dir: str | None, download: bool
-) -> splits.RawDataset:
+    name: str,
+    *,
+    data_dir: str | None,
+    manual_dir: str | None,
+    download: bool,
+    streamed: bool = False,
+) -> Any:
     """Reads the splits ``train`` and ``test`` of a TFDS data set.
 
     A data set that is not yet in ``data_dir`` is prepared first. TFDS then takes an
@@ -43,9 +74,12 @@ def read(
         manual_dir: where archives lie that were fetched by hand; looked at only if the
             data set has to be prepared.
         download: whether archives may be fetched from the network.
+        streamed: leave the images where they are, which may have different sizes.
+            The test set is ``validation`` where ``test`` is missing or has no labels.
 
     Returns:
-        The examples, in the order that TFDS fixes.
+        The examples, in the order that TFDS fixes: a `splits.RawDataset`, or
+        `stream.Stores`.
 
     Raises:
         UserError: an unknown name, variant or version, a data set that is no image
@@ -62,11 +96,11 @@ def read(
     try:
         with _quiet():
             builder = _builder(name, data_dir)
-            _check_features(builder, name)
+            _check_features(builder, name, streamed)
             if not builder.data_path.exists():
                 _prepare(builder, name, manual_dir, download)
                 builder = _builder(name, data_dir)  # Another process may have prepared.
-            return _read_prepared(builder, name)
+            return _read_prepared(builder, name, streamed)
     except ImportError as error:
         raise errors.UserError(
             f"data set {name!r} needs a package that is missing ({error}): "
@@ -125,7 +159,7 @@ def _unknown(name: str, known: Sequence[str] = ()) -> str:
     )
 
 
-def _check_features(builder: Any, name: str) -> None:
+def _check_features(builder: Any, name: str, streamed: bool) -> None:
     """Refuses what is no image classification, before anything is fetched."""
     import tensorflow_datasets as tfds
 
@@ -134,12 +168,14 @@ def _check_features(builder: Any, name: str) -> None:
     named: dict[str, Any] = dict(features.items()) if has_names else {}
     image, label = named.get("image"), named.get("label")
     shape: Any = image.shape if isinstance(image, tfds.features.Image) else (None,)
-    images_fit = None not in shape and getattr(image, "np_dtype", None) == np.uint8
+    one_shape = shape[-1] in (1, 3) if streamed else None not in shape
+    images_fit = one_shape and getattr(image, "np_dtype", None) == np.uint8
     labels_fit = isinstance(label, tfds.features.ClassLabel) and label.num_classes
     if not (images_fit and labels_fit):
         raise errors.UserError(
             f"data set {name!r} does not fit: needed are features 'image', uint8 of "
-            f"one shape, and 'label', a class; it has {errors.one_line(features)}"
+            "one shape unless config.data.stream=True, and 'label', a class; it has "
+            f"{errors.one_line(features)}"
         )
 
 
@@ -242,19 +278,23 @@ def _keep_accelerators_free() -> None:
         tf.config.set_visible_devices([], "GPU")
 
 
-def _read_prepared(builder: Any, name: str) -> splits.RawDataset:
+def _read_prepared(builder: Any, name: str, streamed: bool) -> Any:
     damaged = f"prepared data set {name!r} in {builder.data_dir} is damaged"
     remedy = "delete that folder, and the data set is prepared again"
     with errors.translated(damaged, remedy):
         if not (builder.data_path / "dataset_info.json").exists():
             raise errors.UserError(f"{damaged}: dataset_info.json is missing; {remedy}")
-        _check_format(builder, name)
+        test = _check_format(builder, name, streamed)
         label = builder.info.features["label"]
+        names = tuple(map(label.int2str, range(label.num_classes)))
         try:
+            if streamed:
+                train = _stored(builder, "train")
+                return stream.Stores(train, _stored(builder, test), names)
             return splits.RawDataset(
                 train=_read_split(builder, "train"),
-                test=_read_split(builder, "test"),
-                class_names=tuple(map(label.int2str, range(label.num_classes))),
+                test=_read_split(builder, test),
+                class_names=names,
             )
         except _Damaged as error:
             raise errors.UserError(f"{damaged}: {error}; {remedy}") from error
@@ -264,22 +304,27 @@ class _Damaged(Exception):
     """What was read is not what was prepared."""
 
 
-def _check_format(builder: Any, name: str) -> None:
-    """Refuses prepared data that cannot be read here."""
+def _check_format(builder: Any, name: str, streamed: bool) -> str:
+    """Refuses prepared data that cannot be read here; says what is tested on."""
     file_format = builder.info.file_format.value
     if file_format != _FORMAT:
         raise errors.UserError(
             f"data set {name!r} in {builder.data_dir} was prepared as {file_format}, "
             f"and {_FORMAT} is needed: pass another data_dir=DIR"
         )
-    if not {"train", "test"} <= set(builder.info.splits):
+    there, test = set(builder.info.splits), "test"
+    if streamed and (name.startswith(_UNLABELLED_TEST) or test not in there):
+        test = "validation"
+    if not {"train", test} <= there:
         raise errors.UserError(
             f"data set {name!r} has splits {', '.join(sorted(builder.info.splits))}: "
-            "train and test are needed; choose another data set"
+            f"train and {test} are needed; choose another data set"
         )
+    return test
 
 
-def _read_split(builder: Any, split: str) -> splits.Split:
+def _check_shards(builder: Any, split: str) -> None:
+    """Refuses files that are not those that were prepared."""
     from array_record.python import array_record_data_source
 
     # A file that is another one, as when files were swapped, has other numbers.
@@ -290,6 +335,21 @@ def _read_split(builder: Any, split: str) -> splits.Split:
             raise _Damaged(
                 f"{path.name} has {there} examples, dataset_info.json says {expected}"
             )
+
+
+def _stored(builder: Any, split: str) -> stream.Part:
+    """A split whose images stay where they are."""
+    import tensorflow_datasets as tfds
+
+    _check_shards(builder, split)
+    skip: Any = {"image": tfds.decode.SkipDecoding()}
+    source = builder.as_data_source(split, decoders=skip)
+    where = f"{split} of data set {builder.info.full_name}"
+    return stream.Part(Records(source, where), np.arange(len(source)))
+
+
+def _read_split(builder: Any, split: str) -> splits.Split:
+    _check_shards(builder, split)
     source = builder.as_data_source(split)
     shape = builder.info.features["image"].shape
     images = np.empty((len(source), *shape), np.uint8)

@@ -29,7 +29,7 @@ _TEXT_BLOCK = 1024  # bytes; texts are exchanged in multiples, to compile once
 _OWN_SETTINGS = (
     "wandb",
     *(f"data.{key}" for key in ("data_dir", "manual_dir", "download")),
-    *(f"data.{key}" for key in ("path", "cache_dir")),
+    *(f"data.{key}" for key in ("path", "cache_dir", "workers")),
 )
 
 
@@ -178,7 +178,7 @@ def check_same_data(dataset: data.Dataset) -> None:
     """
     if hosts.several():
         _check_equal(
-            data.fingerprint(dataset),
+            data.class_counts(dataset) | data.fingerprint(dataset),
             "have read different data",
             "mend config.data.path, data_dir, manual_dir or sampling.scores",
         )
@@ -269,11 +269,12 @@ def _check_equal(own: dict[str, Any], what: str, advice: str) -> None:
 
 
 def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    return "; ".join(
+    found = "; ".join(
         f"{key}: {one.get(key)} and {other.get(key)}"
         for key in sorted(one.keys() | other.keys())
         if one.get(key) != other.get(key)
     )
+    return errors.one_line(found, 1000)
 
 
 def _flat(tree: Any) -> dict[str, Any]:

@@ -369,28 +369,34 @@ def load_data(config: settings.Data) -> data.Dataset:
     Raises:
         UserError: if a setting or the data will not do.
     """
-    sampling = config.sampling
+    same = ("data_dir", "manual_dir", "download", "path", "image_size", "resize")
+    same += ("skip_broken", "mean", "std", "validation", "train_examples")
+    values = {key: getattr(config, key) for key in (*same, "label_noise", "seed")}
+    sampling = None
+    if isinstance(config.sampling, settings.Importance):
+        chosen = config.sampling
+        sampling = data.Importance(chosen.scores, chosen.uniform)
     with mistakes.in_settings("config.data", _DATA):
-        return data.load(
-            config.name,
-            data_dir=config.data_dir,
-            manual_dir=config.manual_dir,
-            download=config.download,
-            path=config.path,
-            image_size=config.image_size,
-            resize=config.resize,
-            skip_broken=config.skip_broken,
-            cache_dir=config.cache_dir,
-            mean=config.mean,
-            std=config.std,
-            validation=config.validation,
-            train_examples=config.train_examples,
-            label_noise=config.label_noise,
-            seed=config.seed,
-            sampling=data.Importance(sampling.scores, sampling.uniform)
-            if isinstance(sampling, settings.Importance)
-            else None,
+        if not config.stream:
+            _refuse_of_streams(config)
+            values |= {"cache_dir": config.cache_dir, "sampling": sampling}
+            return data.load(config.name, **values)
+        if sampling is not None:
+            raise errors.UserError(
+                "sampling by importance needs examples in memory: set stream=False"
+            )
+        values |= {key: getattr(config, key) for key in ("workers", "middle")}
+        return data.load_streamed(
+            config.name, resized_crop=config.resized_crop, **values
         )
+
+
+def _refuse_of_streams(config: settings.Data) -> None:
+    for key, otherwise in (("workers", 0), ("middle", 1)):
+        if getattr(config, key) != otherwise:
+            raise errors.UserError(
+                f"{key}={getattr(config, key)} is for a stream: set stream=True too"
+            )
 
 
 def _alternating(config: settings.Data, dataset: data.Dataset) -> data.Dataset:
@@ -406,6 +412,10 @@ def _alternating(config: settings.Data, dataset: data.Dataset) -> data.Dataset:
             "leave it out"
         )
     return dataclasses.replace(dataset, train=data.AlternatingSource.of(dataset.train))
+
+
+def _is_streamed(dataset: data.Dataset) -> bool:
+    return isinstance(dataset.train, data.StreamedSource)
 
 
 _OF_IMAGES = ("crop", "flip", "cutout", "resized_crop", "randaugment")
@@ -429,7 +439,8 @@ def _augment(
         flip=config.flip,
         cutout=config.cutout,
         cutout_probability=config.cutout_probability,
-        resized_crop=config.resized_crop,
+        # A stream cuts out of the whole file.
+        resized_crop=0 if _is_streamed(dataset) else config.resized_crop,
         randaugment=config.randaugment,
         randaugment_magnitude=config.randaugment_magnitude,
         mean=dataset.mean,

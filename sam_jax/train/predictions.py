@@ -114,7 +114,8 @@ def predict_files(
             f"the run was not trained on images, but on {run.preprocessing.dtype} "
             f"inputs of shape {shape}: predict from Python, by load_run(RUN).predict"
         )
-    how = pictures.How(run.config.data.image_size, run.config.data.resize)
+    of = run.config.data
+    how = pictures.How(of.image_size, of.resize, middle=of.middle)
     with futures.ThreadPoolExecutor(os.cpu_count()) as threads:
 
         def decoding(start: int) -> list[futures.Future[np.ndarray]]:

@@ -8,10 +8,13 @@ the settings of what was chosen exist.
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from sam_jax import errors, plugins
-from sam_jax.train import coefficients, files, ranges, typed
+from sam_jax.train import coefficients, files, typed
+from sam_jax.train.data_settings import Data as Data
+from sam_jax.train.data_settings import Importance as Importance
+from sam_jax.train.data_settings import Shuffle as Shuffle
 from sam_jax.train.ranges import (
     Batch,
     BelowOne,
@@ -19,8 +22,6 @@ from sam_jax.train.ranges import (
     Dispatch,
     Epochs,
     Nonnegative,
-    Operations,
-    Pixels,
     Positive,
     Seed,
     Share,
@@ -43,70 +44,7 @@ class Own:
         return plugins.bound(self.name, setting, self.options, inputs)
 
 
-# ── Data and model ───────────────────────────────────────────────────────────────────
-
-
-@dataclasses.dataclass(frozen=True)
-class Shuffle(typed.Choice):
-    """Each training example once per epoch."""
-
-    name = "shuffle"
-
-
-@dataclasses.dataclass(frozen=True)
-class Importance(typed.Choice):
-    """With replacement, in proportion to a score; weighted by its inverse."""
-
-    name = "importance"
-    # A .npy of numpy.save with a number for each original training example; None: the
-    # squared norms of the images.
-    scores: str | None = None
-    uniform: Share = 0.0  # share of draws that are uniform
-
-
-Magnitude = Annotated[
-    float, ranges.Range("a number in [0, 30]", lambda v: 0 <= v <= 30)
-]
-Examples = Annotated[int, ranges.within(0, 2**31 - 1, "a whole number of examples")]
-# A whole number may come as 5000.0, which the data check.
-Portion = Annotated[float, ranges.Range("a share in [0, 1)", lambda v: 0 <= v < 2**31)]
-
-
-@dataclasses.dataclass(frozen=True)
-class Data:
-    """What is trained on, and what happens to its images."""
-
-    # folder, csv or npz: your own, at the path; digits, or any set of TFDS.
-    name: str = "cifar10"
-    path: str | None = None
-    image_size: Count | None = None  # of image files; None: as they are
-    resize: Literal["squash", "crop", "pad"] = "squash"
-    skip_broken: bool = False  # leave out files that are no images
-    cache_dir: str = "~/.cache/sam_jax/images"  # of decoded files; empty is off
-    mean: tuple[float, ...] | None = None  # per channel, of pixel / 255; None: found
-    std: tuple[float, ...] | None = None
-    data_dir: str | None = None  # where TFDS prepares it
-    manual_dir: str | None = None  # archives fetched by hand
-    download: bool = True
-    # Held out from the training set: a share, or a number of examples; 0 is none.
-    validation: Examples | Portion = 0.1
-    train_examples: Count | None = None  # of the rest; None: all
-    label_noise: BelowOne = 0.0  # share of training labels made wrong
-    seed: Seed = 0  # of the split and the label noise
-    sampling: Shuffle | Importance = Shuffle()
-    crop: Pixels = 0  # pixels of padding of the random crop; 0 is off
-    flip: bool = False
-    # Each image mirrored in every second epoch, in place of flip; kept in memory twice.
-    alternate_flip: bool = False
-    cutout: Pixels = 0  # side of the square in pixels; 0 is off
-    cutout_probability: Share = 1.0
-    # In place of crop: a box of at least this share of the area, scaled; 0 is off.
-    resized_crop: Share = 0.0
-    randaugment: Operations = 0  # operations on each image; 0 is off
-    randaugment_magnitude: Magnitude = 9.0  # up to 30, in torchvision's scales
-    # Alphas of what mixes each image with another one of its group; 0 is off.
-    mixup: Nonnegative = 0.0
-    cutmix: Nonnegative = 0.0
+# ── Model ────────────────────────────────────────────────────────────────────────────
 
 
 @dataclasses.dataclass(frozen=True)
@@ -302,7 +240,7 @@ class Settings:
     on_nonfinite: Literal["stop", "skip"] = "stop"
     max_consecutive_skips: Count = 20  # so many left out in a row end the run
 
-    data: Data = Data()
+    data: Data = dataclasses.field(default_factory=Data)
     # Yours, before what else is done to the images: fn(key, images) -> images
     augment: Own = dataclasses.field(default_factory=Own)
     # Yours, of validation and test sets: fn(outputs, batch) -> {name: numbers [B]}
@@ -402,7 +340,12 @@ FREE_SETTINGS = (
     "eval_batch_size",
     "on_nonfinite",
     "max_consecutive_skips",
-    *(f"data.{x}" for x in ("data_dir", "manual_dir", "download", "path", "cache_dir")),
+    "data.data_dir",
+    "data.manual_dir",
+    "data.download",
+    "data.path",
+    "data.cache_dir",
+    "data.workers",
 )
 
 

@@ -286,7 +286,9 @@ def decodings(monkeypatch):
     """The files that are decoded."""
     seen, decode = [], pictures.decode
     monkeypatch.setattr(
-        pictures, "decode", lambda path, how: (seen.append(path), decode(path, how))[1]
+        pictures,
+        "decode",
+        lambda path, *how: (seen.append(path), decode(path, *how))[1],
     )
     return seen
 

@@ -248,7 +248,7 @@ def test_an_unknown_name_is_answered_with_the_nearest(name, nearest, tmp_path):
         data.load(name, data_dir=str(tmp_path))
     message = str(caught.value)
     assert f"did you mean '{nearest}'?" in message
-    assert ", svhn_cropped, and those of TFDS" in message
+    assert ", tiny_imagenet, and those of TFDS" in message
     assert "\n" not in message
     assert len(message) < 300
 
@@ -262,6 +262,13 @@ def test_an_unknown_variant_is_one_line(tmp_path):
 def test_what_is_no_image_classification_of_one_shape_is_refused(name, tmp_path):
     with pytest.raises(errors.UserError, match=f"{name}' does not fit"):
         data.load(name, data_dir=str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["imagenet2012", "imagenette"])
+def test_images_of_any_shape_may_be_streamed(name, tmp_path):
+    given = {"data_dir": str(tmp_path), "download": False, "image_size": 8}
+    with pytest.raises(errors.UserError, match=f"{name}' is not prepared in"):
+        data.load_streamed(name, manual_dir=str(tmp_path), **given)
 
 
 class SamJaxTwoSquares(tfds.core.GeneratorBasedBuilder):
@@ -314,7 +321,9 @@ def test_a_set_without_test_split_is_refused(tmp_path):
         data.load("sam_jax_only_train", data_dir=str(tmp_path))
 
 
-@pytest.mark.parametrize("name", [n for n in data.CATALOG if n != "digits"])
+@pytest.mark.parametrize(
+    "name", sorted(data.CATALOG.keys() - {"digits", "tiny_imagenet"})
+)
 def test_the_catalog_agrees_with_tfds(name, tmp_path):
     info = tfds.builder(name, data_dir=str(tmp_path)).info
     entry = data.CATALOG[name]

@@ -167,9 +167,9 @@ def other_says(monkeypatch):
 def test_different_data_are_refused(tiny, other_says):
     own = build.build(tiny()).dataset
     others = build.build(tiny(**{"data.label_noise": 0.1})).dataset
-    other_says(json.dumps(data.fingerprint(own)))
+    other_says(json.dumps(data.class_counts(own) | data.fingerprint(own)))
     assert agreement.check_same_data(own) is None
-    other_says(json.dumps(data.fingerprint(others)))
+    other_says(json.dumps(data.class_counts(others) | data.fingerprint(others)))
     with pytest.raises(
         agreement.Refused, match=r"different data \(train labels: \w+ and"
     ):

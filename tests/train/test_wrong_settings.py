@@ -43,6 +43,7 @@ INTEGERS = {
     "model.width": "[1, 2**16] or None",
     "data.crop": "[0, 2**16]",
     "data.randaugment": "[0, 100]",
+    "data.workers": "[0, 1000]",
     "data.cutout": "[0, 2**16]",
     "data.train_examples": "[1, 2**31) or None",
     "log_every_steps": "[1, 2**31)",
