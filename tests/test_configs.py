@@ -68,7 +68,7 @@ def test_card_is_named_after_its_data_and_method(card):
     settings = load(card)
     data = settings.data.name.partition("/")[0].removesuffix("2012")
     assert card.startswith(data)
-    assert card.endswith((f"_{settings.method.name}", "_fast"))
+    assert card.endswith((f"_{settings.method.name}", "_fast", "_small"))
 
 
 @pytest.mark.parametrize("card", CARDS)
