@@ -115,19 +115,20 @@ def _take(path: storage.Remote, own: dict[str, Any], wait: bool) -> None:
             if _read(path).get("token") == own["token"]:
                 return
         version = path.stat().version if path.exists() else ""
-        before = _read(path)
-        gone = _is_gone(before)
-        if not gone and _shows_life(path, before):
-            if not wait:
-                raise BlockingIOError(
-                    errno.EAGAIN, f"held by {_owner(before)}", str(path)
-                )
-            continue
-        if before and _read(path) == before:
+        if before := _read(path):
+            gone = _is_gone(before)
+            if not gone and _shows_life(path, before):
+                if not wait:
+                    said = f"held by {_owner(before)}"
+                    raise BlockingIOError(errno.EAGAIN, said, str(path))
+                continue
+            if _read(path) != before:
+                continue
             why = "is gone" if gone else f"was silent for {STALE_SECONDS:g} s"
             _log.warning(
                 f"{path} was held by {_owner(before)}, which {why}: taken over"
             )
+        if version:  # of this owner, or of none: the lock of a disk that was copied
             path.unlink(missing_ok=True, version=version)
 
 

@@ -42,7 +42,9 @@ _CONFIG = flags.DEFINE_string(
     "config", None, "Run card, such as configs/digits_sam.py:method."
 )
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of the run; given again, also alone, the run continues."
+    "workdir",
+    None,
+    "Folder or gs:// address of the run; given again, also alone, the run continues.",
 )
 _COMPILATION_CACHE = flags.DEFINE_string(
     "compilation_cache",

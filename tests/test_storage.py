@@ -283,6 +283,13 @@ def test_one_of_many_takes_an_object(bucket, stale):
     assert most == [1] * 4
 
 
+def test_the_lock_of_a_disk_that_was_copied_is_nobodys(bucket):
+    lock = storage.path("gs://bucket/.lock")
+    lock.write_bytes(b"")
+    with locks.held(lock, wait=False):
+        assert json.loads(lock.read_bytes())["process"] == os.getpid()
+
+
 @pytest.mark.usefixtures("quick")
 def test_an_object_that_was_taken_over_is_left_alone(memory):
     lock = memory / ".lock"

@@ -120,6 +120,7 @@ def claimed(workdir: pathlib.Path, config: settings.Settings) -> Iterator[int]:
             configuration, is in use by another run, or is not shared by all processes
             of this one.
     """
+    workdir = storage.path(workdir)
     if isinstance(workdir, storage.Remote) and workdir.scheme != "gs":
         raise agreement.Refused(
             f"--workdir={workdir}: a run is in a folder or on gs://, where checkpoints "
