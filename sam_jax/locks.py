@@ -114,7 +114,9 @@ def _take(path: storage.Remote, own: dict[str, Any], wait: bool) -> None:
             # Where a store knows no "only if new", the last of several has it.
             if _read(path).get("token") == own["token"]:
                 return
-        version = path.stat().version if path.exists() else ""
+        version = ""
+        with contextlib.suppress(FileNotFoundError):
+            version = path.stat().version
         if before := _read(path):
             gone = _is_gone(before)
             if not gone and _shows_life(path, before):

@@ -319,9 +319,9 @@ class Checkpoints(files.Closing):
     def _check_there(self) -> None:
         if not self._is_there():
             raise errors.WriteError(
-                f"{self.directory} was deleted, renamed or taken over by another "
-                "process while the run went on; put it back, then start the same "
-                "command again"
+                f"{self.directory} was deleted or renamed while the run went on, or "
+                "another process has it now; put it back, then start the same command "
+                "again"
             )
 
     @contextlib.contextmanager

@@ -98,7 +98,7 @@ def test_half_a_checkpoint_is_none_and_another_process_ends_the_run(bucket, fold
         assert not (folder / "checkpoints" / "2").exists()
         # Such as one that took the lock over.
         (folder / "checkpoints" / ".open-0").write_bytes(b"another")
-        with pytest.raises(errors.WriteError, match="taken over by another process"):
+        with pytest.raises(errors.WriteError, match="another process has it now"):
             kept.save(2, STATE, {}, is_best=False)
     assert (folder / "checkpoints" / ".open-0").read_bytes() == b"another"
     assert checkpoint.kept(folder) == [1]
@@ -272,7 +272,6 @@ def test_commands_take_addresses(bucket, folder, finished, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("train", "--config=digits_sam", "--workdir=gs:/bucket/run"), "two slashes"),
         (("evaluate", "gs://bucket/run"), "gs://bucket/run is not there"),
         (("compare", "gs://bucket/run"), "gs://bucket/run is not there"),
         (("sweep", "--config=digits_sam", "--out=s3:/x"), "as in s3://x"),
@@ -290,6 +289,7 @@ def test_mistakes_are_one_line(bucket, words, said, capsys):
 
 def test_a_run_is_refused_where_checkpoints_cannot_be(bucket, tiny):
     for place, why in (
+        ("gs:/bucket/run", "two slashes follow a scheme, as in gs://bucket/run"),
         ("memory://bucket/run", "a run is in a folder or on gs://"),
         ("gs://other/run", "cannot write to gs://other/run.*there is no such bucket"),
     ):
