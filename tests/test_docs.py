@@ -142,7 +142,7 @@ def test_reads_what_a_docstring_says():
 
 def test_the_settings_of_the_guide_to_pods_are_some():
     text = (ROOT / "docs" / "cloud_tpu.md").read_text()
-    words = set(re.findall(r"--config\.[\w.]+=[\w./:$-]+", text))
+    words = set(re.findall(r"--config\.[\w.]+=(?![A-Z]+\b)[\w./:$-]+", text))
     assert len(words) > 10
     for word in words:
         cards.load("configs/cifar10_sam.py", word)
