@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from sam_jax import data, errors, locks, storage
+from sam_jax.data import streaming
 from tests import bucket as emulator
 
 
@@ -358,6 +359,13 @@ def test_arrays_in_a_store(memory, tmp_path):
         for where in (memory, tmp_path)
     ]
     assert found[0] == found[1]
+
+
+def test_streamed_data_are_on_a_disk(memory):
+    with pytest.raises(
+        errors.UserError, match=r"gcloud storage cp --recursive memory:"
+    ):
+        streaming.load_streamed("folder", image_size=8, path=f"{memory}/images")
 
 
 @pytest.mark.parametrize(
