@@ -72,6 +72,11 @@ def held(path: pathlib.Path, *, wait: bool) -> Iterator[None]:
         os.close(descriptor)
 
 
+def holder(error: BlockingIOError) -> str:
+    """What `held` knows of who holds an object, in brackets; of a file, nothing."""
+    return f" ({error.strerror})" if error.filename else ""
+
+
 def _lock_first_byte(descriptor: int, wait: bool) -> None:
     """As ``flock``, on Windows, which waits ten seconds at most by itself."""
     import msvcrt  # pyright: ignore

@@ -255,7 +255,7 @@ def _alone_in(folder: pathlib.Path) -> Iterator[None]:
             stack.enter_context(locks.held(folder / ".lock", wait=False))
         except BlockingIOError as error:
             raise errors.UserError(
-                f"another sweep is working in {folder} ({error.strerror}): wait for "
+                f"another sweep is working in {folder}{locks.holder(error)}: wait for "
                 "it, or give another --out"
             ) from error
         except OSError as error:

@@ -153,7 +153,7 @@ def _locked(workdir: pathlib.Path, config: settings.Settings) -> Iterator[int]:
         lock.enter_context(locks.held(workdir / _LOCK_FILE, wait=False))
     except BlockingIOError as error:
         raise errors.UserError(
-            f"another process is training in {workdir} ({error.strerror}): wait for "
+            f"another process is training in {workdir}{locks.holder(error)}: wait for "
             "it, or give another --workdir"
         ) from error
     except OSError as error:
