@@ -1,9 +1,10 @@
 """``sam-jax compare``: finished runs beside each other."""
 
+import pathlib
 import shlex
 from collections.abc import Sequence
 
-from sam_jax import commands, storage
+from sam_jax import commands
 
 
 @commands.ends
@@ -22,7 +23,7 @@ def main(arguments: Sequence[str]) -> int:
 
     from sam_jax.train import comparison, comparison_files
 
-    out = given.out and storage.path(given.out)
+    out = given.out and pathlib.Path(given.out)
     groups = comparison.of_paths(given.runs, tuned=given.tuned)
     if out:
         comparison_files.check_folder(out)

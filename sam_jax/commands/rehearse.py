@@ -1,11 +1,12 @@
 """``sam-jax rehearse``: what a run will do on TPUs that this machine does not have."""
 
 import argparse
+import pathlib
 import shlex
 import sys
 from collections.abc import Sequence
 
-from sam_jax import commands, storage
+from sam_jax import commands
 
 
 def _numbers(text: str) -> tuple[int, ...]:
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str]) -> int:
         return commands.say(f"--effort must be in [-1, 1], got {given.effort}", 2)
     processes.check_compiler()
     config = cards.load(given.config, *changes)
-    out = given.out and storage.path(given.out)
+    out = given.out and pathlib.Path(given.out)
     if out:
         comparison_files.check_folder(out)
     wanted = {
@@ -102,4 +103,4 @@ def main(arguments: Sequence[str]) -> int:
         command = shlex.join(["sam-jax", "rehearse", *arguments])
         report.write(out, results, command, about)
     print(f"{about}. {report.PREDICTED}\n\n{report.table(results)}")
-    return 0
+    return 2 if all("refused" in result for result in results) else 0

@@ -153,7 +153,10 @@ def rehearsals(
         waiting: is told what is being compiled, and for how long.
 
     Yields:
-        Results.
+        Results; of several slices, one that will not do has why under ``refused``.
+
+    Raises:
+        UserError: as `ask`, of a single slice.
     """
 
     def one(name: str, share: int | None) -> dict[str, Any]:
@@ -175,7 +178,13 @@ def rehearsals(
             return False
 
     for name in names:
-        result = one(name, wanted["per_chip"])
+        try:
+            result = one(name, wanted["per_chip"])
+        except errors.UserError as error:
+            if len(names) == 1:
+                raise
+            yield {"topology": name, "fits": False, "refused": str(error)}
+            continue
         if find_largest:
             most = largest(lambda share, name=name: fits(name, share))
             result["largest_batch"] = (most or 0) * result["chips"]

@@ -310,6 +310,11 @@ def in_float32(config: settings.Settings, program: hlo.Program) -> list[str]:
 
 # ── What does not fit ────────────────────────────────────────────────────────────────
 
+_SIZE = r"([\d.]+)([KMGT]?)B?"
+_TOO_LARGE = (
+    rf"Used {_SIZE} of {_SIZE} hbm",
+    rf"for HLO temporaries \({_SIZE}\) exceeds available HBM \({_SIZE}\)",
+)
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -319,9 +324,8 @@ def too_large(error: Exception, run: build.Run, hbm: int) -> dict[str, Any]:
     Raises:
         UserError: for anything else that it says.
     """
-    sizes = re.search(
-        r"Used ([\d.]+)([KMGT]?)B? of ([\d.]+)([KMGT]?)B? hbm", str(error)
-    )
+    found = (re.search(pattern, str(error)) for pattern in _TOO_LARGE)
+    sizes = next(filter(None, found), None)
     if sizes is None:
         raise errors.UserError(
             f"the compiler for TPUs fails: {errors.one_line(error)}"

@@ -59,6 +59,8 @@ def _milliseconds(name: str) -> Callable[[Result], str]:
 def _fits(result: Result) -> str:
     if result["fits"]:
         return "yes"
+    if "refused" in result:
+        return "refused"
     return f"no: {gib(result['missing_bytes'])} missing"
 
 
@@ -107,9 +109,9 @@ def _remarks(results: Sequence[Result]) -> list[str]:
     """Warnings, each with the slices that it is about, and what would fit."""
     about: dict[str, list[str]] = {}
     for result in results:
-        for text in result["warnings"]:
+        for text in result.get("warnings", [result.get("refused")]):
             about.setdefault(text, []).append(result["topology"])
-        if not result["fits"]:
+        if "missing_bytes" in result:
             text = (
                 f"the step needs {gib(result['needed_bytes'])} of "
                 f"{gib(result['there_bytes'])}: try {result['advice']}"

@@ -214,13 +214,19 @@ def test_unknown_data_ask_for_what_is_missing():
         programs.shapes(settings.Data("folder", image_size=64))
 
 
-def test_what_does_not_fit_says_how_much_and_what_would(here):
+@pytest.mark.parametrize(
+    "said",
+    [
+        "XLA:TPU compile permanent error. Ran out of memory in memory space hbm. Used "
+        "20.50G of 15.75G hbm. Exceeded hbm capacity by 4.75G.",
+        "Ran out of memory on HBM, the total memory required for HLO temporaries "
+        "(20.50G) exceeds available HBM (15.75G).",
+    ],
+)
+def test_what_does_not_fit_says_how_much_and_what_would(here, said):
     config = cards.load("digits_sam", *SMALL)
     run = programs.steps(config, here, programs.shapes(config.data))
-    error = jax.errors.JaxRuntimeError(
-        "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in "
-        "memory space hbm. Used 20.50G of 15.75G hbm. Exceeded hbm capacity by 4.75G."
-    )
+    error = jax.errors.JaxRuntimeError(f"RESOURCE_EXHAUSTED: {said}")
     found = programs.too_large(error, run, 2**34)
     assert found["missing_bytes"] == 4.75 * 2**30
     assert found["advice"] == (
@@ -292,6 +298,26 @@ def test_the_command_asks_shows_and_writes(answers, capsys, tmp_path, monkeypatc
     record = json.loads((tmp_path / "rehearsal.json").read_text())
     assert [r["largest_batch"] for r in record["results"]] == [768, 768]
     assert out.partition("\n\n")[2].strip() in (tmp_path / "rehearsal.md").read_text()
+
+
+def test_of_several_slices_one_that_will_not_do_is_a_column(
+    answers, capsys, monkeypatch
+):
+    real = processes.ask
+
+    def ask(wanted, waiting=None):
+        if wanted["topology"] == "v5e:4x4":
+            raise errors.UserError("take 96 or 112")
+        return real(wanted)
+
+    monkeypatch.setattr(processes, "ask", ask)
+    card = "--config=digits_sam"
+    code, out, _ = said(capsys, card, "--topology=v5e:2x4,v5e:4x4")
+    assert code == 0 and "| fits | yes | refused |" in out
+    assert "warning: v5e:4x4: take 96 or 112" in out
+    assert said(capsys, card, "--topology=v5e:4x4,v5e:4x4")[0] == 2
+    code, _, err = said(capsys, card, "--topology=v5e:4x4")
+    assert (code, err) == (2, "error: take 96 or 112\n")
 
 
 @pytest.mark.parametrize(
@@ -404,6 +430,13 @@ def test_the_command_with_the_real_compiler(tmp_path, capsys):
     assert hlo.BETWEEN in kinds and "| fits | yes | yes |" in out
     assert one["seconds"]["compiler"] > 0 and one["memory"]["peak"] > 0
     assert (tmp_path / "rehearsal.png").read_bytes().startswith(b"\x89PNG")
+    # What is advised where it does not fit makes it fit.
+    large = ["--config=digits_sam", "--topology=v5e:2x2", *SMALL]
+    large[3] = "--config.model.width=40000"
+    code, out, _ = said(capsys, *large)
+    assert code == 0 and "| fits | no: " in out and "try --config.mesh.fsdp=4" in out
+    code, out, _ = said(capsys, *large, "--config.mesh.fsdp=4")
+    assert code == 0 and "| fits | yes |" in out
     code, _, err = said(capsys, *words[:1], "--topology=v5e:3x3")
     assert code == 2 and "the compiler refuses --topology=v5e:3x3" in err
 
