@@ -18,7 +18,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from sam_jax import commands, errors
+from sam_jax import commands, errors, storage
 from sam_jax.train import interrupt
 
 _AGAIN = "the same command goes on from the last checkpoint, if there is one"
@@ -42,7 +42,9 @@ _CONFIG = flags.DEFINE_string(
     "config", None, "Run card, such as configs/digits_sam.py:method."
 )
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of the run; given again, also alone, the run continues."
+    "workdir",
+    None,
+    "Folder or gs:// address of the run; given again, also alone, the run continues.",
 )
 _COMPILATION_CACHE = flags.DEFINE_string(
     "compilation_cache",
@@ -110,7 +112,7 @@ def main(argv: Sequence[str]) -> int:
         fresh = agreement.from_first(
             lambda: _WORKDIR.value or str(workdir.fresh(config, pathlib.Path("runs")))
         )
-        folder = pathlib.Path(_WORKDIR.value or fresh)
+        folder = storage.path(_WORKDIR.value or fresh)
         if _WORKDIR.value is None:
             command.append(f"--workdir={folder}")
         with hosts.patient():

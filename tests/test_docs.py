@@ -10,7 +10,8 @@ import pytest
 
 import sam_jax
 from docs import methods_page, new_method
-from sam_jax import methods
+from sam_jax import main, methods
+from sam_jax.train import cards
 
 ROOT = pathlib.Path(__file__).parents[1]
 COMMANDS = re.findall(
@@ -137,3 +138,15 @@ def test_reads_what_a_docstring_says():
     assert methods_page.read("bsam").formulas[0].startswith(r"\begin{aligned}")
     assert "rho=0.3" in method.fragment[1]
     assert "| Oikonomou and Loizou 2025, " in methods_page.row(method)
+
+
+def test_the_settings_of_the_guide_to_pods_are_some():
+    text = (ROOT / "docs" / "cloud_tpu.md").read_text()
+    words = set(re.findall(r"--config\.[\w.]+=(?![A-Z]+\b)[\w./:$-]+", text))
+    assert len(words) > 10
+    for word in words:
+        cards.load("configs/cifar10_sam.py", word)
+    commands = re.findall(r"-m sam_jax\.main((?:[^\n`]*\\\n)*[^\n`]*)", text)
+    flags = {flag for command in commands for flag in re.findall(r" (--\w+)", command)}
+    assert {"--distributed", "--coordinator", "--workdir", "--config"} <= flags
+    assert flags <= set(re.findall(r"--\w+", main.help_text()))

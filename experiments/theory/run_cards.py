@@ -112,6 +112,15 @@ def _after_warmup(
             return families.Power(peak, 0.5001, unit.steps_per_epoch)
         case coefficients.Diminish3():
             return families.PowerLog(peak, steps=unit.steps_per_epoch)
+        case coefficients.Power(_, exponent, of):
+            length = unit.steps_per_epoch if of == "epoch" else 1
+            return families.Power(peak, exponent, length)
+        case coefficients.Diminish2Released() | coefficients.Diminish3Released():
+            raise errors.UserError(
+                f"config.schedule.name={kind.name} is what the code of the paper ran, "
+                "an epoch late: the theorems speak of "
+                f"{kind.name.removesuffix('_released')}"
+            )
         case coefficients.OwnSchedule():
             raise errors.UserError(
                 f"config.schedule.name={kind.name} is a function of yours: the "

@@ -90,7 +90,7 @@ def parser(verb: str, description: str, example: str) -> argparse.ArgumentParser
 
 def add_run(made: argparse.ArgumentParser) -> None:
     """Adds what `load_run` is told."""
-    made.add_argument("run", metavar="RUN", help="folder of the run (its --workdir)")
+    made.add_argument("run", metavar="RUN", help="the run (its --workdir)")
     add_step(made)
 
 

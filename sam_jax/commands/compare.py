@@ -1,10 +1,9 @@
 """``sam-jax compare``: finished runs beside each other."""
 
-import pathlib
 import shlex
 from collections.abc import Sequence
 
-from sam_jax import commands
+from sam_jax import commands, storage
 
 
 @commands.ends
@@ -23,7 +22,7 @@ def main(arguments: Sequence[str]) -> int:
 
     from sam_jax.train import comparison, comparison_files
 
-    out = given.out and pathlib.Path(given.out)
+    out = given.out and storage.path(given.out)
     groups = comparison.of_paths(given.runs, tuned=given.tuned)
     if out:
         comparison_files.check_folder(out)

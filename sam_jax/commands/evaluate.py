@@ -1,10 +1,9 @@
 """``sam-jax evaluate``: scores of a run on labelled data."""
 
 import dataclasses
-import pathlib
 from collections.abc import Sequence
 
-from sam_jax import commands
+from sam_jax import commands, storage
 
 
 @commands.ends
@@ -26,7 +25,7 @@ def main(arguments: Sequence[str]) -> int:
     from sam_jax.train import build, files, loaded, report
 
     if given.out:
-        files.check_new(pathlib.Path(given.out))
+        files.check_new(storage.path(given.out))
     run = loaded.load_run(given.run, given.step, own_code=given.own_code)
     chosen = {"name": given.data, "data_dir": given.data_dir}
     changes = {key: value for key, value in chosen.items() if value}

@@ -1,12 +1,11 @@
 """``sam-jax rehearse``: what a run will do on TPUs that this machine does not have."""
 
 import argparse
-import pathlib
 import shlex
 import sys
 from collections.abc import Sequence
 
-from sam_jax import commands
+from sam_jax import commands, storage
 
 
 def _numbers(text: str) -> tuple[int, ...]:
@@ -69,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
         return commands.say(f"--effort must be in [-1, 1], got {given.effort}", 2)
     processes.check_compiler()
     config = cards.load(given.config, *changes)
-    out = given.out and pathlib.Path(given.out)
+    out = given.out and storage.path(given.out)
     if out:
         comparison_files.check_folder(out)
     wanted = {

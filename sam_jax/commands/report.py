@@ -1,11 +1,10 @@
 """``sam-jax report``: one page of a run, or of several side by side."""
 
-import pathlib
 import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sam_jax import commands
+from sam_jax import commands, storage
 
 if TYPE_CHECKING:
     from sam_jax.train import comparison
@@ -41,9 +40,9 @@ def main(arguments: Sequence[str]) -> int:
     from sam_jax import page
     from sam_jax.train import comparison
 
-    alone = len(given.runs) == 1 and pathlib.Path(given.runs[0])
+    alone = len(given.runs) == 1 and storage.path(given.runs[0])
     inside = alone / page.REPORT_FILE if alone and alone.is_dir() else None
-    out = pathlib.Path(given.out or inside or page.REPORT_FILE)
+    out = storage.path(given.out or inside or page.REPORT_FILE)
     page.check_place(out)
     groups = comparison.of_paths(given.runs, tuned=given.tuned, unfinished=True)
     if given.evaluate:

@@ -1,9 +1,8 @@
 """``sam-jax resume``: continues a run from its folder alone."""
 
-import pathlib
 from collections.abc import Sequence
 
-from sam_jax import commands
+from sam_jax import commands, storage
 from sam_jax.commands import train
 
 
@@ -33,6 +32,6 @@ def main(arguments: Sequence[str]) -> int:
     if given.own_code:
         from sam_jax.train import workdir
 
-        own = workdir.own_code(pathlib.Path(given.run))
+        own = workdir.own_code(storage.path(given.run))
         flags += [f"--{key}={text}" for key, text in own.items()]
     return train.main(flags)

@@ -2,10 +2,9 @@
 
 import argparse
 import math
-import pathlib
 from collections.abc import Sequence
 
-from sam_jax import commands
+from sam_jax import commands, storage
 
 
 @commands.ends
@@ -25,7 +24,7 @@ def main(arguments: Sequence[str]) -> int:
         )
     except checks.BadValue as error:
         raise errors.UserError(f"--{error}") from error
-    out = given.out and pathlib.Path(given.out)
+    out = given.out and storage.path(given.out)
     with report.Report(interval=math.inf) as shown:  # a line for each measure
         sharpness_runs.measure_runs(
             *(given.runs, given.measures, asked, shown, out),

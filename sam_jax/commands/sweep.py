@@ -4,7 +4,7 @@ import pathlib
 import shlex
 from collections.abc import Sequence
 
-from sam_jax import commands
+from sam_jax import commands, storage
 
 
 @commands.ends
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
     commands.add_latex(made)
     given, changes = commands.with_settings(made, arguments, "--set")
     card = pathlib.Path(str(given.config).partition(":")[0]).stem
-    out = pathlib.Path(given.out or f"runs/sweep_{card}")
+    out = storage.path(given.out or f"runs/sweep_{card}")
     begun = (path.parent for path in out.glob("*/config.json"))
     commands.start_jax(next(begun, None))
 

@@ -7,11 +7,11 @@ example, which is the default score here.
 """
 
 import dataclasses
-import pathlib
 
 import numpy as np
 
 from sam_jax import checks, errors
+from sam_jax.data import copies
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,9 +53,9 @@ def scores(
         return squared_norms(images, mean, std)
     wanted = f"a positive number for each of the {len(images)} examples"
     give = f"give a file that numpy.save wrote, with {wanted}"
-    with errors.translated(f"scores={path}", give):
+    with copies.local(path) as here, errors.translated(f"scores={path}", give):
         # Mapped: what the header promises may be more than the file or the memory has.
-        found = np.load(pathlib.Path(path), mmap_mode="r", allow_pickle=False)
+        found = np.load(str(here), mmap_mode="r", allow_pickle=False)
     if not isinstance(found, np.ndarray):
         raise errors.UserError(
             f"scores={path} is an archive of arrays: give a file that numpy.save wrote"

@@ -12,6 +12,7 @@ from sam_jax.data import (
     batches,
     cache,
     catalog,
+    copies,
     digits,
     folder,
     importance,
@@ -112,7 +113,8 @@ def load(
         name: of the data set, as TFDS writes it: ``"emnist/letters"`` has a variant,
             ``"mnist:3.0.1"`` a version. Names with a namespace are refused: TFDS would
             fetch and run their code.
-        data_dir: where prepared data lie; None is the default folder of TFDS.
+        data_dir: where prepared data lie; None is the default folder of TFDS. Here and
+            in ``path``, what is at an address, ``gs://...``, is copied first.
         manual_dir: where archives lie that were fetched by hand.
         download: whether archives may be fetched from the network.
         path: of the folder, table or file with images of your own.
@@ -122,7 +124,8 @@ def load(
             `pictures.How`.
         skip_broken: whether files that cannot be read as images are left out, counted
             in a warning.
-        cache_dir: where decoded image files wait for the next run; empty is off.
+        cache_dir: where decoded image files, and copies of what is at an address, wait
+            for the next run; empty is off.
         mean: per channel, in units of pixel / 255; None is that of the catalog, or
             computed.
         std: per channel, likewise.
@@ -159,12 +162,16 @@ def load(
     how = pictures.How(image_size, resize, skip_broken, cache_dir)
     how.check()
     if name in catalog.OWN:
-        raw = _read_own(name, path, how, seed)
+        with copies.local(path, cache_dir) as path:
+            raw = _read_own(name, path, how, seed)
     else:
         refuse_own(name, path, how)
         read = digits.read if name.partition("/")[0] == "digits" else tfds.read
         short = name.removeprefix(OF_TFDS)
-        raw = read(short, data_dir=data_dir, manual_dir=manual_dir, download=download)
+        with copies.local(data_dir, cache_dir, short.partition(":")[0]) as here:
+            # What is missing in a store is not prepared in the copy.
+            download = download and here == data_dir
+            raw = read(short, data_dir=here, manual_dir=manual_dir, download=download)
     splits.check_labels(raw, name)
     kept, held_out = splits.hold_out(
         raw.train.num_examples,

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from sam_jax import checks, errors
+from sam_jax import checks, errors, storage
 from sam_jax.data import cache
 
 FORMATS = "JPEG, PNG, WebP, BMP or GIF"
@@ -142,9 +142,10 @@ def decode(
     del WebPImagePlugin  # known to Image.open once it is imported
     with (
         errors.translated(f"{path} cannot be read", REMEDY),
-        Image.open(
-            path if content is None else io.BytesIO(content), formats=_PILLOW_FORMATS
-        ) as image,
+        (
+            storage.path(path).open("rb") if content is None else io.BytesIO(content)
+        ) as file,
+        Image.open(file, formats=_PILLOW_FORMATS) as image,
     ):
         size, (width, height) = how.image_size, image.size
         cut = None if box is None else box(height, width)

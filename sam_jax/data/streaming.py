@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sam_jax import checks, errors
+from sam_jax import checks, errors, storage
 from sam_jax.data import (
     catalog,
     loading,
@@ -76,6 +76,12 @@ def load_streamed(
         raise errors.UserError("a stream needs one size of images: give image_size=224")
     how = pictures.How(image_size, resize, skip_broken, "", middle)
     how.check()
+    for setting, given in {"path": path, "data_dir": data_dir}.items():
+        if given is not None and isinstance(storage.path(given), storage.Remote):
+            raise errors.UserError(
+                f"{setting}={given}: data that are read while the network trains lie "
+                f"on a disk: gcloud storage cp --recursive {given} DIR on every host"
+            )
     if name in loading.LISTINGS:
         listing = loading.LISTINGS[name](loading.needed(name, path))
         stores = stream.of_files(listing, seed)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sam_jax import errors
+from sam_jax import errors, storage
 from sam_jax.train import files, settings
 
 WANDB_ID_FILE = "wandb_run_id.txt"
@@ -47,7 +47,8 @@ class TensorBoard:
         self._event = importlib.import_module("tensorboardX.proto.event_pb2").Event
         # TensorBoard reads the files in the order of their names.
         name = f"events.out.tfevents.{time.time_ns()}"
-        self._file = tensorboardX.RecordWriter(str(Path(workdir) / name))
+        self._growing = storage.Growing(storage.path(workdir) / name)
+        self._file = tensorboardX.RecordWriter(str(self._growing.local))
         self._ended: Any = None
         self._append(file_version="brain.Event:2")
         self._append(
@@ -83,12 +84,18 @@ class TensorBoard:
             for tag, value in _tagged(split, metrics).items()
         ]
         self._append(step=step, summary={"value": values})
+        self._growing.grown()
+
+    def sync(self) -> None:
+        """Writes the event file to a store."""
+        self._growing.publish()
 
     def close(self) -> None:
         """Close the event file."""
         if self._ended and sys.exception() is None:
             self._append(summary=self._ended)
         self._file.close()
+        self._growing.close()
 
 
 class WandB:
@@ -99,7 +106,8 @@ class WandB:
     offline run. A run that an exception ends is marked as failed.
 
     Args:
-        workdir: directory of the run, which also gives the run its name.
+        workdir: directory of the run, which also gives the run its name. Files of a run
+            in a store are in ``wandb`` of the current directory.
         config: settings of the run to show next to it.
         mode: ``"offline"`` or ``"online"``.
         project: project that the run belongs to.
@@ -125,7 +133,7 @@ class WandB:
                 'Weights & Biases is not installed: pip install "wandb", or set '
                 "wandb.mode to 'disabled'"
             ) from error
-        workdir = Path(workdir)
+        workdir = storage.path(workdir)
         id_file = workdir / WANDB_ID_FILE
         if not id_file.exists():
             files.replace(id_file, secrets.token_hex(4))
@@ -141,7 +149,7 @@ class WandB:
                 name=name or workdir.resolve().name,
                 id=run_id,
                 resume="allow",
-                dir=workdir,
+                dir=None if isinstance(workdir, storage.Remote) else workdir,
                 config=dict(config),
                 mode=mode,  # pyright: ignore[reportArgumentType]
                 settings=wandb.Settings(console="off", silent=True),
@@ -159,6 +167,9 @@ class WandB:
         # values.
         if step >= self._run.step:
             self._run.log(_tagged(split, metrics), step=step)
+
+    def sync(self) -> None:
+        """Nothing: the package does that by itself."""
 
     def close(self) -> None:
         """Finish the run; as failed if an exception is on its way."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from absl import flags
 
-from sam_jax import errors
+from sam_jax import errors, storage
 from sam_jax.train import config, overrides, settings, typed
 
 
@@ -127,7 +127,7 @@ def continued(workdir: str, *changes: str) -> dict[str, Any]:
 
     named = {word.partition("=")[2] for word in changes}
     try:
-        stored = workdir_lib.stored(pathlib.Path(workdir), named)
+        stored = workdir_lib.stored(storage.path(workdir), named)
     except workdir_lib.OwnCodeError as error:
         raise errors.UserError(f"{error}: give that setting again") from error
     except errors.UserError as error:

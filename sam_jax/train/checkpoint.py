@@ -16,6 +16,7 @@ import logging
 import os
 import pathlib
 import re
+import secrets
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -23,12 +24,14 @@ from typing import Any
 
 import jax
 
-from sam_jax import errors
+from sam_jax import errors, storage
 
 with errors.needing("train"):
     from orbax.checkpoint import v1 as ocp
 
 from sam_jax.train import agreement, digests, files, hosts, settings, stored
+
+_COMMITTED = "commit_success.txt"  # by which Orbax knows, in a store, what is complete
 
 
 class Checkpoints(files.Closing):
@@ -66,14 +69,16 @@ class Checkpoints(files.Closing):
     def __init__(
         self, workdir: pathlib.Path, keep: settings.Checkpoint | None = None
     ) -> None:
-        self.directory = pathlib.Path(workdir).absolute() / "checkpoints"
+        self.directory = storage.path(workdir).absolute() / "checkpoints"
         self._keep = keep or settings.Checkpoint()
         _silence_orbax()
         with agreement.agreed():
             files.make_folder(self.directory)
             try:
-                # While it is there, the folder is the one that was opened.
+                # While it is there and says this, the folder is the one that was
+                # opened, and nobody else has opened it since.
                 self._mark = self.directory / f".open-{jax.process_index()}"
+                self._own = secrets.token_hex(8).encode()
                 self._mark.touch()
                 self._mark.unlink()
             except OSError as error:
@@ -91,7 +96,7 @@ class Checkpoints(files.Closing):
         with agreement.agreed():
             self._checkpointer = self._open()
         self._check_seen_alike()
-        self._opened = self._mark.open("wb")
+        self._mark.write_bytes(self._own)
 
     def latest_step(self) -> int | None:
         """The step of the newest save begun, or None."""
@@ -204,9 +209,7 @@ class Checkpoints(files.Closing):
         finally:
             with contextlib.suppress(Exception):  # what failed was said by the wait
                 self._checkpointer.close()
-            there = self._is_there()
-            self._opened.close()  # before it is deleted, on Windows
-            if there:
+            if self._is_there():
                 self._mark.unlink()
             elif (
                 not self._mark.exists()
@@ -257,6 +260,10 @@ class Checkpoints(files.Closing):
                 needed -= uses
             except digests.DamagedError as error:
                 damaged[folder] = error
+            else:
+                if isinstance(folder, storage.Remote):
+                    # Orbax deletes what has none, such as a run that was copied there.
+                    (folder / _COMMITTED).touch()
         last = max(self._verified, default=-1)
         for folder, error in damaged.items():
             if not self._verified:
@@ -304,15 +311,17 @@ class Checkpoints(files.Closing):
         digests.write(folder)
 
     def _is_there(self) -> bool:
-        # The folder of another run, in the same place, has a mark of its own.
-        opened = os.fstat(self._opened.fileno())
-        return self._mark.exists() and os.path.samestat(self._mark.stat(), opened)
+        try:
+            return self._mark.read_bytes() == self._own
+        except FileNotFoundError:
+            return False
 
     def _check_there(self) -> None:
         if not self._is_there():
             raise errors.WriteError(
-                f"{self.directory} was deleted or renamed while the run went on; put "
-                "it back, then start the same command again"
+                f"{self.directory} was deleted or renamed while the run went on, or "
+                "another process has it now; put it back, then start the same command "
+                "again"
             )
 
     @contextlib.contextmanager
@@ -344,11 +353,16 @@ def kept(workdir: pathlib.Path) -> list[int]:
     """
     steps = []
     for path in (workdir / "checkpoints").glob("*"):
-        if path.name.isdecimal():
+        if path.name.isdecimal() and _is_complete(path):
             steps.append(step := int(path.name))
             if path.name != str(step):  # Orbax would overlook it
                 raise errors.UserError(f"checkpoint {path}: rename it back to {step}")
     return sorted(steps)
+
+
+def _is_complete(folder: pathlib.Path) -> bool:
+    """In a store, where nothing is renamed, what is written last says so."""
+    return not isinstance(folder, storage.Remote) or (folder / digests.FILE).exists()
 
 
 def read(workdir: pathlib.Path, step: int, expected: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from sam_jax import errors
+from sam_jax import errors, storage
 from sam_jax.train import files, metrics, settings, typed
 from sam_jax.train.results import RESULTS_FILE
 from sam_jax.train.spread import Difference, Spread
@@ -156,7 +156,7 @@ def read(path: str | os.PathLike[str], *, unfinished: bool = False) -> list[Run]
         UserError: if it is neither, a run is not finished, or a file is damaged or of a
             later version.
     """
-    folder = pathlib.Path(path)
+    folder = storage.path(path)
     if (folder / CONFIG_FILE).is_file():
         return [read_run(folder, unfinished=unfinished)]
     file = folder if folder.is_file() else folder / RESULTS_FILE

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from sam_jax import errors
+from sam_jax import errors, storage
 from sam_jax.train import files
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def draw_curves(
                 diverged, color=_GREY, linestyle=":", linewidth=1.2, label="not finite"
             )
         _legend(axes, twins.get(axes))
-    save(figure, Path(path))
+    save(figure, storage.path(path))
 
 
 def is_whole(path: Path) -> bool:

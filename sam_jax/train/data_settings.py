@@ -56,7 +56,7 @@ class Data:
     cache_dir: str = "~/.cache/sam_jax/images"  # of decoded files; empty is off
     mean: tuple[float, ...] | None = None  # per channel, of pixel / 255; None: found
     std: tuple[float, ...] | None = None
-    data_dir: str | None = None  # where TFDS prepares it
+    data_dir: str | None = None  # where TFDS prepares it, or gs:// where it has
     manual_dir: str | None = None  # archives fetched by hand
     download: bool = True
     # Read images while the network trains, of a data set that does not fit in memory.

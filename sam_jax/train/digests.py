@@ -11,7 +11,7 @@ from typing import Any
 from sam_jax import errors
 from sam_jax.train import files
 
-_FILE = "SHA256SUMS"
+FILE = "SHA256SUMS"  # in the folder of a checkpoint, written last
 _RECORD = "metrics/metrics"
 # No such file, no name of one, or a disk that has lost it.
 _LOST = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EIO)
@@ -28,7 +28,7 @@ def write(folder: pathlib.Path) -> None:
         folder: of the checkpoint, which nothing else will be written to.
     """
     lines = [f"{_digest(folder / name)}  {name}\n" for name in _names(folder)]
-    files.replace(folder / _FILE, "".join(lines))
+    files.replace(folder / FILE, "".join(lines))
     for path in folder.rglob("*"):
         files.sync(path)
 
@@ -66,14 +66,14 @@ def check(folder: pathlib.Path, only: str | None = None) -> None:
     """
     with files.reading(folder):
         try:
-            lines = (folder / _FILE).read_bytes().decode().splitlines()
+            lines = (folder / FILE).read_bytes().decode().splitlines()
         except (OSError, ValueError) as error:
             lines = _nothing(error) or []
         parts = [line.partition("  ") for line in lines]
         noted = {name: digest for digest, gap, name in parts if gap}
         if _RECORD not in noted:
             raise DamagedError(
-                f"{folder} is no complete checkpoint (no readable {_FILE} in it)"
+                f"{folder} is no complete checkpoint (no readable {FILE} in it)"
             )
         for name in [only] if only else sorted({*noted, *_names(folder)}):
             if _digest(folder / name) != noted.get(name):
@@ -88,8 +88,8 @@ def _names(folder: pathlib.Path) -> list[str]:
     """The files of state and record; not what a file manager may add."""
     return sorted(
         str(path.relative_to(folder))
-        for path in folder.glob("*/**/*")
-        if path.is_file() and not path.name.startswith(".")
+        for path in folder.rglob("*")
+        if path.is_file() and path.parent != folder and not path.name.startswith(".")
     )
 
 

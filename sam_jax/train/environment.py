@@ -15,7 +15,7 @@ import pathlib
 import sys
 from importlib import metadata
 
-from sam_jax import errors
+from sam_jax import errors, storage
 from sam_jax.train import files
 
 FILE = "environment.json"
@@ -88,9 +88,9 @@ def keep(folder: pathlib.Path, *, resumed: bool) -> list[str]:
 
 def _began(folder: str | os.PathLike[str] | None) -> str | None:
     """The value that a run began with; `FAST` for one that is to begin."""
-    if folder is None or not (pathlib.Path(folder) / "config.json").is_file():
+    if folder is None or not (storage.path(folder) / "config.json").is_file():
         return FAST
-    path = pathlib.Path(folder) / FILE
+    path = storage.path(folder) / FILE
     if not path.is_file():  # a run of an earlier version, which set none
         return None
     try:

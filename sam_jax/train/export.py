@@ -21,7 +21,7 @@ import jax
 import jax.export
 import numpy as np
 
-from sam_jax import errors
+from sam_jax import errors, storage
 from sam_jax.models import naming, serialization
 from sam_jax.train import files, loaded, names
 
@@ -43,7 +43,7 @@ def export(run: loaded.LoadedRun, to: str, out: str | os.PathLike[str]) -> pathl
     """
     if to not in FORMATS:
         raise errors.UserError(errors.unknown("format", to, FORMATS))
-    path = pathlib.Path(out)
+    path = storage.path(out)
     files.check_new(path)
     files.replace(path, FORMATS[to](run))
     return path

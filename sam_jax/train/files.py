@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
-from sam_jax import errors
+from sam_jax import errors, storage
 
 _TO_JSON = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 _FROM_JSON = {name: float(name) for name in _TO_JSON.values()}
@@ -28,7 +28,7 @@ TEMPORARY = ".*.tmp"  # what a kill in the middle of `replace` leaves
 def replace(path: str | os.PathLike[str], data: str | bytes) -> None:
     """Writes a file so that it has all of the old or all of the new content.
 
-    This holds for a kill, a full disk and a power loss.
+    This holds for a kill, a full disk and a power loss, and in a store.
 
     Args:
         path: of the file; a link is replaced, not followed.
@@ -37,12 +37,16 @@ def replace(path: str | os.PathLike[str], data: str | bytes) -> None:
     Raises:
         WriteError: naming the file, if that cannot be done.
     """
-    path = pathlib.Path(path)
+    path, data = storage.path(path), data.encode() if isinstance(data, str) else data
+    if isinstance(path, storage.Remote):
+        with writing(path):
+            path.write_bytes(data)
+        return
     temporary = path.with_name(f".{path.name[:99]}.{secrets.token_hex(8)}.tmp")
     try:
         with writing(path):
             with temporary.open("xb") as file:  # new, hence no link to somewhere else
-                file.write(data.encode() if isinstance(data, str) else data)
+                file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
@@ -58,6 +62,8 @@ def sync(path: pathlib.Path) -> None:
     Raises:
         OSError: if a file cannot be written; not all systems know this of folders.
     """
+    if isinstance(path, storage.Remote):  # is safe once it is written
+        return
     folder = path.is_dir()
     with contextlib.suppress(*([OSError] if folder else [])):
         # Windows syncs nothing that is open to be read only.
@@ -100,10 +106,13 @@ def check_new(path: pathlib.Path) -> None:
         UserError: saying so.
     """
     try:
-        if os.path.lexists(path):
+        if path.exists() or path.is_symlink():
             raise FileExistsError(errno.EEXIST, "it exists, and is not replaced")
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
+        if isinstance(path, storage.Remote):
+            path.write_bytes(b"")
+            path.unlink()
+        else:
+            tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:
         raise errors.UserError(
             f"cannot write {path} ({error.strerror}): give another --out"

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import optax
 
-from sam_jax import data, errors, models
+from sam_jax import data, errors, models, storage
 from sam_jax.train import (
     build,
     checkpoint,
@@ -318,7 +318,7 @@ def load_run(
         True
     """
     sharding.devices()  # or one sentence
-    folder = pathlib.Path(folder)
+    folder = storage.path(folder)
     config = _settings(folder, own_code) if config is None else settings.read(config)
     record = (
         data_record.read(folder)

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from sam_jax import data, page
+from sam_jax import data, page, storage
 from sam_jax.train import (
     agreement,
     build,
@@ -100,7 +100,7 @@ def train_and_evaluate(
         Stopped: after Ctrl-C, SIGTERM, SIGHUP or SIGUSR1, with the state saved.
     """
     config = settings.read(config)
-    folder = pathlib.Path(workdir)
+    folder = storage.path(workdir)
     # ── Build. Mistakes of the configuration show before the folder is touched.
     agreement.check_same(config, folder)
     with agreement.agreed():

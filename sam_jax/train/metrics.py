@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from sam_jax import errors
+from sam_jax import errors, storage
 from sam_jax.train import files
 from sam_jax.train.boards import TensorBoard, WandB
 
@@ -40,6 +40,10 @@ class Writer(Protocol):
             split: ``"train"``, ``"validation"``, ``"test"`` or ``"sharpness"``.
             metrics: name to value; the epoch is one of them, as ``"epoch"``.
         """
+        ...
+
+    def sync(self) -> Any:
+        """Makes what was written survive the end of this process."""
         ...
 
     def close(self) -> None:
@@ -75,7 +79,7 @@ class JsonLines:
         written: Mapping[str, Any] | None = None,
         warn: Callable[[str], None] = lambda message: None,
     ) -> None:
-        self._path, self._warn = Path(path), warn
+        self._path, self._warn = storage.path(path), warn
         kept = b""
         if resume_step is not None:
             kept = self._kept(resume_step, written)
@@ -83,8 +87,9 @@ class JsonLines:
             warn(f"there is no checkpoint to go on from: {path} is begun anew")
         self._digest, self._bytes = hashlib.sha256(kept), len(kept)
         files.replace(self._path, kept)
+        self._growing = storage.Growing(self._path, kept)
         # Without a buffer, what was written survives a kill of this process.
-        self._file = self._path.open("ab", buffering=0)
+        self._file = self._growing.local.open("ab", buffering=0)
 
     def write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
         """Append one line; see `Writer.write`."""
@@ -96,6 +101,7 @@ class JsonLines:
         self._bytes += len(line)
         while line:
             line = line[self._file.write(line) :]
+        self._growing.grown()
 
     def sync(self) -> dict[str, Any]:
         """Makes all lines survive a power loss; size and digest of the file.
@@ -107,15 +113,18 @@ class JsonLines:
         os.fsync(self._file.fileno())
         if os.fstat(self._file.fileno()).st_size != self._bytes:
             raise self._lost("changed by another program")
+        self._growing.publish()
         return {"bytes": self._bytes, "sha256": self._digest.hexdigest()}
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+        self._growing.close()
 
     def _check_there(self) -> None:
         # Else the run would go on to its end and write into a file without a name.
-        there = self._path.exists() and self._path.stat()
+        file = self._growing.local
+        there = file.exists() and file.stat()
         if not there or not os.path.samestat(os.fstat(self._file.fileno()), there):
             raise self._lost("deleted, renamed or replaced")
 
@@ -178,7 +187,8 @@ class Writers(files.Closing):
             WriteError: if the disk is full or not writable.
         """
         with _of_step(step):
-            return self._lines and self._lines.sync()
+            found = {id(writer): writer.sync() for writer in self._writers}
+            return found.get(id(self._lines))
 
     def close(self) -> None:
         """Close all, also when one of them fails to."""
@@ -231,7 +241,7 @@ def open_writers(
     """
     if wandb_mode not in WANDB_MODES:
         raise errors.UserError(errors.unknown("wandb mode", wandb_mode, WANDB_MODES))
-    workdir = Path(workdir)
+    workdir = storage.path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as opened:
         writers: list[Writer] = []
@@ -288,7 +298,7 @@ def read_history(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     Raises:
         UserError: if there is no such file, or a line other than the last is damaged.
     """
-    path = Path(path)
+    path = storage.path(path)
     if not path.exists():
         raise errors.UserError(
             f"there is no metrics file {path}: give the {METRICS_FILE} of a run that "

@@ -9,7 +9,7 @@ from concurrent import futures
 
 import numpy as np
 
-from sam_jax import errors
+from sam_jax import errors, storage
 from sam_jax.data import pictures
 from sam_jax.train import files, loaded
 
@@ -38,7 +38,7 @@ def predict_to_csv(
         UserError: as `image_files` and `predict_files`, or if ``out`` exists or cannot
             be written, which is known before anything is computed.
     """
-    out = pathlib.Path(out)
+    out = storage.path(out)
     files.check_new(out)
     found = image_files(paths)
     probabilities = predict_files(run, found, batch_size)
@@ -67,7 +67,7 @@ def image_files(paths: Iterable[_Path]) -> list[pathlib.Path]:
         UserError: for a path that is not there, or a folder without images.
     """
     found: list[pathlib.Path] = []
-    for path in map(pathlib.Path, paths):
+    for path in map(storage.path, paths):
         if path.is_dir():
             inside = sorted(
                 p for p in path.rglob("*") if p.suffix.lower() in pictures.SUFFIXES

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sam_jax import errors
+from sam_jax import errors, storage
 from sam_jax.models import naming
 from sam_jax.train import export, files, loaded, settings, workdir
 
@@ -56,15 +56,15 @@ def read(config: settings.Settings, model: Any = None) -> Source:
     if text.endswith(_FILES):
         return _of_export(text)
     folder, at, step = text.rpartition("@")
-    if not at or pathlib.Path(text).exists():
+    if not at or storage.path(text).exists():
         folder, step = text, "best"
-    if not pathlib.Path(folder).expanduser().is_dir():
+    if not storage.path(folder).expanduser().is_dir():
         libraries = ", ".join(f"{library}:.." for library in naming.LIBRARIES)
         raise errors.UserError(
             f"{_SETTING}={text}: there is no such run, and it is no file of "
             f"{' or '.join(_FILES)}, nor {libraries}"
         )
-    return _of_run(pathlib.Path(folder).expanduser(), step, config, model)
+    return _of_run(storage.path(folder).expanduser(), step, config, model)
 
 
 # ── Runs and exports ─────────────────────────────────────────────────────────────────
@@ -104,7 +104,7 @@ def _of_export(path: str) -> Source:
 
 def _arrays(path: str) -> tuple[dict[str, np.ndarray], str | None]:
     """The arrays of a file, and what `sam-jax export` has written about them."""
-    file = pathlib.Path(path).expanduser()
+    file = storage.path(path).expanduser()
     if not file.is_file():
         raise errors.UserError(f"{_SETTING}: there is no file {path}")
     remedy = "give a whole file of safetensors, or of numpy.savez with names"

@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sam_jax import errors, locks, methods, page
+from sam_jax import errors, locks, methods, page, storage
 from sam_jax.train import (
     cards,
     coefficients,
@@ -225,7 +225,7 @@ def sweep(
         WriteError: if a file cannot be written.
         Stopped: as of `loop.train_and_evaluate`.
     """
-    folder, found = pathlib.Path(out), []
+    folder, found = storage.path(out), []
     comparison_files.check_folder(folder)
     with _alone_in(folder):
         for name, config in runs.items():
@@ -255,8 +255,8 @@ def _alone_in(folder: pathlib.Path) -> Iterator[None]:
             stack.enter_context(locks.held(folder / ".lock", wait=False))
         except BlockingIOError as error:
             raise errors.UserError(
-                f"another sweep is working in {folder}: wait for it, or give another "
-                "--out"
+                f"another sweep is working in {folder}{locks.holder(error)}: wait for "
+                "it, or give another --out"
             ) from error
         except OSError as error:
             raise errors.UserError(

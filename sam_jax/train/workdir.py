@@ -9,7 +9,7 @@ import re
 from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
-from sam_jax import errors, locks, plugins
+from sam_jax import errors, locks, plugins, storage
 from sam_jax.train import agreement, coefficients, files, settings
 
 CONFIG_FILE = "config.json"
@@ -115,14 +115,16 @@ def claimed(workdir: pathlib.Path, config: settings.Settings) -> Iterator[int]:
         The epochs that were planned before.
 
     Raises:
-        UserError: if it is blank or an address, or the folder cannot be written,
-            is something else's, belongs to a run with another configuration, is in use
-            by another run, or is not shared by all processes of this one.
+        UserError: if it is blank or in a store without checkpoints, or the folder
+            cannot be written, is something else's, belongs to a run with another
+            configuration, is in use by another run, or is not shared by all processes
+            of this one.
     """
-    if re.match(r"\w+:/", str(workdir)):  # a path has one of the two slashes left
+    workdir = storage.path(workdir)
+    if isinstance(workdir, storage.Remote) and workdir.scheme != "gs":
         raise agreement.Refused(
-            f"--workdir={workdir} is an address, and a run needs a folder with locks "
-            "and renames: train in one, and copy the finished run there"
+            f"--workdir={workdir}: a run is in a folder or on gs://, where checkpoints "
+            "can be written; data and weights may be there"
         )
     if not str(workdir).strip():
         raise agreement.Refused("--workdir is blank: give the name of a folder")
@@ -151,8 +153,8 @@ def _locked(workdir: pathlib.Path, config: settings.Settings) -> Iterator[int]:
         lock.enter_context(locks.held(workdir / _LOCK_FILE, wait=False))
     except BlockingIOError as error:
         raise errors.UserError(
-            f"another process is training in {workdir}: wait for it, or give another "
-            "--workdir"
+            f"another process is training in {workdir}{locks.holder(error)}: wait for "
+            "it, or give another --workdir"
         ) from error
     except OSError as error:
         raise errors.UserError(

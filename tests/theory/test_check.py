@@ -117,6 +117,7 @@ SCHEDULES = {
     "name=diminish1": families.Power(0.1, 1.0, 18),
     "name=diminish2": families.Power(0.1, 0.5001, 18),
     "name=diminish3": families.PowerLog(0.1, steps=18),
+    "name=power": families.Power(0.1, 0.001, 1),
     "warmup_epochs=1.0": families.WarmUp(18, families.Cosine(0.1, 522)),
 }
 
@@ -214,6 +215,10 @@ MISTAKES = {
     "unexpected argument": [DIGITS, "--epochs=3"],
     "batch_size": [DIGITS, "--config.batch_size=0"],
     r"\[1, 1167\]": [DIGITS, "--config.batch_size=9999"],
+    "the theorems speak of diminish3": [
+        DIGITS,
+        "--config.schedule.name=diminish3_released",
+    ],
     "unknown config.schedule.name": [DIGITS, "--config.schedule.name=diminish"],
     "a run card is written --config=CARD.py": ["configs/digits_sam.py"],
     "returns no configuration": ["--config=configs/methods/sam.py"],

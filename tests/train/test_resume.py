@@ -121,15 +121,17 @@ def test_methods_with_a_state_of_their_own_continue(
     assert_goes_on(config, tmp_path / "stopped", undisturbed)
 
 
-def test_continues_on_other_devices(tiny, tmp_path, disturb):
-    """Groups of 8: one on each of four devices, two on each of two."""
-    settings = {"epochs": 2, "method_group_size": 8}
-    four = tiny("vasso", **settings, **{"mesh.data": 4})
-    undisturbed = runs.Finished(four, tmp_path / "undisturbed")
-    stopped(four, tmp_path / "stopped", disturb)
-    grid = {"mesh.data": 1, "mesh.fsdp": 2}
-    run = runs.Finished(tiny("vasso", **settings, **grid), tmp_path / "stopped")
-    assert run.results["last"]["step"] == 8
+def test_continues_on_fewer_devices_and_on_more(tiny, tmp_path, disturb):
+    """On 8, 4 and 8: a group of 8 fills two of eight devices, or one of four."""
+    grids = ({"mesh.data": 8}, {"mesh.data": 4}, {"mesh.data": 2, "mesh.fsdp": 4})
+    eight, four, rows = (
+        tiny("vasso", **{"epochs": 4, "method_group_size": 8}, **grid) for grid in grids
+    )
+    undisturbed = runs.Finished(eight, tmp_path / "undisturbed")
+    stopped(eight, tmp_path / "stopped", disturb)
+    assert stopped(four, tmp_path / "stopped", disturb).step == 12
+    run = runs.Finished(rows, tmp_path / "stopped")
+    assert run.results["last"]["step"] == 16
     found, _ = runs.saved(run.config, tmp_path / "stopped")
     expected, _ = runs.saved(undisturbed.config, tmp_path / "undisturbed")
     for path, leaf in found.items():
