@@ -2,6 +2,7 @@ import json
 import pathlib
 import stat
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from experiments.benchmarks import (
+    loader,
     measure,
     memory,
     programs,
@@ -18,6 +20,7 @@ from experiments.benchmarks import (
     trainer_overhead,
 )
 from sam_jax import models
+from sam_jax.train import sharding
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -130,6 +133,35 @@ def test_trainer_overhead_times_the_same_steps_of_both(tmp_path, monkeypatch, ca
     assert 0 < results["share"]["low"] <= results["share"]["high"]
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4  # the trainer's own output is not among them
+
+
+def test_loader_delivers_batches_by_threads_and_times_a_step(tmp_path, monkeypatch):
+    for name, value in (("SIZE", 32), ("BATCH", 4), ("WORKERS", (0,))):
+        monkeypatch.setattr(loader, name, value)
+    monkeypatch.setattr(
+        loader.build,
+        "build",
+        lambda _, dataset: types.SimpleNamespace(**found(dataset)),
+    )
+    out = tmp_path / "loader.json"
+    assert loader.main(["--rounds=2", "--images=8", f"--out={out}"]) == 0
+    results = json.loads(out.read_text())["results"]
+    assert {name: len(of["per second"]) for name, of in results.items()} == {
+        "threads": 2,
+        "step": 1,
+    }
+    assert min(x for of in results.values() for y in of.values() for x in y) > 0
+
+
+def found(dataset):
+    """A run that counts the pixels."""
+    return {
+        "dataset": dataset,
+        "mesh": sharding.make_mesh(1, 1, 1),
+        "seed": 0,
+        "init": lambda seed: seed,
+        "train_step": lambda state, batch: (state + batch["image"].sum(), None),
+    }
 
 
 @pytest.fixture
