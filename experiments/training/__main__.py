@@ -43,6 +43,9 @@ def main(argv: Sequence[str]) -> int:
         "--print-commands", action="store_true", help="one for each missing run"
     )
     parser.add_argument(
+        "--write-only", action="store_true", help="the table of what is finished"
+    )
+    parser.add_argument(
         "--workers", type=commands.count, help="processes or jobs; this one by default"
     )
     parser.add_argument(
@@ -60,6 +63,9 @@ def main(argv: Sequence[str]) -> int:
     job = engine.Job(args.table, changes, args.out, args.runs)
     if args.print_commands:
         print(*listing.commands(job), sep="\n")
+        return 0
+    if args.write_only:
+        engine.write(job)
         return 0
     try:
         if args.workers:

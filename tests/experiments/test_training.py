@@ -188,6 +188,12 @@ def test_a_stopped_table_keeps_what_is_finished(place, monkeypatch, capsys):
     assert len(place.job.state()[1]) == 2
 
 
+def test_a_table_can_be_written_while_it_is_filled(place, trained):
+    place.write(seeds=2)
+    assert place("--write-only") == 0 and trained == []
+    assert "**2 runs are missing" in (place.out / "toy" / "table.md").read_text()
+
+
 def test_commands_train_the_same_runs(place, capsys):
     place.write(seeds=2)
     assert place("--print-commands") == 0
