@@ -1,11 +1,14 @@
-"""CIFAR-10 with 2,000 images and a small ResNet: half a minute a run on one CPU core.
+"""CIFAR-10 with 2,000 images and a small ResNet: a run in a minute on one CPU core.
 
     python -m sam_jax.main --config=configs/cifar10_small.py
     python -m sam_jax.main --config=configs/cifar10_small.py:sgd
 
 2,000 training images without augmentation, which the network (44,000 weights) fits;
-2,000 others for validation, all 10,000 test images. The setting of
-`python -m experiments.training`, whose tables say what to expect.
+2,000 others for validation, all 10,000 test images. The setting of the small tables of
+`python -m experiments.training`.
+
+Expected, test error in %: SGD 58, SAM 57; with --config.data.label_noise=0.4, SGD 75,
+SAM with --config.method.rho=0.5 64 to 70.
 """
 
 from sam_jax.train.config import default_config, load_method
