@@ -1,10 +1,11 @@
 """``sam-jax report``: one page of a run, or of several side by side."""
 
 import shlex
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sam_jax import commands, storage
+from sam_jax import commands, errors, storage
 
 if TYPE_CHECKING:
     from sam_jax.train import comparison
@@ -40,22 +41,20 @@ def main(arguments: Sequence[str]) -> int:
     from sam_jax import page
     from sam_jax.train import comparison
 
-    alone = len(given.runs) == 1 and storage.path(given.runs[0])
-    inside = alone / page.REPORT_FILE if alone and alone.is_dir() else None
-    out = storage.path(given.out or inside or page.REPORT_FILE)
-    page.check_place(out)
+    out = page.place(given.runs, given.out)
     groups = comparison.of_paths(given.runs, tuned=given.tuned, unfinished=True)
     if given.evaluate:
         _evaluate(groups, given.own_code)
     command = shlex.join(["sam-jax", "report", *arguments])
-    title = alone.resolve().name if alone else out.stem
+    only = storage.path(given.runs[0]).resolve().name
+    title = only if len(given.runs) == 1 else out.stem
     page.write(out, groups, title, command, images=not given.no_images)
     print(out)
     return 0
 
 
 def _evaluate(groups: Sequence["comparison.Group"], own_code: bool) -> None:
-    """Writes the ``scores.json`` of runs that have none."""
+    """Writes the ``scores.json`` of runs that have none; says which cannot."""
     from sam_jax.train import examined
 
     missing = [
@@ -70,8 +69,12 @@ def _evaluate(groups: Sequence["comparison.Group"], own_code: bool) -> None:
     from sam_jax.train import build, loaded
 
     for folder in missing:
-        run = loaded.load_run(folder, "last", own_code=own_code)
-        dataset = build.load_data(run.config.data)
-        found = run.evaluate(dataset)
+        try:
+            run = loaded.load_run(folder, "last", own_code=own_code)
+            dataset = build.load_data(run.config.data)
+            found = run.evaluate(dataset)
+        except errors.UserError as error:
+            print(f"warning: {folder} is not evaluated: {error}", file=sys.stderr)
+            continue
         examined.write(folder, found, run.step, examined.images(dataset))
         print(f"evaluated {folder}", flush=True)

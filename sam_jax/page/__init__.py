@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import sam_jax
-from sam_jax import errors
+from sam_jax import errors, storage
 from sam_jax.page import sections
 from sam_jax.page.markup import Html, escaped
 from sam_jax.page.seen import Seen
@@ -77,7 +77,7 @@ def _anchor(name: str) -> Html:
 
 def is_ours(path: pathlib.Path) -> bool:
     """Whether a file is a whole report."""
-    content = path.read_bytes() if path.is_file() else b""
+    content = files.read(path) if path.is_file() else b""
     return content.startswith(_FIRST.encode()) and content.endswith(_LAST.encode())
 
 
@@ -95,17 +95,22 @@ def write(
         UserError: as of `text`.
         WriteError: if the file cannot be written.
     """
-    files.replace(path, text(groups, title, command, images=images))
+    found = text(groups, title, command, images=images)
+    files.replace(path, found.encode(errors="replace"))  # a path need not be text
 
 
-def check_place(path: pathlib.Path) -> None:
-    """Refuses to write over what is no report.
+def place(runs: Sequence[str], out: str | None = None) -> pathlib.Path:
+    """Where a report goes: the file that is given, in a single folder, or here.
 
     Raises:
-        UserError: saying so.
+        UserError: if there is something else than a report.
     """
+    only = storage.path(runs[0])
+    inside = len(runs) == 1 and only.is_dir()
+    path = storage.path(out or (only / REPORT_FILE if inside else REPORT_FILE))
     if path.is_dir() or (path.exists() and not is_ours(path)):
         raise errors.UserError(f"{path} is there, and no report: give another --out")
+    return path
 
 
 class AtTheEnd(contextlib.AbstractContextManager["AtTheEnd"]):

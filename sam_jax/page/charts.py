@@ -25,6 +25,7 @@ _MARKS = (
     '<path class="hollow" d="M{x} {t}l3.6 6h-7.2z"/>',
 )
 _TRACE = ("casing", "trace")  # the one below makes the other seen on any ground
+_SMALL = 1e-30  # as good as 0
 _MOST_POINTS, _MOST_MARKS = 160, 9
 _WIDTH, _HEIGHT = 430, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 34
@@ -89,7 +90,7 @@ def line_chart(
     values = np.concatenate([e for e in edges if e is not None])
     low, high = bounds or (float(values.min()), float(values.max()))
     if log is None:
-        log = low > 0 and high / low > 10
+        log = low > _SMALL and high / low > 10
     across = np.concatenate([line.x for line in lines])
     first, last = x_bounds or (float(across.min()), float(across.max()))
     x = _scale(first, last, _LEFT, _WIDTH - _RIGHT)
@@ -298,7 +299,7 @@ class _Scale:
     def __call__(self, value: float) -> float:
         low, high = self.low, self.high
         if self.log:
-            low, high, value = (math.log10(max(v, 1e-30)) for v in (low, high, value))
+            low, high, value = (math.log10(max(v, _SMALL)) for v in (low, high, value))
         value = min(max(value, low), high)
         return self.start + (self.end - self.start) * (value - low) / (high - low)
 
@@ -306,7 +307,8 @@ class _Scale:
 def _scale(
     low: float, high: float, start: float, end: float, log: bool = False
 ) -> _Scale:
-    if high <= low:  # a single number stands in the middle
+    size = max(abs(low), abs(high), _SMALL)
+    if high - low <= 1e-9 * size:  # a single number stands in the middle
         half = abs(low) / 2 or 0.5
         low, high = low - half, low + half
     return _Scale(low, high, start, end, log)
@@ -429,9 +431,16 @@ def _short(name: str, most: int = 14) -> str:
     return next(f"{name[:n]}…" for n in range(most, 0, -1) if _wide(name[:n]) < most)
 
 
-def _wide(name: str) -> int:
-    """Widths of a letter; those of Chinese, Japanese and Korean have two."""
-    return sum(2 if unicodedata.east_asian_width(x) in "WF" else 1 for x in name)
+def _wide(name: str) -> float:
+    """Widths of a letter; capitals have more, those of Chinese and Japanese two."""
+    return sum(
+        2.0
+        if unicodedata.east_asian_width(x) in "WF"
+        else 1.5
+        if x.isupper() or x in "mw@%"
+        else 1.0
+        for x in name
+    )
 
 
 def _numbers(classes: int, cell: int, left: float, top: float) -> Iterable[str]:

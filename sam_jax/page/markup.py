@@ -42,12 +42,18 @@ def table(
     return Html(f'<div class="scroll"><table class="{kind}">{body}</table></div>')
 
 
-def figure(title: object, picture: str) -> Html:
-    """A picture below its title; nothing where there is no picture."""
+def figure(title: object, picture: str, kind: str = "") -> Html:
+    """A picture below its title; nothing where there is no picture.
+
+    Args:
+        title: of the picture.
+        picture: HTML.
+        kind: ``"wide"`` takes two columns of a `grid` on wide screens.
+    """
     if not picture:
         return Html("")
     caption = f"<figcaption>{escaped(title)}</figcaption>"
-    return Html(f"<figure>{caption}{picture}</figure>")
+    return Html(f'<figure class="{kind}">{caption}{picture}</figure>')
 
 
 def grid(figures: Iterable[str]) -> Html:

@@ -87,7 +87,8 @@ def confusion(seen: Seen) -> Html:
         if len(pictures) < 4:
             about = f"confusion matrix of {group.label}"
             picture = charts.matrix(counts, names, about) if len(names) <= 500 else ""
-            pictures.append(figure(f"{group.label}{of_all}", picture))
+            kind = "wide" if len(names) > 12 else ""
+            pictures.append(figure(f"{group.label}{of_all}", picture, kind))
         else:
             left += 1
         wrong = np.where(np.eye(len(names), dtype=bool), 0, counts)

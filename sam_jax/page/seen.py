@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from sam_jax import errors
-from sam_jax.page import charts, sharpness
+from sam_jax.page import charts
 from sam_jax.page.markup import Html, escaped
-from sam_jax.train import comparison, data_record, examined
+from sam_jax.train import comparison, data_record, examined, sharpness_files
 from sam_jax.train.comparison import Group, Run
 
 _FIXED = {"sgd": 0, "sam": 1}  # the styles of some methods on every page
@@ -22,7 +22,7 @@ class Seen:
         groups: the rows.
         styles: colour, dashes and marks of each; None where it has no curves.
         scores: id of a run -> what `examined.read` returns.
-        sharpness: likewise; see `sharpness.read`.
+        sharpness: likewise; see `sharpness_files.read`.
         notes: what is missing, and why.
         images: whether wrong predictions are shown as images.
     """
@@ -48,9 +48,9 @@ class Seen:
                 notes.append(f"{run.name}: {run.failure}")
             if run.folder is None:
                 continue
-            if measured := sharpness.read(run.folder):
-                curved[id(run)] = measured
             try:
+                if measured := sharpness_files.read(run.folder):
+                    curved[id(run)] = measured
                 found = examined.read(run.folder)
             except errors.UserError as error:
                 notes.append(str(error))

@@ -1,6 +1,5 @@
 """Sharpness and landscape in a report, from the ``sharpness.json`` of the runs."""
 
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,25 +7,11 @@ import numpy as np
 
 from sam_jax.page import charts
 from sam_jax.page.markup import Html, escaped, figure, grid, paragraph, table
-from sam_jax.train import files
 from sam_jax.train.comparison import Group, Run, differences
+from sam_jax.train.sharpness_files import FILE
 
-FILE = "sharpness.json"
 _Drawn = Sequence[tuple[Group, int]]
 _Found = Mapping[int, Mapping[str, Any]]
-
-
-def read(folder: pathlib.Path) -> dict[str, Any] | None:
-    """What ``sam-jax sharpness`` has written; None without, or of another format."""
-    path = folder / FILE
-    if not path.is_file():
-        return None
-    try:
-        found: Any = files.from_json(files.read(path))
-        good = found["format"] == 1 and isinstance(found.get("measures", {}), dict)
-        return found if good else None
-    except (ValueError, TypeError, LookupError, AttributeError):
-        return None
 
 
 def section(groups: Sequence[Group], drawn: _Drawn, found: _Found) -> Html:
@@ -35,7 +20,7 @@ def section(groups: Sequence[Group], drawn: _Drawn, found: _Found) -> Html:
     Args:
         groups: the rows.
         drawn: those with pictures, and their styles.
-        found: id of a run -> what `read` has returned.
+        found: id of a run -> what `sharpness_files.read` has returned.
     """
     if not found:
         return Html("")
@@ -46,13 +31,14 @@ def section(groups: Sequence[Group], drawn: _Drawn, found: _Found) -> Html:
 
 
 def _measures(groups: Sequence[Group], found: _Found) -> Html:
-    entries: dict[str, Mapping[str, Any]] = {}
+    of_name: dict[str, list[Mapping[str, Any]]] = {}
     for each in found.values():
-        entries |= each.get("measures", {})
-    if not entries:
+        for name, entry in each.get("measures", {}).items():
+            of_name.setdefault(name, []).append(entry)
+    if not of_name:
         return Html("")
-    rows, how = [], set()
-    for name, entry in entries.items():
+    rows = []
+    for name, entries in of_name.items():
 
         def of_run(run: Run, name: str = name) -> float | None:
             entry = found.get(id(run), {}).get("measures", {}).get(name)
@@ -69,17 +55,21 @@ def _measures(groups: Sequence[Group], found: _Found) -> Html:
             if difference and difference.p is not None:
                 small = escaped(difference.tested)
                 cells[number] = Html(f"{cells[number]}<br><small>{small}</small>")
-        about = f"{escaped(name)}<br><small>{escaped(entry.get('about', ''))}</small>"
-        rows.append([Html(about), *cells])
-        how.add(
-            f"{entry.get('examples')} examples of {entry.get('split')}, batch "
-            f"normalization as in {entry.get('batch_norm')}"
-        )
+        # Usually the same for all runs; else all of it is said.
+        how = escaped("; or ".join(dict.fromkeys(map(_how, entries))))
+        rows.append([Html(f"{escaped(name)}<br><small>{how}</small>"), *cells])
     labels = [group.label for group in groups]
-    said = f"On {'; '.join(sorted(how))}. ± is half of the 95 % t-interval over seeds."
-    if len(groups) > 1:
-        said += " p: paired t-test to the first column, seed by seed."
-    return Html(table(["measure", *labels], rows) + paragraph(said, "soft"))
+    said = "± is half of the 95 % t-interval over seeds"
+    said += "; p: paired t-test to the first column, seed by seed" * (len(groups) > 1)
+    return Html(table(["measure", *labels], rows) + paragraph(f"{said}.", "soft"))
+
+
+def _how(entry: Mapping[str, Any]) -> str:
+    """What was measured, and on what."""
+    numbers = [f"{key} {entry[key]:g}" for key in ("rho", "m") if entry.get(key)]
+    where = f"{entry.get('examples')} examples of {entry.get('split')}"
+    norm = f"BatchNorm as in {entry.get('batch_norm')}"
+    return ", ".join([str(entry.get("about", "")), *numbers, where, norm])
 
 
 _PLANES = (

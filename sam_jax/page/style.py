@@ -83,5 +83,6 @@ g > path.line, g > path.bar { fill: none } .bar { stroke: var(--c); stroke-width
 .h0 { fill-opacity: .03 } .h1 { fill-opacity: .13 } .h2 { fill-opacity: .25 }
 .h3 { fill-opacity: .37 } .h4 { fill-opacity: .49 } .h5 { fill-opacity: .61 }
 .h6 { fill-opacity: .73 } .h7 { fill-opacity: .86 } .h8 { fill-opacity: 1 }
+@media (min-width: 52rem) { .wide { grid-column: span 2 } }
 @media print { nav { display: none } h2, figure { break-inside: avoid } }
 """

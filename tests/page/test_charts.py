@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sam_jax.page import charts
@@ -18,6 +18,8 @@ def numbers(svg):
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(NUMBERS, min_size=1, max_size=400), st.booleans())
+@example([0.0, 5e-324], False)
+@example([7.8e-134, 5e-324], False)
 def test_any_numbers_are_drawn_inside_or_left_out(values, band):
     y = np.array(values)
     edges = (y - 1, y + 1) if band else (None, None)

@@ -164,6 +164,8 @@ def test_differing_settings_stand_out(tmp_path):
 def test_what_is_missing_or_damaged_is_said(tmp_path, capsys):
     folder = made.run(tmp_path / "a", examined_too=False)
     assert "sam-jax report with --evaluate" in shown(folder).text
+    code, _, err = said(capsys, "report", folder, "--evaluate")
+    assert code == 0 and err.startswith(f"warning: {folder} is not evaluated: ")
     other = made.run(tmp_path / "b", seed=1)
     record = json.loads((other / examined.FILE).read_text())
     for content, words in (
@@ -174,8 +176,12 @@ def test_what_is_missing_or_damaged_is_said(tmp_path, capsys):
     ):
         (other / examined.FILE).write_text(content)
         assert words in shown(other).text
-    (other / "sharpness.json").write_text('{"format": 1, "measures": {"a": 3}}')
-    assert "sharpness.json cannot be shown" in shown(other).text
+    for content, words in (
+        ("{", "is damaged"),
+        ('{"format": 1, "measures": {"a": 3}, "pictures": {}}', "cannot be shown"),
+    ):
+        (other / "sharpness.json").write_text(content)
+        assert f"sharpness.json {words}" in shown(other).text
     (other / "data.json").write_text("{")
     assert "data.json is damaged" in one_line(capsys, "report", other)
 
@@ -186,6 +192,8 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     assert said(capsys, "report", one) == (0, f"{one / 'report.html'}\n", "")
     assert said(capsys, "report", one, two)[1] == "report.html\n"
     assert said(capsys, "report", one, two)[0] == 0, "one's own page is replaced"
+    assert said(capsys, "report", one, "--out=other.html")[1] == "other.html\n"
+    assert f"<h1>{one.name}</h1>" in (tmp_path / "other.html").read_text()
     (tmp_path / "mine.html").write_text("mine")
     assert "give another --out" in one_line(capsys, "report", one, "--out=mine.html")
     assert "not the folder of a run" in one_line(capsys, "report", tmp_path)
