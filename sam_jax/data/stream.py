@@ -341,7 +341,7 @@ def _ahead(reader: _Reader, first: int, stop: int | None) -> Generator[dict[str,
     _allow_processes()
     if os.path.isdir(_SHARED):  # where a write that does not fit kills the worker
         waiting = min(waiting, shutil.disk_usage(_SHARED).free // (4 * chunk))
-    each = max(1, waiting // workers)
+    each = max(1, waiting // (2 * workers))  # Grain has two such queues
     ahead = numbers.to_iter_dataset(grain.ReadOptions(1, 1)).mp_prefetch(
         grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=each)
     )
