@@ -414,10 +414,6 @@ def _alternating(config: settings.Data, dataset: data.Dataset) -> data.Dataset:
     return dataclasses.replace(dataset, train=data.AlternatingSource.of(dataset.train))
 
 
-def _is_streamed(dataset: data.Dataset) -> bool:
-    return isinstance(dataset.train, data.StreamedSource)
-
-
 _OF_IMAGES = ("crop", "flip", "cutout", "resized_crop", "randaugment")
 _OF_IMAGES += ("mixup", "cutmix")
 
@@ -434,13 +430,14 @@ def _augment(
                     f"{dataset.name!r} has none: leave it out"
                 )
         return lambda key, inputs: inputs
+    # A stream cuts out of the whole file.
+    streamed = isinstance(dataset.train, data.StreamedSource)
     augment = data.augment.make_augment(
         crop=config.crop,
         flip=config.flip,
         cutout=config.cutout,
         cutout_probability=config.cutout_probability,
-        # A stream cuts out of the whole file.
-        resized_crop=0 if _is_streamed(dataset) else config.resized_crop,
+        resized_crop=0 if streamed else config.resized_crop,
         randaugment=config.randaugment,
         randaugment_magnitude=config.randaugment_magnitude,
         mean=dataset.mean,
