@@ -395,9 +395,9 @@ def _joined(line: Line, x: _Scale, y: _Scale) -> str:
     # Lines that run together have their marks at different places.
     first = line.style % every
     marks = "".join(_mark(line.style, *at) for at in places[first::every])
-    last = f"{line.label}: {line.y[-1]:.4g} at {line.x[-1]:.4g}"
-    title = f"<title>{_text(last)}</title>"
-    return f'<g class="s{line.style % STYLES}">{title}{drawn}{marks}</g>'
+    last = _text(f"{line.label}: {line.y[-1]:.4g} at {line.x[-1]:.4g}")
+    kind = f"s{line.style % STYLES}"
+    return f'<g class="{kind}"><title>{last}</title>{drawn}{marks}</g>'
 
 
 def _dashes(style: int) -> str:
@@ -433,14 +433,9 @@ def _short(name: str, most: int = 14) -> str:
 
 def _wide(name: str) -> float:
     """Widths of a letter; capitals have more, those of Chinese and Japanese two."""
-    return sum(
-        2.0
-        if unicodedata.east_asian_width(x) in "WF"
-        else 1.5
-        if x.isupper() or x in "mw@%"
-        else 1.0
-        for x in name
-    )
+    large = sum(x.isupper() or x in "mw@%" for x in name)
+    double = sum(unicodedata.east_asian_width(x) in "WF" for x in name)
+    return len(name) + 0.5 * large + double
 
 
 def _numbers(classes: int, cell: int, left: float, top: float) -> Iterable[str]:
