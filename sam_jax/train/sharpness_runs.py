@@ -109,6 +109,7 @@ def _write_together(
         files.replace(out / "table.md", table)
     drawn = dict.fromkeys(k for records in found.values() for k in _parted(records)[1])
     for name in drawn:
-        of_runs = {pathlib.Path(k).name: records[name] for k, records in found.items()}
-        path = out / f"sharpness_{name}.png"
-        sharpness_files.draw(name, of_runs, path)
+        of_runs = {label: records[name] for label, records in found.items()}
+        if len({pathlib.Path(label).name for label in of_runs}) == len(of_runs):
+            of_runs = {pathlib.Path(k).name: record for k, record in of_runs.items()}
+        sharpness_files.draw(name, of_runs, out / f"sharpness_{name}.png")

@@ -162,13 +162,15 @@ def drawn(monkeypatch):
     """What would be drawn."""
     pictures = []
     monkeypatch.setattr(
-        sharpness_files, "draw", lambda name, shown, path: pictures.append(path.name)
+        sharpness_files,
+        "draw",
+        lambda name, shown, path: pictures.append((path.name, len(shown))),
     )
     return pictures
 
 
 def test_table_numbers_and_pictures(copied, capsys, tmp_path, drawn):
-    other = shutil.copytree(copied, tmp_path / "other")
+    other = shutil.copytree(copied, tmp_path / "b" / "run")  # of the same name
     asked = ["--measures=trace,m_sharpness,line,path", "--examples=40", "--m=16"]
     out = f"--out={tmp_path / 'both'}"
     code, shown, err = said(capsys, "sharpness", copied, other, *asked, out)
@@ -183,7 +185,8 @@ def test_table_numbers_and_pictures(copied, capsys, tmp_path, drawn):
     assert len(found["pictures"]["line"]["losses"]) == 21
     value = sharpness_files.value(found["measures"]["trace"])
     assert f"| trace | {value} | {value} |" in (tmp_path / "both/table.md").read_text()
-    assert drawn == [f"sharpness_{k}.png" for k in ("line", "path")] * 3
+    names = [f"sharpness_{k}.png" for k in ("line", "path")]
+    assert drawn == [(name, runs) for runs in (1, 1, 2) for name in names]
     # What is not measured anew stays.
     assert (
         said(capsys, "sharpness", copied, "--measures=loss", "--examples=all")[0] == 0
