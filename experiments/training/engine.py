@@ -33,7 +33,6 @@ EXTRA = "extra.json"  # of a run folder: what this module knows of it
 RECORD = "table.json"
 PROGRAMS = 40  # compiled steps in memory together: seeds of many methods take turns
 
-
 Plan = Mapping[str, settings.Settings]
 
 
@@ -42,18 +41,9 @@ def commit() -> str:
     """Of this checkout; with a plus if something is changed in it."""
     folder = pathlib.Path(__file__).parent
     try:
-        words = [
-            "git",
-            "-C",
-            str(folder),
-            "describe",
-            "--always",
-            "--dirty=+",
-            "--exclude=*",
-        ]
-        return subprocess.check_output(
-            words, text=True, stderr=subprocess.DEVNULL
-        ).strip()
+        words = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
+        quiet = {"cwd": folder, "text": True, "stderr": subprocess.DEVNULL}
+        return subprocess.check_output(words, **quiet).strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 
@@ -211,7 +201,8 @@ def _keep_weights(run: pathlib.Path, folder: pathlib.Path) -> None:
     files.make_folder(folder, "--out")
     found = loaded.load_run(run, "last")
     half = jax.tree.map(lambda x: np.asarray(x, np.float16), found.params)
-    export.export(dataclasses.replace(found, params=half), "safetensors", path)
+    content = export.FORMATS["safetensors"](dataclasses.replace(found, params=half))
+    files.replace(path, content)  # two processes may end together
 
 
 def _run(
