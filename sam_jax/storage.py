@@ -281,6 +281,22 @@ class Remote(pathlib.PurePosixPath):
             system.rm(self._key, recursive=True)
         return target
 
+    def check_bucket(self) -> None:
+        """Refuses a bucket that may not be asked for its kind.
+
+        Orbax asks, when it deletes a checkpoint: too late for a run.
+
+        Raises:
+            UserError: naming the role that is missing.
+        """
+        bucket = Remote(f"{self.scheme}://{self.parts[1]}")
+        if "id" not in (bucket._info() or {}):
+            raise errors.UserError(
+                f"{bucket} may not be asked for its kind (storage.buckets.get), which "
+                "deleting old checkpoints needs: give the account also "
+                "roles/storage.legacyBucketReader on it"
+            )
+
     def mkdir(self, parents: bool = False, exist_ok: bool = False) -> None:
         """Does nothing."""
 

@@ -74,6 +74,8 @@ class Checkpoints(files.Closing):
         _silence_orbax()
         with agreement.agreed():
             files.make_folder(self.directory)
+            if isinstance(self.directory, storage.Remote):
+                self.directory.check_bucket()
             try:
                 # While it is there and says this, the folder is the one that was
                 # opened, and nobody else has opened it since.
@@ -334,7 +336,8 @@ class Checkpoints(files.Closing):
             # It would wait for other processes, and these do not come here.
             self._check_there()
             if not hosts.several():
-                self._checkpointer = self._open()
+                with contextlib.suppress(errors.UserError):  # for the same reason
+                    self._checkpointer = self._open()
             raise errors.WriteError(
                 f"could not save step {self._saving} to {self.directory} "
                 f"({_brief(error)}): the checkpoints before it are kept; make room or "

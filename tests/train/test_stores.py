@@ -287,6 +287,13 @@ def test_mistakes_are_one_line(bucket, words, said, capsys):
     assert err.startswith("error: ") and said in err
 
 
+def test_a_bucket_whose_checkpoints_could_not_be_deleted_is_refused(bucket, folder):
+    bucket.fault = lambda method, path: None if "/o" in path.split("?")[0] else 403
+    with pytest.raises(errors.UserError, match=r"roles/storage.legacyBucketReader"):
+        checkpoint.Checkpoints(folder)
+    assert not bucket.names()
+
+
 def test_a_run_is_refused_where_checkpoints_cannot_be(bucket, tiny):
     for place, why in (
         ("gs:/bucket/run", "two slashes follow a scheme, as in gs://bucket/run"),
