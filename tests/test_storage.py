@@ -285,6 +285,15 @@ def test_one_of_many_takes_an_object(bucket, stale):
     assert most == [1] * 4
 
 
+def test_an_object_that_is_newer_is_not_deleted(bucket):
+    lock = storage.path("gs://bucket/.lock")
+    lock.write_bytes(b"stale")
+    version = lock.stat().version
+    lock.write_bytes(b"of another")
+    lock.unlink(missing_ok=True, version=version)
+    assert lock.read_bytes() == b"of another"
+
+
 def test_the_lock_of_a_disk_that_was_copied_is_nobodys(bucket):
     lock = storage.path("gs://bucket/.lock")
     lock.write_bytes(b"")
