@@ -84,9 +84,13 @@ def deliver(run: build.Run, workers: int, batches: int) -> dict[str, float]:
     before, begin = processor(), time.perf_counter()
     for _ in range(batches):
         jax.block_until_ready(sharding.put_batch(next(reading), run.mesh))
-    seconds, work = time.perf_counter() - begin, processor() - before
     reading.close()
-    count = batches * BATCH
+    return speed(batches * BATCH, time.perf_counter() - begin, processor() - before)
+
+
+def speed(count: int, seconds: float, work: float) -> dict[str, float]:
+    """Of so many examples; the system counts work in hundredths of a second."""
+    work = max(work, 0.01)
     return {"per second": count / seconds, "per processor second": count / work}
 
 
@@ -106,9 +110,7 @@ def train(run: build.Run) -> dict[str, float]:
     before, begin = processor(), time.perf_counter()
     for _ in range(3):
         state, _ = jax.block_until_ready(run.train_step(state, placed))
-    seconds, work = time.perf_counter() - begin, processor() - before
-    count = 3 * BATCH
-    return {"per second": count / seconds, "per processor second": count / work}
+    return speed(3 * BATCH, time.perf_counter() - begin, processor() - before)
 
 
 def note(found: dict[str, dict[str, list[float]]], name: str, times: Any) -> None:

@@ -10,7 +10,7 @@
 
 Of each seed the run whose training loss ends highest is measured at its end, the others
 at their end (equal epochs) and at the kept step whose training loss is nearest to that
-(equal loss). Writes ``results.json``, ``table.md`` and ``sharpness.png``.
+(equal loss). Writes ``sharpness.json``, ``table.md`` and ``sharpness.png``.
 """
 
 import collections
@@ -153,7 +153,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = list(measured(args.runs, asked))
     about = {"examples": args.examples, "rho": args.rho, "batch_norm": asked.batch_norm}
     result = {"measured": about, "rows": rows}
-    files.replace(args.out / "results.json", files.to_json(result) + "\n")
+    files.replace(args.out / "sharpness.json", files.to_json(result) + "\n")
     files.replace(args.out / "table.md", table(rows))
     draw(rows, args.out / "sharpness.png")
     print(table(rows))

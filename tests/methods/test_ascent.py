@@ -71,7 +71,7 @@ def test_blocks_keep_the_dtype(dtype):
     np.testing.assert_array_equal(displacement, np.full(4, 0.25))
 
 
-@pytest.mark.parametrize("bad", [-0.1, float("nan"), float("inf"), "1/t"])
+@pytest.mark.parametrize("bad", [-0.1, float("nan"), float("inf"), "?"])
 def test_bad_coefficients_are_refused(bad):
     for make, name in [
         (sam_jax.scale, "rho"),
