@@ -22,6 +22,7 @@ from sam_jax.train import (
     step,
     typed,
 )
+from sam_jax.train import frozen as frozen_lib
 from sam_jax.train import groups as groups_lib
 from sam_jax.train import optimizer as optimizer_lib
 from sam_jax.train.layout import lay_out
@@ -339,7 +340,8 @@ def build(
         shapes, batch = made.abstract_state(), made.abstract_batch()
         jax.eval_shape(made.train_step, shapes, batch)
         batch["mask"] = jax.ShapeDtypeStruct((config.batch_size,), jnp.bool)
-        jax.eval_shape(made.eval_step, shapes.params, shapes.model_state, batch)
+        evaluated = frozen_lib.whole(shapes.params, shapes.frozen)
+        jax.eval_shape(made.eval_step, evaluated, shapes.model_state, batch)
     return Run(**vars(made), dataset=dataset)
 
 

@@ -339,6 +339,8 @@ def differences(
         groups: the rows; other data than the first one's are not compared with them.
         measure: one of `MEASURES`, or a function like them.
     """
+    if not groups:
+        return []
     first, *others = groups
     data = first.runs[0].settings.get("data.name")
     return [

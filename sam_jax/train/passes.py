@@ -26,13 +26,14 @@ class Examples(NamedTuple):
         labels: int32 [B].
         weights: factor of each example's loss, float32 [B]; ones unless some examples
             are drawn more often than others.
-        mixed: the second example in each image, or None.
+        mixed: the second example in each image, or (); None would not pass the second
+            derivatives of groups.
     """
 
     images: jax.Array
     labels: jax.Array
     weights: jax.Array
-    mixed: mixing.Mixed | None = None
+    mixed: mixing.Mixed | tuple[()] = ()
 
 
 class Pass(NamedTuple):
@@ -166,7 +167,7 @@ class Passes:
         outputs, decay = found
         batch = {"image": examples.images, "label": examples.labels}
         losses = self._losses(outputs, batch)
-        if examples.mixed is not None:
+        if examples.mixed:
             others, shares = examples.mixed
             second = self._losses(outputs, batch | {"label": others})
             losses = shares * losses + (1 - shares) * second

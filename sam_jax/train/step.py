@@ -121,7 +121,7 @@ def train_step(
     method_key = jax.random.fold_in(step_key, METHOD_STREAM)
 
     # ── Data.
-    images, mixed = recipe.augment(augment_key, batch["image"]), None
+    images, mixed = recipe.augment(augment_key, batch["image"]), ()
     if recipe.mix is not None:
         mix_key = jax.random.fold_in(step_key, MIX_STREAM)
         images, mixed = recipe.mix(mix_key, images, batch["label"])

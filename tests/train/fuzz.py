@@ -18,7 +18,15 @@ import jax
 import jax.numpy as jnp
 
 from sam_jax import errors, methods
-from sam_jax.train import build, cards, coefficients, options, remarks, settings
+from sam_jax.train import (
+    build,
+    cards,
+    coefficients,
+    frozen,
+    options,
+    remarks,
+    settings,
+)
 
 ROOT = pathlib.Path(__file__).parents[2]
 CARDS = sorted((ROOT / "configs").glob("*.py"))
@@ -137,7 +145,8 @@ def _traced(config: settings.Settings) -> build.Steps:
     state, batch = made.abstract_state(), made.abstract_batch()
     jax.eval_shape(made.train_step, state, batch)
     batch["mask"] = jax.ShapeDtypeStruct(batch.pop("weight").shape, jnp.bool)
-    jax.eval_shape(made.eval_step, state.params, state.model_state, batch)
+    evaluated = frozen.whole(state.params, state.frozen)
+    jax.eval_shape(made.eval_step, evaluated, state.model_state, batch)
     return made
 
 
