@@ -134,6 +134,14 @@ class Steps:
             for name, (shape, dtype) in leaves.items()
         }
 
+    def trace(self) -> None:
+        """Traces both steps: what does not fit together shows, nothing is computed."""
+        shapes, batch = self.abstract_state(), self.abstract_batch()
+        jax.eval_shape(self.train_step, shapes, batch)
+        batch["mask"] = jax.ShapeDtypeStruct((self.config.batch_size,), jnp.bool)
+        params = frozen_lib.whole(shapes.params, shapes.frozen)
+        jax.eval_shape(self.eval_step, params, shapes.model_state, batch)
+
 
 @dataclasses.dataclass(frozen=True)
 class Run(Steps):
@@ -282,7 +290,8 @@ def steps(
             out_shardings=(places, whole),
         ),
         eval_step=jax.jit(
-            step.make_eval_step(model, losses.measure, normalize), out_shardings=whole
+            step.make_eval_step(model, losses.measure, normalize),
+            out_shardings=(whole, sharding.split(mesh)),
         ),
         is_finite=jax.jit(state.is_finite, out_shardings=whole),
         model=model,
@@ -322,7 +331,7 @@ def build(
     if config.data.alternate_flip:
         dataset = _alternating(config.data, dataset)
     with mistakes.in_settings("config.data", _DATA):
-        augment = _augment(config.data, dataset)
+        augment = own_data.augmentation(config.data, dataset)
         spec = DataSpec.of(dataset, config.batch_size)
     augment = own_data.augmented(config.augment, dataset, augment)
     several = config.steps_per_dispatch
@@ -336,12 +345,7 @@ def build(
         config, spec, augment=augment, normalize=normalize, model=model, loss=loss
     )
     if model is not None or loss is not None or _has_own_code(config):
-        # What does not fit shows before the folder is touched; the step is traced once.
-        shapes, batch = made.abstract_state(), made.abstract_batch()
-        jax.eval_shape(made.train_step, shapes, batch)
-        batch["mask"] = jax.ShapeDtypeStruct((config.batch_size,), jnp.bool)
-        evaluated = frozen_lib.whole(shapes.params, shapes.frozen)
-        jax.eval_shape(made.eval_step, evaluated, shapes.model_state, batch)
+        made.trace()  # what does not fit shows before the folder is touched
     return Run(**vars(made), dataset=dataset)
 
 
@@ -414,38 +418,3 @@ def _alternating(config: settings.Data, dataset: data.Dataset) -> data.Dataset:
             "leave it out"
         )
     return dataclasses.replace(dataset, train=data.AlternatingSource.of(dataset.train))
-
-
-_OF_IMAGES = ("crop", "flip", "cutout", "resized_crop", "randaugment")
-_OF_IMAGES += ("mixup", "cutmix")
-
-
-def _augment(
-    config: settings.Data, dataset: data.Dataset
-) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """What happens to the images in training; other inputs are as they are."""
-    if dataset.dtype != np.uint8:
-        for setting in _OF_IMAGES:
-            if getattr(config, setting):
-                raise errors.UserError(
-                    f"config.data.{setting} is for images, uint8 [N, H, W, C], and "
-                    f"{dataset.name!r} has none: leave it out"
-                )
-        return lambda key, inputs: inputs
-    # A stream cuts out of the whole file.
-    streamed = isinstance(dataset.train, data.StreamedSource)
-    augment = data.augment.make_augment(
-        crop=config.crop,
-        flip=config.flip,
-        cutout=config.cutout,
-        cutout_probability=config.cutout_probability,
-        resized_crop=0 if streamed else config.resized_crop,
-        randaugment=config.randaugment,
-        randaugment_magnitude=config.randaugment_magnitude,
-        mean=dataset.mean,
-        std=dataset.std,
-    )
-    # Settings that do not fit the size of the images show here.
-    example = jax.ShapeDtypeStruct((1, *dataset.image_shape), jnp.uint8)
-    jax.eval_shape(augment, jax.random.key(0), example)
-    return augment

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from sam_jax.train import scores as scores_lib
 from sam_jax.train import sharding, state
@@ -15,14 +16,15 @@ Scores = dict[str, dict[str, float]]  # split -> {"loss": ..., "accuracy": ...}
 def evaluate(
     run: Run,
     train_state: state.TrainState,
-    tell: Callable[[str, scores_lib.OfEach], None] = lambda split, seen: None,
+    tell: Callable[[str, scores_lib.OfEach], None] | None = None,
 ) -> Scores:
     """Evaluates on the validation set, if there is one, and on the test set.
 
     Args:
         run: the parts of the run.
         train_state: its averaged weights are evaluated, if it has any.
-        tell: called with each split and the predictions for its examples.
+        tell: called with each split and the predictions for its examples, which
+            otherwise stay where they are; the same for all processes.
 
     Returns:
         Means of the loss, the accuracy (a fraction) and the user's metrics, on the
@@ -45,15 +47,16 @@ def evaluate(
     rows = sharding.local_rows(batch_size, run.mesh)
     scores = {}
     for split, source in there.items():
-        found = jax.device_get(
-            [
-                run.eval_step(params, model_state, sharding.put_batch(batch, run.mesh))
-                for batch in source.eval_batches(batch_size, rows)
-            ]
-        )
+        found = [
+            run.eval_step(params, model_state, sharding.put_batch(batch, run.mesh))
+            for batch in source.eval_batches(batch_size, rows)
+        ]
         sums, seen = zip(*found, strict=True)
-        joined = map(np.concatenate, zip(*seen, strict=True))
-        tell(split, scores_lib.OfEach(*(x[: source.num_examples] for x in joined)))
+        sums = jax.device_get(sums)
+        if tell is not None:
+            whole = multihost_utils.process_allgather(seen, tiled=True)
+            joined = map(np.concatenate, zip(*whole, strict=True))
+            tell(split, scores_lib.OfEach(*(x[: source.num_examples] for x in joined)))
         totals = {
             name: np.sum([batch[name] for batch in sums], dtype=np.float64)
             for name in {"loss": 0, "accuracy": 0} | sums[0]  # those come first

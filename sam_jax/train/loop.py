@@ -334,8 +334,9 @@ def _evaluate(
     shown: page.AtTheEnd,
 ) -> bool:
     """Whether this is the best; validation selects, the test is only reported."""
-    seen: dict[str, scores_lib.OfEach] = {}
-    scores, step = evaluate(run, train_state, seen.__setitem__), int(train_state.step)
+    step, seen = int(train_state.step), dict[str, scores_lib.OfEach]()
+    examines = step == run.total_steps and run.config.report != "off"
+    scores = evaluate(run, train_state, seen.__setitem__ if examines else None)
     skipped = progress["skipped"]
     if skipped == run.total_steps:
         raise window.NotFiniteError(f"none of the {skipped} updates was finite")
@@ -347,7 +348,7 @@ def _evaluate(
         if not math.isfinite(values["loss"]):
             what = f"the {split} loss after step {step} is not finite"
             raise window.NotFiniteError(f"{what} ({values['loss']})")
-    if step == run.total_steps:
+    if examines:
         shown.examine(step, seen["test"], scores["test"], run.dataset)
     return _improves(progress, {"step": step, "epoch": epoch, **scores})
 

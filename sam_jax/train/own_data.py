@@ -87,6 +87,43 @@ def augmented(own: settings.Own, dataset: data.Dataset, after: Augment) -> Augme
     return augment
 
 
+_OF_IMAGES = ("crop", "flip", "cutout", "resized_crop", "randaugment")
+_OF_IMAGES += ("mixup", "cutmix")
+
+
+def augmentation(config: settings.Data, dataset: data.Dataset) -> Augment:
+    """What the settings do to the images in training; other inputs are as they are.
+
+    Raises:
+        UserError: if inputs are no images, or a setting does not fit their size.
+    """
+    if dataset.dtype != np.uint8:
+        for setting in _OF_IMAGES:
+            if getattr(config, setting):
+                raise errors.UserError(
+                    f"config.data.{setting} is for images, uint8 [N, H, W, C], and "
+                    f"{dataset.name!r} has none: leave it out"
+                )
+        return lambda key, inputs: inputs
+    # A stream cuts out of the whole file.
+    streamed = isinstance(dataset.train, data.StreamedSource)
+    augment = data.augment.make_augment(
+        crop=config.crop,
+        flip=config.flip,
+        cutout=config.cutout,
+        cutout_probability=config.cutout_probability,
+        resized_crop=0 if streamed else config.resized_crop,
+        randaugment=config.randaugment,
+        randaugment_magnitude=config.randaugment_magnitude,
+        mean=dataset.mean,
+        std=dataset.std,
+    )
+    # Settings that do not fit the size of the images show here.
+    example = jax.ShapeDtypeStruct((1, *dataset.image_shape), jnp.uint8)
+    jax.eval_shape(augment, jax.random.key(0), example)
+    return augment
+
+
 def mix(config: settings.Settings, groups: int) -> mixing.Mix | None:
     """What mixes the images of a batch, or None.
 

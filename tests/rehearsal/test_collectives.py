@@ -57,17 +57,15 @@ def test_collectives_on_fake_devices(name, monkeypatch):
     assert rows == table("cpu")[name]
 
 
-def test_an_evaluation_gathers_no_more_than_its_predictions():
+def test_an_evaluation_gathers_nothing():
     made = cases.functions("SAM", jax.devices()[: cases.DEVICES])
     state, batch = made.abstract_state(), made.abstract_batch()
     shape, place = (cases.BATCH,), batch["label"].sharding
     batch["mask"] = jax.ShapeDtypeStruct(shape, "bool", sharding=place)
     lowered = made.eval_step.lower(state.params, state.model_state, batch)
     found = hlo.collectives(lowered.compile())
-    assert {each.name for each in found} <= {"all-reduce", "all-gather"}
-    gathered = sum(each.bytes for each in found if each.name == "all-gather")
-    assert gathered <= 20 * cases.BATCH  # five numbers of each example
-    reduced = [n for each in found if each.name == "all-reduce" for n in each.elements]
+    assert {each.name for each in found} == {"all-reduce"}
+    reduced = [n for each in found for n in each.elements]
     assert max(reduced) == 1  # sums over the batch
 
 

@@ -15,18 +15,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from sam_jax import errors, methods
-from sam_jax.train import (
-    build,
-    cards,
-    coefficients,
-    frozen,
-    options,
-    remarks,
-    settings,
-)
+from sam_jax.train import build, cards, coefficients, options, remarks, settings
 
 ROOT = pathlib.Path(__file__).parents[2]
 CARDS = sorted((ROOT / "configs").glob("*.py"))
@@ -142,11 +133,7 @@ def _traced(config: settings.Settings) -> build.Steps:
     else:
         made = build.build(config)
         assert all(remark.isprintable() for remark in remarks.of(made))
-    state, batch = made.abstract_state(), made.abstract_batch()
-    jax.eval_shape(made.train_step, state, batch)
-    batch["mask"] = jax.ShapeDtypeStruct(batch.pop("weight").shape, jnp.bool)
-    evaluated = frozen.whole(state.params, state.frozen)
-    jax.eval_shape(made.eval_step, evaluated, state.model_state, batch)
+    made.trace()
     return made
 
 

@@ -339,7 +339,8 @@ def test_an_own_augmentation_comes_before_the_others_whose_draws_stay(tiny, digi
     dataset = dataclasses.replace(digits, mean=(0.0,), std=(1.0,))
     images, key = dataset.train.split.images[:4], jax.random.key(1)
 
-    after = build._augment(tiny(**{"data.crop": 2, "data.flip": True}).data, dataset)
+    chosen = tiny(**{"data.crop": 2, "data.flip": True}).data
+    after = own_data.augmentation(chosen, dataset)
     brighter = settings.Own(reference("brighter"))
     own = own_data.augmented(brighter, dataset, after)(key, images)
     plain = after(key, images)
