@@ -8,12 +8,12 @@ finished runs, so that their folders need not stay.
 import dataclasses
 import functools
 import pathlib
-import subprocess
 from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
 
+from experiments.benchmarks import measure
 from experiments.training import robustness
 from experiments.training import table as table_lib
 from sam_jax import errors, locks
@@ -39,13 +39,8 @@ Plan = Mapping[str, settings.Settings]
 @functools.cache
 def commit() -> str:
     """Of this checkout; with a plus if something is changed in it."""
-    folder = pathlib.Path(__file__).parent
-    try:
-        words = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
-        quiet = {"cwd": folder, "text": True, "stderr": subprocess.DEVNULL}
-        return subprocess.check_output(words, **quiet).strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+    words = ("git", "-C", str(measure.ROOT), "describe", "--always", "--dirty=+")
+    return measure.output(*words, "--exclude=*") or "unknown"
 
 
 def recorded(results: pathlib.Path) -> dict[str, comparison.Run]:

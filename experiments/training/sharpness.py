@@ -23,7 +23,15 @@ import numpy as np
 
 from experiments import commands
 from sam_jax import errors
-from sam_jax.train import build, checkpoint, curves, files, loaded, sharpness
+from sam_jax.train import (
+    build,
+    checkpoint,
+    curves,
+    files,
+    loaded,
+    report,
+    sharpness,
+)
 from sam_jax.train.comparison_picture import COLORS
 from sam_jax.train.slices import PICTURES
 from sam_jax.train.spread import Spread
@@ -102,12 +110,11 @@ def table(rows: Sequence[Row]) -> str:
     groups = dict.fromkeys((row["at"], row["method"]) for row in rows)
     names = ("step", "test_accuracy", *MEASURES)
     lines = [["at", "method", "seeds", *names]]
-    lines += [["---"] * len(lines[0])]
     for at, method in sorted(groups):
         of = [row for row in rows if (row["at"], row["method"]) == (at, method)]
         spreads = [Spread.of([float(row[name]) for row in of]) for name in names]
         lines.append([at, method, str(len(of)), *map(_cell, spreads)])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return report.markdown(lines)
 
 
 def _cell(spread: Spread | None) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments.training.engine import RECORD, Plan
 from experiments.training.table import Table, flat, own
-from sam_jax.train import comparison, comparison_files, curves, files
+from sam_jax.train import comparison, comparison_files, curves, files, report
 from sam_jax.train.comparison import Group, Measure, Run
 from sam_jax.train.spread import significant
 
@@ -147,7 +147,7 @@ def markdown(table: Table, runs: Sequence[Run], missing: Plan) -> str:
     planned = [Run(name, own(flat(config))) for name, config in missing.items()]
     for title, groups in parts(table, [*runs, *planned]).items():
         rows = cells(table, groups)
-        lines += ["", f"## {title}", "", *_rows(rows)]
+        lines += ["", f"## {title}", "", report.markdown(rows)[:-1]]
         if smallest := detectable(groups):
             lines += [
                 "",
@@ -157,7 +157,8 @@ def markdown(table: Table, runs: Sequence[Run], missing: Plan) -> str:
     if table.listed:
         rows = [[x["row"], x["published"], x["source"], x["why"]] for x in table.listed]
         lines += ["", "## Published, without a command of ours", ""]
-        lines += _rows([["row", "published", "source", "why"], *rows])
+        head = ["row", "published", "source", "why"]
+        lines.append(report.markdown([head, *rows])[:-1])
     return "\n".join(lines) + "\n"
 
 
@@ -182,11 +183,6 @@ def _about(table: Table, missing: int) -> list[str]:
 
 def _command(table: Table) -> str:
     return f"python -m experiments.training {table.name}"
-
-
-def _rows(rows: Sequence[Sequence[str]]) -> list[str]:
-    head, *others = (f"| {' | '.join(row)} |" for row in rows)
-    return [head, "|" + " --- |" * len(rows[0]), *others]
 
 
 def write(

@@ -119,7 +119,7 @@ def adam_sam(
         gradient_at = core.second_gradient(params, grad_fn, value_and_grad_fn)
         [moments] = trees.nodes(state.base, optax.ScaleByAdamState)
         # Of unit length, so that no quotient leaves the range.
-        unit = numerics.unit(_wide(updates))
+        unit = numerics.unit(numerics.wide_tree(updates))
         way = jax.tree.map(
             lambda g, v: g / (jnp.sqrt(v.astype(g.dtype)) + damping), unit, moments.nu
         )
@@ -128,7 +128,9 @@ def adam_sam(
         # Optax's Adam multiplies dtypes that strict promotion would not.
         with jax.numpy_dtype_promotion("standard"):
             steps, base_state = adam.update(
-                _wide(devices.agree(perturbed_grads)), state.base, _wide(params)
+                numerics.wide_tree(devices.agree(perturbed_grads)),
+                state.base,
+                numerics.wide_tree(params),
             )
         steps = jax.tree.map(lambda x, w: x.astype(w.dtype), steps, params)
         return steps, optimizers.WithBaseState(
@@ -141,8 +143,6 @@ def adam_sam(
         )
 
     # Its moments and its damping need more than half precision.
-    return optimizers.full_optimizer(lambda params: init(_wide(params)), update_fn)
-
-
-def _wide(tree: Any) -> Any:
-    return jax.tree.map(numerics.wide, tree)
+    return optimizers.full_optimizer(
+        lambda params: init(numerics.wide_tree(params)), update_fn
+    )

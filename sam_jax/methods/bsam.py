@@ -186,7 +186,7 @@ def bsam(
         )
 
     def init_fn(params: optax.Params) -> BsamState:
-        wide = jax.tree.map(numerics.wide, params)
+        wide = numerics.wide_tree(params)
         return BsamState(
             count=jnp.zeros([], jnp.int32),
             momentum=jax.tree.map(jnp.zeros_like, wide),

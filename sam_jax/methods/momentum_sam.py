@@ -191,13 +191,10 @@ def momentum_sam_eval_params(
         >>> print(sam_jax.momentum_sam_eval_params(tx.init(w), w))  # nothing yet
         [1. 1.]
     """
-    found = trees.nodes(state, MomentumSamState)
-    if len(found) != 1:
-        raise checks.BadValue(
-            "momentum_sam_eval_params needs the state of one momentum_sam, got "
-            f"{len(found)} of them"
-        )
-    return _subtract(trees.parameters(params), _displacement(found[0]))
+    found = trees.only(
+        state, MomentumSamState, "momentum_sam_eval_params", "momentum_sam"
+    )
+    return _subtract(trees.parameters(params), _displacement(found))
 
 
 def _wide_dtype(x: jax.Array) -> Any:

@@ -230,6 +230,11 @@ def wide(x: Any) -> jax.Array:
     return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
 
 
+def wide_tree(tree: Any) -> Any:
+    """The arrays as `wide` has them."""
+    return jax.tree.map(wide, tree)
+
+
 def _common(leaves: Iterable[Any]) -> list[jax.Array]:
     """The arrays in one dtype: that of the widest, float32 if there are none."""
     arrays = [wide(x) for x in leaves]

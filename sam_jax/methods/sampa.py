@@ -123,9 +123,9 @@ def sampa(
         return SampaState(
             count=jnp.zeros([], jnp.int32),
             ascent=ascent.init(params),
-            base=inner.init(_wide(params)),
-            shift=jax.tree.map(jnp.zeros_like, _wide(params)),
-            perturbed_grads=jax.tree.map(jnp.zeros_like, _wide(params)),
+            base=inner.init(numerics.wide_tree(params)),
+            shift=jax.tree.map(jnp.zeros_like, numerics.wide_tree(params)),
+            perturbed_grads=jax.tree.map(jnp.zeros_like, numerics.wide_tree(params)),
             diagnostics=observations.no_diagnostics(),
         )
 
@@ -144,7 +144,7 @@ def sampa(
         share = core.value_at(lam, state.count)
         # Nothing was perturbed before the first update.
         share = jnp.where(state.count == 0, 1.0, share)
-        grads = _wide(devices.agree(updates))
+        grads = numerics.wide_tree(devices.agree(updates))
         mixed = numerics.combine((share, grads), (1 - share, state.perturbed_grads))
 
         # ── x, and what the base would do next with the gradient at y.
@@ -167,8 +167,8 @@ def sampa(
             count=core.next_count(state.count),
             ascent=ascent_state,
             base=base_state,
-            shift=optax.tree.sub(after, _wide(held)),
-            perturbed_grads=_wide(devices.agree(perturbed_grads)),
+            shift=optax.tree.sub(after, numerics.wide_tree(held)),
+            perturbed_grads=numerics.wide_tree(devices.agree(perturbed_grads)),
             diagnostics=observations.observe(
                 updates, weights, displacement, loss, perturbed_grads
             ),
@@ -196,19 +196,11 @@ def sampa_eval_params(state: optax.OptState, params: optax.Params) -> optax.Para
         >>> print(sam_jax.sampa_eval_params(tx.init(w), w))
         [1. 1.]
     """
-    found = trees.nodes(state, SampaState)
-    if len(found) != 1:
-        raise checks.BadValue(
-            f"sampa_eval_params needs the state of one sampa, got {len(found)} of them"
-        )
+    found = trees.only(state, SampaState, "sampa_eval_params", "sampa")
     return jax.tree.map(
         lambda y, shift: _plus(y, shift).astype(y.dtype),
-        *(trees.parameters(params), found[0].shift),
+        *(trees.parameters(params), found.shift),
     )
-
-
-def _wide(tree: Any) -> Any:
-    return jax.tree.map(numerics.wide, tree)
 
 
 def _plus(x: jax.Array, y: jax.Array) -> jax.Array:

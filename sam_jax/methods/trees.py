@@ -126,6 +126,20 @@ def nodes(tree: Any, kind: type) -> list[Any]:
     return [x for x in jax.tree.leaves(tree, is_leaf=is_one) if is_one(x)]
 
 
+def only(tree: Any, kind: type, reader: str, method: str) -> Any:
+    """The one node of a type, for a function that reads a method's state.
+
+    Raises:
+        ValueError: if there is none, or more than one.
+    """
+    found = nodes(tree, kind)
+    if len(found) != 1:
+        raise checks.BadValue(
+            f"{reader} needs the state of one {method}, got {len(found)} of them"
+        )
+    return found[0]
+
+
 def _likely(grads: Any, params: Any) -> str:
     """The mistake behind a tuple, and behind objects that stand for arrays."""
     if isinstance(grads, tuple) and not isinstance(params, tuple):

@@ -1,12 +1,14 @@
 """What a rehearsal has found, for people: a table, and a picture over slices."""
 
 import io
+import itertools
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sam_jax.train import files
+from sam_jax.train import files, report
+from sam_jax.train.comparison_picture import COLORS
 
 Result = Mapping[str, Any]
 PREDICTED = "Predicted by the compiler, not run."
@@ -33,11 +35,8 @@ def table(results: Sequence[Result]) -> str:
     ]
     head = ["", *(result["topology"] for result in results)]
     kept = [row for row in rows if any(row[1:])]
-    lines = [head, ["---"] * len(head), *kept, *_collectives(results)]
-    said = _remarks(results)
-    return "\n".join(
-        ["| " + " | ".join(line) + " |" for line in lines] + [""] * bool(said) + said
-    )
+    shown = report.markdown([head, *kept, *_collectives(results)])
+    return "\n".join([shown, *_remarks(results)]).rstrip("\n")
 
 
 def _cell(read: Callable[[Result], str], result: Result) -> str:
@@ -173,12 +172,12 @@ def picture(results: Sequence[Result], title: str) -> bytes:
     step.set_xticks(list(places), names)
     kinds = sorted({row["place"] for r in shown for row in r["collectives"]})
     below = [0.0] * len(shown)
-    for kind in kinds:
+    for kind, color in zip(kinds, itertools.cycle(COLORS)):
         rows = [
             sum(row["sent"] for row in r["collectives"] if row["place"] == kind) / 1e6
             for r in shown
         ]
-        sent.bar(names, rows, bottom=below, label=kind)
+        sent.bar(names, rows, bottom=below, label=kind, color=color)
         below = [a + b for a, b in zip(below, rows, strict=True)]
     sent.set_title("sent by a chip in a step (MB)", fontsize=9)
     if kinds:

@@ -7,7 +7,7 @@ and are formatted here for people.
 
 import collections
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Self, TextIO
 
@@ -302,6 +302,20 @@ def percent(fraction: float) -> str:
         '93.12 %'
     """
     return f"{100 * fraction:.2f} %"
+
+
+def markdown(rows: Iterable[Iterable[str]]) -> str:
+    """Rows of cells, the head first, as a Markdown table whose lines all end.
+
+    Example:
+        >>> print(markdown([["run", "error"], ["sam", "0.1"]]), end="")
+        | run | error |
+        | --- | --- |
+        | sam | 0.1 |
+    """
+    head, *others = map(list, rows)
+    lines = [head, ["---"] * len(head), *others]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def duration(seconds: float) -> str:

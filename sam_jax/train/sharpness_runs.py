@@ -104,8 +104,7 @@ def _write_together(
     """Numbers, table and pictures of all runs."""
     files.replace(out / sharpness_files.FILE, files.to_json(found, indent=1) + "\n")
     if rows:
-        lines = [list(rows[0]), ["---"] * len(rows[0]), *(row.values() for row in rows)]
-        table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        table = report.markdown([rows[0], *(row.values() for row in rows)])
         files.replace(out / "table.md", table)
     drawn = dict.fromkeys(k for records in found.values() for k in _parted(records)[1])
     for name in drawn:
