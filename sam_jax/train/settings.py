@@ -250,7 +250,8 @@ class Settings:
     # In which updates the method is used; the others are the base optimizer's.
     cadence: Cadence = Always()
     # Whether the method's norms, angle and perturbed loss are logged; False: the step
-    # computes none, compiles in less time and holds one copy of the weights less.
+    # computes none, compiles in less time and holds one copy of the weights less. What
+    # is not finite is then seen in the loss and the update, not in the gradient.
     diagnostics: bool = True
     optimizer: Optimizer = dataclasses.field(default_factory=Optimizer)
     weight_decay: WeightDecay = WeightDecay()
