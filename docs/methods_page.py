@@ -1,10 +1,10 @@
-"""Writes the methods page and the README's table from the docstrings.
+"""Writes the methods page from the docstrings.
 
     python -m docs.methods_page
 
-``docs/methods.md`` has everything that the docstring of each method says, with the
-values of its configuration fragment; the README's table has one row per method. A test
-fails if either is out of date.
+``docs/methods.md`` has a table with one row per method, then everything that the
+docstring of each method says, with the values of its file in ``configs/methods``. A
+test fails if it is out of date.
 """
 
 import inspect
@@ -19,8 +19,6 @@ from sam_jax import exports, methods, schedules
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "methods.md"
-README = ROOT / "README.md"
-BEGIN, END = "<!-- methods: begin -->", "<!-- methods: end -->"
 NUMBERS = ("No", "One", "Two", "Three", "Four")
 COST = re.compile(rf"({'|'.join(NUMBERS)}) gradients? per update")
 SECTIONS = (
@@ -35,11 +33,12 @@ INTRODUCTION = """\
 # Methods
 
 Every method is an Optax transformation from the gradient at the weights, g = ∇L(w), to
-the direction to descend; see the README for the call. Those with a `learning_rate` take
-the step by themselves. Every one also takes `eps`, the floor of its norms (of no effect
-in the few that have none, so that one method can stand for another), and `mask`, which
-parameters to perturb. Costs are per update; the caller's gradient at the weights is
-counted.
+the direction to descend; [Use the library](library.md) shows the call. Those with a
+`learning_rate` are complete optimizers. Every method also takes `eps`, the floor of its
+norms (accepted without effect by the few that have none), and `mask`, which selects the
+parameters to perturb. Gradients are counted per update, with the caller's gradient at
+the weights. State is what a method keeps between updates besides counters and
+diagnostics. [Results](results.md#which-method-should-i-use) compares the methods.
 
 This page is made from the docstrings: `python -m docs.methods_page`.
 """
@@ -221,7 +220,12 @@ def section(method: Method) -> str:
 
 def page() -> str:
     """The whole page."""
-    parts = [INTRODUCTION.strip(), *map(section, map(read, names())), others()]
+    parts = [
+        INTRODUCTION.strip(),
+        table(),
+        *map(section, map(read, names())),
+        others(),
+    ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -260,7 +264,7 @@ def names() -> list[str]:
 
 
 def table() -> str:
-    """The README's table of methods."""
+    """One row per method."""
     head = "| method | what it is | paper | gradients | state |\n|---|---|---|---|---|"
     return "\n".join([head, *map(row, map(read, names()))])
 
@@ -273,7 +277,7 @@ def row(method: Method) -> str:
     assert link and year, method.name
     state = "–" if method.state.startswith("no state") else method.state
     return (
-        f"| [`{method.signature}`](docs/methods.md#{method.name}) "
+        f"| [`{method.signature}`](#{method.name}) "
         f"| {method.summary.rstrip('.')} | {cited(reference)} {year[0]}, {link[0]} "
         f"| {method.gradients} | {state.removeprefix('state: ')} |"
     )
@@ -292,13 +296,5 @@ def cited(reference: str) -> str:
     return " and ".join(authors) if len(authors) < 3 else f"{authors[0]} et al."
 
 
-def with_table(readme: str) -> str:
-    """The README with a fresh table between its two marks."""
-    before, rest = readme.split(BEGIN)
-    _, after = rest.split(END)
-    return f"{before}{BEGIN}\n{table()}\n{END}{after}"
-
-
 if __name__ == "__main__":
     PAGE.write_text(page())
-    README.write_text(with_table(README.read_text()))

@@ -62,17 +62,17 @@ def missing(name: str) -> list[str]:
 
 
 def undocumented(name: str) -> list[str]:
-    """What the pages made from docstrings lack."""
+    """What the page made from docstrings lacks."""
     from docs import methods_page  # imports JAX
 
     try:
         method = methods_page.read(name)
     except methods_page.Incomplete as error:
         return [str(error)]
-    in_page = methods_page.section(method) in read("docs/methods.md")
-    if in_page and methods_page.row(method) in read("README.md"):
+    page = read("docs/methods.md")
+    if methods_page.section(method) in page and methods_page.row(method) in page:
         return []
-    return ["docs/methods.md, README.md: run `python -m docs.methods_page`"]
+    return ["docs/methods.md: run `python -m docs.methods_page`"]
 
 
 def read(path: str) -> str:

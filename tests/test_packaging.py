@@ -37,18 +37,10 @@ def targets(markdown):
     return re.findall(r"\]\(([^)]*)\)", markdown)
 
 
-def test_links_in_the_readme_lead_somewhere():
-    relative = [link for link in targets(README) if not link.startswith("http")]
-    assert len(relative) > 10
-    for link in relative:
-        assert (ROOT / link.partition("#")[0]).exists(), link
-
-
 def test_an_index_shows_no_link_into_the_repository(setup):
     plain = setup.description(README, None)
-    assert targets(plain)
-    assert all(link.startswith("https:") for link in targets(plain))
-    assert "`sam(rho=0.05)`" in plain and "![" not in plain
+    assert not [link for link in targets(plain) if not link.startswith("https:")]
+    assert "`sam(rho)`" in plain and "![" not in plain
 
     absolute = setup.description(README, "https://host/me/sam_jax/blob/v1")
     assert len(targets(absolute)) == len(targets(README))

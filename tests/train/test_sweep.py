@@ -320,7 +320,7 @@ def test_numbers_stay_in_the_program_where_code_of_the_users_may_branch(
 
 
 @pytest.mark.slow("plans the surveys of all methods")
-@pytest.mark.parametrize("file", ["README.md", "docs/sweeps.md"])
+@pytest.mark.parametrize("file", ["docs/results.md", "docs/sweeps.md"])
 def test_the_commands_of_the_pages_are_understood(file, monkeypatch, capsys):
     planned = []
     monkeypatch.setattr(
