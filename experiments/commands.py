@@ -75,9 +75,6 @@ def child(
         seconds: after which it is killed with all that it has started.
         env: its variables; those of this process by default.
         seen: is given each line of its output, errors among it, as it comes.
-
-    Returns:
-        The exit code and the last lines.
     """
     last: collections.deque[str] = collections.deque(maxlen=40)
     with subprocess.Popen(
@@ -131,9 +128,6 @@ def positive(text: str) -> float:
 
 def several(of: Callable[[str], T]) -> Callable[[str], list[T]]:
     """Makes the type of a flag of several values with commas between them, each once.
-
-    Args:
-        of: the type of one.
 
     Example:
         >>> several(positive)("1,3,10")

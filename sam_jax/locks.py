@@ -38,9 +38,6 @@ def held(path: pathlib.Path, *, wait: bool) -> Iterator[None]:
         path: of the file or object; made if it does not exist.
         wait: until another process lets it go; else that is an error.
 
-    Yields:
-        Nothing.
-
     Raises:
         BlockingIOError: if another process holds it; of an object, ``strerror`` says
             which.

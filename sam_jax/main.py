@@ -148,11 +148,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def help_text(program: str = "python -m sam_jax.main") -> str:
-    """What ``--help`` shows; JAX is not imported for it.
-
-    Args:
-        program: what the user types.
-    """
+    """What ``--help`` shows; JAX is not imported for it."""
     ours = (
         *(_CONFIG, _WORKDIR, _COMPILATION_CACHE, _COORDINATOR, _NUM_PROCESSES),
         *(_PROCESS_ID, _DISTRIBUTED, _COORDINATOR_TIMEOUT),

@@ -157,14 +157,14 @@ def test_heavy_packages_are_imported_only_where_they_are_used(tmp_path):
     program = """
 import sys
 import sam_jax.data
-from sam_jax.train import curves, metrics, report
+from sam_jax.train import figures, metrics, report
 print(*sorted(set(sys.argv[2:]) & set(sys.modules)))
-curves.draw_curves([], sys.argv[1], "")
+figures.save(figures.empty((1, 1), ""), sys.argv[1])
 print("matplotlib" in sys.modules, "matplotlib.pyplot" in sys.modules)
 """
     heavy = ["tensorflow", "tensorflow_datasets", "sklearn", "matplotlib", "pandas"]
     heavy += ["IPython", "tensorboardX", "wandb", "torch"]
-    picture = tmp_path / "curves.png"
+    picture = tmp_path / "empty.png"
     said = output(program, str(picture), *heavy).splitlines()
     assert said == ["", "True False"] and picture.exists()
 
@@ -181,11 +181,11 @@ for info in pkgutil.walk_packages(sam_jax.__path__, "sam_jax.", onerror=lambda _
     except (ImportError, SystemExit) as error:
         print(info.name, "|", error)
 from sam_jax.theory import finite_sums
-from sam_jax.train import boards, curves, typed
+from sam_jax.train import boards, figures, typed
 for use in (
     lambda _: finite_sums.digits((0, 1)),
     boards.TensorBoard,
-    lambda folder: curves.draw_curves([], folder, "title"),
+    lambda title: figures.empty((1, 1), title),
     lambda _: typed.ml_collections(),
 ):
     try:

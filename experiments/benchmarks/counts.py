@@ -41,9 +41,6 @@ def counted(name: str) -> Counts:
     Returns:
         ``flops`` and ``accessed_bytes`` as compiled, ``temporary_bytes``, and
         ``state_bytes``: parameters, optimizer and method.
-
-    Raises:
-        UserError: for a method that does not exist.
     """
     method = name.partition(",")[0]
     told = name != SILENT

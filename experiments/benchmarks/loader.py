@@ -58,12 +58,7 @@ def main(args: Any) -> tuple[measure.Results, measure.Tables]:
 
 
 def write(folder: pathlib.Path, count: int) -> None:
-    """Files of two classes, a fifth more than are trained on; like photographs in size.
-
-    Args:
-        folder: of the classes.
-        count: files to train on.
-    """
+    """Images of two classes, a fifth more than are trained on, large as photographs."""
     generator = np.random.default_rng(0)
     for name in ("a", "b"):
         (folder / name).mkdir()

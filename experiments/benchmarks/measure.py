@@ -46,10 +46,6 @@ class Missing(Exception):
 def need(package: str, install: str = "-r requirements-peers.txt") -> None:
     """Says that a package is missing, and what installs it.
 
-    Args:
-        package: that is imported.
-        install: arguments of pip.
-
     Raises:
         Missing: if it is not installed.
 
@@ -230,9 +226,6 @@ def ratio(numerator: Sequence[float], denominator: Sequence[float]) -> Ratio:
     Args:
         numerator: seconds, one for every round.
         denominator: likewise, of the same rounds.
-
-    Returns:
-        Median and range of the ratios.
 
     Example:
         >>> print(ratio([2.0, 4.0, 9.0], [1.0, 2.0, 3.0]))

@@ -49,9 +49,6 @@ def settings(
     Returns:
         The settings, of a constant learning rate if no schedule is given.
 
-    Raises:
-        UserError: if a setting will not do.
-
     Example:
         >>> settings("every_k/sam", "mlp:8", batch_size=64).cadence.k
         5
@@ -115,12 +112,6 @@ def run(chosen: settings_lib.Settings, images: data.Dataset, **own: Any) -> buil
         images: the data.
         **own: others than those of the settings, as `build.steps` takes them, such as
             ``optimizer`` or ``groups``.
-
-    Returns:
-        The parts.
-
-    Raises:
-        UserError: if a setting will not do.
     """
     found = build.build(chosen, dataset=images)
     if own:
@@ -137,10 +128,6 @@ def run(chosen: settings_lib.Settings, images: data.Dataset, **own: Any) -> buil
 
 class Program:
     """A compiled step on one batch, again and again; a call does so many steps.
-
-    Args:
-        parts: of the run.
-        steps: in a call.
 
     Attributes:
         compiled: the step.
@@ -177,10 +164,6 @@ class Program:
 
 class Feed:
     """Trains as the trainer does, without logs; a call does the next steps.
-
-    Args:
-        parts: of the run.
-        steps: in a call.
 
     Attributes:
         state: after the steps so far.

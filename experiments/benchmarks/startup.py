@@ -51,10 +51,6 @@ def main(args: Any) -> tuple[Starts, measure.Tables]:
 def start(card: str, cache: str) -> dict[str, float]:
     """One start of the trainer.
 
-    Args:
-        card: run card.
-        cache: folder of the compilation cache.
-
     Returns:
         ``total``, seconds to the end of the first step, and its `PARTS`.
     """
@@ -82,10 +78,6 @@ def seconds_of(code: str) -> float:
 
 def watch(card: str, cache: str) -> tuple[float, float]:
     """Runs one epoch of a card and watches for two lines of its output.
-
-    Args:
-        card: run card.
-        cache: folder of the compilation cache.
 
     Returns:
         Seconds to the header, and to the end of the first step.

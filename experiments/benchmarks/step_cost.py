@@ -67,9 +67,6 @@ def optimizers(names: Sequence[str]) -> dict[str, Optimizer]:
 
     Returns:
         Name -> optimizer.
-
-    Raises:
-        UserError: for a method that does not exist.
     """
     return {
         **{
@@ -161,9 +158,6 @@ def cost(
         ``extra_temp_copies`` and ``time_ratio`` against each of `REFERENCES`;
         ``seconds`` (median of a step) and ``all_seconds``. ``copies`` are in units of
         the parameters' size.
-
-    Raises:
-        UserError: for a model that does not exist.
     """
     chosen = programs.settings(BASE, model, batch_size=batch)
     images = programs.noise(batch, side)
@@ -199,11 +193,6 @@ def cost(
 
 def counted(compiled: Any, params: Any, opt_state: Any) -> dict[str, float]:
     """What the compiler says about a step, and the size of its optimizer's state.
-
-    Args:
-        compiled: the step.
-        params: the parameters.
-        opt_state: state of method and optimizer.
 
     Returns:
         ``flops``; in bytes ``params_bytes``, ``temp_bytes``, ``argument_bytes``,

@@ -54,11 +54,6 @@ def compare(
 ) -> dict[str, Any]:
     """Times trainer and bare step in turns.
 
-    Args:
-        config: of the run, evaluated at the end only.
-        rounds: runs of each.
-        folder: for the runs.
-
     Returns:
         ``examples_per_second`` and ``seconds`` (one for every round) of both, the
         ``share`` of the bare step's speed that the trainer reaches, and the numbers of
@@ -106,9 +101,6 @@ def timed_steps(path: pathlib.Path, first: int) -> tuple[int, float]:
 
 def bare_loop(config: settings.Settings) -> tuple[Callable[[int], float], int]:
     """The compiled step alone, fed with the batches of the run.
-
-    Args:
-        config: of the run.
 
     Returns:
         ``steps -> seconds``, and the step after which its batches begin: that of the

@@ -105,16 +105,7 @@ def _record(
 
 
 def process(job: queue.Job, own: Sequence[str], seconds: float) -> tuple[int, str]:
-    """Runs a job in a process, which is killed when the time is over.
-
-    Args:
-        job: which.
-        own: arguments for its worker.
-        seconds: that it may take.
-
-    Returns:
-        The exit code and the last lines.
-    """
+    """Runs a job in a process, which is killed when the time is over."""
     worker = sys.executable, "-m", "experiments.gpu.worker", job.name
     return commands.child(
         [*worker, *own, f"--seconds={seconds}"],

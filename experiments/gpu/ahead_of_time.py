@@ -49,9 +49,6 @@ def devices() -> list[Any]:
 def program(context: Context) -> Row:
     """Compiles the step.
 
-    Args:
-        context: of the part.
-
     Returns:
         Bytes on a device; how many all-reduces, the bytes that a device sends in them,
         and how many copies of all parameters they carry.

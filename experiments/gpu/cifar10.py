@@ -37,11 +37,6 @@ def tasks(context: Context) -> Iterator[Task]:
 def training(context: Context, method: str, seed: int) -> Row:
     """Trains from the first step to the last of a scaled schedule.
 
-    Args:
-        context: of the part.
-        method: its name.
-        seed: of all randomness.
-
     Returns:
         Epochs, error, seconds and the test accuracy after some of the epochs.
 
@@ -97,10 +92,6 @@ def epoch_seconds(chosen: settings.Settings, dataset: Any) -> tuple[float, float
 
 def curves(run: build.Run, evaluations: int = EVALUATIONS) -> Iterator[dict[str, Any]]:
     """Trains; gives what is known after each evaluation, all of it.
-
-    Args:
-        run: its parts; an epoch is one dispatch.
-        evaluations: about how many.
 
     Yields:
         ``train_seconds`` (of the steps alone: all is compiled in an epoch before them),

@@ -50,10 +50,6 @@ def tasks(context: Context) -> Iterator[Task]:
 def compared(method: str, model: dict[str, Any]) -> Row:
     """What a method does on the device and on the CPU.
 
-    Args:
-        method: its name.
-        model: its name and width.
-
     Returns:
         For each dtype ``error``, ``tolerance``, ``donated``, ``finite`` and whether all
         is as it should be, ``passed``.
@@ -104,17 +100,7 @@ class Trained:
 
 
 def trained(method: str, model: dict[str, Any], dtype: str, device: Any) -> Trained:
-    """Three steps on a device.
-
-    Args:
-        method: its name.
-        model: its name and width.
-        dtype: of the network's computation.
-        device: where.
-
-    Returns:
-        What came of it.
-    """
+    """Three steps on a device."""
     chosen = programs.settings(
         method,
         batch_size=BATCH,

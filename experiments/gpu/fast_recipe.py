@@ -36,11 +36,6 @@ def tasks(context: Context) -> Iterator[Task]:
 def result(context: Context, method: str, share: float) -> Row:
     """Trains once.
 
-    Args:
-        context: of the part.
-        method: its name.
-        share: of the card's epochs.
-
     Returns:
         Accuracy, seconds, whether 96 % were reached.
 

@@ -17,14 +17,7 @@ from experiments import commands
 
 @commands.ends
 def main(argv: Sequence[str]) -> int:
-    """Packs as the command line says.
-
-    Args:
-        argv: the arguments after the program's name.
-
-    Returns:
-        The exit code.
-    """
+    """Packs as the command line says."""
     parser = commands.parser(__doc__)
     parser.add_argument("source", type=pathlib.Path)
     parser.add_argument("out", type=commands.folder)

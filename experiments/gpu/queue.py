@@ -90,15 +90,6 @@ QUEUE: Sequence[Job] = (
 def chosen(names: Sequence[str]) -> list[Job]:
     """The jobs of some families or parts, in the order of the queue.
 
-    Args:
-        names: of families or jobs; none for all.
-
-    Returns:
-        The jobs.
-
-    Raises:
-        UserError: for a name that is neither.
-
     Example:
         >>> [job.name for job in chosen(["correctness", "step_time/peak"])]
         ['correctness/core', 'correctness/methods', 'step_time/peak']

@@ -19,14 +19,7 @@ MARGIN = 5.0  # seconds for the end of the process
 
 @commands.ends
 def main(argv: Sequence[str]) -> int:
-    """Does a job as far as the time goes.
-
-    Args:
-        argv: name of the job and what `experiments.gpu.__main__` adds.
-
-    Returns:
-        The exit code.
-    """
+    """Does a job as far as the time goes."""
     start = time.monotonic()
     parser = commands.parser(__doc__)
     parser.add_argument("job")

@@ -27,9 +27,6 @@ RUNS = pathlib.Path("runs/tables")
 def main(argv: Sequence[str]) -> int:
     """Runs the command line.
 
-    Args:
-        argv: the arguments after the program's name.
-
     Returns:
         The exit code: 0 all done, 1 a run or a worker failed, 2 a mistake of the user.
     """

@@ -44,11 +44,7 @@ def commit() -> str:
 
 
 def recorded(results: pathlib.Path) -> dict[str, comparison.Run]:
-    """Identity -> finished run, of the records of all tables below a folder.
-
-    Raises:
-        UserError: if a record is damaged.
-    """
+    """Identity -> finished run, of the records of all tables below a folder."""
     found = {}
     for path in sorted(results.glob(f"*/{RECORD}")):
         for run in comparison.read(path):
@@ -73,11 +69,7 @@ class Job:
     runs: pathlib.Path
 
     def state(self) -> tuple[table_lib.Table, list[comparison.Run], Plan]:
-        """The table, its finished runs in the order of the plan, and those missing.
-
-        Raises:
-            UserError: if there is no such table, or its results are of another version.
-        """
+        """The table, its finished runs in the order of the plan, and those missing."""
         table = table_lib.load(self.name)
         plan = table_lib.planned(table, self.changes)
         self._refuse_others(table, plan)
@@ -107,13 +99,7 @@ class Job:
 def finished(
     plan: Plan, results: pathlib.Path, runs: pathlib.Path
 ) -> dict[str, comparison.Run]:
-    """Those of the runs that are finished, by their names.
-
-    Args:
-        plan: of `table.planned`.
-        results: folder of the results of all tables.
-        runs: folder of the run folders.
-    """
+    """Those of the runs that are finished, by their names."""
     known, found = recorded(results), {}
     for name, config in plan.items():
         run = known.get(table_lib.identity(table_lib.flat(config)))
@@ -138,9 +124,6 @@ def _read(folder: pathlib.Path) -> comparison.Run:
 
 def run(job: Job) -> int:
     """Runs what is missing and no other process works on, and writes the table.
-
-    Args:
-        job: what is to be done.
 
     Returns:
         The exit code; 1 if a run failed.

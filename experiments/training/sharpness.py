@@ -26,13 +26,13 @@ from sam_jax import errors
 from sam_jax.train import (
     build,
     checkpoint,
-    curves,
+    figures,
     files,
     loaded,
     report,
     sharpness,
 )
-from sam_jax.train.comparison_picture import COLORS
+from sam_jax.train.figures import COLORS
 from sam_jax.train.slices import PICTURES
 from sam_jax.train.spread import Spread
 from sam_jax.train.subject import Asked, Losses, Subject, drawn
@@ -124,9 +124,7 @@ def _cell(spread: Spread | None) -> str:
 
 def draw(rows: Sequence[Row], path: pathlib.Path) -> None:
     """The loss along random directions, less that at the weights, of every seed."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    figure = figures.empty((9, 3.8), "")
     panels = figure.subplots(1, 2, sharey=True)
     for axes, at in zip(panels, (ENDS, EQUAL), strict=True):
         methods = dict.fromkeys(row["method"] for row in rows)
@@ -143,7 +141,7 @@ def draw(rows: Sequence[Row], path: pathlib.Path) -> None:
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
     panels[0].set_ylabel("rise of the training loss")
-    curves.save(figure, path)
+    figures.save(figure, path)
 
 
 @commands.ends

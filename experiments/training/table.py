@@ -76,11 +76,7 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Table:
-    """A table by its name, or by the path of its file.
-
-    Raises:
-        UserError: if there is none, or the file is none of a table.
-    """
+    """A table by its name, or by the path of its file."""
     path = pathlib.Path(name) if name.endswith(".toml") else TABLES / f"{name}.toml"
     if not path.is_file():
         raise errors.UserError(errors.unknown("table", name, names()))
@@ -105,9 +101,6 @@ def planned(table: Table, changes: Sequence[str] = ()) -> dict[str, settings.Set
     Returns:
         Name of the folder -> settings. The name has a digest of the settings, so that
         tables share their runs.
-
-    Raises:
-        UserError: as of `sweep.planned`.
     """
     found: dict[str, settings.Settings] = {}
     for row in table.rows:
@@ -153,9 +146,6 @@ def identity(found: Mapping[str, Any]) -> str:
     """What makes a run another one: settings with values of their own, and the seed.
 
     Settings and coefficients that later versions add, with a default, change nothing.
-
-    Args:
-        found: settings by their whole names.
     """
     name = found["method.name"]
     known = {} if plugins.is_reference(name) else coefficients.parameters(name)

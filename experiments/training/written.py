@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments.training.engine import RECORD, Plan
 from experiments.training.table import Table, flat, own
-from sam_jax.train import comparison, comparison_files, curves, files, report
+from sam_jax.train import comparison, comparison_files, figures, files, report
 from sam_jax.train.comparison import Group, Measure, Run
 from sam_jax.train.spread import significant
 
@@ -113,9 +113,6 @@ def detectable(groups: Sequence[Group]) -> float | None:
     That is with a power of 80 % in a paired t-test at 5 %, divided by the number of
     rows (Holm's first step); of the standard deviations of the differences the median.
 
-    Args:
-        groups: the rows.
-
     Returns:
         In points of test error; None where no row has three pairs.
     """
@@ -188,17 +185,7 @@ def _command(table: Table) -> str:
 def write(
     folder: pathlib.Path, table: Table, runs: Sequence[Run], missing: Plan
 ) -> None:
-    """Writes the files; each whole or not at all.
-
-    Args:
-        folder: of the table's results; it is made.
-        table: what it is of.
-        runs: finished ones.
-        missing: runs of the plan that are not.
-
-    Raises:
-        WriteError: if one cannot be written.
-    """
+    """Writes the files; each whole or not at all."""
     files.make_folder(folder, "--out")
     notes = {"command": _command(table), "missing": len(missing)}
     text = comparison_files.to_text(comparison.grouped(runs), **notes)
@@ -213,13 +200,10 @@ def write(
 
 def draw(path: pathlib.Path, table: Table, runs: Sequence[Run]) -> None:
     """A row for each part: loss in training over the epochs, and the test errors."""
-    from matplotlib.figure import Figure
-
     of_parts = parts(table, runs)
     most = max(map(len, of_parts.values()))
     size = 11.0, len(of_parts) * max(3.2, 1.2 + 0.22 * most)
-    figure = Figure(figsize=size, layout="constrained")
-    figure.suptitle(table.title, parse_math=False)
+    figure = figures.empty(size, table.title)
     panels = figure.subplots(len(of_parts), 2, squeeze=False)
     for (left, right), (title, groups) in zip(panels, of_parts.items(), strict=True):
         for place, group in enumerate(groups):
@@ -239,4 +223,4 @@ def draw(path: pathlib.Path, table: Table, runs: Sequence[Run]) -> None:
         right.set_xlabel(ERROR)
         for axes in (left, right):
             axes.grid(alpha=0.3)
-    curves.save(figure, path)
+    figures.save(figure, path)

@@ -73,11 +73,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parser(verb: str, description: str, example: str) -> argparse.ArgumentParser:
     """A command line whose mistakes are one line.
 
-    Args:
-        verb: whose it is.
-        description: what the verb does.
-        example: of its use.
-
     Returns:
         The parser, without arguments; its help shows the defaults.
     """
@@ -119,16 +114,8 @@ def with_settings(
 ) -> tuple[argparse.Namespace, list[str]]:
     """Parses flags, and settings of a run card among them.
 
-    Args:
-        made: the parser of the flags.
-        argv: the arguments after the program's name.
-        *repeated: flags that may be given several times.
-
     Returns:
         The flags' values, and the settings, ``--config.key=value``.
-
-    Raises:
-        UserError: for what is neither, or is given twice.
     """
     given = [word.partition("=")[0] for word in argv if word.startswith("--")]
     for name, times in collections.Counter(given).items():
@@ -185,9 +172,6 @@ def add_latex(made: argparse.ArgumentParser) -> None:
 
 def ends(main: Callable[P, int]) -> Callable[P, int]:
     """Decorates the main function of a command: what its user can mend is one line.
-
-    Args:
-        main: returns the exit code.
 
     Returns:
         The same, which ends with 2 after a mistake of the user, 1 where a file cannot

@@ -37,14 +37,6 @@ class Cache:
     def of(cls, cache_dir: str, where: str, settings: str) -> Self:
         """That of a folder or table of images.
 
-        Args:
-            cache_dir: of all caches; empty keeps nothing.
-            where: the folder or table.
-            settings: how its images are decoded.
-
-        Returns:
-            The cache; nothing is created.
-
         Raises:
             UserError: if it would lie among the images.
         """
@@ -63,9 +55,6 @@ class Cache:
 
     def load(self, listing: str) -> tuple[np.ndarray, dict[int, str]] | None:
         """What was stored under this listing.
-
-        Args:
-            listing: see `listing`.
 
         Returns:
             The images, and what is wrong with files by their number; None if nothing
@@ -121,12 +110,6 @@ def listing(files: Sequence[str]) -> str:
 
     The time of the last change of the file's entry is part of it, so that a file that
     was replaced and given its old time is noticed.
-
-    Args:
-        files: their paths.
-
-    Returns:
-        A text.
 
     Raises:
         UserError: for a file that is not there any more.

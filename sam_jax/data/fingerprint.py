@@ -11,9 +11,6 @@ from sam_jax.data.loading import Dataset
 def fingerprint(dataset: Dataset) -> dict[str, str]:
     """What differs if two data sets do.
 
-    Args:
-        dataset: with its sources.
-
     Returns:
         Split and part -> number of examples, or a digest: of images and labels in
         memory, and of a pass of draws from them; of a stream of files, of their names
@@ -44,9 +41,6 @@ def fingerprint(dataset: Dataset) -> dict[str, str]:
 
 def class_counts(dataset: Dataset) -> dict[str, int]:
     """How many examples of each class there are, where labels are in memory.
-
-    Args:
-        dataset: with its sources.
 
     Returns:
         Split and class -> number.

@@ -20,12 +20,6 @@ def listing(path: str) -> labelled.Listing:
     The test set may also be called ``val`` or ``validation``. Names that begin with a
     point are left out, and files of other formats with a warning.
 
-    Args:
-        path: of the folder.
-
-    Returns:
-        The files, sorted by class and name.
-
     Raises:
         UserError: if it is no such folder, or a class is empty.
     """

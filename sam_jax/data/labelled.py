@@ -79,13 +79,6 @@ def class_name(text: str) -> str:
 def test_name(there: Iterable[str], where: str) -> str:
     """Which of the names beside ``train`` is tested on; the others are reported.
 
-    Args:
-        there: names of the splits, without case.
-        where: the folder, for messages.
-
-    Returns:
-        One of `TESTS`.
-
     Raises:
         UserError: if none of them is there, or ``train`` is not.
     """
@@ -109,14 +102,6 @@ def test_name(there: Iterable[str], where: str) -> str:
 
 def read(listing: Listing, how: pictures.How, seed: int) -> splits.RawDataset:
     """Reads the images.
-
-    Args:
-        listing: of the files.
-        how: sizes, broken files, the cache.
-        seed: of the choice of that fifth.
-
-    Returns:
-        The examples.
 
     Raises:
         UserError: if the classes will not do, or an image cannot be read.

@@ -27,9 +27,6 @@ def read(path: str, seed: int) -> splits.RawDataset:
         path: of the file, as Keras' ``mnist.npz``.
         seed: of the choice of test examples, if there are ``x, y``.
 
-    Returns:
-        The examples.
-
     Raises:
         UserError: if it is no such file, or an array has another type, shape or range.
     """

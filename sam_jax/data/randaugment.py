@@ -99,9 +99,6 @@ def plan(name: str, magnitude: float, height: int, width: int) -> Plan:
         magnitude: in [-30, 30]; of those without a direction the sign does nothing.
         height: of the images, in pixels.
         width: likewise.
-
-    Returns:
-        Its plan.
     """
     share = magnitude / MOST
     affine, table, factor = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), _VALUES, 1.0

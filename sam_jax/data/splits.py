@@ -62,10 +62,6 @@ class RawDataset:
 def check_labels(raw: RawDataset, name: str) -> None:
     """Refuses data that cannot be classified.
 
-    Args:
-        raw: what was read.
-        name: of the data set, for the message.
-
     Raises:
         UserError: an empty split, fewer than two classes, or a label out of range.
     """
@@ -93,11 +89,6 @@ def warn_of_missing(train: Split, num_classes: int, name: str) -> None:
     """Logs a warning if there are classes without an example to train on.
 
     No error: some published sets have a class that nothing belongs to.
-
-    Args:
-        train: the examples to train on.
-        num_classes: of the data set.
-        name: of the data set, for the message.
     """
     missing = np.setdiff1d(np.arange(num_classes), train.true_labels)
     if missing.size:
@@ -135,9 +126,6 @@ def validation_examples(validation: float, num_examples: int) -> int:
         validation: below 1 the share of the examples, else their number. Whole floats
             count as numbers, since configurations may turn 5000 into 5000.0.
         num_examples: size of the original training set.
-
-    Returns:
-        The number, 0 for no validation split.
 
     Raises:
         UserError: the share rounds to no example, or nothing is left to train on.
@@ -199,10 +187,6 @@ def hold_out(
 
 def divide(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Takes a fifth of each class, chosen by the seed, for the test.
-
-    Args:
-        labels: of what was published as one set.
-        seed: of the choice.
 
     Returns:
         Indices of examples to train on and to test on, both increasing.

@@ -22,9 +22,6 @@ def listing(path: str) -> labelled.Listing:
     Args:
         path: of a table, or of the folder with the two.
 
-    Returns:
-        The files in the order of the tables.
-
     Raises:
         UserError: if a table cannot be read, or a file is not there.
     """

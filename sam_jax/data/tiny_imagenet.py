@@ -14,12 +14,6 @@ def listing(path: str) -> labelled.Listing:
     Labels are numbers of the sorted WordNet ids. The published ``test`` has no labels
     and is not read. Some of the classes will do.
 
-    Args:
-        path: of the folder.
-
-    Returns:
-        The files.
-
     Raises:
         UserError: naming what is missing or does not fit.
     """

@@ -8,12 +8,6 @@ from sam_jax import errors
 def count(setting: str, value: Any, least: int = 1, most: int = 2**16) -> None:
     """Refuses what is no integer from ``least`` to ``most``.
 
-    Args:
-        setting: its name, for the message.
-        value: what the user gave.
-        least: the smallest value allowed.
-        most: the largest one.
-
     Raises:
         UserError: if ``value`` is not such a number.
 
@@ -29,10 +23,6 @@ def count(setting: str, value: Any, least: int = 1, most: int = 2**16) -> None:
 
 def rate(setting: str, value: Any) -> None:
     """Refuses what is no probability below 1.
-
-    Args:
-        setting: its name, for the message.
-        value: what the user gave.
 
     Raises:
         UserError: if ``value`` is not such a number.

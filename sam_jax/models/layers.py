@@ -120,16 +120,7 @@ class Layers:
     norm_examples: int | None = None
 
     def conv(self, features: int, kernel: int, stride: int = 1) -> nn.Conv:
-        """Square convolution without bias.
-
-        Args:
-            features: output channels.
-            kernel: side of the kernel, odd.
-            stride: step in both directions.
-
-        Returns:
-            The layer.
-        """
+        """Square convolution without bias."""
         return nn.Conv(
             features,
             (kernel, kernel),
@@ -155,9 +146,6 @@ class Layers:
         Args:
             train: normalise by the batch and move the running statistics.
             scale_init: initial scale.
-
-        Returns:
-            The layer.
         """
         if train and self.norm_examples is not None:
             return BatchNorm(self.norm_examples, self.dtype, scale_init)
@@ -175,9 +163,6 @@ class Layers:
 
         Args:
             block: a module called as ``block(x, train)``. Give it a name.
-
-        Returns:
-            The module class to make the blocks of.
         """
         return remat.lifted(block) if self.remat else block
 
@@ -205,12 +190,5 @@ def stages(
 
 
 def head(num_classes: int) -> nn.Dense:
-    """Linear layer from features of any float dtype to float32 logits.
-
-    Args:
-        num_classes: number of logits.
-
-    Returns:
-        The layer.
-    """
+    """Linear layer from features of any float dtype to float32 logits."""
     return nn.Dense(num_classes, kernel_init=scaled_normal(1.0, "fan_in"))

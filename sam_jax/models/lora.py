@@ -35,9 +35,6 @@ def adapted(
             ``EncoderBlock_0/MultiHeadDotProductAttention_0/query``.
         alpha: None is the rank, for a factor of 1.
 
-    Returns:
-        The adapted network.
-
     Example:
         >>> import jax
         >>> from sam_jax import models

@@ -224,9 +224,6 @@ def to_library(library: str, name: str, array: np.ndarray) -> np.ndarray:
         name: such as ``params.Dense_0.kernel``.
         array: of that name.
 
-    Returns:
-        A view of it.
-
     Example:
         >>> to_library("timm", "params.Dense_0.kernel", np.zeros((3, 10))).shape
         (10, 3)
@@ -252,9 +249,6 @@ def from_library(
         name: of the array here.
         array: as it lies in the file, of the shape that `to_library` gives.
         shape: it has here.
-
-    Returns:
-        A view of it.
     """
     if library == _GOOGLE or not name.endswith(".kernel"):
         return array.reshape(shape)

@@ -32,9 +32,6 @@ def lifted(block: type[nn.Module]) -> type[nn.Module]:
     Args:
         block: a module called as ``block(x, train)`` with floats ``[batch, ...]``, that
             returns as many dimensions.
-
-    Returns:
-        A module class with the same fields.
     """
     return cast(type[nn.Module], nn.transforms.lift_transform(_lift, block))
 

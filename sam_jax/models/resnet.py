@@ -163,15 +163,7 @@ def resnet50(num_classes: int, width: int | None, make: layers.Layers) -> nn.Mod
 
 
 def imagenet(*blocks: int, plan: BlockPlan = bottleneck) -> Callable[..., nn.Module]:
-    """Networks for images of 224x224, as published (He et al., Table 1), v1.5.
-
-    Args:
-        *blocks: number of blocks of each stage.
-        plan: of a block.
-
-    Returns:
-        A factory; 64 channels wide.
-    """
+    """Networks for images of 224x224, as published (He et al., Table 1), v1.5."""
 
     def factory(num_classes: int, width: int | None, make: layers.Layers) -> nn.Module:
         return ResNet(

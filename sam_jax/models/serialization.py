@@ -11,9 +11,6 @@ def to_bytes(variables: Any) -> bytes:
     Args:
         variables: such as ``{"params": ..., "batch_stats": ...}``.
 
-    Returns:
-        The content of a file.
-
     Example:
         >>> import numpy as np
         >>> content = to_bytes({"params": {"bias": np.ones(2, np.float32)}})

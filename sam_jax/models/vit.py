@@ -123,9 +123,6 @@ class ViT(nn.Module):
 def vit(published: int) -> Callable[[int], Callable[..., nn.Module]]:
     """ViTs of one size, for any patch.
 
-    Args:
-        published: channels of a token.
-
     Returns:
         ``patch -> factory``. The options of the factory are ``depth``, the number of
         blocks, ``dropout``, a rate, 0 <= dropout < 1, ``norm_eps``, added to the

@@ -43,9 +43,6 @@ def text(
         command: that makes it again.
         images: show wrong predictions as images, which may not be everybody's to see.
 
-    Returns:
-        HTML.
-
     Raises:
         UserError: if the runs are of different data sets, or a file is damaged.
     """
@@ -89,12 +86,7 @@ def write(
     *,
     images: bool = True,
 ) -> None:
-    """Writes the page to a file; see `text`.
-
-    Raises:
-        UserError: as of `text`.
-        WriteError: if the file cannot be written.
-    """
+    """Writes the page to a file; see `text`."""
     found = text(groups, title, command, images=images)
     files.replace(path, found.encode(errors="replace"))  # a path need not be text
 
@@ -137,14 +129,7 @@ class AtTheEnd(contextlib.AbstractContextManager["AtTheEnd"]):
         means: Mapping[str, float],
         dataset: "data.Dataset",
     ) -> None:
-        """Keeps the predictions of the last evaluation.
-
-        Args:
-            step: updates done.
-            seen: the predictions for the test set.
-            means: loss, accuracy and metrics on it.
-            dataset: with the test set.
-        """
+        """Keeps the predictions of the last evaluation."""
         if self._how == "off":
             return
         with self._saying(examined.FILE):
@@ -161,11 +146,7 @@ class AtTheEnd(contextlib.AbstractContextManager["AtTheEnd"]):
             self.write()
 
     def write(self, *, missing_only: bool = False) -> None:
-        """Writes ``report.html`` of a run that was evaluated.
-
-        Args:
-            missing_only: leave one that is there, and whole.
-        """
+        """Writes ``report.html`` of a run that was evaluated."""
         path = self._folder / REPORT_FILE
         if self._how == "off" or (missing_only and is_ours(path)):
             return

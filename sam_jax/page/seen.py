@@ -96,11 +96,7 @@ class Seen:
 
 
 def check_data(runs: Sequence[Run]) -> None:
-    """Refuses runs of different data sets side by side.
-
-    Raises:
-        UserError: naming them.
-    """
+    """Refuses runs of different data sets side by side."""
     found: dict[tuple[Any, ...], str] = {}
     for run in runs:
         if run.folder and (run.folder / data_record.FILE).is_file():

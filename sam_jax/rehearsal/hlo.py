@@ -261,9 +261,6 @@ class Product(NamedTuple):
 def collectives(compiled: Any) -> list[Collective]:
     """All collectives of what ``jax.jit(...).lower(...).compile()`` gives.
 
-    Args:
-        compiled: the program.
-
     Returns:
         In the order of the program's text; of branches both sides.
     """
@@ -303,16 +300,7 @@ def _scope(source: str) -> str | None:
 
 
 def copies(compiled: Any, parameters: int, name: str = "all-reduce") -> float:
-    """How many times all parameters such collectives carry, small ones left out.
-
-    Args:
-        compiled: the program.
-        parameters: their number.
-        name: of the collectives.
-
-    Returns:
-        Elements carried over parameters.
-    """
+    """How many times all parameters such collectives carry, small ones left out."""
     carried = sum(
         sum(each.elements)
         for each in collectives(compiled)

@@ -71,12 +71,6 @@ def ask(
     Args:
         wanted: what to rehearse.
         waiting: called now and then with the seconds since the beginning.
-
-    Returns:
-        The result.
-
-    Raises:
-        UserError: as `programs.told`, or if the compiler ends without an answer.
     """
     begun = time.monotonic()
     with subprocess.Popen(
@@ -154,9 +148,6 @@ def rehearsals(
 
     Yields:
         Results; of several slices, one that will not do has why under ``refused``.
-
-    Raises:
-        UserError: as `ask`, of a single slice.
     """
 
     def one(name: str, share: int | None) -> dict[str, Any]:

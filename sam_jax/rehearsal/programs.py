@@ -107,11 +107,7 @@ def stand_in(config: settings.Data, shapes: Shapes) -> data.Dataset:
 def steps(
     config: settings.Settings, topology: topologies.Topology, shapes: Shapes
 ) -> build.Run:
-    """The functions of a run on a slice that need not be there.
-
-    Raises:
-        UserError: if a setting will not do on so many chips.
-    """
+    """The functions of a run on a slice that need not be there."""
     groups, mesh = build.layout(config, topology.devices())
     make = functools.partial(build.steps, groups=groups, mesh=mesh)
     return build.build(config, dataset=stand_in(config.data, shapes), make=make)
@@ -135,9 +131,6 @@ def told(
         What `report` shows, as plain numbers for JSON; bytes, FLOP and seconds are
         those of one chip and one step. A step that needs too much memory has ``fits``
         false, and ``missing_bytes``.
-
-    Raises:
-        UserError: if a setting will not do on so many chips.
     """
     run = steps(config, topology, shapes)
     begun = time.monotonic()

@@ -1,14 +1,12 @@
 """What a rehearsal has found, for people: a table, and a picture over slices."""
 
-import io
 import itertools
-import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sam_jax.train import files, report
-from sam_jax.train.comparison_picture import COLORS
+from sam_jax.train import figures, files, report
+from sam_jax.train.figures import COLORS
 
 Result = Mapping[str, Any]
 PREDICTED = "Predicted by the compiler, not run."
@@ -18,9 +16,6 @@ _COLORS = {"products": "#0072B2", "memory": "#56B4E9", "network": "#D55E00"}
 
 def table(results: Sequence[Result]) -> str:
     """Rows of numbers, a column for each slice, as Markdown.
-
-    Args:
-        results: of `programs.told`.
 
     Example:
         >>> small = {"topology": "v5e:1x1", "fits": False, "batch_size": 8}
@@ -128,28 +123,21 @@ def _remarks(results: Sequence[Result]) -> list[str]:
 def write(
     folder: pathlib.Path, results: Sequence[Result], command: str, about: str
 ) -> None:
-    """Writes ``rehearsal.json``, ``rehearsal.md`` and ``rehearsal.png``.
-
-    Raises:
-        WriteError: if they cannot be written.
-    """
+    """Writes ``rehearsal.json``, ``rehearsal.md`` and ``rehearsal.png``."""
     record = {"command": command, "about": PREDICTED, "results": list(results)}
     files.replace(folder / "rehearsal.json", files.to_json(record, indent=2) + "\n")
     text = f"# {about}\n\n{PREDICTED} `{command}`\n\n{table(results)}\n"
     files.replace(folder / "rehearsal.md", text)
     if any(result["fits"] for result in results):
-        files.replace(folder / "rehearsal.png", picture(results, about))
+        draw(results, folder / "rehearsal.png", about)
 
 
-def picture(results: Sequence[Result], title: str) -> bytes:
+def draw(results: Sequence[Result], path: pathlib.Path, title: str) -> None:
     """Memory, time and bytes of each slice, as a PNG."""
-    os.environ.setdefault("MPLBACKEND", "Agg")
-    from matplotlib import figure
-
     shown = [result for result in results if result["fits"]]
     names = [result["topology"] for result in shown]
     places = range(len(shown))
-    drawn = figure.Figure(figsize=(10, 3.4), layout="constrained")
+    drawn = figures.empty((10, 3.4), f"{title}. {PREDICTED}", fontsize=10)
     memory, step, sent = drawn.subplots(1, 3)
     memory.bar(names, [r["memory"]["peak"] / 2**30 for r in shown], color="#0072B2")
     for place, result in zip(places, shown, strict=True):
@@ -185,7 +173,4 @@ def picture(results: Sequence[Result], title: str) -> bytes:
     for axes in (memory, step, sent):
         axes.tick_params(labelsize=7)
         axes.tick_params(axis="x", rotation=30)
-    drawn.suptitle(f"{title}. {PREDICTED}", fontsize=10)
-    out = io.BytesIO()
-    drawn.savefig(out, format="png", dpi=150)
-    return out.getvalue()
+    figures.save(drawn, path)

@@ -148,12 +148,6 @@ def read(text: str) -> Topology:
     Args:
         text: ``v5e:4x4``, or as Cloud TPU has it, ``v5litepod-16``; ``*2`` behind it
             for two slices.
-
-    Returns:
-        The topology.
-
-    Raises:
-        UserError: for another name, with the nearest ones.
     """
     found = re.fullmatch(r"([\w]+)(?:-(\d+)|:(\d+(?:x\d+)*))(?:\*(\d+))?", text.strip())
     kind = _OTHER_NAMES.get(found[1], found[1]) if found else ""

@@ -42,9 +42,6 @@ def exchange(text: str) -> list[str]:
 
     All processes have to come here; they wait for each other.
 
-    Args:
-        text: of this process.
-
     Returns:
         The texts of all, in the order of the processes.
 
@@ -75,12 +72,6 @@ def agreed() -> Iterator[None]:
     """A block that all processes leave well, or none.
 
     All processes have to come here. Those that leave the block wait for the others.
-
-    Yields:
-        Nothing.
-
-    Raises:
-        UserError: if the block raises it on one of the processes.
     """
     if not hosts.several():
         yield
@@ -101,15 +92,6 @@ def agreed() -> Iterator[None]:
 def from_first(make: Callable[[], Any]) -> Any:
     """What process 0 makes, on all processes.
 
-    Args:
-        make: called on process 0 alone; returns plain JSON.
-
-    Returns:
-        Its result.
-
-    Raises:
-        UserError: if it raises that.
-
     Example:
         >>> from_first(lambda: {"best": 0.5})
         {'best': 0.5}
@@ -125,18 +107,7 @@ def from_first(make: Callable[[], Any]) -> Any:
 def on_first(
     enter: Callable[[], contextlib.AbstractContextManager[_T]], otherwise: _T
 ) -> Iterator[_T]:
-    """A context that process 0 alone enters.
-
-    Args:
-        enter: makes the context.
-        otherwise: what the other processes have instead.
-
-    Yields:
-        What the context yields.
-
-    Raises:
-        UserError: on all processes, if entering raises it.
-    """
+    """A context that process 0 alone enters."""
     with contextlib.ExitStack() as stack:
         with agreed():
             value = stack.enter_context(enter()) if hosts.is_first() else otherwise
@@ -147,13 +118,6 @@ def check_same(config: settings.Settings, workdir: str | os.PathLike[str]) -> No
     """Refuses processes that were started with different settings.
 
     Only where data lie and what Weights & Biases is told may differ.
-
-    Args:
-        config: of this process.
-        workdir: of this process.
-
-    Raises:
-        UserError: with what differs.
     """
     if hosts.several():
         own = {
@@ -168,14 +132,7 @@ def check_same(config: settings.Settings, workdir: str | os.PathLike[str]) -> No
 
 
 def check_same_data(dataset: data.Dataset) -> None:
-    """Refuses processes that have read different data.
-
-    Args:
-        dataset: of this process.
-
-    Raises:
-        UserError: with what differs.
-    """
+    """Refuses processes that have read different data."""
     if hosts.several():
         _check_equal(
             data.class_counts(dataset) | data.fingerprint(dataset),
@@ -186,9 +143,6 @@ def check_same_data(dataset: data.Dataset) -> None:
 
 def check_same_weights(weights: Any) -> None:
     """Refuses processes that begin with different weights.
-
-    Args:
-        weights: a tree of arrays of NumPy.
 
     Raises:
         UserError: if they differ.
@@ -212,12 +166,6 @@ def check_unchanged(
     Args:
         dataset: of this process.
         began_with: what this returned when the run began; None if it begins now.
-
-    Returns:
-        A fingerprint of the data.
-
-    Raises:
-        UserError: with what differs.
     """
     found = data.fingerprint(dataset)
     if differing := _differences(began_with or found, found):

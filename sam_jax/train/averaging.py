@@ -20,10 +20,6 @@ def share(config: settings.Settings, total_steps: int) -> optax.Schedule | None:
     Izmailov et al. 2018, arXiv:1803.05407). The running statistics are averaged as the
     weights are, where the paper computes them again.
 
-    Args:
-        config: of the run.
-        total_steps: its updates.
-
     Returns:
         ``step -> share in [0, 1)``, or None if no averages are kept.
 
@@ -60,11 +56,6 @@ def averaged(
     stays: optax.Schedule | None, state: TrainState, new: tuple[optax.Params, Any]
 ) -> tuple[optax.Params, Any] | None:
     """The next averages of weights and statistics.
-
-    Args:
-        stays: of `share`.
-        state: before the update.
-        new: weights to evaluate, and statistics.
 
     Returns:
         The averages, or None if none are kept.

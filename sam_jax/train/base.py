@@ -11,13 +11,6 @@ def make_base(
 ) -> optax.GradientTransformation:
     """An optimizer of Optax by its name, or the user's (``my.py:my_sgd``).
 
-    Args:
-        optimizer: its name and options.
-        learning_rate: of the run.
-
-    Returns:
-        The optimizer.
-
     Raises:
         UserError: if it refuses the value of an option, or makes no optimizer.
     """
@@ -30,11 +23,7 @@ def make_base(
 
 
 def transformation(made: object, setting: str) -> optax.GradientTransformation:
-    """What a function of the user's has made, if that is one.
-
-    Raises:
-        UserError: if it is none.
-    """
+    """What a function of the user's has made, if that is one."""
     if not isinstance(made, optax.GradientTransformation):
         raise errors.UserError(
             f"{setting} must make an optax.GradientTransformation, it makes a "

@@ -163,9 +163,6 @@ def layout(
         config: of the run.
         devices: those to lay it out on, which need not exist; None for those of JAX.
 
-    Returns:
-        Groups and mesh.
-
     Raises:
         UserError: if batch, groups and devices do not divide.
     """
@@ -224,9 +221,6 @@ def steps(
     Returns:
         The functions. ``train_step.lower(abstract_state(), abstract_batch())`` is the
         program of a step.
-
-    Raises:
-        UserError: if a setting will not do.
 
     Example:
         >>> config = settings.Settings(model=settings.Model("mlp"))
@@ -318,9 +312,6 @@ def build(
 
     Returns:
         The data, and functions that are jitted but not compiled.
-
-    Raises:
-        UserError: if a setting or the data will not do.
     """
     config = settings.read(config)
     if dataset is None:
@@ -364,17 +355,7 @@ _DATA = (
 
 
 def load_data(config: settings.Data) -> data.Dataset:
-    """Loads the data set of a run.
-
-    Args:
-        config: what to load, and how to divide it.
-
-    Returns:
-        The data set.
-
-    Raises:
-        UserError: if a setting or the data will not do.
-    """
+    """Loads the data set of a run."""
     same = ("data_dir", "manual_dir", "download", "path", "image_size", "resize")
     same += ("skip_broken", "mean", "std", "validation", "train_examples")
     values = {key: getattr(config, key) for key in (*same, "label_noise", "seed")}

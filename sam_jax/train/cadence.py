@@ -15,13 +15,6 @@ Wrap: TypeAlias = Callable[[optax.GradientTransformation], optax.GradientTransfo
 def make_cadence(cadence: settings.Cadence, unit: schedule.Unit) -> Wrap:
     """What stands around a method, so that it is used in some updates only.
 
-    Args:
-        cadence: when.
-        unit: length of the run.
-
-    Returns:
-        Wraps a method.
-
     Raises:
         UserError: if the value of a setting is not allowed.
     """

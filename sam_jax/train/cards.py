@@ -18,17 +18,10 @@ from sam_jax.train import config, overrides, settings, typed
 def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
     """Parses a command line; every mistake in it is one line.
 
-    Args:
-        argv: the command line, program first.
-        values: where the flags are defined.
-
     Returns:
         The program, what is no flag, and the settings ``--config.key=value``; the last
         may also be written as ``--config.key value``, ``--config.key`` for a true one
         and ``--noconfig.key`` for a false one.
-
-    Raises:
-        UserError: for an unknown flag, or one that is given twice.
     """
     plain, rest = [], list(argv)
     changed = []
@@ -71,12 +64,6 @@ def load(card: str | None, *changes: str) -> settings.Settings:
         *changes: such as ``"--config.batch_size=32"``; of two for the same setting, the
             last one counts.
 
-    Returns:
-        The settings.
-
-    Raises:
-        UserError: as `configuration` and `sam_jax.train.settings.read`.
-
     Example:
         >>> load("configs/digits_sam.py:sgd", "--config.epochs=2").epochs
         2
@@ -111,13 +98,6 @@ def configuration(card: str | None, *changes: str) -> dict[str, Any]:
 
 def continued(workdir: str, *changes: str) -> dict[str, Any]:
     """The settings that the folder of a run holds, changed.
-
-    Args:
-        workdir: the folder.
-        *changes: as of `load`.
-
-    Returns:
-        Nested dicts, for `sam_jax.train.settings.read`.
 
     Raises:
         UserError: if it is not the folder of a run, its settings name code that no

@@ -378,9 +378,6 @@ def read(workdir: pathlib.Path, step: int, expected: dict[str, Any]) -> dict[str
 
     Returns:
         The fields, on the first device, whatever devices they were saved from.
-
-    Raises:
-        UserError: if the checkpoint is damaged, or belongs to another model or method.
     """
     _silence_orbax()
     folder = (workdir / "checkpoints" / str(step)).absolute()

@@ -226,12 +226,6 @@ def parameters(name: str) -> dict[str, inspect.Parameter]:
 
     Args:
         name: a method, or `BASELINE`, which has nothing to set.
-
-    Returns:
-        The factory's parameters by name.
-
-    Raises:
-        UserError: if there is no such method.
     """
     if name == BASELINE:
         return {}
@@ -243,14 +237,8 @@ def parameters(name: str) -> dict[str, inspect.Parameter]:
 def factory(name: str) -> Callable[..., Any]:
     """What makes a method: of the package, or the user's (``my.py:my_sam``).
 
-    Args:
-        name: of the method.
-
     Returns:
         The factory; its parameters are the settings of the method.
-
-    Raises:
-        UserError: if there is no such method.
     """
     if plugins.is_reference(name):
         return plugins.load_function(name, "config.method.name")

@@ -149,9 +149,6 @@ def read(path: str | os.PathLike[str], *, unfinished: bool = False) -> list[Run]
             or a comparison, or that file.
         unfinished: whether a run may have ended early, or go on: it has no ``last``.
 
-    Returns:
-        One run, or those of the file.
-
     Raises:
         UserError: if it is neither, a run is not finished, or a file is damaged or of a
             later version.
@@ -278,16 +275,7 @@ def of_paths(
     tuned: bool = False,
     unfinished: bool = False,
 ) -> list[Group]:
-    """What ``sam-jax compare`` prints and ``sam-jax report`` draws.
-
-    Args:
-        paths: see `read`.
-        tuned: see `grouped`.
-        unfinished: see `read`.
-
-    Raises:
-        UserError: as of `read` and `grouped`.
-    """
+    """What ``sam-jax compare`` prints and ``sam-jax report`` draws."""
     runs = (run for path in paths for run in read(path, unfinished=unfinished))
     return grouped(runs, tuned=tuned)
 

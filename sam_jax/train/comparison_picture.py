@@ -6,17 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sam_jax import errors
-from sam_jax.train import curves
+from sam_jax.train import figures
 from sam_jax.train.comparison import Group
+from sam_jax.train.figures import COLORS
 from sam_jax.train.spread import Spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Colour-blind safe (Okabe and Ito); so many groups have curves. More are told apart by
-# their place alone.
-COLORS = ("#555555", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 ERROR, FIT = "test error (%)", "training accuracy (%)"
 _MOST_ROWS = 100
 
@@ -31,16 +28,11 @@ def draw(groups: Sequence[Group], path: pathlib.Path, title: str) -> None:
         groups: to show; of very many those with the least errors.
         path: of the PNG file.
         title: of the picture.
-
-    Raises:
-        WriteError: if it cannot be written.
     """
-    with errors.needing("train"):
-        from matplotlib.figure import Figure
-
     means = {id(g): spread.mean for g in groups if (spread := g.spread(ERROR))}
     shown = [group for group in groups if id(group) in means]
     ranked = sorted(shown, key=lambda group: means[id(group)])[:_MOST_ROWS]
+    # So many groups have curves; more are told apart by their place alone.
     few = len(shown) <= len(COLORS)
     palette = COLORS if few else ["#0072B2"] * len(shown)
     colors = dict(zip(map(id, shown), palette, strict=False))
@@ -48,14 +40,13 @@ def draw(groups: Sequence[Group], path: pathlib.Path, title: str) -> None:
     has_curves = few and all(run.curve("test", "accuracy") for run in every)
     height = max(3.8, 1.2 + 0.26 * len(ranked))
     size = (13.5, height) if has_curves else (8.0, height)
-    figure = Figure(figsize=size, layout="constrained")
-    figure.suptitle(title, parse_math=False)
+    figure = figures.empty(size, title)
     panels = figure.subplots(1, 3 if has_curves else 1, squeeze=False)[0]
     _errors(panels[-1], ranked, colors)
     if has_curves:
         _curves(panels[0], ERROR, shown, colors, "test")
         _curves(panels[1], FIT, shown, colors, "train")
-    curves.save(figure, path)
+    figures.save(figure, path)
 
 
 def _errors(axes: "Axes", ranked: Sequence[Group], colors: dict[int, str]) -> None:

@@ -82,9 +82,6 @@ def load_method(
         ``config.method``: its name and all its coefficients. They are untyped, because
         a coefficient may be a number, a string such as ``'1/t'`` or a schedule.
 
-    Raises:
-        UserError: if there is no such method.
-
     Example:
         >>> print(load_method("sam", "card.py", {"sam": {"rho": 0.5}}))
         eps: 1.0e-12
@@ -105,12 +102,6 @@ def of_fragment(name: str, card: str | pathlib.Path) -> dict[str, Any]:
     Args:
         name: a method, your own, or ``sgd``.
         card: path of the run card.
-
-    Returns:
-        The name and all coefficients.
-
-    Raises:
-        UserError: if there is no such method.
     """
     if name in coefficients.BASELINE_SUFFIXES:
         return {"name": BASELINE}
@@ -123,17 +114,7 @@ def of_fragment(name: str, card: str | pathlib.Path) -> dict[str, Any]:
 
 
 def default_coefficients(name: str) -> dict[str, Any]:
-    """What a method has to set, with the defaults of its factory.
-
-    Args:
-        name: of the method.
-
-    Returns:
-        The name and the coefficients.
-
-    Raises:
-        UserError: if there is no such method.
-    """
+    """What a method has to set, with the defaults of its factory."""
     known = coefficients.parameters(name)
     empty = inspect.Parameter.empty
     defaults = {key: known[key].default for key in known}

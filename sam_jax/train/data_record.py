@@ -70,11 +70,7 @@ class DataRecord:
 
 
 def write(folder: pathlib.Path, record: DataRecord) -> None:
-    """Writes ``data.json``, unless it says the same already.
-
-    Raises:
-        WriteError: if that cannot be done.
-    """
+    """Writes ``data.json``, unless it says the same already."""
     # Not `files.to_json`, which would read a class named NaN as a number.
     text = json.dumps(record.plain(), indent=2) + "\n"
     path = folder / FILE
@@ -83,11 +79,7 @@ def write(folder: pathlib.Path, record: DataRecord) -> None:
 
 
 def read(folder: pathlib.Path) -> DataRecord:
-    """Reads ``data.json`` of a run.
-
-    Raises:
-        UserError: if it is missing, damaged or of a later version.
-    """
+    """Reads ``data.json`` of a run."""
     path = folder / FILE
     if not path.is_file():
         raise errors.UserError(

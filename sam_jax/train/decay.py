@@ -28,15 +28,7 @@ class Decay(NamedTuple):
 def make_decay(
     decay: settings.WeightDecay, learning_rate: optax.ScalarOrSchedule
 ) -> Decay:
-    """Weight decay in its place.
-
-    Args:
-        decay: value, kind and which parameters.
-        learning_rate: of the run, for decoupled decay.
-
-    Returns:
-        The decay.
-    """
+    """Weight decay in its place."""
     value = decay.value
     off = Decay(lambda _: jnp.zeros([]), optax.identity(), optax.identity())
     if not value:

@@ -36,9 +36,6 @@ def write(folder: pathlib.Path) -> None:
 def record(folder: pathlib.Path) -> dict[str, Any]:
     """What was saved beside the state.
 
-    Args:
-        folder: of the checkpoint.
-
     Raises:
         DamagedError: if it is not as written.
         UserError: if it cannot be read, or the folder is that of another step.

@@ -46,10 +46,6 @@ Dispatch = Callable[[TrainState, int], Updates]
 def from_step(run: Run, start: int) -> Dispatch:
     """Prepares the updates of a run after some of them.
 
-    Args:
-        run: the parts of the run.
-        start: updates done.
-
     Returns:
         ``(state, most) -> updates`` that does the next updates, at least one and at
         most so many, and donates the state.
@@ -69,12 +65,7 @@ def from_step(run: Run, start: int) -> Dispatch:
 
 
 class OneByOne:
-    """One update in a call, of a batch that the host has gathered.
-
-    Args:
-        run: the parts of the run.
-        start: updates done.
-    """
+    """One update in a call, of a batch that the host has gathered."""
 
     def __init__(self, run: Run, start: int) -> None:
         self._mesh = run.mesh
@@ -90,10 +81,6 @@ class OneByOne:
 
 class Several:
     """Several updates in a call, of batches that the devices gather.
-
-    Args:
-        run: the parts of the run.
-        start: updates done.
 
     Attributes:
         train_steps: ``(state, examples, draws, count) -> (state, metrics)``, jitted,

@@ -65,10 +65,6 @@ def value(flags: str | None = None) -> str | None:
 def keep(folder: pathlib.Path, *, resumed: bool) -> list[str]:
     """Writes ``environment.json`` of a run that begins.
 
-    Args:
-        folder: of the run.
-        resumed: whether it goes on from a checkpoint.
-
     Returns:
         What the user should know: at most one sentence.
     """

@@ -35,9 +35,6 @@ def write(
         step: updates that the weights have had.
         images: of the test set, for pictures of the mistakes: uint8 [N, H, W, 1 or 3];
             anything else has none.
-
-    Raises:
-        WriteError: if that cannot be done.
     """
     record = found.plain()
     record["confusion"] = [
@@ -55,11 +52,7 @@ def write(
 
 
 def read(folder: pathlib.Path) -> dict[str, Any] | None:
-    """What `write` has written, the confusion as an array; None if it is not there.
-
-    Raises:
-        UserError: if the file is damaged or of a later version.
-    """
+    """What `write` has written, the confusion as an array; None if it is not there."""
     path = folder / FILE
     if not path.is_file():
         return None

@@ -29,14 +29,6 @@ from sam_jax.train import files, loaded, names
 def export(run: loaded.LoadedRun, to: str, out: str | os.PathLike[str]) -> pathlib.Path:
     """Writes what a run has trained to one file.
 
-    Args:
-        run: of `load_run`.
-        to: the name of one of `FORMATS`.
-        out: the file to write.
-
-    Returns:
-        Its path.
-
     Raises:
         UserError: if there is no such format, what it needs is not installed, or the
             file exists or cannot be written.
@@ -50,11 +42,7 @@ def export(run: loaded.LoadedRun, to: str, out: str | os.PathLike[str]) -> pathl
 
 
 def safetensors() -> Any:
-    """The module of that package for arrays of NumPy.
-
-    Raises:
-        UserError: if it is not installed.
-    """
+    """The module of that package for arrays of NumPy."""
     try:
         from safetensors import numpy
     except ImportError as error:

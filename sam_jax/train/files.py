@@ -77,10 +77,6 @@ def sync(path: pathlib.Path) -> None:
 def make_folder(path: pathlib.Path, flag: str = "--workdir") -> None:
     """Makes a folder and those that it is in; one that is there will do.
 
-    Args:
-        path: of the folder.
-        flag: that names it, for messages.
-
     Raises:
         UserError: if that cannot be done, with what is in the way.
     """
@@ -180,10 +176,6 @@ def read(path: pathlib.Path) -> bytes:
 
 def to_json(tree: Any, **style: Any) -> str:
     """Valid JSON, whatever the numbers.
-
-    Args:
-        tree: nested dicts, lists, numbers and texts.
-        **style: of `json.dumps`.
 
     Example:
         >>> to_json({"loss": float("nan"), "steps": [1, 2.5]})

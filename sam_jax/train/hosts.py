@@ -111,14 +111,7 @@ def join(
 
 
 def leave(code: int) -> int:
-    """Ends this process together with the others, which also come here.
-
-    Args:
-        code: of the exit.
-
-    Returns:
-        The same.
-    """
+    """Ends this process together with the others, which also come here."""
     if several():
         try:
             jax.distributed.shutdown()
@@ -135,9 +128,6 @@ def patient() -> Iterator[None]:
     not say so; the runtime knows a little later, see `_lost`. So this waits before it
     raises what may come of a loss: errors of the runtime, and a `UserError` that the
     processes have not agreed upon, as of a save.
-
-    Yields:
-        Nothing.
     """
     try:
         yield
@@ -152,9 +142,6 @@ def patient() -> Iterator[None]:
 
 def abandon(code: int) -> int:
     """Ends this process although the others do not come to an end by themselves.
-
-    Args:
-        code: of the exit.
 
     Returns:
         The same, if there are no others.

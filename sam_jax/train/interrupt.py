@@ -21,9 +21,6 @@ def listen(advice: str = "") -> None:
 
     To be called before JAX is imported. An exception would not do: one that is raised
     while JAX's callbacks of the garbage collector run is swallowed.
-
-    Args:
-        advice: how to go on, for the line.
     """
     for number in _heeded(SIGNALS):
         signal.signal(number, functools.partial(_leave, advice))

@@ -25,9 +25,6 @@ def lay_out(
         devices: their number.
         fsdp: of them in a row; groups of several devices fit into rows, or are rows.
 
-    Returns:
-        Groups and chunks.
-
     Raises:
         UserError: if something does not divide, with the nearest values that do.
 
@@ -93,10 +90,6 @@ def lay_out(
 
 def describe(config: settings.Settings, groups: Groups) -> str:
     """The batch, its groups and chunks in words, for the head of a run's log.
-
-    Args:
-        config: of the run.
-        groups: its layout.
 
     Returns:
         Such as ``1024, in groups of 128, each with one perturbation``.

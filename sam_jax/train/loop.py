@@ -168,12 +168,6 @@ def train_and_evaluate(
                 ) as writers,
                 interrupt.request() as stop,
                 shown,
-                agreement.on_first(
-                    lambda: results_lib.pictures(
-                        folder, out.warning, missing_only=finished
-                    ),
-                    None,
-                ),
                 _with_advice(config, checkpoints),
             ):
                 if not finished:

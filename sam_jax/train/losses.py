@@ -41,11 +41,6 @@ def make_losses(
 ) -> Losses:
     """The losses of a run.
 
-    Args:
-        config: of the run.
-        num_classes: of the data.
-        own: another one than that of the configuration.
-
     Returns:
         Functions that give float32 [B].
 

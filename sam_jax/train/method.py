@@ -81,12 +81,6 @@ def coefficient(
 ) -> Any:
     """A coefficient as the factory of the method takes it.
 
-    Args:
-        key: its name.
-        value: of the settings.
-        unit: length of the run.
-        learning_rate: of the run.
-
     Returns:
         A number, a schedule, or a function that makes a mask.
 
@@ -109,10 +103,6 @@ def eval_params(
     method: coefficients.Method, optimizer: settings.Optimizer
 ) -> Callable[[Any, optax.Params], optax.Params]:
     """Which weights to evaluate, for methods and optimizers that train others.
-
-    Args:
-        method: of the run.
-        optimizer: of the run.
 
     Returns:
         ``(state of method and base, params) -> params``.

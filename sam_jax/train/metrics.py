@@ -165,11 +165,7 @@ class Writers(files.Closing):
         self._writers, self._lines = tuple(writers), lines
 
     def write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
-        """Write to all; see `Writer.write`.
-
-        Raises:
-            WriteError: if the disk is full or not writable.
-        """
+        """Write to all; see `Writer.write`."""
         with _of_step(step):
             for writer in self._writers:
                 writer.write(step, split, metrics)
@@ -177,14 +173,8 @@ class Writers(files.Closing):
     def sync(self, step: int) -> dict[str, Any] | None:
         """Makes the record survive a power loss, before a checkpoint relies on it.
 
-        Args:
-            step: number of updates so far.
-
         Returns:
             What a run that continues there needs to know of it; None without a record.
-
-        Raises:
-            WriteError: if the disk is full or not writable.
         """
         with _of_step(step):
             found = {id(writer): writer.sync() for writer in self._writers}
@@ -231,9 +221,6 @@ def open_writers(
         wandb_name: name of the run there; None stands for the name of ``workdir``.
         written: what `Writers.sync` has returned at ``resume_step``.
         warn: told if earlier rows are lost, or TensorBoard's package is missing.
-
-    Returns:
-        The writers, to be closed by the caller.
 
     Raises:
         UserError: for an unknown ``wandb_mode``, if Weights & Biases does not start, or

@@ -17,9 +17,6 @@ def in_settings(where: str, names: Mapping[str, str]) -> Iterator[None]:
         where: the group of settings, for a message that names none of the arguments.
         names: argument -> setting.
 
-    Raises:
-        UserError: from a `BadValue` or another `UserError`.
-
     Example:
         >>> with in_settings("config.data", {"crop": "config.data.crop"}):
         ...     checks.integer("crop", -1, 0)

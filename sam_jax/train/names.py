@@ -28,17 +28,6 @@ def by_name(tree: Any) -> dict[str, Any]:
 def matching(pattern: str, names: Collection[str], setting: str) -> list[str]:
     """The names in which a regular expression is found.
 
-    Args:
-        pattern: searched anywhere in a name.
-        names: of all.
-        setting: that has it, for messages.
-
-    Returns:
-        Those names, at least one.
-
-    Raises:
-        UserError: if it is no regular expression, or is found nowhere.
-
     Example:
         >>> matching(r"^Dense", ["Dense_0.bias", "Block_0.Dense_0.bias"], "freeze")
         ['Dense_0.bias']

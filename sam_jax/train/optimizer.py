@@ -51,10 +51,6 @@ class Optimizer(NamedTuple):
 def make_optimizer(config: settings.Settings, steps_per_epoch: int) -> Optimizer:
     """Builds the parts in the order in which a direction passes through them.
 
-    Args:
-        config: of the run.
-        steps_per_epoch: updates in an epoch.
-
     Returns:
         Method and base, their learning rate, the weight decay that belongs into the
         loss, and which weights to evaluate.
@@ -107,9 +103,6 @@ def make_optimizer(config: settings.Settings, steps_per_epoch: int) -> Optimizer
 
 def describe(config: settings.Settings) -> dict[str, str]:
     """Method, cadence and optimizer in words, for the head of a run's log.
-
-    Args:
-        config: of the run.
 
     Returns:
         ``method`` and ``optimizer``.

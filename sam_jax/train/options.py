@@ -50,11 +50,7 @@ _UNFIT = {
 
 
 def factory(name: str) -> Factory:
-    """What makes an optimizer of a learning rate: of Optax, or the user's.
-
-    Raises:
-        UserError: if there is no such optimizer.
-    """
+    """What makes an optimizer of a learning rate: of Optax, or the user's."""
     if plugins.is_reference(name):
         return plugins.load_function(name, "config.optimizer.name")
     known = optimizers()
@@ -65,11 +61,6 @@ def factory(name: str) -> Factory:
 
 def check(name: str, options: Mapping[str, Any], path: str) -> None:
     """Refuses options that an optimizer does not have, or values that it cannot use.
-
-    Args:
-        name: of the optimizer.
-        options: their names and values.
-        path: of the optimizers, for messages.
 
     Raises:
         UserError: if there is no such optimizer, it has no such option, or the value

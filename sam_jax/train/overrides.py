@@ -95,9 +95,6 @@ def unused(config: settings.Settings, changes: Iterable[str]) -> Iterator[str]:
         config: the settings, changed.
         changes: such as ``--config.cadence.every_k.k=5``.
 
-    Yields:
-        A sentence for each of them.
-
     Example:
         >>> config = settings.read({"optimizer": {"name": "adamw"}})
         >>> print(*unused(config, ["--config.optimizer.sgd.momentum=0.5"]))

@@ -18,12 +18,6 @@ def check(dataset: data.Dataset) -> None:
     """Refuses one whose parts do not fit together.
 
     Of a split that is streamed nothing is read.
-
-    Args:
-        dataset: of the run.
-
-    Raises:
-        UserError: naming what does not fit.
     """
     where, shape = f"dataset {dataset.name!r}", tuple(dataset.image_shape)
     channels = shape[-1] if dataset.dtype == np.uint8 else 0

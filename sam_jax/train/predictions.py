@@ -31,9 +31,6 @@ def predict_to_csv(
             probabilities are called ``p_`` and the name of the class.
         batch_size: images that pass through the network together.
 
-    Returns:
-        The image files.
-
     Raises:
         UserError: as `image_files` and `predict_files`, or if ``out`` exists or cannot
             be written, which is known before anything is computed.
@@ -56,9 +53,6 @@ def predict_to_csv(
 
 def image_files(paths: Iterable[_Path]) -> list[pathlib.Path]:
     """The files among some paths, and those with the name of an image in the folders.
-
-    Args:
-        paths: files and folders.
 
     Returns:
         Files; those of a folder and its folders are sorted.
@@ -142,9 +136,6 @@ def decode(path: _Path, image_shape: tuple[int, ...], how: pictures.How) -> np.n
 
     Returns:
         uint8 [height, width, channels].
-
-    Raises:
-        UserError: if the file is no image, or cannot be read.
     """
     height, width, channels = image_shape
     modes = {1: "L", 3: "RGB"}

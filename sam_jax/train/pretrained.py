@@ -43,9 +43,6 @@ def read(config: settings.Settings, model: Any = None) -> Source:
         config: of the run that begins.
         model: its network, if it was passed as an object: the other run's as well.
 
-    Returns:
-        The arrays.
-
     Raises:
         UserError: if they are not there, cannot be read, or are no arrays of numbers.
     """

@@ -13,12 +13,6 @@ from sam_jax.train import build, cadence, coefficients, method, schedule, settin
 def of(run: build.Run) -> Iterator[str]:
     """What has no effect in a run; nothing of it is a mistake of its own.
 
-    Args:
-        run: the parts of the run.
-
-    Yields:
-        A sentence for each.
-
     Example:
         >>> chosen = {"data": {"name": "digits"}, "model": {"name": "mlp"}, "epochs": 3}
         >>> chosen["schedule"] = {"name": "step", "boundaries": (1, 60)}

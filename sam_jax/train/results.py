@@ -1,15 +1,13 @@
 """What a run has achieved, and the files that show it."""
 
-import contextlib
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from sam_jax import errors
-from sam_jax.train import curves, files, metrics, report
+from sam_jax.train import files, metrics, report
 
 RESULTS_FILE = "results.json"
-CURVES_FILE = "curves.png"
 REPORT_FILE = "report.html"
 
 
@@ -54,14 +52,7 @@ def _evaluations(folder: pathlib.Path) -> dict[Any, dict[str, Any]]:
 
 
 def refuse_finished(folder: pathlib.Path) -> None:
-    """Refuses to start anew over the results of a run whose checkpoints are gone.
-
-    Args:
-        folder: of the run.
-
-    Raises:
-        UserError: if there are results.
-    """
+    """Refuses to start anew over the results of a run whose checkpoints are gone."""
     if (folder / RESULTS_FILE).exists():
         raise errors.UserError(
             f"{folder} has the results of a finished run, but no checkpoint: give "
@@ -73,14 +64,9 @@ def complete(folder: pathlib.Path, progress: Mapping[str, Any]) -> bool:
     """Whether all that shows a finished run is there.
 
     The results come last: without them, not all writers were closed.
-
-    Args:
-        folder: of the run.
-        progress: as kept in its checkpoints.
     """
     return (
         (folder / RESULTS_FILE).is_file()
-        and curves.is_whole(folder / CURVES_FILE)
         and metrics.TensorBoard.has_events(folder)
         and metrics.is_whole(folder, progress["metrics"])
     )
@@ -107,37 +93,10 @@ def rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def fields(results: Mapping[str, Any], folder: pathlib.Path) -> dict[str, str]:
     """What to say below the table."""
-    shown = {
-        "report": REPORT_FILE,
-        "curves": CURVES_FILE,
-        "metrics": metrics.METRICS_FILE,
-    }
+    shown = {"report": REPORT_FILE, "metrics": metrics.METRICS_FILE}
     skipped = results["skipped"]
     return {
         **({"left out": f"{skipped} updates, not finite"} if skipped else {}),
         "time": report.duration(results["seconds"]),
         **{k: str(folder / x) for k, x in shown.items() if (folder / x).is_file()},
     }
-
-
-@contextlib.contextmanager
-def pictures(
-    folder: pathlib.Path, warn: Callable[[str], None], *, missing_only: bool = False
-) -> Iterator[None]:
-    """Draws ``curves.png`` at the end, also of a run that is stopped or fails.
-
-    Args:
-        folder: of the run.
-        warn: told if that fails: no run ends for a picture, and no error is hidden.
-        missing_only: leave one that is there, and whole.
-    """
-    try:
-        yield
-    finally:
-        path, record = folder / CURVES_FILE, folder / metrics.METRICS_FILE
-        try:
-            history = metrics.read_history(record) if record.exists() else []
-            if history and not (missing_only and curves.is_whole(path)):
-                curves.draw_curves(history, path, folder.resolve().name)
-        except Exception as error:
-            warn(f"{path} could not be drawn: {' '.join(str(error).split())}")

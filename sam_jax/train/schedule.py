@@ -33,12 +33,6 @@ def make_schedule(
         unit: length of an epoch and of the run.
         setting: where ``kind`` stands in the configuration, for messages.
 
-    Returns:
-        A schedule of the update count, from 0.
-
-    Raises:
-        UserError: if a setting does not fit the length of the run.
-
     Example:
         >>> kind = coefficients.Linear(warmup_epochs=1)
         >>> schedule = make_schedule(kind, 0.4, Unit(4, 12))
@@ -81,9 +75,6 @@ def tied(
         unit: length of the run.
         setting: where the coefficient stands in the configuration, for messages.
 
-    Returns:
-        A schedule of the update count, from 0.
-
     Raises:
         UserError: if the values, or those of the learning rate, do not fit.
     """
@@ -103,10 +94,6 @@ def tied(
 
 def sampled(schedule: Callable[[jax.Array], Any], unit: Unit) -> np.ndarray:
     """The values of a schedule over the run, in order.
-
-    Args:
-        schedule: of the update count.
-        unit: length of the run.
 
     Returns:
         Those of all updates and of the one after the last; of a run of more than ten

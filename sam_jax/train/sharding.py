@@ -58,9 +58,6 @@ def grid(data: int, fsdp: int, count: int | None = None) -> tuple[int, int]:
         fsdp: devices in a row; parameters are split over them.
         count: of the devices; None for those that JAX finds.
 
-    Returns:
-        Both, at least 1.
-
     Raises:
         UserError: as `devices`; if there are not so many, ``fsdp`` does not divide
             them, some would be left out although other processes hold them, or these
@@ -141,10 +138,6 @@ def arrange(devices: Sequence[Any], shape: tuple[int, ...]) -> np.ndarray:
     ``jax.make_mesh`` refuses devices on several nodes or slices, and grids that divide
     an axis of a TPU's torus.
 
-    Args:
-        devices: as many as the grid has places.
-        shape: of the grid.
-
     Returns:
         The devices, of that shape. Those that fill a box of one TPU slice follow its
         torus; others stand slice by slice (of GPUs, node by node), process by process.
@@ -211,10 +204,6 @@ def split(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
 
 def of_state(tree: Any, mesh: jax.sharding.Mesh) -> Any:
     """Where the arrays of a state lie: cut over ``fsdp``, or whole.
-
-    Args:
-        tree: arrays, or their shapes and dtypes.
-        mesh: of the run.
 
     Returns:
         The same tree of shardings. An array of at least `SMALLEST_SHARDED` elements is

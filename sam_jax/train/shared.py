@@ -23,9 +23,6 @@ _RATE = "learning_rate"
 class Shared:
     """Builds runs, and keeps what the next one can use.
 
-    Args:
-        most: programs that are in memory together.
-
     Example:
         >>> shared = Shared()
         >>> chosen = {"data": {"name": "digits"}, "model": {"name": "mlp"}}
@@ -96,9 +93,6 @@ def _kept(cache: dict[Any, T], key: Any, make: Callable[[], T], most: int) -> T:
 
 def numbers_of(config: settings.Settings) -> dict[str, float]:
     """The learning rate and the coefficients that a program can take as arguments.
-
-    Args:
-        config: of a run.
 
     Returns:
         Name -> value; none, where a method, an optimizer or a schedule of the user's

@@ -210,14 +210,6 @@ def names_of(
 ) -> list[str]:
     """The names of measures, each once.
 
-    Args:
-        asked: names, or a text with commas between them.
-        known: those there are.
-        setting: that holds them, for messages.
-
-    Raises:
-        UserError: for another name, with the nearest; or for none.
-
     Example:
         >>> names_of("trace, loss", MEASURES, "measures")
         ['trace', 'loss']
@@ -234,10 +226,6 @@ def measure(
     subject: Subject, measures: Mapping[str, Measure]
 ) -> Iterator[tuple[str, Record]]:
     """Measures one after the other.
-
-    Args:
-        subject: what is measured.
-        measures: of them, by name.
 
     Yields:
         The name of each, and its record: ``about``; ``value``, ``residual``,

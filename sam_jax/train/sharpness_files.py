@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sam_jax import errors
-from sam_jax.train import curves, files, report
-from sam_jax.train.comparison_picture import COLORS
+from sam_jax.train import figures, files, report
+from sam_jax.train.figures import COLORS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,9 +23,6 @@ _STYLES = ("-", "--", ":", "-.")
 
 def read(folder: pathlib.Path) -> dict[str, Any] | None:
     """What was measured of a run; None where nothing was.
-
-    Args:
-        folder: of the run.
 
     Returns:
         ``format``, ``measures`` and ``pictures``, name -> record; see
@@ -141,14 +138,10 @@ def draw(name: str, shown: Records, path: pathlib.Path) -> None:
     Raises:
         WriteError: if it cannot be written.
     """
-    with errors.needing("train"):
-        from matplotlib.figure import Figure
-
     first = next(iter(shown.values()))
     flat = len(first.get("coordinates", [0])) == 2
     size = (4.6 * len(shown) + 0.8, 7.6) if flat else (6.4, 4.4)
-    figure = Figure(figsize=size, layout="constrained")
-    figure.suptitle(_title(first), fontsize=10, parse_math=False)
+    figure = figures.empty(size, _title(first), fontsize=10)
     if flat:
         _planes(figure, shown)
     else:
@@ -156,7 +149,7 @@ def draw(name: str, shown: Records, path: pathlib.Path) -> None:
         (_densities if name == "density" else _lines)(axes, shown)
         axes.grid(color="#DDDDDD", linewidth=0.6)
         axes.legend(frameon=False, fontsize=9)
-    curves.save(figure, path)
+    figures.save(figure, path)
 
 
 def _title(record: Mapping[str, Any]) -> str:

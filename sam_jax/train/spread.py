@@ -104,9 +104,6 @@ def significant(found: Sequence[Difference | None]) -> list[bool]:
 
     None is that rests on fewer than five pairs.
 
-    Args:
-        found: what is looked at together.
-
     Example:
         >>> def difference(p, n):
         ...     return Difference(Spread(1.0, 0.5, n), p)

@@ -84,9 +84,6 @@ def init_state(
 def is_finite(state: TrainState) -> jax.Array:
     """Whether the run could go on from this state.
 
-    Args:
-        state: of the run.
-
     Returns:
         Scalar, boolean: no weight, statistic or average is NaN or infinite, nor any
         array that method and optimizer keep. Their scalars may be: the best loss so far
@@ -111,9 +108,6 @@ def evaluated(
     Args:
         state: of the run.
         optimizer: it may train other weights than those to evaluate.
-
-    Returns:
-        Parameters and running statistics.
     """
     trained, model_state = state.average or (
         optimizer.eval_params(state.opt_state, state.params),

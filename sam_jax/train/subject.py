@@ -239,9 +239,6 @@ def drawn(source: data.Source, examples: int | None, seed: int) -> data.Source:
         source: such as the training set.
         examples: how many; None, or more than there are: all.
         seed: of the draw.
-
-    Returns:
-        A source in memory, or the same one.
     """
     order = np.random.default_rng(seed).permutation(source.num_examples)[:examples]
     if isinstance(source, data.IndexedSource):

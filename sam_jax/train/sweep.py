@@ -100,9 +100,6 @@ def planned(
     Returns:
         Name of the folder -> settings, in the order of the runs.
 
-    Raises:
-        UserError: as of `cards.load`, and for an axis that is given twice.
-
     Example:
         >>> rho = Axis.read("method.rho=1x,2x")
         >>> list(planned("configs/digits_sam.py", [rho], 1))
@@ -291,11 +288,6 @@ def trained(
     folder: pathlib.Path, config: settings.Settings, programs: shared.Shared
 ) -> comparison.Run:
     """One run, finished already or trained now; one that failed says why.
-
-    Args:
-        folder: of the run.
-        config: its settings.
-        programs: what it shares with others.
 
     Raises:
         WriteError: if a file cannot be written.

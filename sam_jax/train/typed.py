@@ -95,12 +95,6 @@ def check(kind: Any, value: Any, path: str, *others: str) -> Any:
         value: to check.
         path: of the value, for messages.
         *others: what else is allowed, for messages.
-
-    Returns:
-        The one of the types that fits.
-
-    Raises:
-        UserError: with what is allowed.
     """
     for member in _members(kind):
         if _fits(member, value):
@@ -119,21 +113,13 @@ def from_numpy(value: Any) -> Any:
 
 
 def refuse_no_mapping(value: Any, path: str) -> None:
-    """Refuses what is no mapping.
-
-    Raises:
-        UserError: naming the setting.
-    """
+    """Refuses what is no mapping."""
     if not isinstance(value, Mapping):
         raise errors.UserError(f"{path} must be a mapping of settings, got {value!r}")
 
 
 def refuse_unknown(value: Any, valid: Collection[str], path: str) -> None:
-    """Refuses what is no mapping, or has a key that is not valid.
-
-    Raises:
-        UserError: with the nearest key that is.
-    """
+    """Refuses what is no mapping, or has a key that is not valid."""
     refuse_no_mapping(value, path)
     for key in value:
         if key not in valid:

@@ -39,9 +39,6 @@ def text(program: str, flags: Mapping[str, tuple[object, str]]) -> str:
         program: what the user types, such as ``"sam-jax train"``.
         flags: name -> default and meaning.
 
-    Returns:
-        Its lines.
-
     Example:
         >>> shown = text("sam-jax train", {"workdir": (None, "Folder of the run.")})
         >>> print(shown[shown.index("flags:") :].partition("\n\n")[0])

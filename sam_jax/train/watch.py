@@ -15,14 +15,8 @@ class Watch:
 
     Nothing of the training is changed by it; BatchNorm is as in evaluation.
 
-    Args:
-        run: the parts of the run.
-
     Attributes:
         every: updates between two measurements; empty for never.
-
-    Raises:
-        UserError: for an unknown measure, or in a run of several processes.
     """
 
     def __init__(self, run: build.Run) -> None:

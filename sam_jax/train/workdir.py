@@ -28,9 +28,6 @@ def fresh(config: settings.Settings, root: pathlib.Path) -> pathlib.Path:
     Args:
         config: of the run; its data, model, method, rho and seed are in the name.
         root: such as ``runs``.
-
-    Returns:
-        The path; nothing is created.
     """
     now = datetime.datetime.now().strftime("%Y-%m-%d_%H%M%S")
     names = config.data.name, config.model.name, *brief(config)
@@ -66,9 +63,6 @@ def stored(
         workdir: the folder of a run.
         named: places in files such as ``"my_net.py:MyNet"`` that may be run; None:
             all that the settings name.
-
-    Returns:
-        The settings.
 
     Raises:
         UserError: if it is not the folder of a run, its settings cannot be read, or
@@ -110,9 +104,6 @@ def claimed(workdir: pathlib.Path, config: settings.Settings) -> Iterator[int]:
     Args:
         workdir: created if it does not exist.
         config: of the run; written on the first use, compared on later ones.
-
-    Yields:
-        The epochs that were planned before.
 
     Raises:
         UserError: if it is blank or in a store without checkpoints, or the folder

@@ -148,7 +148,7 @@ def told(topology, *changes):
     return programs.told(config, topology, programs.shapes(config.data))
 
 
-def test_a_rehearsal_of_a_step(here):
+def test_a_rehearsal_of_a_step(here, tmp_path):
     found = told(here, "--config.accumulation_steps=4")
     assert found["fits"] and found["chips"] == 8 and found["per_chip"] == 8
     assert found["batch_norm"] == {"examples": 16, "one_chip": 8}
@@ -161,7 +161,8 @@ def test_a_rehearsal_of_a_step(here):
     text = report.table([found, found])
     assert text.startswith("|  | v5e:2x4 | v5e:2x4 |\n| --- ")
     assert "| BatchNorm's examples (one chip has) | 16 (8) | 16 (8) |" in text
-    assert report.picture([found], "x").startswith(b"\x89PNG")
+    report.draw([found], tmp_path / "x.png", "x")
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_warnings_before_a_step_is_compiled(here):
@@ -285,7 +286,7 @@ def said(capsys, *words):
 
 
 def test_the_command_asks_shows_and_writes(answers, capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "picture", lambda results, title: b"png")
+    monkeypatch.setattr(report, "draw", lambda *_: None)
     words = ("--config=digits_sam", "--topology=v5e-8,v5e:4x4", f"--out={tmp_path}")
     code, out, err = said(capsys, *words, "--largest", "--config.seed=3")
     assert code == 0

@@ -4,13 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-import types
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from sam_jax import data, models
-from sam_jax.train import build, config, interrupt, optimizer, results, settings
+from sam_jax.train import build, config, interrupt, optimizer, settings
 from tests.train import runs, steps
 
 BUILD = build.build
@@ -158,13 +157,3 @@ def handlers_stay() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
-
-
-@pytest.fixture(autouse=True)
-def without_pictures(monkeypatch):
-    """Half of the time of a small run is its picture; that of `finished` has one."""
-    stub = types.SimpleNamespace(
-        draw_curves=lambda history, path, title: path.touch(),
-        is_whole=lambda path: path.is_file(),
-    )
-    monkeypatch.setattr(results, "curves", stub)

@@ -90,7 +90,7 @@ def test_folder_has_all_that_is_promised(finished):
     assert len(events) == 1
     assert names - events == {
         *("config.json", "data.json", "environment.json", "metrics.jsonl"),
-        *("results.json", "curves.png", "scores.json", "report.html"),
+        *("results.json", "scores.json", "report.html"),
         *("checkpoints", ".lock"),
     }
 

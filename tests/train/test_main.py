@@ -94,7 +94,7 @@ def test_a_run_without_workdir_says_how_to_continue(trainer, tmp_path):
         r"\d{4}-\d\d-\d\d_\d{6}_digits_mlp_sam_rho0.1_seed0", folder.name
     )
     made = {path.name for path in folder.iterdir()}
-    assert {"config.json", "metrics.jsonl", "curves.png", "results.json"} <= made
+    assert {"config.json", "metrics.jsonl", "report.html", "results.json"} <= made
     assert any(name.startswith("events.out.tfevents") for name in made)
     (resume,) = re.findall(r"^to resume +(.*)$", out, re.MULTILINE)
     assert shlex.split(resume)[:3] == ["python", "-m", "sam_jax.main"]

@@ -75,8 +75,8 @@ def test_only_the_first_process_speaks(ended):
 def test_every_file_is_written_once(ended):
     made = {path.name for path in ended.straight.iterdir()}
     (events,) = (name for name in made if name.startswith("events.out.tfevents"))
-    others = {".lock", "checkpoints", "config.json", "curves.png", "metrics.jsonl"}
-    others |= {"report.html", "scores.json"}
+    others = {".lock", "checkpoints", "config.json", "metrics.jsonl", "report.html"}
+    others |= {"scores.json"}
     assert made == others | {"data.json", "environment.json", "results.json", events}
 
 

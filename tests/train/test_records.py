@@ -9,7 +9,6 @@ import shutil
 import signal
 import tempfile
 import time
-import types
 
 import numpy as np
 import PIL.Image
@@ -51,7 +50,6 @@ def both(tiny, tmp_path_factory) -> Runs:
     config, root = tiny("sam"), tmp_path_factory.mktemp("records")
     run, stop = build.build(config), lambda: signal.raise_signal(signal.SIGTERM)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(results.curves, "draw_curves", lambda *args: args[1].touch())
         found = loop.train_and_evaluate(config, root / "ended")
         patch.setattr(build, "build", lambda *_, **__: runs.disturbed(run, 6, stop))
         with pytest.raises(loop.Stopped):
@@ -218,9 +216,7 @@ def test_a_line_of_another_shape_is_named(both, line, tmp_path):
 # ── A finished run has what it shows ─────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(
-    "file", ["curves.png", "report.html", "results.json", "events.out.*"]
-)
+@pytest.mark.parametrize("file", ["report.html", "results.json", "events.out.*"])
 def test_what_a_finished_run_shows_is_made_again(both, file, tmp_path, capsys):
     folder = both.copy("ended", tmp_path)
     (path,) = folder.glob(file)
@@ -408,11 +404,8 @@ def test_a_report_is_as_the_run_asks_for(both, tmp_path, how):
 def test_a_report_that_cannot_be_written_ends_no_run(
     both, tmp_path, monkeypatch, capsys
 ):
-    def fail(*_, **__):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(page, "text", fail)
-    monkeypatch.setattr(examined, "write", fail)
+    monkeypatch.setattr(page, "text", no_report)
+    monkeypatch.setattr(examined, "write", no_report)
     folder = both.copy("stopped", tmp_path)
     (folder / "report.html").unlink()
     _, shown = go_on(both, folder, capsys)
@@ -433,31 +426,17 @@ def test_a_run_without_an_evaluation_has_no_report(both, tmp_path, disturb, caps
 # ── The first error wins ─────────────────────────────────────────────────────────────
 
 
-def no_picture(*args):
+def no_report(*_, **__):
     raise OSError(28, "No space left on device")
 
 
-def test_a_picture_that_cannot_be_drawn_ends_no_run(
-    both, tmp_path, monkeypatch, capsys
-):
-    stub = types.SimpleNamespace(draw_curves=no_picture, is_whole=lambda path: False)
-    monkeypatch.setattr(results, "curves", stub)
-    folder = both.copy("stopped", tmp_path)
-    (folder / "curves.png").unlink()
-    _, shown = go_on(both, folder, capsys)
-    (line,) = warnings(shown)
-    assert "curves.png could not be drawn" in line and "No space left" in line
-    assert "curves  " not in shown, "nothing is shown that is not there"
-
-
-def test_no_picture_hides_the_first_error(both, tmp_path, monkeypatch, disturb):
-    stub = types.SimpleNamespace(draw_curves=no_picture, is_whole=lambda path: False)
-    monkeypatch.setattr(results, "curves", stub)
+def test_no_report_hides_the_first_error(both, tmp_path, monkeypatch, disturb):
+    monkeypatch.setattr(page, "text", no_report)
 
     def crash():
         raise ZeroDivisionError
 
-    disturb(3, crash)
+    disturb(7, crash)  # after an evaluation
     with pytest.raises(ZeroDivisionError):
         loop.train_and_evaluate(both.config, tmp_path / "run")
 
@@ -513,9 +492,7 @@ def test_a_folder_that_another_run_takes_the_place_of(
     assert not (folder / "results.json").exists()
 
 
-@pytest.mark.parametrize(
-    "file", ["metrics.jsonl", "results.json", "curves.png", "report.html"]
-)
+@pytest.mark.parametrize("file", ["metrics.jsonl", "results.json", "report.html"])
 def test_a_folder_in_the_place_of_a_file_is_said_at_the_start(both, file, tmp_path):
     folder = both.copy("stopped", tmp_path)
     (folder / file).unlink(missing_ok=True)

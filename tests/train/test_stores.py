@@ -212,13 +212,11 @@ def test_a_killed_run_ends_with_the_same_bits(bucket, folder, start, tmp_path):
     ]
     assert rows[0] == rows[1]
     assert any(folder.glob("events.out.tfevents.*"))
-    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
     left = {name.removeprefix("run/").split("/")[0] for name in bucket.names("run/")}
     assert left.isdisjoint({".lock", ".open-0"})
 
 
 @pytest.mark.slow("whole commands")
-@pytest.mark.usefixtures("without_pictures")
 def test_commands_take_addresses(bucket, folder, finished, tmp_path, capsys):
     """Of a run that was copied there; what they say and write is that of a disk."""
 

@@ -54,15 +54,8 @@ def section(args: Any) -> tuple[measure.Results, measure.Tables]:
 def forms(config: Any, dataset: data.Dataset) -> dict[str, build_lib.Run]:
     """Runs on one device that differ in the loop over groups alone.
 
-    Args:
-        config: of the run.
-        dataset: to train on.
-
     Returns:
         Form of the loop -> run; the first one has a single group.
-
-    Raises:
-        UserError: if a setting will not do.
     """
     own, _ = build_lib.layout(config)
     of_forms = {

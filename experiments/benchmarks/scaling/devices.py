@@ -67,9 +67,6 @@ def records(
     Returns:
         A record for each kind of scaling, way and number of devices: what `counted`
         says, ``seconds`` of a step (all rounds) and ``time_ratio`` to one device.
-
-    Raises:
-        UserError: if a setting will not do.
     """
     batches = {
         "strong": dict.fromkeys(counts, batch),
@@ -118,9 +115,6 @@ def _of_case(model: str, case: Case) -> build_lib.Run:
 
 def counted(compiled: Any) -> dict[str, Any]:
     """What the compiler says about a step.
-
-    Args:
-        compiled: the step.
 
     Returns:
         ``collectives`` over several devices (name -> number), ``carried_bytes`` (the

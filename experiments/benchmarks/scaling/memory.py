@@ -40,9 +40,6 @@ def kept(model: str, method: str) -> list[dict[str, Any]]:
     Returns:
         A record for each number of devices: ``bytes``, the ``ratio`` to one device, and
         ``whole_bytes``, those of arrays too small to be cut.
-
-    Raises:
-        UserError: if a setting will not do.
     """
     records = []
     for fsdp in common.device_counts():

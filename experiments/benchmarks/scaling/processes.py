@@ -96,14 +96,6 @@ def compare(
 def train(number: int, devices: int, flags: Sequence[str]) -> float:
     """Runs the trainer on this machine.
 
-    Args:
-        number: of processes.
-        devices: of each, fake ones.
-        flags: of all processes.
-
-    Returns:
-        Steps per second.
-
     Raises:
         RuntimeError: with what a process said that failed.
     """
