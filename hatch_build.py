@@ -14,7 +14,7 @@ import re
 
 from hatchling.metadata.plugin.interface import MetadataHookInterface
 
-PAGES = {"Documentation": "docs/methods.md", "Changelog": "CHANGELOG.md"}
+PAGES = {"Documentation": "docs/index.md", "Changelog": "CHANGELOG.md"}
 
 
 def description(readme: str, files: str | None) -> str:

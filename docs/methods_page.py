@@ -1,11 +1,4 @@
-"""Writes the methods page from the docstrings.
-
-    python -m docs.methods_page
-
-``docs/methods.md`` has a table with one row per method, then everything that the
-docstring of each method says, with the values of its file in ``configs/methods``. A
-test fails if it is out of date.
-"""
+"""The pages of the methods, from their docstrings: a list, and one page for each."""
 
 import inspect
 import pathlib
@@ -15,10 +8,10 @@ import textwrap
 from typing import NamedTuple
 
 import sam_jax
+from docs.docstrings import display, markdown
 from sam_jax import exports, methods, schedules
 
 ROOT = pathlib.Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "methods.md"
 NUMBERS = ("No", "One", "Two", "Three", "Four")
 COST = re.compile(rf"({'|'.join(NUMBERS)}) gradients? per update")
 SECTIONS = (
@@ -29,28 +22,6 @@ SECTIONS = (
     "References",
     "Differences from the authors' code",
 )
-INTRODUCTION = """\
-# Methods
-
-Every method is an Optax transformation from the gradient at the weights, g = ∇L(w), to
-the direction to descend; [Use the library](library.md) shows the call. Those with a
-`learning_rate` are complete optimizers. Every method also takes `eps`, the floor of its
-norms (accepted without effect by the few that have none), and `mask`, which selects the
-parameters to perturb. Gradients are counted per update, with the caller's gradient at
-the weights. State is what a method keeps between updates besides counters and
-diagnostics. [Results](results.md#which-method-should-i-use) compares the methods.
-
-This page is made from the docstrings: `python -m docs.methods_page`.
-"""
-
-OTHERS = """\
-## Building blocks and helpers
-
-What else `sam_jax` exports: the core and the blocks that methods are chains of,
-wrappers for the updates in which a method is used, masks, and helpers. The recipes have
-a variant made of them; docstrings (`help(sam_jax.ema)`) have formulas and examples."""
-
-
 class Incomplete(ValueError):
     """What a docstring or a fragment lacks, with the file."""
 
@@ -114,7 +85,7 @@ def read(name: str) -> Method:
     math = rest.index(".. math::")
     # A displayed formula may have several paragraphs; text is not indented.
     after = [i for i in range(math + 1, len(rest)) if not rest[i].startswith(" ")]
-    formulas = [display(textwrap.dedent(x)) for x in rest[math + 1 : after[0]]]
+    formulas = [display(x) for x in rest[math + 1 : after[0]]]
     lead = [markdown(x) for x in [*rest[:math], *rest[after[0] :]]]
     cost = next((x for x in lead if COST.match(x)), "")
     require(cost, "paragraph 'Two gradients per update; state: ...'")
@@ -140,13 +111,6 @@ def read(name: str) -> Method:
         differences=markdown(" ".join(body[SECTIONS[-1]].split())),
         fragment=(markdown(" ".join(config["__doc__"].split())), values),
     )
-
-
-def display(formula: str) -> str:
-    """A displayed formula; aligned lines say so, which Sphinx does by itself."""
-    if "&=" in formula and r"\begin{" not in formula:
-        return "\\begin{aligned}\n" + formula.strip() + "\n\\end{aligned}"
-    return formula.strip()
 
 
 def signature(name: str) -> str:
@@ -184,49 +148,41 @@ def arguments(text: str) -> list[tuple[str, str]]:
     ]
 
 
-def markdown(text: str) -> str:
-    """Markdown from the reStructuredText of docstrings."""
-    text = re.sub(r":math:`([^`]+)`", r"$\1$", text)
-    text = re.sub(r"(?<!`)`([^`<]+?)\s*<([^>]+)>`_", r"[\1](\2)", text)
-    return text.replace("``", "`")
-
-
 def number(gradients: str) -> str:
     """The number of gradients, on average where the text says so."""
     average = re.search(r"so `([^`]+)` on average", gradients)
     return average[1] if average else str(NUMBERS.index(gradients.split()[0]))
 
 
-def section(method: Method) -> str:
-    """A method's part of the page."""
+def page(method: Method) -> str:
+    """A method's page."""
     rows = "\n".join(f"| `{n}` | {text} |" for n, text in method.arguments)
     source, values = method.fragment
     return "\n\n".join(
         [
-            f"## `{method.name}`",
+            f"# {method.name}",
             f"`sam_jax.{method.signature}`",
             method.summary,
-            *(f"$$\n{formula}\n$$" for formula in method.formulas),
+            *method.formulas,
             *method.lead,
-            f"| coefficient | meaning |\n|---|---|\n{rows}",
-            f"```python\n{method.example}\n```",
-            "**References.** " + "; ".join(method.references),
-            f"**Differences from the authors' code.** {method.differences}",
-            f"**Configuration** (`:{method.name}` after a run card): `{values}`. "
-            f"{source}",
+            f"## Coefficients\n\n| coefficient | meaning |\n|---|---|\n{rows}",
+            f"In a run card, `:{method.name}` after its name: `{values}`. {source}",
+            f"## Example\n\n```python\n{method.example}\n```",
+            "## References\n\n" + "\n\n".join(method.references),
+            f"## Differences from the authors' code\n\n{method.differences}\n",
         ]
     )
 
 
-def page() -> str:
-    """The whole page."""
-    parts = [
-        INTRODUCTION.strip(),
-        table(),
-        *map(section, map(read, names())),
-        others(),
-    ]
-    return "\n\n".join(parts) + "\n"
+def pages() -> dict[str, str]:
+    """Place in the site -> Markdown of each method's page."""
+    return {f"methods/{name}.md": page(read(name)) for name in names()}
+
+
+def filled(index: str) -> str:
+    """The list of methods, with its tables."""
+    tables = {"methods": table(), "others": others()}
+    return re.sub(r"<!-- table of (\w+).*?-->", lambda found: tables[found[1]], index)
 
 
 def others() -> str:
@@ -241,7 +197,7 @@ def others() -> str:
         for name, value in sorted(vars(schedules).items())
         if inspect.isfunction(value) and not name.startswith("_")
     ]
-    return "\n".join([OTHERS, "", "| name | what it is |", "|---|---|", *rows])
+    return "\n".join(["| name | what it is |", "|---|---|", *rows])
 
 
 def first_line(documented: object) -> str:
@@ -264,7 +220,7 @@ def names() -> list[str]:
 
 
 def table() -> str:
-    """One row per method."""
+    """A row for each method."""
     head = "| method | what it is | paper | gradients | state |\n|---|---|---|---|---|"
     return "\n".join([head, *map(row, map(read, names()))])
 
@@ -277,7 +233,7 @@ def row(method: Method) -> str:
     assert link and year, method.name
     state = "–" if method.state.startswith("no state") else method.state
     return (
-        f"| [`{method.signature}`](#{method.name}) "
+        f"| [`{method.name}`]({method.name}.md) "
         f"| {method.summary.rstrip('.')} | {cited(reference)} {year[0]}, {link[0]} "
         f"| {method.gradients} | {state.removeprefix('state: ')} |"
     )
@@ -294,7 +250,3 @@ def cited(reference: str) -> str:
     """
     authors = reference.partition(', "')[0].split(", ")
     return " and ".join(authors) if len(authors) < 3 else f"{authors[0]} et al."
-
-
-if __name__ == "__main__":
-    PAGE.write_text(page())

@@ -47,7 +47,7 @@ def test_an_index_shows_no_link_into_the_repository(hook):
     absolute = hook.description(README, "https://host/me/sam_jax/blob/v1")
     assert len(targets(absolute)) == len(targets(README))
     assert all(link.startswith("https:") for link in targets(absolute))
-    assert "(https://host/me/sam_jax/blob/v1/docs/methods.md#sam)" in absolute
+    assert "(https://host/me/sam_jax/blob/v1/sam_jax/methods/sam.py)" in absolute
     pictures = re.findall(r"!\[[^]]*\]\((.*)\)", absolute)
     assert pictures and all(link.endswith(".png?raw=true") for link in pictures)
 

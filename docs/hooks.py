@@ -1,0 +1,139 @@
+"""What mkdocs does beyond mkdocs.yml: pages made from code, links, mathematics.
+
+``python -m mkdocs build`` calls the functions ``on_...``. Generated pages exist in the
+site alone; each module of `MAKERS` returns those of one section, by their place in it.
+"""
+
+import os
+import pathlib
+import posixpath
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = pathlib.Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+import mathjax  # noqa: E402
+
+from docs import experiment_pages, methods_page, reference_pages, theory_pages  # noqa: E402
+
+# Section of the site -> its generated pages: text, or the file that is shown as it is.
+MAKERS = {
+    "Methods": methods_page.pages,
+    "Theory": theory_pages.pages,
+    "Experiments": experiment_pages.pages,
+    "Reference": reference_pages.pages,
+}
+# Pages whose source is outside of docs/.
+MOVED = {
+    "contributing.md": ROOT / "CONTRIBUTING.md",
+    "changelog.md": ROOT / "CHANGELOG.md",
+    "security.md": ROOT / "SECURITY.md",
+}
+# Files of the repository -> the pages that show them.
+SHOWN = {
+    r"sam_jax/methods/(\w+)\.py": r"methods/\1.md",
+    r"experiments/theory/(?:results/)?(\w+/\w+)(?:\.py|/README\.md)": r"theory/\1.md",
+    r"experiments/theory/results/README\.md": "theory/index.md",
+    r"experiments/training/results/(\w+)/table\.md": r"experiments/\1.md",
+    r"experiments/(training|theory)/results/(.*\.\w+)": r"\1/\2",
+    r"(?:docs/)?(.*\.md)": r"\1",
+    r"docs/(.*)": r"\1",
+}
+MATHJAX = pathlib.Path(mathjax.__file__).parent / "static" / "mathjax" / "es5"
+FONTS = "output/chtml/fonts/woff-v2"
+_LINK = re.compile(r"(!?)\[([^\]]*)\]\((?![a-z]+:|#|/)([^()\s#]+)(#[^()\s]*)?\)")
+
+_made: dict[str, str | pathlib.Path] = {}
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Makes the pages, and names them in their sections."""
+    _made.clear()
+    _made.update(MOVED)
+    for section in config.nav or ():
+        ((title, entries),) = section.items()
+        if title in MAKERS:
+            found = MAKERS[title]()
+            _made.update(found)
+            entries += _nested([uri for uri in found if uri.endswith(".md")])
+    return config
+
+
+def _nested(uris: list[str]) -> list[Any]:
+    """Entries of the navigation: pages two folders deep stand below their folder's."""
+    entries: list[Any] = []
+    groups: dict[str, list[str]] = {}
+    for uri in uris:
+        folder = posixpath.dirname(uri)
+        if "/" not in folder:
+            entries.append(uri)
+            continue
+        if folder not in groups:
+            groups[folder] = []
+            entries.append({posixpath.basename(folder): groups[folder]})
+        groups[folder].append(uri)
+    return entries
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Adds the generated pages and what shows formulas."""
+    shown = [MATHJAX / "tex-chtml.js", *sorted((MATHJAX / FONTS).glob("*.woff"))]
+    scripts = {f"assets/mathjax/{x.relative_to(MATHJAX)}": x for x in shown}
+    for uri, made in {**_made, **scripts}.items():
+        source = {"content": made} if isinstance(made, str) else {"abs_src_path": str(made)}
+        files.append(File.generated(config, uri, **source))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, files: Files, **_: Any) -> str:
+    """Turns links to files of the repository into links to their pages, or into text."""
+    if page.file.src_uri == "methods/index.md":
+        return methods_page.filled(markdown)
+    if page.file.abs_src_path is None:
+        return markdown
+    place = pathlib.Path(page.file.abs_src_path).parent
+    here = posixpath.dirname(page.file.src_uri) or "."
+
+    def link(found: re.Match[str]) -> str:
+        picture, text, target, anchor = found.groups()
+        file = pathlib.Path(os.path.normpath(place / target))
+        uri = _shown(file, files)
+        if uri:
+            return f"{picture}[{text}]({posixpath.relpath(uri, here)}{anchor or ''})"
+        inside = file.is_relative_to(ROOT) and file.exists()
+        return text if inside and not picture else found[0]
+
+    parts = re.split(r"(^```.*?^```$)", markdown, flags=re.M | re.S)
+    return "".join(x if x.startswith("```") else _LINK.sub(link, x) for x in parts)
+
+
+def _shown(file: pathlib.Path, files: Files) -> str | None:
+    """The place in the site of a file of the repository."""
+    if not file.is_relative_to(ROOT):
+        return None
+    path = file.relative_to(ROOT).as_posix()
+    found = (
+        re.sub(pattern, uri, path)
+        for pattern, uri in SHOWN.items()
+        if re.fullmatch(pattern, path)
+    )
+    return next((x for uri in found for x in (uri, uri.lower()) if files.get_file_from_path(x)), None)
+
+
+def on_post_page(output: str, page: Page, **_: Any) -> str:
+    """Pages with formulas load MathJax."""
+    if 'class="arithmatex"' not in output:
+        return output
+    up = posixpath.relpath("assets", posixpath.dirname(page.file.dest_uri) or ".")
+    scripts = (
+        f'<script src="{up}/mathjax.js"></script>'
+        f'<script async src="{up}/mathjax/tex-chtml.js"></script>'
+    )
+    return output.replace("</body>", f"{scripts}</body>")

@@ -1,0 +1,19 @@
+"""The pages of the laboratory: an index, and one page for each claim."""
+
+import json
+import pathlib
+
+from experiments.benchmarks import measure
+from experiments.theory import catalog, report
+
+RESULTS = pathlib.Path(report.__file__).parent / "results"
+
+
+def pages() -> dict[str, str | pathlib.Path]:
+    """Place -> Markdown, or the picture itself."""
+    found: dict[str, str | pathlib.Path] = {}
+    for name in catalog.names():
+        record = json.loads((RESULTS / name / "data.json").read_text())
+        found[f"theory/{name}.md"] = report.page(catalog.load(name).CLAIM, record).replace("figure.png", f"{pathlib.Path(name).name}/figure.png")
+        found[f"theory/{name}/figure.png"] = RESULTS / name / "figure.png"
+    return found
