@@ -25,12 +25,11 @@ def display(formula: str) -> str:
 
 def whole(text: str) -> str:
     """Markdown of a whole docstring: displayed formulas too, code as it is."""
-    text = re.sub(
-        r"^\.\. math::\n((?:\n+[ ]+.*)+)",
-        lambda found: "\n\n".join(map(display, re.split(r"\n[ ]*\n", found[1].strip("\n")))),
-        text,
-        flags=re.M,
-    )
+
+    def formulas(found: re.Match[str]) -> str:
+        return "\n\n".join(map(display, re.split(r"\n *\n", found[1].strip("\n"))))
+
+    text = re.sub(r"^\.\. math::\n((?:\n+ +.*)+)", formulas, text, flags=re.M)
     lines = [
         line if re.match(r"\s*(>>>|\.\.\. |    )", line) else markdown(line)
         for line in text.split("\n")

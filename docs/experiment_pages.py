@@ -1,4 +1,4 @@
-"""The pages of training experiments: their tables and pictures, as they were written."""
+"""The pages of training experiments: tables and pictures as they were written."""
 
 import pathlib
 

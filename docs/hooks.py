@@ -9,7 +9,6 @@ import pathlib
 import posixpath
 import re
 import sys
-from collections.abc import Mapping
 from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -42,7 +41,8 @@ SHOWN = {
     r"experiments/theory/(?:results/)?(\w+/\w+)(?:\.py|/README\.md)": r"theory/\1.md",
     r"experiments/theory/results/README\.md": "theory/index.md",
     r"experiments/training/results/(\w+)/table\.md": r"experiments/\1.md",
-    r"experiments/(training|theory)/results/(.*\.\w+)": r"\1/\2",
+    r"experiments/training/results/(.*\.\w+)": r"experiments/\1",
+    r"experiments/theory/results/(.*\.\w+)": r"theory/\1",
     r"(?:docs/)?(.*\.md)": r"\1",
     r"docs/(.*)": r"\1",
 }
@@ -87,15 +87,15 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     shown = [MATHJAX / "tex-chtml.js", *sorted((MATHJAX / FONTS).glob("*.woff"))]
     scripts = {f"assets/mathjax/{x.relative_to(MATHJAX)}": x for x in shown}
     for uri, made in {**_made, **scripts}.items():
-        source = {"content": made} if isinstance(made, str) else {"abs_src_path": str(made)}
-        files.append(File.generated(config, uri, **source))
+        kind = "content" if isinstance(made, str) else "abs_src_path"
+        files.append(File.generated(config, uri, **{kind: str(made)}))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, files: Files, **_: Any) -> str:
-    """Turns links to files of the repository into links to their pages, or into text."""
+    """Turns links to the repository into links to pages, or into text."""
     if page.file.src_uri == "methods/index.md":
-        return methods_page.filled(markdown)
+        markdown = methods_page.filled(markdown)
     if page.file.abs_src_path is None:
         return markdown
     place = pathlib.Path(page.file.abs_src_path).parent
@@ -119,12 +119,13 @@ def _shown(file: pathlib.Path, files: Files) -> str | None:
     if not file.is_relative_to(ROOT):
         return None
     path = file.relative_to(ROOT).as_posix()
-    found = (
-        re.sub(pattern, uri, path)
-        for pattern, uri in SHOWN.items()
-        if re.fullmatch(pattern, path)
-    )
-    return next((x for uri in found for x in (uri, uri.lower()) if files.get_file_from_path(x)), None)
+    for pattern, uri in SHOWN.items():
+        if re.fullmatch(pattern, path):
+            place = re.sub(pattern, uri, path)
+            for name in (place, place.lower()):
+                if files.get_file_from_path(name):
+                    return name
+    return None
 
 
 def on_post_page(output: str, page: Page, **_: Any) -> str:

@@ -22,6 +22,8 @@ SECTIONS = (
     "References",
     "Differences from the authors' code",
 )
+
+
 class Incomplete(ValueError):
     """What a docstring or a fragment lacks, with the file."""
 

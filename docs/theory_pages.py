@@ -3,7 +3,6 @@
 import json
 import pathlib
 
-from experiments.benchmarks import measure
 from experiments.theory import catalog, report
 
 RESULTS = pathlib.Path(report.__file__).parent / "results"
@@ -14,6 +13,8 @@ def pages() -> dict[str, str | pathlib.Path]:
     found: dict[str, str | pathlib.Path] = {}
     for name in catalog.names():
         record = json.loads((RESULTS / name / "data.json").read_text())
-        found[f"theory/{name}.md"] = report.page(catalog.load(name).CLAIM, record).replace("figure.png", f"{pathlib.Path(name).name}/figure.png")
+        text = report.page(catalog.load(name).CLAIM, record)
+        here = pathlib.Path(name).name
+        found[f"theory/{name}.md"] = text.replace("figure.png", f"{here}/figure.png")
         found[f"theory/{name}/figure.png"] = RESULTS / name / "figure.png"
     return found
