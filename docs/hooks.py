@@ -87,8 +87,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     shown = [MATHJAX / "tex-chtml.js", *sorted((MATHJAX / FONTS).glob("*.woff"))]
     scripts = {f"assets/mathjax/{x.relative_to(MATHJAX)}": x for x in shown}
     for uri, made in {**_made, **scripts}.items():
-        kind = "content" if isinstance(made, str) else "abs_src_path"
-        files.append(File.generated(config, uri, **{kind: str(made)}))
+        if isinstance(made, str):
+            files.append(File.generated(config, uri, content=made))
+        else:
+            files.append(File.generated(config, uri, abs_src_path=str(made)))
     return files
 
 
