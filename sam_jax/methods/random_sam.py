@@ -1,7 +1,7 @@
 """R-SAM, also RSAM (Liu et al., 2022)."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ def random_sam(
     *,
     sigma: optax.ScalarOrSchedule = 0.01,
     lam: optax.ScalarOrSchedule = 1.0,
-    noise: str = "filter",
+    noise: Literal["filter", "tensor", "plain"] = "filter",
     seed: int = 0,
     eps: float = 1e-12,
     mask: masks.Mask | None = None,

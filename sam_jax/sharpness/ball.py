@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,7 @@ def worst_case(
     rho: float,
     *,
     batches: Iterable[Any] | None = None,
-    norm: str = "l2",
+    norm: Literal["l2", "linf"] = "l2",
     adaptive: bool = False,
     steps: int = 20,
     seed: int = 0,
@@ -92,7 +92,7 @@ def m_sharpness(
     rho: float,
     batches: Iterable[Any],
     *,
-    norm: str = "l2",
+    norm: Literal["l2", "linf"] = "l2",
     adaptive: bool = False,
     steps: int = 20,
     seed: int = 0,
@@ -132,7 +132,7 @@ def average_case(
     rho: float,
     *,
     batches: Iterable[Any] | None = None,
-    noise: str = "gaussian",
+    noise: Literal["gaussian", "uniform"] = "gaussian",
     adaptive: bool = False,
     samples: int = 16,
     seed: int = 0,

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +39,9 @@ class Trajectory(NamedTuple):
     explained: np.ndarray
 
 
-def random_direction(params: Any, seed: int = 0, *, normalize: str = "filter") -> Any:
+def random_direction(
+    params: Any, seed: int = 0, *, normalize: Literal["filter", "none"] = "filter"
+) -> Any:
     """A random direction, in proportion to the weights filter by filter.
 
     Args:

@@ -258,6 +258,7 @@ def _read(parameter: inspect.Parameter, value: Any, path: str) -> Coefficient:
     if parameter.name == "mask":
         return typed.read(Mask | None, value, path)
     hints = typing.get_args(parameter.annotation) or (parameter.annotation,)
+    hints = tuple(str if typing.get_origin(x) is Literal else x for x in hints)
     scheduled = any(typing.get_origin(hint) is Callable for hint in hints)
     if scheduled and isinstance(value, Mapping):
         return Scheduled.read(value, path)
