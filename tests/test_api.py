@@ -54,7 +54,6 @@ def train(params: jax.Array) -> None:
     print(method.update(grads, method.init(params), params, grad_fn=grad_fn))
     reveal_type(method)
     sam_jax.random_sam(noise="filtr")
-    sam_jax.unified_sam(lam="t")
     sam_jax.sam(rho="0.05")
     sam_jax.sam(radius=0.05)
 """
@@ -78,7 +77,6 @@ def test_clients_see_types(tmp_path):
     assert found == {
         "reveal_type(method)": 'Type of "method" is "GradientTransformationExtraArgs"',
         'sam_jax.random_sam(noise="filtr")': "reportArgumentType",
-        'sam_jax.unified_sam(lam="t")': "reportArgumentType",
         'sam_jax.sam(rho="0.05")': "reportArgumentType",
         "sam_jax.sam(radius=0.05)": "reportCallIssue",
     }

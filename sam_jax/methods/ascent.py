@@ -7,7 +7,7 @@ for `sharpness_aware`. Most variants are a chain of these and of Optax's own::
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -62,7 +62,7 @@ def on_sphere(rho: optax.ScalarOrSchedule, eps: float) -> optax.GradientTransfor
 
 
 def partially_normalize(
-    lam: optax.ScalarOrSchedule | Literal["1/t", "1-1/t"], eps: float = 1e-12
+    lam: optax.ScalarOrSchedule | str, eps: float = 1e-12
 ) -> optax.GradientTransformation:
     r"""Multiplies by :math:`1 - \lambda + \lambda / \max(\|g\|, \mathrm{eps})`.
 

@@ -1,7 +1,5 @@
 """Unified SAM (Oikonomou and Loizou, 2025)."""
 
-from typing import Literal
-
 import optax
 
 from sam_jax.methods import ascent, core, masks
@@ -10,7 +8,7 @@ from sam_jax.methods import ascent, core, masks
 def unified_sam(
     rho: optax.ScalarOrSchedule = 0.05,
     *,
-    lam: optax.ScalarOrSchedule | Literal["1/t", "1-1/t"] = "1-1/t",
+    lam: optax.ScalarOrSchedule | str = "1-1/t",
     eps: float = 1e-12,
     mask: masks.Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:

@@ -1,7 +1,5 @@
 """VaSSO (Li and Giannakis, 2023), also in the form of Unified SAM."""
 
-from typing import Literal
-
 import optax
 
 from sam_jax.methods import ascent, averages, core, masks
@@ -11,7 +9,7 @@ def vasso(
     rho: optax.ScalarOrSchedule = 0.05,
     *,
     theta: optax.ScalarOrSchedule = 0.9,
-    lam: optax.ScalarOrSchedule | Literal["1/t", "1-1/t"] = 1.0,
+    lam: optax.ScalarOrSchedule | str = 1.0,
     eps: float = 1e-12,
     mask: masks.Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:

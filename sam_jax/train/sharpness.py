@@ -3,7 +3,7 @@
 import functools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -74,7 +74,10 @@ def _average_case(subject: Subject, adaptive: bool) -> Record:
 
 
 def _worst_case(
-    subject: Subject, norm: str, adaptive: bool, normalized: bool = False
+    subject: Subject,
+    norm: Literal["l2", "linf"],
+    adaptive: bool,
+    normalized: bool = False,
 ) -> Record:
     found = sharpness.worst_case(
         subject.losses.of(subject.asked.batch_norm, normalized),
