@@ -30,10 +30,6 @@ T = TypeVar("T")
 def parser(doc: str | None, **settings: Any) -> argparse.ArgumentParser:
     """A command line with one line for a mistake, and flags that are written out.
 
-    Args:
-        doc: of the module; its first line says what is done.
-        **settings: of `argparse.ArgumentParser`.
-
     Example:
         >>> made = parser("Compares.")
         >>> _ = made.add_argument("--seeds", type=count, default=5)
@@ -110,9 +106,6 @@ def child(
 def positive(text: str) -> float:
     """A finite number above 0.
 
-    Raises:
-        ArgumentTypeError: for anything else.
-
     Example:
         >>> positive("1e-3")
         0.001
@@ -146,11 +139,7 @@ def several(of: Callable[[str], T]) -> Callable[[str], list[T]]:
 
 
 def folder(text: str) -> pathlib.Path:
-    """A folder that can be written to; it is made.
-
-    Raises:
-        ArgumentTypeError: if it cannot.
-    """
+    """A folder that can be written to; it is made."""
     path = pathlib.Path(text)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -163,11 +152,7 @@ def folder(text: str) -> pathlib.Path:
 
 
 def file(text: str) -> pathlib.Path:
-    """A file that can be written, in a folder that is made.
-
-    Raises:
-        ArgumentTypeError: if it cannot.
-    """
+    """A file that can be written, in a folder that is made."""
     path = pathlib.Path(text)
     folder(str(path.parent))
     if path.is_dir():

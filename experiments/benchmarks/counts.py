@@ -35,9 +35,6 @@ def main(args: Any) -> tuple[measure.Results, measure.Tables]:
 def counted(name: str) -> Counts:
     """The counts of one method's step.
 
-    Args:
-        name: of a method, ``sgd``, or `SILENT`.
-
     Returns:
         ``flops`` and ``accessed_bytes`` as compiled, ``temporary_bytes``, and
         ``state_bytes``: parameters, optimizer and method.

@@ -46,9 +46,6 @@ class Missing(Exception):
 def need(package: str, install: str = "-r requirements-peers.txt") -> None:
     """Says that a package is missing, and what installs it.
 
-    Raises:
-        Missing: if it is not installed.
-
     Example:
         >>> need("no_such_package", "no-such-package")
         Traceback (most recent call last):
@@ -222,10 +219,6 @@ def in_turns(
 
 def ratio(numerator: Sequence[float], denominator: Sequence[float]) -> Ratio:
     """Ratios of two lists of times, round by round.
-
-    Args:
-        numerator: seconds, one for every round.
-        denominator: likewise, of the same rounds.
 
     Example:
         >>> print(ratio([2.0, 4.0, 9.0], [1.0, 2.0, 3.0]))

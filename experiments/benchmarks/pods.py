@@ -106,11 +106,7 @@ def cases() -> dict[str, dict[str, Any]]:
 
 @measure.benchmark(only=measure.Flag(str, "", "part of the cases' names"))
 def main(args: Any) -> tuple[measure.Results, measure.Tables]:
-    """Compiles what is missing, and prints the tables of all that is there.
-
-    Raises:
-        UserError: if the compiler is not installed.
-    """
+    """Compiles what is missing, and prints the tables of all that is there."""
     processes.check_compiler()
     there = args.out and args.out.exists()
     known = files.from_json(args.out.read_bytes())["results"] if there else {}

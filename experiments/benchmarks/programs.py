@@ -19,13 +19,6 @@ HALF = (0.5, 0.5, 0.5)
 def network(text: str, **more: Any) -> dict[str, Any]:
     """Settings of a network that is written ``name`` or ``name:width``.
 
-    Args:
-        text: which.
-        **more: of its settings, such as ``dtype``.
-
-    Raises:
-        UserError: if the width is no number.
-
     Example:
         >>> network("resnet18:16", dtype="bfloat16")
         {'name': 'resnet18', 'width': 16, 'dtype': 'bfloat16'}

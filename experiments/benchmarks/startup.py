@@ -81,9 +81,6 @@ def watch(card: str, cache: str) -> tuple[float, float]:
 
     Returns:
         Seconds to the header, and to the end of the first step.
-
-    Raises:
-        RuntimeError: if the run fails or does not print the two lines.
     """
     seen: dict[str, float] = {}
 

@@ -59,15 +59,7 @@ def main(args: Any) -> tuple[measure.Results, measure.Tables]:
 
 
 def optimizers(names: Sequence[str]) -> dict[str, Optimizer]:
-    """The base optimizer, methods as the trainer builds them, and SAM's two peers.
-
-    Args:
-        names: of the methods, each after ``every_k/`` or another cadence's name if it
-            has one.
-
-    Returns:
-        Name -> optimizer.
-    """
+    """The base optimizer, methods as the trainer builds them, and SAM's two peers."""
     return {
         **{
             name: optimizer_lib.make_optimizer(programs.settings(name), STEPS_PER_EPOCH)
@@ -143,14 +135,6 @@ def cost(
     steps: int,
 ) -> dict[str, dict[str, Any]]:
     """Measures all ways to train on one model.
-
-    Args:
-        model: ``name`` or ``name:width``.
-        optimizers: name -> way to train, among them `BASE`.
-        batch: examples in a step.
-        side: of the images, in pixels.
-        rounds: times taken of each.
-        steps: of which one time is taken.
 
     Returns:
         Name -> what `counted` says; ``flops_ratio`` to the base optimizer's step;

@@ -58,9 +58,6 @@ def compare(
         ``examples_per_second`` and ``seconds`` (one for every round) of both, the
         ``share`` of the bare step's speed that the trainer reaches, and the numbers of
         ``steps`` timed and of ``batch_size``.
-
-    Raises:
-        UserError: if a setting or the data will not do, or the run is too short.
     """
     bare, first = bare_loop(config)
     seconds: dict[str, list[float]] = {"trainer": [], "bare step": []}
@@ -85,15 +82,7 @@ def compare(
 
 
 def timed_steps(path: pathlib.Path, first: int) -> tuple[int, float]:
-    """Number of steps and seconds from the first row of training to the last.
-
-    Args:
-        path: of ``metrics.jsonl``.
-        first: step of the first row.
-
-    Returns:
-        Steps and seconds.
-    """
+    """Number of steps and seconds from the first row of training to the last."""
     rows = [row for row in metrics.read_history(path) if row["split"] == "train"]
     assert rows[0]["step"] == first
     return rows[-1]["step"] - first, rows[-1]["wall_time"] - rows[0]["wall_time"]
@@ -105,9 +94,6 @@ def bare_loop(config: settings.Settings) -> tuple[Callable[[int], float], int]:
     Returns:
         ``steps -> seconds``, and the step after which its batches begin: that of the
         trainer's first row. The training goes on from call to call.
-
-    Raises:
-        UserError: if a setting or the data will not do, or the run is too short.
     """
     run = build.build(config)
     first = config.log_every_steps

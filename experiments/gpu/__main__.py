@@ -30,11 +30,6 @@ def main(
 ) -> int:
     """Runs jobs as the command line says.
 
-    Args:
-        argv: the arguments after the program's name.
-        clock: seconds.
-        spawn: runs a job; a process by default.
-
     Returns:
         The exit code: 0, also where a job failed, since that is in its rows.
     """

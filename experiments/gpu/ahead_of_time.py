@@ -30,11 +30,7 @@ def tasks(context: Context) -> Iterator[Task]:
 
 
 def devices() -> list[Any]:
-    """Eight GPUs that are only compiled for, or the fake devices of a CPU.
-
-    Raises:
-        Missing: if this JAX cannot describe them.
-    """
+    """Eight GPUs that are only compiled for, or the fake devices of a CPU."""
     if jax.default_backend() == "cpu":
         return jax.devices()[:DEVICES]
     try:
@@ -52,9 +48,6 @@ def program(context: Context) -> Row:
     Returns:
         Bytes on a device; how many all-reduces, the bytes that a device sends in them,
         and how many copies of all parameters they carry.
-
-    Raises:
-        Missing: if eight devices cannot be described.
     """
     per_device = 1 if context.tiny else PER_DEVICE
     side = 16 if context.tiny else 224

@@ -39,9 +39,6 @@ def training(context: Context, method: str, seed: int) -> Row:
 
     Returns:
         Epochs, error, seconds and the test accuracy after some of the epochs.
-
-    Raises:
-        Missing: if the images are not here.
     """
     begun = time.monotonic()
     dataset = images.load(context.data, tiny=context.tiny, needed=True)

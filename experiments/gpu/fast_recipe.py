@@ -38,9 +38,6 @@ def result(context: Context, method: str, share: float) -> Row:
 
     Returns:
         Accuracy, seconds, whether 96 % were reached.
-
-    Raises:
-        Missing: if the images are not here.
     """
     dataset = images.load(context.data, tiny=context.tiny, needed=True)
     chosen = variant(method, share, int(context.part.removeprefix("seed")), context)

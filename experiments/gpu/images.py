@@ -44,11 +44,7 @@ def load(folder: pathlib.Path | None, *, tiny: bool, needed: bool) -> data.Datas
 
 
 def cifar10(folder: pathlib.Path) -> data.Dataset:
-    """The images of all parts in a folder.
-
-    Raises:
-        Missing: if a part of them is not here, or Pillow to read them.
-    """
+    """The images of all parts in a folder."""
     need("PIL", "pillow")
     found = _mosaics(folder)
     splits = {}
@@ -69,11 +65,7 @@ def cifar10(folder: pathlib.Path) -> data.Dataset:
 
 
 def _mosaics(folder: pathlib.Path) -> dict[str, bytes]:
-    """The files of all parts by their names.
-
-    Raises:
-        Missing: if a part is not here.
-    """
+    """The files of all parts by their names."""
     parts = {path.stem: path for path in folder.glob("part*of*.tar")}
     counts = {name.partition("of")[2] for name in parts}
     if len(counts) != 1:

@@ -74,11 +74,6 @@ def largest(context: Context, method: str, batch: int) -> Row:
     The bytes of two programs give a line; the batch that it promises is compiled and
     run once, and a smaller one where that fails.
 
-    Args:
-        context: of the part.
-        method: its name.
-        batch: whose bytes are one point of the line; the other has twice as many.
-
     Returns:
         The batch and the bytes, as compiled.
     """

@@ -62,14 +62,6 @@ def resnet18(width: int, classes: int = 10) -> nn.Module:
 class Trainer:
     """A call does the next steps and waits for them.
 
-    Args:
-        dataset: its training images go to the device.
-        batch: examples in a step.
-        width: of the network.
-        sam: SAM, else SGD.
-        mode: of ``torch.compile`` on a GPU; elsewhere nothing is compiled.
-        steps: in a call.
-
     Attributes:
         model: the network, as it is without compilation.
     """

@@ -132,9 +132,6 @@ def with_settings(
 def count(text: str) -> int:
     """An integer of at least 1, such as a number of runs.
 
-    Raises:
-        ArgumentTypeError: for anything else.
-
     Example:
         >>> count("3")
         3

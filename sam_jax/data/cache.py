@@ -35,11 +35,7 @@ class Cache:
 
     @classmethod
     def of(cls, cache_dir: str, where: str, settings: str) -> Self:
-        """That of a folder or table of images.
-
-        Raises:
-            UserError: if it would lie among the images.
-        """
+        """That of a folder or table of images."""
         if not cache_dir:
             return cls(None)
         folder = pathlib.Path(os.path.expanduser(cache_dir)).resolve()
@@ -110,9 +106,6 @@ def listing(files: Sequence[str]) -> str:
 
     The time of the last change of the file's entry is part of it, so that a file that
     was replaced and given its old time is noticed.
-
-    Raises:
-        UserError: for a file that is not there any more.
     """
     digest = hashlib.sha256()
     try:

@@ -40,11 +40,7 @@ def fingerprint(dataset: Dataset) -> dict[str, str]:
 
 
 def class_counts(dataset: Dataset) -> dict[str, int]:
-    """How many examples of each class there are, where labels are in memory.
-
-    Returns:
-        Split and class -> number.
-    """
+    """How many examples of each class there are, where labels are in memory."""
     found = {}
     for name in ("train", "validation", "test"):
         source = getattr(dataset, name)

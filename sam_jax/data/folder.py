@@ -19,9 +19,6 @@ def listing(path: str) -> labelled.Listing:
 
     The test set may also be called ``val`` or ``validation``. Names that begin with a
     point are left out, and files of other formats with a warning.
-
-    Raises:
-        UserError: if it is no such folder, or a class is empty.
     """
     root = pathlib.Path(path).expanduser()
     if not root.is_dir():
@@ -51,9 +48,6 @@ def of_classes(root: str, left_out: list[str], inside: str = "") -> labelled.Lab
         root: folder of the split.
         left_out: gets the paths of what is no image.
         inside: folder in that of each class where its images are.
-
-    Raises:
-        UserError: if a class is empty, or two cannot be told apart.
     """
     files, classes = [], []
     spelled: dict[str, str] = {}

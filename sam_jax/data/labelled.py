@@ -64,11 +64,7 @@ class Listing(NamedTuple):
 
 
 def class_name(text: str) -> str:
-    """The name of a class in Unicode's composed form, whichever a file system has.
-
-    Raises:
-        UserError: if there are characters in it that are no text.
-    """
+    """The name of a class in Unicode's composed form, whichever a file system has."""
     if {"Cc", "Cs"} & set(map(unicodedata.category, text)):  # control, not Unicode
         raise errors.UserError(
             f"class {text!a} has characters that are no text: give it another name"
@@ -77,11 +73,7 @@ def class_name(text: str) -> str:
 
 
 def test_name(there: Iterable[str], where: str) -> str:
-    """Which of the names beside ``train`` is tested on; the others are reported.
-
-    Raises:
-        UserError: if none of them is there, or ``train`` is not.
-    """
+    """Which of the names beside ``train`` is tested on; the others are reported."""
     found = [name for name in TESTS if name in there]
     if "train" not in there:
         raise errors.UserError(
@@ -101,11 +93,7 @@ def test_name(there: Iterable[str], where: str) -> str:
 
 
 def read(listing: Listing, how: pictures.How, seed: int) -> splits.RawDataset:
-    """Reads the images.
-
-    Raises:
-        UserError: if the classes will not do, or an image cannot be read.
-    """
+    """Reads the images."""
     names, labels = listing.labels()
     images, kept = pictures.read(listing.files, listing.where, how)
     labels = labels[kept]
@@ -120,11 +108,7 @@ def read(listing: Listing, how: pictures.How, seed: int) -> splits.RawDataset:
 
 
 def check_names(names: Iterable[str], where: str) -> None:
-    """Refuses names that differ by case, spaces or the form of Unicode alone.
-
-    Raises:
-        UserError: naming them.
-    """
+    """Refuses names that differ by case, spaces or the form of Unicode alone."""
     alike = collections.defaultdict(list)
     for name in sorted(names):
         alike[" ".join(unicodedata.normalize("NFKC", name).casefold().split())] += [

@@ -100,14 +100,7 @@ def warn_of_missing(train: Split, num_classes: int, name: str) -> None:
 
 
 def check_validation(validation: float) -> None:
-    """Refuses what is neither a share of the training set nor a number of examples.
-
-    Args:
-        validation: see ``validation_examples``.
-
-    Raises:
-        UserError: with what is allowed.
-    """
+    """Refuses what is neither a share of the training set nor a number of examples."""
     share = 0 <= validation < 1
     # 1.0 may be meant as all examples or as one.
     ambiguous = validation == 1 and isinstance(validation, float)
@@ -186,11 +179,7 @@ def hold_out(
 
 
 def divide(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Takes a fifth of each class, chosen by the seed, for the test.
-
-    Returns:
-        Indices of examples to train on and to test on, both increasing.
-    """
+    """Takes a fifth of each class, chosen by the seed, for the test."""
     generator = randomness.generator(seed, randomness.Stream.TEST)
     order = stratified(generator.permutation(len(labels)), labels)
     in_test = max(1, round(_TEST_SHARE * len(labels)))

@@ -54,11 +54,7 @@ class Store(Protocol):
     """Where examples lie; it is sent to the worker processes."""
 
     def __call__(self, index: int) -> Read:
-        """Reads one.
-
-        Raises:
-            UserError: if it cannot be read.
-        """
+        """Reads one."""
         ...
 
     def __len__(self) -> int:
@@ -144,15 +140,7 @@ class Part(NamedTuple):
 
 
 def of_files(listing: labelled.Listing, seed: int) -> Stores:
-    """The files of a folder or table.
-
-    Args:
-        listing: of the files.
-        seed: of the choice of a fifth of each class, where there is no test set.
-
-    Raises:
-        UserError: if the classes will not do.
-    """
+    """The files of a folder or table."""
     names, labels = listing.labels()
     every = Part(Files.of(listing.files), np.arange(len(labels)), labels)
     parts = np.split(every.indices, [len(listing.train.files)])

@@ -18,12 +18,6 @@ def listing(path: str) -> labelled.Listing:
     The columns ``path``, of a file relative to the folder of the table, and ``label``,
     the name of its class, are read, others are not. The test set may also be called
     ``val.csv`` or ``validation.csv``.
-
-    Args:
-        path: of a table, or of the folder with the two.
-
-    Raises:
-        UserError: if a table cannot be read, or a file is not there.
     """
     root = pathlib.Path(path).expanduser()
     if not root.exists():

@@ -13,9 +13,6 @@ def listing(path: str) -> labelled.Listing:
 
     Labels are numbers of the sorted WordNet ids. The published ``test`` has no labels
     and is not read. Some of the classes will do.
-
-    Raises:
-        UserError: naming what is missing or does not fit.
     """
     root = pathlib.Path(path).expanduser()
     advice = "give the folder that tiny-imagenet-200.zip makes, as it is published"

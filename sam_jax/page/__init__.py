@@ -42,9 +42,6 @@ def text(
         title: above it.
         command: that makes it again.
         images: show wrong predictions as images, which may not be everybody's to see.
-
-    Raises:
-        UserError: if the runs are of different data sets, or a file is damaged.
     """
     seen = Seen.of(groups, images=images)
     shown = [
@@ -92,11 +89,7 @@ def write(
 
 
 def place(runs: Sequence[str], out: str | None = None) -> pathlib.Path:
-    """Where a report goes: the file that is given, in a single folder, or here.
-
-    Raises:
-        UserError: if there is something else than a report.
-    """
+    """Where a report goes: the file that is given, in a single folder, or here."""
     only = storage.path(runs[0])
     inside = len(runs) == 1 and only.is_dir()
     path = storage.path(out or (only / REPORT_FILE if inside else REPORT_FILE))
@@ -110,11 +103,6 @@ class AtTheEnd(contextlib.AbstractContextManager["AtTheEnd"]):
 
     Of one that ends well, `write` does, once the results are there. No run fails for
     its report, and no error is hidden by it: what cannot be written is said.
-
-    Args:
-        folder: of the run.
-        how: ``config.report``.
-        warn: told what went wrong.
     """
 
     def __init__(

@@ -118,9 +118,6 @@ def dot_chart(
             None.
         x_label: below the axis.
         about: what the picture shows, for those who do not see it.
-
-    Returns:
-        An ``<svg>``.
     """
     values = [v for _, _, seeds, mean, _ in rows for v in (*seeds, mean)]
     spread = (max(values) - min(values)) or 1.0
@@ -164,11 +161,6 @@ def matrix(counts: np.ndarray, names: Sequence[str], about: str) -> str:
 
     What is right and what is wrong have a colour each; the darker, the larger the share
     of the true class, wrong ones in relation to the largest of them.
-
-    Args:
-        counts: int [C, C].
-        names: of the classes; written if there are at most 20.
-        about: what the picture shows, for those who do not see it.
     """
     classes = len(counts)
     few = classes <= 20

@@ -36,11 +36,7 @@ class Seen:
 
     @classmethod
     def of(cls, groups: Sequence[Group], *, images: bool = True) -> Self:
-        """Reads what the folders of the runs hold.
-
-        Raises:
-            UserError: if the runs are of different data sets.
-        """
+        """Reads what the folders of the runs hold."""
         check_data([run for group in groups for run in group.runs])
         scores, curved, notes, without = {}, {}, [], []
         for run in (run for group in groups for run in group.runs):

@@ -15,13 +15,7 @@ _Found = Mapping[int, Mapping[str, Any]]
 
 
 def section(groups: Sequence[Group], drawn: _Drawn, found: _Found) -> Html:
-    """Measures over the seeds, and pictures of one run of each group.
-
-    Args:
-        groups: the rows.
-        drawn: those with pictures, and their styles.
-        found: id of a run -> what `sharpness_files.read` has returned.
-    """
+    """Measures over the seeds, and pictures of one run of each group."""
     if not found:
         return Html("")
     try:

@@ -56,9 +56,6 @@ class Collective(NamedTuple):
     def sent(self) -> float:
         """Bytes that a device sends if its group is a ring, each time.
 
-        Raises:
-            KeyError: for an operation whose bytes are not known here.
-
         Example:
             >>> Collective("all-reduce", (10, 15), 100, devices=4).sent
             150.0
@@ -133,9 +130,6 @@ _CALLED = re.compile(r"(?:calls|body|to_apply|\w*computations?)=\{?(%[\w.\-, %]+
 
 class Program:
     """A program that XLA has compiled for a device.
-
-    Args:
-        text: as ``compiled.as_text()`` gives it.
 
     Attributes:
         computations: name -> instructions.

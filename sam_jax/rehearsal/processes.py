@@ -30,11 +30,7 @@ _LIBRARY = "TPU_LIBRARY_PATH"  # of a libtpu.so that is not installed
 
 
 def check_compiler() -> None:
-    """Refuses to begin without the compiler that belongs to JAX.
-
-    Raises:
-        UserError: with the command that installs it.
-    """
+    """Refuses to begin without the compiler that belongs to JAX."""
     needed = required()
     install = f'pip install "libtpu=={needed}"'
     if os.path.isfile(os.environ.get(_LIBRARY, "")):
@@ -66,12 +62,7 @@ def environment() -> dict[str, str]:
 def ask(
     wanted: Mapping[str, Any], waiting: Callable[[float], None] = lambda seconds: None
 ) -> dict[str, Any]:
-    """Answers a request, see `programs.request`, in a process.
-
-    Args:
-        wanted: what to rehearse.
-        waiting: called now and then with the seconds since the beginning.
-    """
+    """Answers a request, see `programs.request`, in a process."""
     begun = time.monotonic()
     with subprocess.Popen(
         [sys.executable, "-m", "sam_jax.rehearsal"],

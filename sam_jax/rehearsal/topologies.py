@@ -105,11 +105,7 @@ class Topology:
         return self.slices * math.prod(self.shape) * self.chip.devices
 
     def devices(self) -> list[Any]:
-        """The devices, which can be compiled for and nothing else.
-
-        Raises:
-            UserError: with what the compiler says, if it knows no such slice.
-        """
+        """The devices, which can be compiled for and nothing else."""
         from jax.experimental import topologies
 
         options = dict(self.chip.options)

@@ -142,11 +142,7 @@ def check_same_data(dataset: data.Dataset) -> None:
 
 
 def check_same_weights(weights: Any) -> None:
-    """Refuses processes that begin with different weights.
-
-    Raises:
-        UserError: if they differ.
-    """
+    """Refuses processes that begin with different weights."""
     if hosts.several():
         digest = hashlib.sha256()
         for leaf in jax.tree.leaves(weights):
@@ -161,12 +157,7 @@ def check_same_weights(weights: Any) -> None:
 def check_unchanged(
     dataset: data.Dataset, began_with: Mapping[str, str] | None
 ) -> dict[str, str]:
-    """Refuses to continue a run on other data than those that it began with.
-
-    Args:
-        dataset: of this process.
-        began_with: what this returned when the run began; None if it begins now.
-    """
+    """Refuses to continue a run on other data than those that it began with."""
     found = data.fingerprint(dataset)
     if differing := _differences(began_with or found, found):
         raise Refused(
@@ -177,14 +168,7 @@ def check_unchanged(
 
 
 def check_shared(folder: pathlib.Path) -> None:
-    """Refuses a folder that is another one on another host.
-
-    Args:
-        folder: as each process sees it; process 0 can write there.
-
-    Raises:
-        UserError: if a file of process 0 is not seen by another one.
-    """
+    """Refuses a folder that is another one on another host."""
     if not hosts.several():
         return
     name = from_first(lambda: f".shared-{secrets.token_hex(8)}")

@@ -55,11 +55,7 @@ def _moving(decay: float) -> optax.Schedule:
 def averaged(
     stays: optax.Schedule | None, state: TrainState, new: tuple[optax.Params, Any]
 ) -> tuple[optax.Params, Any] | None:
-    """The next averages of weights and statistics.
-
-    Returns:
-        The averages, or None if none are kept.
-    """
+    """The next averages of weights and statistics."""
     if stays is None:
         return None
     rate = stays(state.step)

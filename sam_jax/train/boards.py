@@ -112,9 +112,6 @@ class WandB:
         mode: ``"offline"`` or ``"online"``.
         project: project that the run belongs to.
         name: name of the run; None stands for the name of ``workdir``.
-
-    Raises:
-        UserError: if the package is missing or the run cannot be started.
     """
 
     def __init__(

@@ -346,14 +346,7 @@ class Checkpoints(files.Closing):
 
 
 def kept(workdir: pathlib.Path) -> list[int]:
-    """The steps of a run's checkpoints, first to last, damaged ones too.
-
-    Args:
-        workdir: the folder of the run; nothing is written, unlike by `Checkpoints`.
-
-    Raises:
-        UserError: if one has been renamed.
-    """
+    """The steps of a run's checkpoints, first to last, damaged ones too."""
     steps = []
     for path in (workdir / "checkpoints").glob("*"):
         if path.name.isdecimal() and _is_complete(path):

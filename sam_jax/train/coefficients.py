@@ -235,11 +235,7 @@ def parameters(name: str) -> dict[str, inspect.Parameter]:
 
 
 def factory(name: str) -> Callable[..., Any]:
-    """What makes a method: of the package, or the user's (``my.py:my_sam``).
-
-    Returns:
-        The factory; its parameters are the settings of the method.
-    """
+    """What makes a method: of the package, or the user's (``my.py:my_sam``)."""
     if plugins.is_reference(name):
         return plugins.load_function(name, "config.method.name")
     try:

@@ -167,12 +167,7 @@ def read(path: str | os.PathLike[str], *, unfinished: bool = False) -> list[Run]
 
 
 def read_run(folder: pathlib.Path, *, unfinished: bool = False) -> Run:
-    """What the folder of a finished run says; no code that it names is run.
-
-    Raises:
-        UserError: if it is not finished, unless it may be and has an evaluation; or a
-            file is damaged.
-    """
+    """What the folder of a finished run says; no code that it names is run."""
     flat, path = read_settings(folder), folder / RESULTS_FILE
     if not path.is_file():
         if unfinished:
@@ -220,11 +215,7 @@ def _unfinished(folder: pathlib.Path, flat: dict[str, Any]) -> Run:
 
 
 def read_settings(folder: pathlib.Path) -> dict[str, Any]:
-    """All settings of a run by their whole names; of earlier versions, with defaults.
-
-    Raises:
-        UserError: if ``config.json`` is damaged.
-    """
+    """All settings of a run by whole names; of earlier versions, with defaults."""
     path, defaults = folder / CONFIG_FILE, typed.plain(settings.Settings())
     tree = {**defaults, **_json(path)}
     kinds = {"data": dict, "method": dict, SEED: int, "epochs": int}
@@ -291,9 +282,6 @@ def grouped(runs: Iterable[Run], *, tuned: bool = False) -> list[Group]:
         tuned: of groups whose coefficients of the method differ, only the one that is
             best on validation after the last epoch.
 
-    Returns:
-        The groups, in the order of their first runs.
-
     Raises:
         UserError: if two runs of a group have the same seed, or there is no validation
             set to choose by.
@@ -321,12 +309,7 @@ def grouped(runs: Iterable[Run], *, tuned: bool = False) -> list[Group]:
 def differences(
     groups: Sequence[Group], measure: str | Measure
 ) -> list[Difference | None]:
-    """Of each group to the first one, which has None, seed by seed.
-
-    Args:
-        groups: the rows; other data than the first one's are not compared with them.
-        measure: one of `MEASURES`, or a function like them.
-    """
+    """Of each group to the first one, which has None, seed by seed."""
     if not groups:
         return []
     first, *others = groups

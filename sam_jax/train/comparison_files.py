@@ -168,12 +168,7 @@ def table(groups: Sequence[Group]) -> str:
 
 
 def check_folder(folder: pathlib.Path) -> None:
-    """Makes a folder to `write` to, unless it is something else's.
-
-    Raises:
-        UserError: if it is the folder of a run, has a ``results.json`` that `write` has
-            not made, or cannot be written.
-    """
+    """Makes a folder to `write` to, unless it is something else's."""
     files.make_folder(folder, "--out")
     if (folder / comparison.CONFIG_FILE).exists():
         raise errors.UserError(f"{folder} is the folder of a run: give another --out")
@@ -184,17 +179,7 @@ def check_folder(folder: pathlib.Path) -> None:
 def write(
     folder: pathlib.Path, groups: Sequence[Group], *, tex: bool = False, **notes: Any
 ) -> None:
-    """Writes table, CSV and JSON, each whole or not at all.
-
-    Args:
-        folder: one that `check_folder` has seen.
-        groups: the rows.
-        tex: also for LaTeX.
-        **notes: for the JSON, such as the ``command`` that makes them again.
-
-    Raises:
-        WriteError: if that cannot be done.
-    """
+    """Writes table, CSV and JSON, each whole or not at all."""
     files.replace(folder / RESULTS_FILE, to_text(groups, **notes))
     files.replace(folder / "results.csv", table(groups))
     files.replace(folder / "table.md", markdown(groups) + "\n")

@@ -23,11 +23,6 @@ def draw(groups: Sequence[Group], path: pathlib.Path, title: str) -> None:
 
     Beside them, where there are few groups and their metrics, test error and training
     accuracy over the epochs; bands are the intervals.
-
-    Args:
-        groups: to show; of very many those with the least errors.
-        path: of the PNG file.
-        title: of the picture.
     """
     means = {id(g): spread.mean for g in groups if (spread := g.spread(ERROR))}
     shown = [group for group in groups if id(group) in means]

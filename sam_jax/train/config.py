@@ -97,12 +97,7 @@ def load_method(
 
 
 def of_fragment(name: str, card: str | pathlib.Path) -> dict[str, Any]:
-    """What a method's fragment sets, as `load_method` but plain, and without a card's.
-
-    Args:
-        name: a method, your own, or ``sgd``.
-        card: path of the run card.
-    """
+    """What a fragment sets, as `load_method` but plain, and without a card's."""
     if name in coefficients.BASELINE_SUFFIXES:
         return {"name": BASELINE}
     found = default_coefficients(name)

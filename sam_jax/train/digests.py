@@ -22,11 +22,7 @@ class DamagedError(errors.UserError):
 
 
 def write(folder: pathlib.Path) -> None:
-    """Notes the digests of a checkpoint, and makes it survive a power loss.
-
-    Args:
-        folder: of the checkpoint, which nothing else will be written to.
-    """
+    """Notes the digests of a checkpoint, and makes it survive a power loss."""
     lines = [f"{_digest(folder / name)}  {name}\n" for name in _names(folder)]
     files.replace(folder / FILE, "".join(lines))
     for path in folder.rglob("*"):

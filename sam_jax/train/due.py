@@ -13,12 +13,6 @@ class Saves:
     time before: there are twice as many left, at the speed so far. A run of one process
     asks it after every step.
 
-    Args:
-        config: what was chosen.
-        steps_per_epoch: updates in an epoch.
-        start: updates done.
-        clock: returns the time in seconds.
-
     Attributes:
         every: numbers of steps; after multiples of them is a save.
 

@@ -33,9 +33,6 @@ def set_up(folder: str | os.PathLike[str] | None = None) -> None:
 
     Args:
         folder: of a run, which keeps the value that it began with.
-
-    Raises:
-        UserError: if the folder's ``environment.json`` is damaged.
     """
     flags = os.environ.get("XLA_FLAGS", "").strip()
     if (

@@ -75,11 +75,7 @@ def sync(path: pathlib.Path) -> None:
 
 
 def make_folder(path: pathlib.Path, flag: str = "--workdir") -> None:
-    """Makes a folder and those that it is in; one that is there will do.
-
-    Raises:
-        UserError: if that cannot be done, with what is in the way.
-    """
+    """Makes a folder and those that it is in; one that is there will do."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -97,9 +93,6 @@ def check_new(path: pathlib.Path) -> None:
     """Refuses a file to write that is there, or could not be made.
 
     Worth to know before what takes long.
-
-    Raises:
-        UserError: saying so.
     """
     try:
         if path.exists() or path.is_symlink():
@@ -134,11 +127,7 @@ class Closing(contextlib.AbstractContextManager[Any]):
 
 @contextlib.contextmanager
 def writing(path: pathlib.Path) -> Iterator[None]:
-    """Where a file is written.
-
-    Raises:
-        WriteError: naming the file, if it cannot be written.
-    """
+    """Where a file is written."""
     try:
         yield
     except OSError as error:
@@ -150,11 +139,7 @@ def writing(path: pathlib.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def reading(path: pathlib.Path) -> Iterator[None]:
-    """Where files are read that are there.
-
-    Raises:
-        UserError: naming the file, if it cannot be read.
-    """
+    """Where files are read that are there."""
     try:
         yield
     except OSError as error:
@@ -165,11 +150,7 @@ def reading(path: pathlib.Path) -> Iterator[None]:
 
 
 def read(path: pathlib.Path) -> bytes:
-    """The content of a file.
-
-    Raises:
-        UserError: if it cannot be read.
-    """
+    """The content of a file."""
     with reading(path):
         return path.read_bytes()
 

@@ -141,11 +141,7 @@ def patient() -> Iterator[None]:
 
 
 def abandon(code: int) -> int:
-    """Ends this process although the others do not come to an end by themselves.
-
-    Returns:
-        The same, if there are no others.
-    """
+    """Ends this process although the others do not come to an end by themselves."""
     if several():
         # An ordinary exit would wait for the others, which wait for this one.
         sys.stdout.flush()

@@ -46,11 +46,7 @@ def _heeded(numbers: tuple[signal.Signals, ...]) -> list[signal.Signals]:
 def _handled(
     handler: Callable[[int, FrameType | None], None], *numbers: signal.Signals
 ) -> Iterator[Any]:
-    """Handles signals so; does nothing but in the main thread, which alone can.
-
-    Yields:
-        What another Ctrl-C is to do: what it did before.
-    """
+    """Handles signals so; does nothing but in the main thread, which alone can."""
     if threading.current_thread() is not threading.main_thread():
         yield None
         return
@@ -65,11 +61,7 @@ def _handled(
 
 @contextlib.contextmanager
 def first(end: Callable[[], object]) -> Iterator[None]:
-    """While entered, a signal does this before what it did anyway.
-
-    Args:
-        end: such as ending another process.
-    """
+    """While entered, a signal does this before what it did anyway."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -109,11 +101,7 @@ class Interrupt(contextlib.ExitStack):
         return self
 
     def at_step(self) -> signal.Signals | None:
-        """Whether to stop after the step just done.
-
-        Returns:
-            The signal, or None.
-        """
+        """Whether to stop after the step just done."""
         return self.received
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
@@ -148,9 +136,6 @@ class Preemption(contextlib.ExitStack):
         """Whether to stop after the step just done.
 
         All processes call this after the same steps.
-
-        Returns:
-            SIGTERM, or None.
         """
         # The calls are counted, and not the steps, of which a run that is continued or
         # several in a dispatch leave some out: the runtime's point may be one of them.

@@ -89,11 +89,7 @@ def lay_out(
 
 
 def describe(config: settings.Settings, groups: Groups) -> str:
-    """The batch, its groups and chunks in words, for the head of a run's log.
-
-    Returns:
-        Such as ``1024, in groups of 128, each with one perturbation``.
-    """
+    """The batch, its groups and chunks in words, for the head of a run's log."""
     size = config.method_group_size
     words = str(config.batch_size)
     if size is not None:

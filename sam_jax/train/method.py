@@ -79,14 +79,7 @@ MASKS: Mapping[coefficients.Mask, Callable[[optax.Params], Any]] = {
 def coefficient(
     key: str, value: Any, unit: schedule.Unit, learning_rate: optax.Schedule
 ) -> Any:
-    """A coefficient as the factory of the method takes it.
-
-    Returns:
-        A number, a schedule, or a function that makes a mask.
-
-    Raises:
-        UserError: if a schedule does not fit the length of the run.
-    """
+    """A coefficient as the factory of the method takes it."""
     if key == "mask" and value is not None:
         return MASKS[value]
     if not isinstance(value, coefficients.Scheduled):

@@ -104,11 +104,7 @@ class JsonLines:
         self._growing.grown()
 
     def sync(self) -> dict[str, Any]:
-        """Makes all lines survive a power loss; size and digest of the file.
-
-        Raises:
-            WriteError: if the file is not the one that was written.
-        """
+        """Makes all lines survive a power loss; size and digest of the file."""
         self._check_there()
         os.fsync(self._file.fileno())
         if os.fstat(self._file.fileno()).st_size != self._bytes:

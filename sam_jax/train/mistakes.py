@@ -13,10 +13,6 @@ def in_settings(where: str, names: Mapping[str, str]) -> Iterator[None]:
 
     Only of a value that was checked: a programming error keeps its traceback.
 
-    Args:
-        where: the group of settings, for a message that names none of the arguments.
-        names: argument -> setting.
-
     Example:
         >>> with in_settings("config.data", {"crop": "config.data.crop"}):
         ...     checks.integer("crop", -1, 0)

@@ -22,12 +22,6 @@ def network(
         num_classes: number of logits.
         own: another network: a `models.Model`, or what `models.own.build` takes.
         over_all: whether BatchNorm takes its statistics over all groups.
-
-    Returns:
-        The network.
-
-    Raises:
-        UserError: if a setting will not do.
     """
     if isinstance(own, models.Model):
         return own

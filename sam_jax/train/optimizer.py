@@ -54,9 +54,6 @@ def make_optimizer(config: settings.Settings, steps_per_epoch: int) -> Optimizer
     Returns:
         Method and base, their learning rate, the weight decay that belongs into the
         loss, and which weights to evaluate.
-
-    Raises:
-        UserError: if settings do not fit together, or the value of one is not allowed.
     """
     _check_averages(config)
     unit = schedule.Unit(steps_per_epoch, config.epochs * steps_per_epoch)
@@ -102,11 +99,7 @@ def make_optimizer(config: settings.Settings, steps_per_epoch: int) -> Optimizer
 
 
 def describe(config: settings.Settings) -> dict[str, str]:
-    """Method, cadence and optimizer in words, for the head of a run's log.
-
-    Returns:
-        ``method`` and ``optimizer``.
-    """
+    """Method, cadence and optimizer in words, for the head of a run's log."""
     words = _in_words(config.method.name, typed.plain(config.method))
     if not isinstance(config.cadence, settings.Always):
         of_cadence = dataclasses.asdict(config.cadence)
@@ -152,11 +145,7 @@ def _full_optimizer(
     learning_rate: optax.Schedule,
     make_base: Callable[[optax.ScalarOrSchedule], optax.GradientTransformation],
 ) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
-    """A method that takes the step by itself, around the base or instead of it.
-
-    Returns:
-        The method, and what is left for after it.
-    """
+    """A method that takes the step by itself, around the base or instead of it."""
     name = config.method.name
     if not isinstance(config.cadence, settings.Always):
         raise errors.UserError(

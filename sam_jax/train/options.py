@@ -62,10 +62,6 @@ def factory(name: str) -> Factory:
 def check(name: str, options: Mapping[str, Any], path: str) -> None:
     """Refuses options that an optimizer does not have, or values that it cannot use.
 
-    Raises:
-        UserError: if there is no such optimizer, it has no such option, or the value
-            of one is not allowed.
-
     Example:
         >>> check("sgd", {"momentum": 1.5}, "config.optimizer")
         Traceback (most recent call last):

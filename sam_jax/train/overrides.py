@@ -65,9 +65,6 @@ def value_of(text: str, *, is_text: bool = False) -> Any:
         text: a number, True, False, None, a tuple, a dict; or any text.
         is_text: whether the setting is a text, and numbers are none.
 
-    Returns:
-        The value; the text, where it is nothing else.
-
     Example:
         >>> value_of("1e-2"), value_of("None"), value_of("1/t"), value_of("7")
         (0.01, None, '1/t', 7)
@@ -90,10 +87,6 @@ _WORDS |= {sign + x: float(sign + x) for sign in ("", "-") for x in ("inf", "nan
 
 def unused(config: settings.Settings, changes: Iterable[str]) -> Iterator[str]:
     """Which changes have no effect, because what they belong to is not chosen.
-
-    Args:
-        config: the settings, changed.
-        changes: such as ``--config.cadence.every_k.k=5``.
 
     Example:
         >>> config = settings.read({"optimizer": {"name": "adamw"}})
@@ -176,10 +169,6 @@ def _unknown(key: str, tree: dict[str, Any], card: str) -> str:
 
 def nearest(key: str, tree: dict[str, Any]) -> str | None:
     """The setting that a key may stand for; None if there is none like it.
-
-    Args:
-        key: such as ``"lr"``.
-        tree: nested dicts of all settings.
 
     Example:
         >>> nearest("rho", {"seed": 0, "method": {"name": "sam", "rho": 0.05}})

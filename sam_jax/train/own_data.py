@@ -86,11 +86,7 @@ _OF_IMAGES += ("mixup", "cutmix")
 
 
 def augmentation(config: settings.Data, dataset: data.Dataset) -> Augment:
-    """What the settings do to the images in training; other inputs are as they are.
-
-    Raises:
-        UserError: if inputs are no images, or a setting does not fit their size.
-    """
+    """What the settings do to the images in training; other inputs are as they are."""
     if dataset.dtype != np.uint8:
         for setting in _OF_IMAGES:
             if getattr(config, setting):
@@ -119,11 +115,7 @@ def augmentation(config: settings.Data, dataset: data.Dataset) -> Augment:
 
 
 def mix(config: settings.Settings, groups: int) -> mixing.Mix | None:
-    """What mixes the images of a batch, or None.
-
-    Raises:
-        UserError: if groups have one example, or examples have weights.
-    """
+    """What mixes the images of a batch, or None."""
     chosen = config.data
     if not (chosen.mixup or chosen.cutmix):
         return None

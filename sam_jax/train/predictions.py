@@ -54,9 +54,6 @@ def predict_to_csv(
 def image_files(paths: Iterable[_Path]) -> list[pathlib.Path]:
     """The files among some paths, and those with the name of an image in the folders.
 
-    Returns:
-        Files; those of a folder and its folders are sorted.
-
     Raises:
         UserError: for a path that is not there, or a folder without images.
     """
@@ -89,17 +86,8 @@ def predict_files(
 
     Threads decode the next images while the network works on those before.
 
-    Args:
-        run: of `load_run`.
-        paths: of the files.
-        batch_size: images that pass through the network together; those of the run's
-            evaluations by default.
-
     Returns:
         float32 [N, classes].
-
-    Raises:
-        UserError: naming a file that is not an image.
     """
     size = batch_size or run.config.eval_batch_size
     shape = run.preprocessing.image_shape

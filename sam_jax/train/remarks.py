@@ -34,16 +34,7 @@ def of(run: build.Run) -> Iterator[str]:
 
 
 def of_more_epochs(run: build.Run, planned: int, start: int) -> Iterator[str]:
-    """What it means that a run goes on for more epochs than it was planned with.
-
-    Args:
-        run: the parts of the run, as it is now.
-        planned: the epochs before.
-        start: updates done.
-
-    Yields:
-        A sentence for each schedule that is another one now, and one for the run.
-    """
+    """What it means that a run goes on for more epochs than it was planned with."""
     config = run.config
     plans = [
         _plan(config, schedule.Unit(run.steps_per_epoch, epochs * run.steps_per_epoch))

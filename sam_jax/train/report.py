@@ -86,23 +86,13 @@ class Report:
         self._sums: dict[str, float] = collections.defaultdict(float)
 
     def header(self, fields: Mapping[str, str]) -> None:
-        """Print the settings of the run as an aligned list.
-
-        Args:
-            fields: name to value, such as ``{"method": "sam", "devices": "8 x cpu"}``.
-        """
+        """Print the settings of the run as an aligned list."""
         width = max((len(name) for name in fields), default=0)
         for name, value in fields.items():
             self._print((f"{name:<{width}}", "cyan"), f"  {value}")
 
     def progress(self, start_step: int, total_steps: int, batch_size: int) -> None:
-        """Start to show progress.
-
-        Args:
-            start_step: updates that earlier parts of the run have made.
-            total_steps: updates that the run ends with.
-            batch_size: examples per update.
-        """
+        """Start to show progress."""
         self._stop()
         self._batch_size, self._step = batch_size, start_step
         self._sums.clear()

@@ -14,10 +14,6 @@ REPORT_FILE = "report.html"
 def collect(folder: pathlib.Path, progress: Mapping[str, Any]) -> dict[str, Any]:
     """Collects the results of a run and writes them to ``results.json``.
 
-    Args:
-        folder: of the run.
-        progress: as kept in its checkpoints.
-
     Returns:
         ``last``: step, epoch and scores ("validation", "test" -> loss, accuracy and
         the user's metrics) of the last evaluation; ``best``: the same of the one that
@@ -25,9 +21,6 @@ def collect(folder: pathlib.Path, progress: Mapping[str, Any]) -> dict[str, Any]
         ``seconds``: spent training and evaluating, over all starts; ``skipped``:
         updates that were not finite and left out; ``plans``: for how many epochs the
         run was planned, from which update on.
-
-    Raises:
-        WriteError: if the file cannot be written.
     """
     last, best = progress["last"], progress["best"]
     if last is None or (best and "epoch" not in best):  # of an earlier version

@@ -74,9 +74,6 @@ def tied(
         learning_rate: of the run.
         unit: length of the run.
         setting: where the coefficient stands in the configuration, for messages.
-
-    Raises:
-        UserError: if the values, or those of the learning rate, do not fit.
     """
     rates = sampled(learning_rate, unit)
     if rates.max() <= rates[-1]:

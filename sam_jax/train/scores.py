@@ -151,13 +151,7 @@ def score(
 
 
 def predictions(logits: Any, labels: Any, xp: Any = np) -> OfEach:
-    """What logits [N, C] say of N examples with labels [N].
-
-    Args:
-        logits: of the classes.
-        labels: in [0, C).
-        xp: ``numpy``, or ``jax.numpy`` for arrays of that.
-    """
+    """What logits [N, C] say of N examples with labels [N]."""
     shifted = logits - logits.max(1, keepdims=True)
     log_probabilities = shifted - xp.log(xp.exp(shifted).sum(1, keepdims=True))
     of_label = xp.take_along_axis(logits, labels[:, None], 1)

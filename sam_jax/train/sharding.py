@@ -30,11 +30,7 @@ SMALLEST_SHARDED = 4096
 
 
 def devices() -> list[Any]:
-    """The devices that JAX finds.
-
-    Raises:
-        UserError: if those that ``JAX_PLATFORMS`` asks for are not there.
-    """
+    """The devices that JAX finds."""
     try:
         return jax.devices()
     except (AssertionError, RuntimeError) as error:
@@ -159,11 +155,7 @@ def _fill_a_box(devices: Sequence[Any]) -> bool:
 
 
 def check_batch_size(batch_size: int, devices: int) -> None:
-    """Refuses a batch that cannot be split evenly over the devices.
-
-    Raises:
-        UserError: with both numbers and the nearest batch sizes that work.
-    """
+    """Refuses a batch that cannot be split evenly over the devices."""
     if batch_size % devices:
         below = batch_size // devices * devices
         nearest = f"{below} or {below + devices}" if below else f"{devices}"

@@ -27,9 +27,6 @@ def read(folder: pathlib.Path) -> dict[str, Any] | None:
     Returns:
         ``format``, ``measures`` and ``pictures``, name -> record; see
         `sam_jax.train.sharpness.measure`.
-
-    Raises:
-        UserError: if the file is damaged or of a later version.
     """
     path = folder / FILE
     if not path.exists():
@@ -50,14 +47,6 @@ def write(folder: pathlib.Path, measures: Records, pictures: Records) -> None:
     """Writes ``sharpness.json`` and draws the pictures, ``sharpness_<name>.png``.
 
     What was measured before stays, where it is not measured anew.
-
-    Args:
-        folder: of the run.
-        measures: name -> record.
-        pictures: likewise.
-
-    Raises:
-        WriteError: if that cannot be done.
     """
     before = read(folder) or {key: {} for key in _PARTS}
     new = {
@@ -73,9 +62,6 @@ def write(folder: pathlib.Path, measures: Records, pictures: Records) -> None:
 
 def rows(of_runs: Mapping[str, Records]) -> list[dict[str, Any]]:
     """The table: a row for each measure, a column for each run.
-
-    Args:
-        of_runs: label -> name -> record of a measure.
 
     Example:
         >>> record = {"value": 12.5, "residual": None, "standard_error": 0.25}
@@ -129,14 +115,6 @@ def draw(name: str, shown: Records, path: pathlib.Path) -> None:
 
     Lines of several runs are in one panel, told apart by style as well as by colour;
     planes are beside each other, with the same levels.
-
-    Args:
-        name: of the picture.
-        shown: label -> record.
-        path: of the PNG file.
-
-    Raises:
-        WriteError: if it cannot be written.
     """
     first = next(iter(shown.values()))
     flat = len(first.get("coordinates", [0])) == 2

@@ -58,10 +58,6 @@ class Start(NamedTuple):
 def of(run: build.Run, model: Any = None) -> Start | None:
     """Reads what a run begins with.
 
-    Args:
-        run: the parts of the run.
-        model: its network, if it was passed as an object.
-
     Returns:
         The arrays; None if ``config.init_from`` says nothing.
 

@@ -103,12 +103,7 @@ def is_finite(state: TrainState) -> jax.Array:
 def evaluated(
     state: TrainState, optimizer: optimizer_lib.Optimizer
 ) -> tuple[optax.Params, Any]:
-    """The weights and statistics to evaluate: the averages where they are kept.
-
-    Args:
-        state: of the run.
-        optimizer: it may train other weights than those to evaluate.
-    """
+    """The weights and statistics to evaluate: the averages where they are kept."""
     trained, model_state = state.average or (
         optimizer.eval_params(state.opt_state, state.params),
         state.model_state,

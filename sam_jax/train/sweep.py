@@ -47,9 +47,6 @@ class Axis(NamedTuple):
     def read(cls, text: str) -> "Axis":
         """From a command line.
 
-        Raises:
-            UserError: if it has no name, no value, or one of them twice.
-
         Example:
             >>> Axis.read("schedule.boundaries=(3,5),(4,6)").values
             ['(3,5)', '(4,6)']
@@ -287,12 +284,7 @@ def _flat(config: settings.Settings) -> dict[str, Any]:
 def trained(
     folder: pathlib.Path, config: settings.Settings, programs: shared.Shared
 ) -> comparison.Run:
-    """One run, finished already or trained now; one that failed says why.
-
-    Raises:
-        WriteError: if a file cannot be written.
-        Stopped: as of `loop.train_and_evaluate`.
-    """
+    """One run, finished already or trained now; one that failed says why."""
     # What is not finished, or damaged, is for the trainer, which tells why.
     with contextlib.suppress(errors.UserError):
         return comparison.read_run(folder)

@@ -88,14 +88,7 @@ def read(kind: Any, value: Any, path: str) -> Any:
 
 
 def check(kind: Any, value: Any, path: str, *others: str) -> Any:
-    """Refuses a value that an annotation does not allow.
-
-    Args:
-        kind: types, words (``Literal``), or types with ranges.
-        value: to check.
-        path: of the value, for messages.
-        *others: what else is allowed, for messages.
-    """
+    """Refuses a value that an annotation does not allow."""
     for member in _members(kind):
         if _fits(member, value):
             return member

@@ -35,10 +35,6 @@ Example:
 def text(program: str, flags: Mapping[str, tuple[object, str]]) -> str:
     r"""The help of a command that trains; no card is run.
 
-    Args:
-        program: what the user types, such as ``"sam-jax train"``.
-        flags: name -> default and meaning.
-
     Example:
         >>> shown = text("sam-jax train", {"workdir": (None, "Folder of the run.")})
         >>> print(shown[shown.index("flags:") :].partition("\n\n")[0])

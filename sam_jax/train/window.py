@@ -68,20 +68,11 @@ class Window:
         self._clock = time.monotonic()
 
     def add(self, metrics: Metrics, steps: int = 1) -> None:
-        """Keeps the metrics of the next steps, which may still be computed.
-
-        Args:
-            metrics: name -> scalar, or an array whose first values are of these steps.
-            steps: how many.
-        """
+        """Keeps the metrics of the next steps, which may still be computed."""
         self._waiting.append((steps, metrics))
 
     def ready(self) -> Iterator[Row]:
-        """The rows whose steps came before the last ones added, first to last.
-
-        Raises:
-            UpdateNotFiniteError: see `flush`.
-        """
+        """The rows whose steps came before the last ones added, first to last."""
         earlier = self._waiting[:-1]
         there = len(self._fetched) + sum(steps for steps, _ in earlier)
         yield from self._rows(earlier, there - there % self._size)

@@ -23,12 +23,7 @@ class OwnCodeError(errors.UserError):
 
 
 def fresh(config: settings.Settings, root: pathlib.Path) -> pathlib.Path:
-    """A dated folder name under ``root`` that does not exist yet.
-
-    Args:
-        config: of the run; its data, model, method, rho and seed are in the name.
-        root: such as ``runs``.
-    """
+    """A dated folder name under ``root`` that does not exist yet."""
     now = datetime.datetime.now().strftime("%Y-%m-%d_%H%M%S")
     names = config.data.name, config.model.name, *brief(config)
     # Of my_net.py:MyNet the last, of emnist/letters and mnist:3.0.1 no folders.
@@ -72,11 +67,7 @@ def stored(
 
 
 def own_code(workdir: pathlib.Path) -> dict[str, str]:
-    """The files to run that the settings of a run name, by their settings.
-
-    Raises:
-        UserError: if it is not the folder of a run, or its settings cannot be read.
-    """
+    """The files to run that the settings of a run name, by their settings."""
     found: dict[str, str] = {}
     for key, text in _texts(_parsed(workdir / CONFIG_FILE, _content(workdir))):
         if plugins.is_reference(text):

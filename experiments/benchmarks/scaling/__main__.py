@@ -80,11 +80,7 @@ SECTIONS = {
     groups_size=Flag(commands.count, 32, "m"),
 )
 def main(args: Any) -> tuple[measure.Results, measure.Tables]:
-    """One section in this process, or several in one each, so that none slows another.
-
-    Raises:
-        UserError: if a section does not exist or a setting will not do.
-    """
+    """One section in this process, or several in one each: none slows another."""
     for name in args.sections:
         if name not in SECTIONS:
             raise errors.UserError(errors.unknown("section", name, SECTIONS))

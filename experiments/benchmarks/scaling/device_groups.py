@@ -52,11 +52,7 @@ def section(args: Any) -> tuple[measure.Results, measure.Tables]:
 
 
 def forms(config: Any, dataset: data.Dataset) -> dict[str, build_lib.Run]:
-    """Runs on one device that differ in the loop over groups alone.
-
-    Returns:
-        Form of the loop -> run; the first one has a single group.
-    """
+    """Runs on one device that differ in the loop over groups alone."""
     own, _ = build_lib.layout(config)
     of_forms = {
         ONE_PERTURBATION: groups.WHOLE,

@@ -56,14 +56,6 @@ def records(
 ) -> list[dict[str, Any]]:
     """Counts and times all ways to train on several numbers of devices.
 
-    Args:
-        model: ``name`` or ``name:width``.
-        counts: numbers of devices, 1 among them.
-        batch: examples in a batch of strong scaling.
-        per_device: examples per device of weak scaling.
-        rounds: times taken of each.
-        steps: of which one time is taken.
-
     Returns:
         A record for each kind of scaling, way and number of devices: what `counted`
         says, ``seconds`` of a step (all rounds) and ``time_ratio`` to one device.

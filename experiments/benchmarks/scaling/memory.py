@@ -33,10 +33,6 @@ def section(args: Any) -> tuple[measure.Results, measure.Tables]:
 def kept(model: str, method: str) -> list[dict[str, Any]]:
     """What one device keeps of parameters, optimizer and method.
 
-    Args:
-        model: ``name`` or ``name:width``.
-        method: its name.
-
     Returns:
         A record for each number of devices: ``bytes``, the ``ratio`` to one device, and
         ``whole_bytes``, those of arrays too small to be cut.

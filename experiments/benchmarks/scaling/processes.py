@@ -46,20 +46,10 @@ def compare(
 ) -> dict[str, dict[str, Any]]:
     """Times the trainer in one process and in several.
 
-    Args:
-        model: ``name`` or ``name:width``.
-        batch: examples in a batch.
-        number: of the processes, and of the devices in both.
-        epochs: of a run.
-        rounds: runs of each, in turns.
-
     Returns:
         Way -> ``examples_per_second`` of the trainer in ``1`` and in ``n`` processes,
         one for each round, from its first row of metrics to its last, and their
         ``ratio``, n over 1.
-
-    Raises:
-        RuntimeError: if the trainer fails.
     """
     name, _, width = model.partition(":")
     results = {}
@@ -94,11 +84,7 @@ def compare(
 
 
 def train(number: int, devices: int, flags: Sequence[str]) -> float:
-    """Runs the trainer on this machine.
-
-    Raises:
-        RuntimeError: with what a process said that failed.
-    """
+    """Runs the trainer on this machine."""
     environment = os.environ | {
         "XLA_FLAGS": common.xla_flags(devices),
         "JAX_PLATFORMS": "cpu",
