@@ -17,6 +17,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
 from sam_jax import commands, errors, storage
 from sam_jax.train import interrupt
@@ -85,38 +86,14 @@ def main(argv: Sequence[str]) -> int:
     except errors.UserError as error:
         return commands.say(error, 2)
     # Not before the card is known to be good: this takes seconds.
-    import jax
-
-    from sam_jax.train import agreement, hosts, loop, settings, workdir
+    from sam_jax.train import agreement, hosts, loop
 
     # JAX reports every kind of device that this machine lacks, and each connection.
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
     logging.getLogger("jax._src.distributed").setLevel(logging.WARNING)
     command = ["python", "-m", "sam_jax.main", *sys.argv[1:]]
     try:
-        if _COMPILATION_CACHE.value:
-            cache = os.path.expanduser(_COMPILATION_CACHE.value)
-            jax.config.update("jax_compilation_cache_dir", cache)
-        hosts.join(
-            _COORDINATOR.value,
-            _NUM_PROCESSES.value,
-            _PROCESS_ID.value,
-            detect=_DISTRIBUTED.value,
-            timeout=_COORDINATOR_TIMEOUT.value,
-        )
-        with agreement.agreed():
-            config = settings.read(card)
-        if hosts.is_first():
-            for text in overrides.unused(config, argv[1:]):
-                print(f"warning: {text}", file=sys.stderr)
-        fresh = agreement.from_first(
-            lambda: _WORKDIR.value or str(workdir.fresh(config, pathlib.Path("runs")))
-        )
-        folder = storage.path(_WORKDIR.value or fresh)
-        if _WORKDIR.value is None:
-            command.append(f"--workdir={folder}")
-        with hosts.patient():
-            loop.train_and_evaluate(config, folder, shlex.join(command))
+        _train(card, argv[1:], command)
     # ── Ends that all processes of the run come to.
     except agreement.Refused as error:
         return hosts.leave(commands.say(error, 2))
@@ -145,6 +122,37 @@ def main(argv: Sequence[str]) -> int:
         traceback.print_exc()
         return hosts.abandon(1)
     return hosts.leave(0)
+
+
+def _train(card: dict[str, Any], changes: Sequence[str], command: list[str]) -> None:
+    """Joins the other processes, if there are some, and trains."""
+    import jax
+
+    from sam_jax.train import agreement, hosts, loop, settings, workdir
+
+    if _COMPILATION_CACHE.value:
+        cache = os.path.expanduser(_COMPILATION_CACHE.value)
+        jax.config.update("jax_compilation_cache_dir", cache)
+    hosts.join(
+        _COORDINATOR.value,
+        _NUM_PROCESSES.value,
+        _PROCESS_ID.value,
+        detect=_DISTRIBUTED.value,
+        timeout=_COORDINATOR_TIMEOUT.value,
+    )
+    with agreement.agreed():
+        config = settings.read(card)
+    if hosts.is_first():
+        for text in overrides.unused(config, changes):
+            print(f"warning: {text}", file=sys.stderr)
+    fresh = agreement.from_first(
+        lambda: _WORKDIR.value or str(workdir.fresh(config, pathlib.Path("runs")))
+    )
+    folder = storage.path(_WORKDIR.value or fresh)
+    if _WORKDIR.value is None:
+        command.append(f"--workdir={folder}")
+    with hosts.patient():
+        loop.train_and_evaluate(config, folder, shlex.join(command))
 
 
 def help_text(program: str = "python -m sam_jax.main") -> str:

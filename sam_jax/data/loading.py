@@ -166,12 +166,7 @@ def load(
             raw = _read_own(name, path, how, seed)
     else:
         refuse_own(name, path, how)
-        read = digits.read if name.partition("/")[0] == "digits" else tfds.read
-        short = name.removeprefix(OF_TFDS)
-        with copies.local(data_dir, cache_dir, short.partition(":")[0]) as here:
-            # What is missing in a store is not prepared in the copy.
-            download = download and here == data_dir
-            raw = read(short, data_dir=here, manual_dir=manual_dir, download=download)
+        raw = _read_named(name, data_dir, manual_dir, download, cache_dir)
     splits.check_labels(raw, name)
     kept, held_out = splits.hold_out(
         raw.train.num_examples,
@@ -193,6 +188,7 @@ def load(
     if sampling is not None:
         scores = importance.scores(raw.train.images, mean, std, sampling.scores)
         chances = importance.probabilities(scores[kept], sampling.uniform)
+    array = batches.ArraySource
     return Dataset(
         name=name,
         class_names=raw.class_names,
@@ -200,15 +196,27 @@ def load(
         mean=mean,
         std=std,
         train=(
-            batches.ArraySource(train)
-            if chances is None
-            else batches.SampledSource(train, chances)
+            array(train) if chances is None else batches.SampledSource(train, chances)
         ),
-        validation=(
-            batches.ArraySource(raw.train.take(held_out)) if held_out.size else None
-        ),
-        test=batches.ArraySource(raw.test),
+        validation=array(raw.train.take(held_out)) if held_out.size else None,
+        test=array(raw.test),
     )
+
+
+def _read_named(
+    name: str,
+    data_dir: str | None,
+    manual_dir: str | None,
+    download: bool,
+    cache_dir: str,
+) -> splits.RawDataset:
+    """The digits, or what TFDS has."""
+    read = digits.read if name.partition("/")[0] == "digits" else tfds.read
+    short = name.removeprefix(OF_TFDS)
+    with copies.local(data_dir, cache_dir, short.partition(":")[0]) as here:
+        # What is missing in a store is not prepared in the copy.
+        download = download and here == data_dir
+        return read(short, data_dir=here, manual_dir=manual_dir, download=download)
 
 
 def _read_own(

@@ -1,17 +1,10 @@
 """From the name of a data set to splits that are streamed; see `stream`."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from sam_jax import checks, errors, storage
-from sam_jax.data import (
-    catalog,
-    loading,
-    noise,
-    pictures,
-    splits,
-    stream,
-    tfds,
-)
+from sam_jax.data import catalog, loading, noise, pictures, splits, stream, tfds
 
 
 def load_streamed(
@@ -76,28 +69,8 @@ def load_streamed(
         raise errors.UserError("a stream needs one size of images: give image_size=224")
     how = pictures.How(image_size, resize, skip_broken, "", middle)
     how.check()
-    for setting, given in {"path": path, "data_dir": data_dir}.items():
-        if given is not None and isinstance(storage.path(given), storage.Remote):
-            raise errors.UserError(
-                f"{setting}={given}: data that are read while the network trains lie "
-                f"on a disk: gcloud storage cp --recursive {given} DIR on every host"
-            )
-    if name in loading.LISTINGS:
-        listing = loading.LISTINGS[name](loading.needed(name, path))
-        stores = stream.of_files(listing, seed)
-    elif name in ("npz", "digits") or name.startswith("digits/"):
-        raise errors.UserError(f"name={name} lies in memory: it cannot be streamed")
-    else:
-        if path is not None:
-            loading.refuse_own(name, path, pictures.How())
-        short = name.removeprefix(loading.OF_TFDS)
-        stores = tfds.read(
-            *(short,),
-            data_dir=data_dir,
-            manual_dir=manual_dir,
-            download=download,
-            streamed=True,
-        )
+    of_tfds = {"data_dir": data_dir, "manual_dir": manual_dir, "download": download}
+    stores = _stores(name, path, seed, of_tfds)
     kept, held_out = splits.hold_out(
         len(stores.train.indices),
         validation=validation,
@@ -137,3 +110,23 @@ def load_streamed(
         validation=source(held, 0.0, 0.0) if held_out.size else None,
         test=source(stores.test, 0.0, 0.0),
     )
+
+
+def _stores(
+    name: str, path: str | None, seed: int, of_tfds: dict[str, Any]
+) -> stream.Stores:
+    """Where the examples lie, on a disk."""
+    for setting, given in {"path": path, "data_dir": of_tfds["data_dir"]}.items():
+        if given is not None and isinstance(storage.path(given), storage.Remote):
+            raise errors.UserError(
+                f"{setting}={given}: data that are read while the network trains lie "
+                f"on a disk: gcloud storage cp --recursive {given} DIR on every host"
+            )
+    if name in loading.LISTINGS:
+        listing = loading.LISTINGS[name](loading.needed(name, path))
+        return stream.of_files(listing, seed)
+    if name in ("npz", "digits") or name.startswith("digits/"):
+        raise errors.UserError(f"name={name} lies in memory: it cannot be streamed")
+    if path is not None:
+        loading.refuse_own(name, path, pictures.How())
+    return tfds.read(name.removeprefix(loading.OF_TFDS), **of_tfds, streamed=True)

@@ -243,19 +243,6 @@ def steps(
     model = network.network(config, spec.num_classes, model, over_all=over_all)
     optimizer = optimizer or optimizer_lib.make_optimizer(config, spec.steps_per_epoch)
 
-    scales_loss = config.model.dtype == "float16"
-
-    def init(seed: jax.Array, given: Any = None) -> state.TrainState:
-        # What the network sees: pixels are made numbers.
-        dtype = jnp.float32 if spec.dtype == np.uint8 else spec.dtype
-        images = jnp.zeros((1, *spec.image_shape), dtype)
-        return state.init_state(
-            *(seed, images, model, optimizer, config.averages),
-            scales_loss=scales_loss,
-            freeze=config.freeze,
-            given=given,
-        )
-
     recipe = step.Recipe(
         Passes(model, losses.train, optimizer.loss_decay, groups),
         optimizer,
@@ -269,6 +256,7 @@ def steps(
     )
     # The batch says how it is split.
     whole = sharding.replicated(mesh)
+    init = functools.partial(_init, config, spec, model, optimizer)
     seed = jax.ShapeDtypeStruct((), jnp.uint32)
     places = sharding.of_state(jax.eval_shape(init, seed), mesh)
     return Steps(
@@ -290,6 +278,25 @@ def steps(
         is_finite=jax.jit(state.is_finite, out_shardings=whole),
         model=model,
         measure=losses.measure,
+    )
+
+
+def _init(
+    config: settings.Settings,
+    spec: DataSpec,
+    model: models.Model,
+    optimizer: optimizer_lib.Optimizer,
+    seed: jax.Array,
+    given: Any = None,
+) -> state.TrainState:
+    # What the network sees: pixels are made numbers.
+    dtype = jnp.float32 if spec.dtype == np.uint8 else spec.dtype
+    return state.init_state(
+        *(seed, jnp.zeros((1, *spec.image_shape), dtype), model, optimizer),
+        config.averages,
+        scales_loss=config.model.dtype == "float16",
+        freeze=config.freeze,
+        given=given,
     )
 
 

@@ -72,12 +72,19 @@ def lay_out(
         )
     count = batch_size // size
     lockstep = batch_norm == "batch" and count > 1
+    _check_batch_norm(batch_norm, accumulation_steps, size // chunks)
+    return Groups(count, max(1, share // size), members, chunks, lockstep)
+
+
+def _check_batch_norm(
+    batch_norm: str | int, accumulation_steps: int, together: int
+) -> None:
+    """Refuses statistics of what does not pass through the network together."""
     if batch_norm == "batch" and accumulation_steps > 1:
         raise errors.UserError(
             "config.batch_norm=batch needs the whole batch in the network at once: set "
             "config.accumulation_steps=1, or config.batch_norm=group"
         )
-    together = size // chunks
     if isinstance(batch_norm, int) and together % batch_norm:
         allowed = [m for m in range(1, together + 1) if together % m == 0]
         raise errors.UserError(
@@ -85,7 +92,6 @@ def lay_out(
             f"that pass through the network together: take "
             f"{_nearest(batch_norm, allowed)}"
         )
-    return Groups(count, max(1, share // size), members, chunks, lockstep)
 
 
 def describe(config: settings.Settings, groups: Groups) -> str:

@@ -1,6 +1,7 @@
 """A run from start to end: build, resume, train, evaluate, save, report."""
 
 import contextlib
+import dataclasses
 import json
 import math
 import os
@@ -118,64 +119,31 @@ def train_and_evaluate(
     ):
         # ── Resume, or start.
         restored = checkpoints.restore(run.abstract_state())
+        resumed = restored is not None
         if restored is None:
             agreement.from_first(lambda: results_lib.refuse_finished(folder))
             agreement.from_first(lambda: begins and begins.write(folder))
-        train_state, saved = restored or (
-            run.init(run.seed, begins and begins.given),
-            {},
-        )
-        progress = {"seconds": 0.0, "skipped": 0, "in_a_row": 0, "metrics": None}
-        progress |= {"last": None, "best": None}
-        progress |= {"plans": [{"step": 0, "epochs": planned}]} | saved
-        progress["data"] = agreement.check_unchanged(run.dataset, saved.get("data"))
-        record = data_record.DataRecord.of(run.dataset, config.batch_size)
-        agreement.from_first(lambda: data_record.write(folder, record))
-        flags = agreement.from_first(
-            lambda: environment.keep(folder, resumed=restored is not None)
-        )
-        start = int(train_state.step)
-        words = {"begins with": begins.words()} if begins else {}
-        out.header(_header(run, train_state, folder, command) | words)
-        said = *flags, *(begins.remarks if begins else ()), *remarks.of(run)
-        for remark in (*said, *_more_epochs(run, progress, start)):
-            out.warning(remark)
-        finished = start == run.total_steps
-        _say_what_is_lost(progress, checkpoints, out, finished=finished)
-        if finished:
-            out.message("This run is finished: nothing is left to do.")
-
+            restored = run.init(run.seed, begins and begins.given), {}
+        train_state, saved = restored
+        progress = _progress(run, planned, saved)
         shown = page.AtTheEnd(
             folder, config.report if hosts.is_first() else "off", out.warning
         )
+        training = _Training(run, watch, folder, progress, checkpoints, out, shown)
+        training.say(train_state, begins, command, resumed=resumed)
         # ── Train; of a finished run, make what is missing.
+        finished = training.is_finished(train_state)
         if not finished or not agreement.from_first(
             lambda: results_lib.complete(folder, progress)
         ):
             with (
-                agreement.on_first(
-                    lambda: metrics.open_writers(
-                        folder,
-                        json.loads(settings.to_json(config)),
-                        resume_step=start if restored else None,
-                        wandb_mode=config.wandb.mode,
-                        wandb_project=config.wandb.project,
-                        wandb_name=config.wandb.name,
-                        written=progress["metrics"],
-                        warn=out.warning,
-                    ),
-                    metrics.Writers([]),
-                ) as writers,
+                training.writers(int(train_state.step) if resumed else None) as lines,
                 interrupt.request() as stop,
                 shown,
-                _with_advice(config, checkpoints),
+                training.advice(),
             ):
                 if not finished:
-                    _train(
-                        *(run, watch, train_state, progress),
-                        *(checkpoints, writers, out, shown, stop),
-                    )
-
+                    training.go_on(train_state, lines, stop)
         # ── Results.
         results = agreement.from_first(lambda: results_lib.collect(folder, progress))
         shown.write(missing_only=finished)
@@ -183,168 +151,211 @@ def train_and_evaluate(
         return results
 
 
-def _train(
-    run: build.Run,
-    watch: watch_lib.Watch,
-    train_state: state.TrainState,
-    progress: dict[str, Any],
-    checkpoints: checkpoint.Checkpoints,
-    writers: metrics.Writers,
-    out: report.Report,
-    shown: page.AtTheEnd,
-    stop: interrupt.Interrupt | interrupt.Preemption,
-) -> None:
-    """Trains to the end, or until it is asked to stop; saves on the way."""
-    config = run.config
-    start = int(train_state.step)
-    advance = dispatch.from_step(run, start)
-    recent = window.Window(
-        start,
-        config.log_every_steps,
-        config.batch_size,
-        most_skips=config.max_consecutive_skips if config.skips_nonfinite else 0,
-        in_a_row=progress["in_a_row"],
-    )
-    evaluate_every = config.eval_every_epochs * run.steps_per_epoch
-    saving = due.Saves(config.checkpoint, run.steps_per_epoch, start)
-    clock = time.monotonic()
-    out.progress(start, run.total_steps, config.batch_size)
+def _progress(run: build.Run, planned: int, saved: dict[str, Any]) -> dict[str, Any]:
+    """What is kept in checkpoints beside the state, at the beginning of a start."""
+    progress = {"seconds": 0.0, "skipped": 0, "in_a_row": 0, "metrics": None}
+    progress |= {"last": None, "best": None}
+    progress |= {"plans": [{"step": 0, "epochs": planned}]} | saved
+    progress["data"] = agreement.check_unchanged(run.dataset, saved.get("data"))
+    return progress
 
-    done = start
-    while done < run.total_steps:
-        # ── One step, or several up to the next one that something else follows. Their
-        #    metrics are read once the next ones are on their way.
-        stations = evaluate_every, *saving.every, *watch.every, run.total_steps
-        most = min(every - done % every for every in stations)
-        train_state, step_metrics, steps = advance(train_state, most)
-        if done == start:
-            jax.block_until_ready(step_metrics)
-            first = "step" if steps == 1 else f"{steps} steps"
-            took = report.duration(time.monotonic() - clock)
-            out.message(f"compiled and ran the first {first} in {took}")
-            recent.restart_clock()
-        done += steps
-        recent.add(step_metrics, steps)
-        _log(recent.ready(), run, progress, writers, out)
 
-        last = done == run.total_steps
-        evaluates = last or done % evaluate_every == 0
-        stops = stop.at_step() if not last else None
-        saves = last or stops is not None or saving.due(done)
-        if not (evaluates or saves or watch.due(done)):
-            continue
-        # Nothing is saved before everything so far is known to be finite.
-        _log(recent.flush(), run, progress, writers, out)
-        if not run.is_finite(train_state):
-            raise window.NotFiniteError(f"a weight after step {done} is not finite")
+@dataclasses.dataclass(frozen=True)
+class _Training:
+    """What a start of a run works with; ``progress`` is kept up to date."""
 
-        if watch.due(done):
-            _measure(run, watch, train_state, writers, out)
-        is_best = evaluates and _evaluate(
-            run, train_state, progress, writers, out, shown
+    run: build.Run
+    watch: watch_lib.Watch
+    folder: pathlib.Path
+    progress: dict[str, Any]
+    checkpoints: checkpoint.Checkpoints
+    out: report.Report
+    shown: page.AtTheEnd
+
+    def is_finished(self, train_state: state.TrainState) -> bool:
+        """Whether nothing is left to do."""
+        return int(train_state.step) == self.run.total_steps
+
+    def say(
+        self,
+        train_state: state.TrainState,
+        begins: start_lib.Start | None,
+        command: str | None,
+        *,
+        resumed: bool,
+    ) -> None:
+        """Notes what the run is trained on and with; shows settings and remarks."""
+        run, out = self.run, self.out
+        record = data_record.DataRecord.of(run.dataset, run.config.batch_size)
+        agreement.from_first(lambda: data_record.write(self.folder, record))
+        flags = agreement.from_first(
+            lambda: environment.keep(self.folder, resumed=resumed)
         )
-        if saves or is_best:
-            now = time.monotonic()
-            progress["seconds"] += now - clock
-            clock = now
-            progress |= {"metrics": writers.sync(done), "in_a_row": recent.in_a_row}
-            checkpoints.save(done, train_state, progress, is_best=is_best)
-            saving.saved(done)
-        if stops is not None:
-            checkpoints.wait()
-            raise Stopped(stops, done)
-        recent.restart_clock()
+        words = {"begins with": begins.words()} if begins else {}
+        out.header(_header(run, train_state, self.folder, command) | words)
+        more = _more_epochs(run, self.progress, int(train_state.step))
+        told = *flags, *(begins.remarks if begins else ()), *remarks.of(run), *more
+        for remark in told:
+            out.warning(remark)
+        finished = self.is_finished(train_state)
+        _say_what_is_lost(self.progress, self.checkpoints, out, finished=finished)
+        if finished:
+            out.message("This run is finished: nothing is left to do.")
 
+    def writers(self, resume_step: int | None) -> Any:
+        """What the metrics go to, of process 0, as a context."""
+        config = self.run.config
+        return agreement.on_first(
+            lambda: metrics.open_writers(
+                self.folder,
+                json.loads(settings.to_json(config)),
+                resume_step=resume_step,
+                wandb_mode=config.wandb.mode,
+                wandb_project=config.wandb.project,
+                wandb_name=config.wandb.name,
+                written=self.progress["metrics"],
+                warn=self.out.warning,
+            ),
+            metrics.Writers([]),
+        )
 
-def _log(
-    rows: Iterator[window.Row],
-    run: build.Run,
-    progress: dict[str, Any],
-    writers: metrics.Writers,
-    out: report.Report,
-) -> None:
-    """Writes and shows rows of training metrics."""
-    for row in rows:
-        progress["skipped"] += row.skipped
-        if row.skipped:
-            out.warning(f"step {row.step}: {row.skipped} updates not finite, left out")
-        values = dict(row.metrics)
-        if not run.config.data.label_noise:
-            del values["true_accuracy"]
-        if "perturbed_loss" in values:
-            values["sharpness"] = values["perturbed_loss"] - values["loss"]
-        epoch = row.step / run.steps_per_epoch
-        writers.write(row.step, "train", {**values, "epoch": epoch})
-        out.step(row.step, values)
+    @contextlib.contextmanager
+    def advice(self) -> Iterator[None]:
+        """Says how to go on after what is not finite."""
+        try:
+            yield
+        except window.NotFiniteError as error:
+            self.checkpoints.wait()
+            saved = self.checkpoints.latest_step()
+            raise Diverged(
+                f"{error}. "
+                + (f"The checkpoint of step {saved} is good. " if saved else "")
+                + "Lower config.learning_rate or config.method.rho, or clip with "
+                "--config.clip_norm=1, in another --workdir"
+                + (
+                    "; or leave such updates out with --config.on_nonfinite=skip"
+                    if isinstance(error, window.UpdateNotFiniteError)
+                    and not self.run.config.skips_nonfinite
+                    else ""
+                )
+            ) from error
 
+    def go_on(
+        self,
+        train_state: state.TrainState,
+        writers: metrics.Writers,
+        stop: interrupt.Interrupt | interrupt.Preemption,
+    ) -> None:
+        """Trains to the end, or until it is asked to stop; saves on the way."""
+        run, out, progress = self.run, self.out, self.progress
+        config, start = run.config, int(train_state.step)
+        advance = dispatch.from_step(run, start)
+        recent = window.Window(
+            start,
+            config.log_every_steps,
+            config.batch_size,
+            most_skips=config.max_consecutive_skips if config.skips_nonfinite else 0,
+            in_a_row=progress["in_a_row"],
+        )
+        evaluate_every = config.eval_every_epochs * run.steps_per_epoch
+        saving = due.Saves(config.checkpoint, run.steps_per_epoch, start)
+        # One step, or several up to the next one that something else follows.
+        stations = evaluate_every, *saving.every, *self.watch.every, run.total_steps
+        clock = time.monotonic()
+        out.progress(start, run.total_steps, config.batch_size)
 
-@contextlib.contextmanager
-def _with_advice(
-    config: settings.Settings, checkpoints: checkpoint.Checkpoints
-) -> Iterator[None]:
-    """Says how to go on after what is not finite."""
-    try:
-        yield
-    except window.NotFiniteError as error:
-        checkpoints.wait()
-        saved = checkpoints.latest_step()
-        raise Diverged(
-            f"{error}. "
-            + (f"The checkpoint of step {saved} is good. " if saved else "")
-            + "Lower config.learning_rate or config.method.rho, or clip with "
-            "--config.clip_norm=1, in another --workdir"
-            + (
-                "; or leave such updates out with --config.on_nonfinite=skip"
-                if isinstance(error, window.UpdateNotFiniteError)
-                and not config.skips_nonfinite
-                else ""
-            )
-        ) from error
+        done = start
+        while done < run.total_steps:
+            # ── Metrics are read once the next steps are on their way.
+            most = min(every - done % every for every in stations)
+            train_state, step_metrics, steps = advance(train_state, most)
+            if done == start:
+                jax.block_until_ready(step_metrics)
+                self._say_first(steps, time.monotonic() - clock)
+                recent.restart_clock()
+            done += steps
+            recent.add(step_metrics, steps)
+            self._log(recent.ready(), writers)
+            last = done == run.total_steps
+            evaluates = last or done % evaluate_every == 0
+            stops = stop.at_step() if not last else None
+            saves = last or stops is not None or saving.due(done)
+            if not (evaluates or saves or self.watch.due(done)):
+                continue
+            # Nothing is saved before everything so far is known to be finite.
+            self._log(recent.flush(), writers)
+            if not run.is_finite(train_state):
+                raise window.NotFiniteError(f"a weight after step {done} is not finite")
 
+            if self.watch.due(done):
+                self._measure(train_state, writers)
+            is_best = evaluates and self._evaluate(train_state, writers)
+            if saves or is_best:
+                now = time.monotonic()
+                progress["seconds"] += now - clock
+                clock = now
+                progress |= {"metrics": writers.sync(done), "in_a_row": recent.in_a_row}
+                self.checkpoints.save(done, train_state, progress, is_best=is_best)
+                saving.saved(done)
+            if stops is not None:
+                self.checkpoints.wait()
+                raise Stopped(stops, done)
+            recent.restart_clock()
 
-def _measure(
-    run: build.Run,
-    watch: watch_lib.Watch,
-    train_state: state.TrainState,
-    writers: metrics.Writers,
-    out: report.Report,
-) -> None:
-    """Writes and shows the sharpness, and what it took."""
-    step = int(train_state.step)
-    values = watch.measured(train_state, out.warning)
-    epoch = step / run.steps_per_epoch
-    writers.write(step, "sharpness", {**values, "epoch": epoch})
-    took = report.duration(values.pop("seconds"))
-    shown = ", ".join(f"{name} {report.number(x)}" for name, x in values.items())
-    out.message(f"sharpness at step {step}: {shown}, in {took}")
+    def _say_first(self, steps: int, seconds: float) -> None:
+        first = "step" if steps == 1 else f"{steps} steps"
+        took = report.duration(seconds)
+        self.out.message(f"compiled and ran the first {first} in {took}")
 
+    def _log(self, rows: Iterator[window.Row], writers: metrics.Writers) -> None:
+        """Writes and shows rows of training metrics."""
+        for row in rows:
+            self.progress["skipped"] += row.skipped
+            if row.skipped:
+                self.out.warning(
+                    f"step {row.step}: {row.skipped} updates not finite, left out"
+                )
+            values = dict(row.metrics)
+            if not self.run.config.data.label_noise:
+                del values["true_accuracy"]
+            if "perturbed_loss" in values:
+                values["sharpness"] = values["perturbed_loss"] - values["loss"]
+            epoch = row.step / self.run.steps_per_epoch
+            writers.write(row.step, "train", {**values, "epoch": epoch})
+            self.out.step(row.step, values)
 
-def _evaluate(
-    run: build.Run,
-    train_state: state.TrainState,
-    progress: dict[str, Any],
-    writers: metrics.Writers,
-    out: report.Report,
-    shown: page.AtTheEnd,
-) -> bool:
-    """Whether this is the best; validation selects, the test is only reported."""
-    step, seen = int(train_state.step), dict[str, scores_lib.OfEach]()
-    examines = step == run.total_steps and run.config.report != "off"
-    scores = evaluate(run, train_state, seen.__setitem__ if examines else None)
-    skipped = progress["skipped"]
-    if skipped == run.total_steps:
-        raise window.NotFiniteError(f"none of the {skipped} updates was finite")
-    epoch = step / run.steps_per_epoch
-    for split, values in scores.items():
-        writers.write(step, split, {**values, "epoch": epoch})
-    out.evaluation(epoch, run.config.epochs, step, scores)
-    for split, values in scores.items():
-        if not math.isfinite(values["loss"]):
-            what = f"the {split} loss after step {step} is not finite"
-            raise window.NotFiniteError(f"{what} ({values['loss']})")
-    if examines:
-        shown.examine(step, seen["test"], scores["test"], run.dataset)
-    return _improves(progress, {"step": step, "epoch": epoch, **scores})
+    def _measure(self, train_state: state.TrainState, writers: metrics.Writers) -> None:
+        """Writes and shows the sharpness, and what it took."""
+        step = int(train_state.step)
+        values = self.watch.measured(train_state, self.out.warning)
+        epoch = step / self.run.steps_per_epoch
+        writers.write(step, "sharpness", {**values, "epoch": epoch})
+        took = report.duration(values.pop("seconds"))
+        shown = ", ".join(f"{name} {report.number(x)}" for name, x in values.items())
+        self.out.message(f"sharpness at step {step}: {shown}, in {took}")
+
+    def _evaluate(
+        self, train_state: state.TrainState, writers: metrics.Writers
+    ) -> bool:
+        """Whether this is the best; validation selects, the test is only reported."""
+        run, step = self.run, int(train_state.step)
+        seen: dict[str, scores_lib.OfEach] = {}
+        examines = step == run.total_steps and run.config.report != "off"
+        scores = evaluate(run, train_state, seen.__setitem__ if examines else None)
+        skipped = self.progress["skipped"]
+        if skipped == run.total_steps:
+            raise window.NotFiniteError(f"none of the {skipped} updates was finite")
+        epoch = step / run.steps_per_epoch
+        for split, values in scores.items():
+            writers.write(step, split, {**values, "epoch": epoch})
+        self.out.evaluation(epoch, run.config.epochs, step, scores)
+        for split, values in scores.items():
+            if not math.isfinite(values["loss"]):
+                what = f"the {split} loss after step {step} is not finite"
+                raise window.NotFiniteError(f"{what} ({values['loss']})")
+        if examines:
+            self.shown.examine(step, seen["test"], scores["test"], run.dataset)
+        return _improves(self.progress, {"step": step, "epoch": epoch, **scores})
 
 
 def _improves(progress: dict[str, Any], scores: dict[str, Any]) -> bool:

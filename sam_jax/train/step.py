@@ -101,7 +101,7 @@ OF_GROUPS = GroupResult(MEAN, MEAN, MEAN, ROWS, SAME)
 def train_step(
     recipe: Recipe, state: TrainState, batch: Batch
 ) -> tuple[TrainState, Metrics]:
-    """One update; jit it for a recipe, with the state donated.
+    """One update, to be read from top to bottom; jit it for a recipe, state donated.
 
     Args:
         recipe: what the step is made of.

@@ -107,7 +107,7 @@ def test_a_run_begins_with_it(tiny, tmp_path, capsys, monkeypatch):
     def stops(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "_train", stops)
+    monkeypatch.setattr(loop._Training, "go_on", stops)
     with pytest.raises(KeyboardInterrupt):
         loop.train_and_evaluate(tiny("none", learning_rate=0), tmp_path / "run")
     said = capsys.readouterr().out
