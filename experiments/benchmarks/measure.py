@@ -152,7 +152,7 @@ def write(
             "spread": spread,
             "results": results,
         }
-        files.replace(path, files.to_json(record, indent=2) + "\n")
+        files.replace(path, files.to_lines(record) + "\n")
     return code
 
 

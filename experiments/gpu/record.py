@@ -84,7 +84,7 @@ class Record:
         """All of it, into a new file that then takes the place of the old one."""
         whole = {"runs": self._runs, "parts": self.parts, "rows": self.rows}
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        files.replace(self._path, files.to_json(whole, indent=1) + "\n")
+        files.replace(self._path, files.to_lines(whole) + "\n")
 
 
 def machine(tiny: bool) -> dict[str, Any]:

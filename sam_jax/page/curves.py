@@ -1,7 +1,6 @@
 """The curves of a report: what the runs have logged, over the epochs."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -24,7 +23,6 @@ _SILENT = {
     *("step", "split", "wall_time", "epoch", "seconds", "examples_per_second"),
     *("true_accuracy", "perturbed_loss", *_SEVERAL),
 }
-_Rows = Sequence[dict[str, Any]]
 _Drawn = Sequence[tuple[Group, int]]
 
 

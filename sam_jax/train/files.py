@@ -165,6 +165,32 @@ def to_json(tree: Any, **style: Any) -> str:
     return json.dumps(_mapped(_encoded, tree), allow_nan=False, **style)
 
 
+def to_lines(tree: Any, depth: int = 0) -> str:
+    """As `to_json`, for people: what fits into a line of 100 characters is one.
+
+    Example:
+        >>> print(to_lines({"runs": [{"loss": 1 / 3}] * 4, "steps": [1, 2]}))
+        {
+         "runs": [
+          {"loss": 0.3333333333333333},
+          {"loss": 0.3333333333333333},
+          {"loss": 0.3333333333333333},
+          {"loss": 0.3333333333333333}
+         ],
+         "steps": [1, 2]
+        }
+    """
+    line = to_json(tree)
+    if len(line) <= 100 - depth or not isinstance(tree, Mapping | list | tuple):
+        return line
+    pad = "\n" + " " * depth
+    if isinstance(tree, Mapping):
+        parts = (f"{json.dumps(k)}: {to_lines(v, depth + 1)}" for k, v in tree.items())
+    else:
+        parts = (to_lines(value, depth + 1) for value in tree)
+    return line[0] + ",".join(f"{pad} {part}" for part in parts) + pad + line[-1]
+
+
 def from_json(data: str | bytes) -> Any:
     """What `to_json` was given.
 

@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import optax
 
@@ -29,14 +29,29 @@ class Facts(NamedTuple):
 class Family(abc.ABC):
     """A sequence of step sizes or radii, k from 1."""
 
-    @property
-    @abc.abstractmethod
-    def facts(self) -> Facts:
-        """What the questions below are answered from."""
+    positive: ClassVar[tuple[str, ...]] = ()  # fields that must be > 0
+    nonnegative: ClassVar[tuple[str, ...]] = ()  # ... and those that must be >= 0
+
+    def __post_init__(self) -> None:
+        for name in self.positive:
+            checks.positive(name, getattr(self, name))
+        for name in self.nonnegative:
+            checks.nonnegative(name, getattr(self, name))
 
     @abc.abstractmethod
+    def _facts(self) -> Facts: ...
+
+    @abc.abstractmethod
+    def _schedule(self) -> optax.Schedule: ...
+
+    @property
+    def facts(self) -> Facts:
+        """What the questions below are answered from."""
+        return self._facts()
+
     def schedule(self) -> optax.Schedule:
         """The same sequence for an optimizer: a schedule of the count, from 0."""
+        return self._schedule()
 
     @property
     def order(self) -> orders.Order:
@@ -93,16 +108,12 @@ class Constant(Family):
 
     value: float
 
-    def __post_init__(self) -> None:
-        checks.nonnegative("value", self.value)
+    nonnegative = ("value",)
 
-    @property
-    def facts(self) -> Facts:
-        """Order 1."""
+    def _facts(self) -> Facts:
         return level(self.value, self.value)
 
-    def schedule(self) -> optax.Schedule:
-        """Optax's constant schedule."""
+    def _schedule(self) -> optax.Schedule:
         return optax.constant_schedule(self.value)
 
     def __str__(self) -> str:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sam_jax import checks, schedules
+from sam_jax import schedules
 from sam_jax.theory import orders
 from sam_jax.theory.families.base import Facts, Family
 from sam_jax.theory.step_sizes import unified
@@ -34,17 +34,13 @@ class Power(Family):
     exponent: float
     steps: int = 1
 
-    def __post_init__(self) -> None:
-        checks.positive("scale", self.scale)
-        checks.positive("exponent", self.exponent)
+    positive = ("scale", "exponent")
 
-    @property
-    def facts(self) -> Facts:
-        """Order k^-p: an epoch of s steps multiplies it by at most s^p."""
+    def _facts(self) -> Facts:
+        # Order k^-p: an epoch of s steps multiplies it by at most s^p.
         return Facts(orders.power_order(self.exponent), self.scale, 0.0)
 
-    def schedule(self) -> optax.Schedule:
-        """`sam_jax.schedules.power_decay`."""
+    def _schedule(self) -> optax.Schedule:
         return schedules.power_decay(self.scale, self.exponent, self.steps)
 
     def __str__(self) -> str:
@@ -76,21 +72,17 @@ class PowerLog(Family):
     steps: int = 1
     period: int = 5
 
-    def __post_init__(self) -> None:
-        checks.positive("scale", self.scale)
-        checks.positive("exponent", self.exponent)
-        checks.nonnegative("log_exponent", self.log_exponent)
+    positive = ("scale", "exponent")
+    nonnegative = ("log_exponent",)
 
-    @property
-    def facts(self) -> Facts:
-        """Order k^-p (log k)^-q; in the first value m is 2 unless the period is 1."""
+    def _facts(self) -> Facts:
+        # Order k^-p (log k)^-q; in the first value m is 2 unless the period is 1.
         order = orders.power_order(self.exponent, self.log_exponent)
         m = 1 // self.period + 2
         first = self.scale / (m**self.exponent * math.log(m) ** self.log_exponent)
         return Facts(order, first, 0.0)
 
-    def schedule(self) -> optax.Schedule:
-        """Of the formula; for p = q = 1 it is `sam_jax.schedules.log_decay`."""
+    def _schedule(self) -> optax.Schedule:
 
         def values(count: jax.typing.ArrayLike) -> jax.Array:
             n = jnp.asarray(count) // self.steps + 1
@@ -127,20 +119,16 @@ class PerfectSquares(Family):
     scale: float
     exponent: float
 
-    def __post_init__(self) -> None:
-        checks.positive("scale", self.scale)
-        checks.positive("exponent", self.exponent)
+    positive = ("scale", "exponent")
 
-    @property
-    def facts(self) -> Facts:
-        """Order k^-p everywhere, and 1 on the squares, whose C stays."""
+    def _facts(self) -> Facts:
+        # Order k^-p everywhere, and 1 on the squares, whose C stays.
         everywhere = orders.Term(orders.exact(self.exponent))
         squares = orders.Term(Fraction(0), spacing=2)
         order = orders.Order(frozenset([everywhere, squares]))
         return Facts(order, self.scale, self.scale)
 
-    def schedule(self) -> optax.Schedule:
-        """`sam_jax.schedules.perfect_squares`."""
+    def _schedule(self) -> optax.Schedule:
         return schedules.perfect_squares(self.scale, self.exponent)
 
     def __str__(self) -> str:
@@ -160,17 +148,12 @@ class PLStep(Family):
     pl: float
     limit: float
 
-    def __post_init__(self) -> None:
-        checks.positive("pl", self.pl)
-        checks.positive("limit", self.limit)
+    positive = ("pl", "limit")
 
-    @property
-    def facts(self) -> Facts:
-        """Order 1/k."""
+    def _facts(self) -> Facts:
         return Facts(orders.power_order(1), min(1 / self.pl, self.limit), 0.0)
 
-    def schedule(self) -> optax.Schedule:
-        """`sam_jax.theory.step_sizes.unified.decreasing`."""
+    def _schedule(self) -> optax.Schedule:
         return unified.decreasing(self.pl, unified.Rule(1.0, self.limit)).gamma
 
     def __str__(self) -> str:
@@ -187,16 +170,12 @@ class PLRadius(Family):
 
     limit: float
 
-    def __post_init__(self) -> None:
-        checks.positive("limit", self.limit)
+    positive = ("limit",)
 
-    @property
-    def facts(self) -> Facts:
-        """Order 1/k."""
+    def _facts(self) -> Facts:
         return Facts(orders.power_order(1), min(1.0, self.limit), 0.0)
 
-    def schedule(self) -> optax.Schedule:
-        """`sam_jax.theory.step_sizes.unified.decreasing`."""
+    def _schedule(self) -> optax.Schedule:
         return unified.decreasing(1.0, unified.Rule(self.limit, 1.0)).rho
 
     def __str__(self) -> str:

@@ -5,7 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 import optax
 
-from sam_jax import checks, schedules
+from sam_jax import schedules
 from sam_jax.theory.families.base import Facts, Family, level
 
 
@@ -15,12 +15,13 @@ class _Fall(Family):
     horizon: int
     final: float = 0.0
 
-    def __post_init__(self) -> None:
-        _check_levels(self.peak, self.final, self.horizon)
+    positive = ("peak", "horizon")
 
-    @property
-    def facts(self) -> Facts:
-        """Of its end."""
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_final(self.peak, self.final)
+
+    def _facts(self) -> Facts:
         return level(self.peak, self.final, horizon=True)
 
     def _text(self, shape: str) -> str:
@@ -41,8 +42,7 @@ class Cosine(_Fall):
         (True, False)
     """
 
-    def schedule(self) -> optax.Schedule:
-        """Optax's cosine."""
+    def _schedule(self) -> optax.Schedule:
         return optax.cosine_decay_schedule(
             self.peak, self.horizon, alpha=self.final / self.peak
         )
@@ -55,8 +55,7 @@ class Cosine(_Fall):
 class Linear(_Fall):
     """A straight line instead of a `Cosine`, with its attributes."""
 
-    def schedule(self) -> optax.Schedule:
-        """Optax's linear schedule."""
+    def _schedule(self) -> optax.Schedule:
         return optax.linear_schedule(self.peak, self.final, self.horizon)
 
     def __str__(self) -> str:
@@ -84,18 +83,15 @@ class StepDecay(Family):
     boundaries: tuple[int, ...]
     factor: float
 
-    def __post_init__(self) -> None:
-        checks.positive("peak", self.peak)
-        checks.nonnegative("factor", self.factor)
+    positive = ("peak",)
+    nonnegative = ("factor",)
 
-    @property
-    def facts(self) -> Facts:
-        """Of the value after the last boundary."""
+    def _facts(self) -> Facts:
+        # Of the value after the last boundary.
         last = self.peak * self.factor ** len(self.boundaries)
         return level(max(self.peak, last), last, horizon=True)
 
-    def schedule(self) -> optax.Schedule:
-        """Optax's piecewise constant schedule."""
+    def _schedule(self) -> optax.Schedule:
         return optax.piecewise_constant_schedule(
             self.peak, dict.fromkeys(self.boundaries, self.factor)
         )
@@ -121,16 +117,16 @@ class Following(Family):
     horizon: int
     final: float = 0.0
 
-    def __post_init__(self) -> None:
-        _check_levels(self.peak, self.final, self.horizon)
+    positive = ("peak", "horizon")
 
-    @property
-    def facts(self) -> Facts:
-        """Of its end."""
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_final(self.peak, self.final)
+
+    def _facts(self) -> Facts:
         return level(self.peak, self.final, horizon=True)
 
-    def schedule(self) -> optax.Schedule:
-        """`sam_jax.schedules.tied_to`."""
+    def _schedule(self) -> optax.Schedule:
         rate = self.step_size.schedule()
         return schedules.tied_to(
             rate,
@@ -161,17 +157,13 @@ class CosineRestarts(Family):
     peak: float
     period: int
 
-    def __post_init__(self) -> None:
-        checks.positive("peak", self.peak)
-        checks.positive("period", self.period)
+    positive = ("peak", "period")
 
-    @property
-    def facts(self) -> Facts:
-        """Order 1: the last step of a cycle comes before the zero."""
+    def _facts(self) -> Facts:
+        # Order 1: the last step of a cycle comes before the zero.
         return level(self.peak, self.peak)
 
-    def schedule(self) -> optax.Schedule:
-        """Optax's cosine of the place in the cycle."""
+    def _schedule(self) -> optax.Schedule:
         cycle = optax.cosine_decay_schedule(self.peak, self.period)
         return lambda count: cycle(jnp.asarray(count) % self.period)
 
@@ -193,13 +185,10 @@ class WarmUp(Family):
     steps: int
     then: Family
 
-    @property
-    def facts(self) -> Facts:
-        """Of what follows."""
+    def _facts(self) -> Facts:
         return self.then.facts
 
-    def schedule(self) -> optax.Schedule:
-        """Optax's linear schedule, joined to what follows."""
+    def _schedule(self) -> optax.Schedule:
         then = self.then.schedule()
         rise = optax.linear_schedule(0.0, float(then(0)), self.steps)  # pyright: ignore[reportArgumentType]
         return optax.join_schedules([rise, then], [self.steps])
@@ -208,8 +197,6 @@ class WarmUp(Family):
         return f"{self.then}, after {self.steps} steps of warm-up"
 
 
-def _check_levels(peak: float, final: float, horizon: int) -> None:
-    checks.positive("peak", peak)
-    checks.positive("horizon", horizon)
+def _check_final(peak: float, final: float) -> None:
     if not 0 <= final <= peak:
         raise ValueError(f"final must be in [0, peak], got {final!r} for {peak!r}")
