@@ -92,6 +92,7 @@ def descend(
     record: Measure,
     mean_of: Measure | None = None,
     key: jax.Array | None = None,
+    weights: Callable[[optax.OptState, Any], jax.Array] = lambda state, x: x,
 ) -> Trace:
     """Runs a chain from a start and measures it at some of its updates.
 
@@ -107,6 +108,8 @@ def descend(
         record: measured at each checkpoint, x -> pytree.
         mean_of: averaged over the iterates x_0 .. x_{t-1}, x -> pytree of arrays.
         key: of the random numbers; needed by stochastic oracles.
+        weights: what is measured, of the state and the parameters, where that is not
+            the parameters themselves, such as `sam_jax.sampa_eval_params`.
 
     Returns:
         The last iterate and what was measured.
@@ -139,6 +142,7 @@ def descend(
 
     def update(_: jax.Array, carry: Any) -> Any:
         count, x, state, sums = carry
+        sums = jax.tree.map(jnp.add, sums, measured(weights(state, x)))
         given, further = oracle(key, count)
         value, grads = jax.value_and_grad(given)(x)
         updates, state = tx.update(
@@ -150,13 +154,12 @@ def descend(
             value_and_grad_fn=jax.value_and_grad(further),
             key=jax.random.fold_in(method_key, count),
         )
-        sums = jax.tree.map(jnp.add, sums, measured(x))
         return count + 1, optax.apply_updates(x, updates), state, sums
 
     def segment(carry: Any, length: jax.Array) -> tuple[Any, Any]:
         carry = jax.lax.fori_loop(0, length, update, carry)
-        count, x, _, sums = carry
-        seen = jnp.maximum(count, 1)
+        count, x, state, sums = carry
+        x, seen = weights(state, x), jnp.maximum(count, 1)
         means = jax.tree.map(
             lambda total, now: jnp.where(count == 0, now, total / seen),
             sums,
@@ -166,8 +169,9 @@ def descend(
 
     zeros = jax.tree.map(jnp.zeros_like, measured(x))
     carry = jnp.zeros([], int), x, tx.init(x), zeros
-    (_, x, _, _), (recorded, means) = jax.lax.scan(segment, carry, jnp.asarray(lengths))
-    return Trace(x, recorded, means)
+    carry, (recorded, means) = jax.lax.scan(segment, carry, jnp.asarray(lengths))
+    _, x, state, _ = carry
+    return Trace(weights(state, x), recorded, means)
 
 
 def geometric(steps: int, count: int = 60) -> np.ndarray:

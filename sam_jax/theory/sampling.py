@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import optimize
 
+from sam_jax import checks
 from sam_jax.theory import finite_sums
 
 
@@ -39,6 +40,28 @@ class ExpectedResidual(NamedTuple):
     A: float
     B: float
     C: float
+
+
+def bounded_variance(sigma_squared: float) -> ExpectedResidual:
+    """The constants of E||g - grad f||^2 <= sigma^2: a special case.
+
+    Example:
+        >>> bounded_variance(2.0)
+        ExpectedResidual(A=0.0, B=1.0, C=2.0)
+    """
+    checks.nonnegative("sigma_squared", sigma_squared)
+    return ExpectedResidual(0.0, 1.0, sigma_squared)
+
+
+def bounded_gradients(largest_squared: float) -> ExpectedResidual:
+    """The constants of E||g||^2 <= G^2: a special case, too.
+
+    Example:
+        >>> bounded_gradients(4.0)
+        ExpectedResidual(A=0.0, B=0.0, C=4.0)
+    """
+    checks.nonnegative("largest_squared", largest_squared)
+    return ExpectedResidual(0.0, 0.0, largest_squared)
 
 
 class Sampling(Protocol):

@@ -11,14 +11,21 @@ from sam_jax.theory.step_sizes import khanh
 CLAIM = claims.Claim(
     title="SAM with constant step size and radius ends in a 2-cycle",
     source="Khanh et al. 2024, Example 3.1 and Figure 1",
-    statement="""On a strongly convex quadratic SAM with a constant step size t < 2/l
-and a constant radius rho does not converge: it ends in the cycle x -> -x along the top
-eigenvector, at the distance **t rho l / (2 - t l)** from the minimizer (closed form:
-ours). Gradient descent converges.""",
-    recipe="""f(x) = (x_1^2 + 1.5 x_2^2) / 2, start (1, 1), 5,000 steps; t = 1/3 and
-four radii, then rho = 0.1 and four step sizes.""",
-    criterion="""The distance of the last iterate is the closed form to 1e-9, the
-iterates alternate, and gradient descent is below 1e-12.""",
+    statement=r"""On a strongly convex quadratic SAM with a constant step size $t < 2/l$
+and a constant radius $\rho$ does not converge: it ends in the cycle $x \to -x$ along the
+top eigenvector, at the distance **$t \rho l / (2 - t l)$** from the minimizer (closed
+form: ours). Gradient descent converges. The bound that the paper quotes from Dai et al.
+2023, linear to a neighbourhood, in the form that we derive for convex $f$ and
+$t \le 1/L$: **$f(x^k) - f^* \le (1 - t\mu(2 - Lt))^k (f(x^1) - f^*) + \frac{L^3 t
+\rho^2}{2\mu(2 - Lt)}$**; with $L^2$, as quoted, the cycle at $t = 1/L$ lies above it
+where $L > 1$.""",
+    recipe=r"""$f(x) = (x_1^2 + 1.5 x_2^2) / 2$, start (1, 1), 5,000 steps; $t = 1/3$ and
+four radii, then $\rho = 0.1$ and four step sizes. For the bound $t \le 1/L$, and the
+parabola $0.75 x^2$ with $t = 1/L$.""",
+    criterion=r"""The distance of the last iterate is the closed form to $10^{-9}$, the
+iterates alternate, and gradient descent is below $10^{-12}$. The gap obeys the derived
+bound at every checkpoint; on the parabola it ends at the bound's second part to
+$10^{-9}$, 1.5 times of that with $L^2$.""",
 )
 
 
@@ -35,11 +42,16 @@ def run(quick: bool) -> claims.Outcome:
         return runs.descend(problem, sam_jax.sam(rho), t, checkpoints, measure).recorded
 
     steps = np.array([1 / 3] * 5 + [0.05, 0.2, 0.6, 1.0])
+    L = problem.smoothness
     radii = np.array([0.0, 0.01, 0.05, 0.1, 0.3] + [0.1] * 4)
     found = runs.each(descend, steps, radii)
     before, last = found["x"][:, -2], found["x"][:, -1]
     cycle = khanh.two_cycle(steps, radii, 1.5)
     distance = np.linalg.norm(last, axis=1)
+    known = {"smoothness": L, "pl": problem.pl, "gap": found["gap"][0, 0]}
+    bound = khanh.neighbourhood(
+        steps[:8, None], radii[:8, None], steps=checkpoints, **known
+    )
     data = {"step_size": steps, "rho": radii, "distance": distance}
     data |= {"predicted": cycle, "gap": found["gap"][:5, :-2]}
     shown = {"iteration": checkpoints[:-2], "rho": radii[:5], "f, t = 1/3": data["gap"]}
@@ -54,6 +66,13 @@ def run(quick: bool) -> claims.Outcome:
             claims.close("distance, all settings", distance[1:], cycle[1:], rtol=1e-9),
             claims.close("x_{k+1} + x_k", last + before, 0.0, atol=1e-12),
             claims.at_most("distance of gradient descent", distance[0], 1e-12),
+            claims.at_most("gap, the bound, t <= 1/L", found["gap"][:8], bound + 1e-15),
+            claims.close(
+                "parabola, t = 1/L: last gap over the bound, over that as quoted",
+                _attained(),
+                [1.0, L],
+                rtol=1e-9,
+            ),
         ],
         pictures.draw(
             shown,
@@ -71,3 +90,16 @@ def run(quick: bool) -> claims.Outcome:
         ),
         data,
     )
+
+
+def _attained() -> list[float]:
+    """The gap of the cycle at t = 1/L over the bound's second part, with L^3 and L^2."""
+    parabola, rho = problems.quadratic([1.5], [1.0]), 0.1
+    t, L = 1 / parabola.smoothness, parabola.smoothness
+    found = runs.once(
+        lambda: (
+            runs.descend(parabola, sam_jax.sam(rho), t, [2_000], parabola.gap).recorded
+        )
+    )[0]
+    floor = float(khanh.neighbourhood(t, rho, L, L, 0.0, 0))
+    return [found / floor, found / (floor / L)]

@@ -12,18 +12,25 @@ from sam_jax.theory import finite_sums, sampling
 CLAIM = claims.Claim(
     title="The expected residual condition holds with the constants of each sampling",
     source="Oikonomou and Loizou 2025, expected residual (constants: derived)",
-    statement="""E||g||^2 <= 2A (f - f^inf) + B ||grad f||^2 + C with C = 2A sigma* and:
-single element with p: A = max L_i / (n p_i), B = 0 (uniform L_max, importance the mean
-of L_i); tau-nice: A = (n - tau) / (tau (n - 1)) L_max, B = n (tau - 1) / (tau (n - 1));
-independent: A = max (1 - p_i) L_i / (n p_i), B = 1; tau draws with replacement:
-A = max L_i / (tau n q_i), B = 1 - 1/tau.""",
+    statement=r"""$E\|g\|^2 \le 2A (f - f^{\inf}) + B \|\nabla f\|^2 + C$ with
+$C = 2A \sigma^*$ and: single element with $p$: $A = \max L_i / (n p_i)$, $B = 0$
+(uniform $L_{\max}$, importance the mean of $L_i$); $\tau$-nice:
+$A = \frac{n - \tau}{\tau (n - 1)} L_{\max}$, $B = \frac{n (\tau - 1)}{\tau (n - 1)}$;
+independent: $A = \max (1 - p_i) L_i / (n p_i)$, $B = 1$; $\tau$ draws with replacement:
+$A = \max L_i / (\tau n q_i)$, $B = 1 - 1/\tau$. **Bounded variance** ($A = 0$, $B = 1$,
+$C = \sigma^2$) and **bounded gradients** ($A = B = 0$, $C = G^2$) are special cases,
+which a ridge regression does not meet.""",
     recipe="""Ridge regression, n = 6, d = 3, rows of uneven norms, l2 = 0.1; 3,000
 random points at distances 1e-2 to 1e3 of the minimizer (quick: 300), all samples
 enumerated. Then three parabolas with L = (1, 2, 9) and a common minimizer, where
-E g^2 / x^2 is a number.""",
+E g^2 / x^2 is a number; three with equal curvatures and the centers -1, -1, 2, of
+variance 2; a logistic regression of the same features, whose gradients are shorter than
+the features, far on the side of the wrong labels.""",
     criterion="""No ratio of the left to the right-hand side exceeds 1 (by more than
 1e-9); the largest ratio of each sampling is above 0.8, so that the constants are not
-idle; the numbers of the parabolas are exact.""",
+idle; the numbers of the parabolas are exact. The special cases hold with a ratio of 1 on
+the equal parabolas and between 0.99 and 1 on the logistic regression; on the ridge
+regression the ratio passes 10 with the variance or the gradients at its minimizer.""",
     survivors=dict.fromkeys(mutations.FACTORS, "about samplings: no method is run"),
 )
 
@@ -42,6 +49,7 @@ def run(quick: bool) -> claims.Outcome:
     ]
     one = _evaluate(parabolas, np.ones((1, 1)))
     sides = np.array([_sides(one, scheme) for scheme in known])[:, :, 0]
+    special, broken = _special_cases(seen)
 
     picture, (panel,) = pictures.panels(1, width=5.5)
     panel.boxplot(
@@ -66,6 +74,16 @@ def run(quick: bool) -> claims.Outcome:
             claims.close(
                 "their bounds", sides[:, 1], [36.0, 21.0, 16.0, 16.0], rtol=1e-12
             ),
+            claims.close(
+                "bounded variance, equal parabolas: ratio", special[0], 1, rtol=1e-12
+            ),
+            claims.close(
+                "bounded gradients, logistic: largest ratio",
+                special[1].max(),
+                1.0,
+                atol=0.01,
+            ),
+            claims.at_least("the same on the ridge regression", broken, 10.0),
         ],
         picture,
         {
@@ -77,6 +95,27 @@ def run(quick: bool) -> claims.Outcome:
             "parabolas": sides,
         },
     )
+
+
+def _special_cases(ridge: "_Evaluated") -> tuple[list[np.ndarray], list[float]]:
+    """Ratios where the special cases hold, and the largest where they do not."""
+    uniform = sampling.uniform(6)
+    equal = _evaluate(
+        finite_sums.parabolas([-1.0, -1.0, 2.0]), np.linspace(-50, 50, 11)[:, None]
+    )
+    generator = np.random.default_rng(2)
+    features, toward = generator.normal(size=(6, 3)), generator.normal(size=3)
+    logistic = finite_sums.logistic(features, np.sign(features @ toward))
+    wrong = _evaluate(logistic, np.geomspace(1, 1e3, 20)[:, None] * -toward)
+    squares = float((features**2).sum(1).mean())
+    holds = [
+        np.divide(*_sides(equal, sampling.uniform(3), sampling.bounded_variance(2.0))),
+        np.divide(*_sides(wrong, uniform, sampling.bounded_gradients(squares))),
+    ]
+    minimizer = np.asarray(ridge.problem.minimizer)
+    noise = (_evaluate(ridge.problem, minimizer[None]).parts[0] ** 2).sum(1).mean()
+    cases = sampling.bounded_variance(noise), sampling.bounded_gradients(noise)
+    return holds, [np.divide(*_sides(ridge, uniform, case)).max() for case in cases]
 
 
 def _schemes(smoothness: np.ndarray) -> dict[str, sampling.Sampling]:
@@ -124,14 +163,16 @@ def _evaluate(problem: finite_sums.FiniteSum, points: np.ndarray) -> _Evaluated:
 
 
 def _sides(
-    seen: _Evaluated, scheme: sampling.Sampling
+    seen: _Evaluated,
+    scheme: sampling.Sampling,
+    constants: sampling.ExpectedResidual | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """E||g||^2 and its bound, [k] each."""
+    """E||g||^2 and its bound, [k] each, by default with the sampling's constants."""
     left = np.zeros(len(seen.gaps))
     for probability, sample in scheme.outcomes():
         weights = np.asarray(sample.weights)
         drawn = np.einsum("k,pkd->pd", weights, seen.parts[:, np.asarray(sample.rows)])
         left += probability * (drawn**2).sum(1)
-    a, b, c = sampling.expected_residual(scheme, seen.problem)
+    a, b, c = constants or sampling.expected_residual(scheme, seen.problem)
     full = (seen.parts.mean(1) ** 2).sum(1)
     return left, 2 * a * seen.gaps + b * full + c

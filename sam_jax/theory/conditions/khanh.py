@@ -1,5 +1,6 @@
 """Khanh et al. 2024: methods with an absolute or a relative error."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 from sam_jax.theory import orders
@@ -10,7 +11,7 @@ from sam_jax.theory.conditions.theorems import Conclusion, Theorem
 from sam_jax.theory.step_sizes import khanh
 
 _is_unnormalized = requirements.method_is(
-    "USAM or extragradient", method_classes.UNNORMALIZED
+    "USAM, extragradient or IGDr", method_classes.UNNORMALIZED
 )
 
 
@@ -109,7 +110,27 @@ def _error_below_two(s: Setting) -> Condition:
     )
 
 
+def _error_is_relative(s: Setting) -> Condition:
+    """Theorem 4.2 asks for L-descent only, but its proof for the gradient of (3)."""
+    text = "the direction is within nu ||grad f|| of the gradient"
+    if s.method == "igdr" or s.radius.supremum == 0:
+        return Condition(text, True, "nu_k is given" if s.radius.supremum else "it is")
+    smooth = requirements.is_smooth(s)
+    why = "nu_k = L rho_k, if the gradient is Lipschitz continuous"
+    return Condition(text, smooth.holds, f"{why}: {smooth.reason}")
+
+
+def _relative_error(s: Setting) -> float | None:
+    """The nu in the long run: the theorem may be started at a late iterate."""
+    rho = s.radius.limsup
+    if s.method == "igdr" or rho == 0:
+        return rho
+    return None if s.smoothness is None else s.smoothness * rho
+
+
 def _relative_error_below_one(s: Setting) -> Condition:
+    if s.method == "igdr":
+        return below("limsup nu_k < 1", "limsup nu_k", s.radius.limsup, "1", 1.0)
     return below(
         "rho_k <= nu/L with nu < 1 from some k on",
         "limsup rho_k",
@@ -120,12 +141,9 @@ def _relative_error_below_one(s: Setting) -> Condition:
 
 
 def _steps_below_relative_limit(s: Setting) -> Condition:
-    smoothness, rho = s.smoothness, s.radius.limsup
-    limit = None
-    if smoothness is not None:
-        # The nu in the long run: the theorem may be started at a late iterate.
-        nu = 0.0 if rho == 0 else smoothness * rho
-        limit = 2 * max(1 - nu, 0.0) / (smoothness * (1 + nu) ** 2)
+    nu, limit = _relative_error(s), None
+    if s.smoothness is not None and nu is not None:
+        limit = 2 * max(1 - nu, 0.0) / (s.smoothness * (1 + nu) ** 2)
     return below(
         "t_k <= (2 - 2 nu - delta)/(L (1 + nu)^2) for large k",
         "limsup t_k",
@@ -162,6 +180,11 @@ def _kl_rate(s: Setting) -> str:
         f"rates: iterates O(k^-{rates.iterates:.4g}), gradients "
         f"O(k^-{rates.gradients:.4g}), values O(k^-{rates.gap:.4g})"
     )
+
+
+def _descends(s: Setting) -> str:
+    free = "" if s.bounded_below else "f(x^k) -> -infinity, or "
+    return f"{free}every accumulation point is stationary"
 
 
 _FULL_STEPS = (requirements.is_deterministic, requirements.is_plain)
@@ -229,17 +252,23 @@ THEOREMS: Sequence[Theorem] = (
     ),
     Theorem(
         "Khanh et al., Theorems 4.1 and 4.2",
-        "USAM and extragradient, constant steps and radii are allowed",
+        "USAM, extragradient and IGDr, constant steps and radii are allowed",
         (
             _is_unnormalized,
             *_FULL_STEPS,
             requirements.decays_inside,
-            *_OF_F,
+            requirements.has_descent,
+            _sum_diverges,
+            _error_is_relative,
             _relative_error_below_one,
             _steps_below_relative_limit,
         ),
         (
-            _GRADIENTS_VANISH,
+            Conclusion(_descends, frozenset({2})),
+            dataclasses.replace(
+                _GRADIENTS_VANISH,
+                needs=(requirements.is_smooth, requirements.is_bounded_below),
+            ),
             _VALUES_CONVERGE,
             Conclusion(
                 "the iterates converge, if they have an accumulation point",

@@ -28,9 +28,11 @@ SAM: Methods = {
     "sam": {"mask": None},
     "unified_sam": {"lam": 1.0, "mask": None},
 }
-# Methods whose direction is grad f(x +- rho d), d the gradient or a part of it.
+# Methods whose direction is grad f(x +- rho d), d the gradient or a part of it; and
+# every direction with a relative error.
 UNNORMALIZED: Methods = {
     "sgd": {},
+    "igdr": {},
     "usam": {},
     "extragradient": {},
     "unified_sam": {"lam": 0.0},

@@ -147,6 +147,15 @@ def is_smooth(s: Setting) -> Condition:
     return Condition("the gradient is Lipschitz continuous", smooth, reason[smooth])
 
 
+def has_descent(s: Setting) -> Condition:
+    """The L-descent condition, which a Lipschitz continuous gradient implies."""
+    smooth, text = is_smooth(s), "f satisfies the L-descent condition"
+    if smooth.holds:
+        return Condition(text, True, "its gradient is Lipschitz continuous")
+    reason = {True: "yes", False: "no", None: "no L is known"}[s.descent]
+    return Condition(text, s.descent, reason)
+
+
 def has_pl(s: Setting) -> Condition:
     """There is a mu > 0."""
     mu = s.growth_constant

@@ -16,14 +16,18 @@ class Setting:
     """What is run, and on what. None is unknown.
 
     Attributes:
-        method: name of a method of `sam_jax`, ``"sgd"`` for none (also with full
-            gradients), or ``"igd"`` for steps along any g^k with
-            ||g^k - grad f(x^k)|| <= eps_k, where ``radius`` stands for eps_k.
+        method: name of a method of `sam_jax`, or ``"sgd"`` for none (also with full
+            gradients). Two are of `sam_jax.theory.inexact`, steps along any g^k that is
+            near enough: ``"igd"``, where ``radius`` stands for eps_k in
+            ||g^k - grad f(x^k)|| <= eps_k, and ``"igdr"``, where it stands for nu_k in
+            ||g^k - grad f(x^k)|| <= nu_k ||grad f(x^k)||.
         step_size: t_k.
         radius: rho_k; none for ``"sgd"``.
         coefficients: of the method, such as ``{"lam": 0.5}``.
         smooth: whether the gradient is Lipschitz continuous.
         smoothness: L, its constant.
+        descent: of a gradient that is not: whether f satisfies the L-descent condition
+            f(y) <= f(x) + <grad f(x), y - x> + L/2 ||y - x||^2 with this L.
         sampled_smoothness: the largest L of what a single step sees, weights included;
             only asked for if steps see samples.
         convex: whether f is convex.
@@ -53,6 +57,7 @@ class Setting:
     coefficients: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     smooth: bool | None = None
     smoothness: float | None = None
+    descent: bool | None = None
     sampled_smoothness: float | None = None
     convex: bool | None = None
     strong_convexity: float | None = None

@@ -118,6 +118,26 @@ def relative_error_descent(
     return value - t / 2 * (2 - 2 * nu - smoothness * t * (1 + nu) ** 2) * squared
 
 
+def sufficient_decrease(step_size: Real, smoothness: float, nu: Real) -> np.ndarray:
+    r"""The sigma of (H1), :math:`(2 - 2\nu - Lt(1 + \nu)^2) / (2 (1 + \nu))`.
+
+    Propositions B.3 to B.5 get the convergence of the iterates from
+    :math:`f(x^k) - f(x^{k+1}) \ge \sigma \|\nabla f(x^k)\| \|x^{k+1} - x^k\|`. For
+    steps with a relative error (39) and (40) give this sigma. With a desingularizing
+    function it bounds the path: :math:`\sigma \|x^{k+1} - x^k\| \le
+    \varphi(f(x^k) - f(\bar x)) - \varphi(f(x^{k+1}) - f(\bar x))`.
+
+    Example:
+        >>> float(sufficient_decrease(0.5, 1.0, 0.0))
+        0.75
+    """
+    _check_smoothness(smoothness)
+    _check_nu(nu)
+    _check_nonnegative("step_size", step_size)
+    t, nu = np.asarray(step_size), np.asarray(nu)
+    return (2 - 2 * nu - smoothness * t * (1 + nu) ** 2) / (2 * (1 + nu))
+
+
 def kl_rates(q: float) -> Rates:
     r"""Exponents of Theorem 4.1 (v) for the KL function :math:`M t^{1-q}`, q > 1/2.
 
@@ -242,6 +262,33 @@ def two_cycle(step_size: Real, radius: Real, curvature: Real) -> np.ndarray:
             f"{np.min(t * l):g} to {np.max(t * l):g}"
         )
     return t * rho * l / (2 - t * l)
+
+
+def neighbourhood(
+    step_size: Real, radius: Real, smoothness: float, pl: float, gap: Real, steps: Real
+) -> np.ndarray:
+    r"""Bound of f - f* after steps of SAM with constants: linear to a neighbourhood.
+
+    .. math::
+
+        (1 - t\mu(2 - Lt))^k (f(x^1) - f^*) + \frac{L^3 t \rho^2}{2\mu(2 - Lt)}
+
+    For convex f, t <= 1/L (derived). The paper quotes it from Dai et al. 2023 with
+    :math:`L^2`, which is not below the 2-cycle where L > 1: at t = 1/L on a parabola the
+    second part here is the gap of `two_cycle` itself.
+
+    Example:
+        >>> float(neighbourhood(0.5, 0.1, 2.0, 2.0, 1.0, 1))
+        0.01
+    """
+    _check_below_inverse(step_size, smoothness)
+    _check_nonnegative("radius", radius)
+    if not 0 < pl <= smoothness:
+        raise ValueError(f"pl must be in (0, L], got {pl:g} with L = {smoothness:g}")
+    t, rho = np.asarray(step_size), np.asarray(radius)
+    rate = t * pl * (2 - smoothness * t)
+    floor = smoothness**3 * t**2 * rho**2 / (2 * rate)
+    return (1 - rate) ** np.asarray(steps) * np.asarray(gap) + floor
 
 
 class Example31(NamedTuple):

@@ -1,0 +1,112 @@
+"""A KL function that is no power: the flattest minimum."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import integrate
+
+from experiments.theory import claims, pictures, runs
+from experiments.theory.khanh import _methods
+from sam_jax.theory import descent, desingularizing, problems
+from sam_jax.theory.step_sizes import khanh
+
+CLAIM = claims.Claim(
+    title="General desingularizing functions: exp(-1/|x|) is reached like 1/log k",
+    source="Khanh et al. 2024, Theorem 4.1 (iv), Definition 2.1 and Assumption 2.3",
+    statement=r"""Theorem 4.1 (iv) holds for every desingularizing function, its rates
+only for the powers $M t^{1-q}$. At the minimum of $f(x) = e^{-1/|x|}$ no power will do,
+$\varphi(t) = 1 / \log(1/t)$ will (ours): $\varphi'(f(x)) |f'(x)| = 1$, and Assumption
+2.3 holds with $C = 1$. USAM and extragradient converge, slower than every power of $k$:
+**$t k = \int e^u u^{-4}\, du$ from $1/x_1$ to $1/x_k$** in the limit of
+$x' = -t f'(x)$, so that $x_k \approx 1 / \log(tk)$.""",
+    recipe=r"""$L = \max |f''|$, at $1/x = 3 + \sqrt 3$; $\nu = 0.5$, $\rho = \nu / L$,
+$t$ the largest with $\delta = 0.1$; from 0.4, $10^6$ steps ($10^5$ in the short
+form).""",
+    criterion=r"""$\varphi' |f'|$ is 1 to $10^{-9}$ along the path; the largest $C$ over
+200 points is at least 1 for this $\varphi$ and for the powers $q = 0.2, 0.5, 0.9$. The
+integral is $tk$ to 1 % over the last decade, the local exponent of $x_k$ there below
+0.1. The first hundred iterates are those of a NumPy program to $10^{-12}$.""",
+)
+
+START = 0.4
+
+
+def run(quick: bool) -> claims.Outcome:
+    """Runs the claim; ``quick`` takes fewer steps."""
+    count = 100_000 if quick else 1_000_000
+    steepest = 3 + np.sqrt(3)
+    L = float(np.exp(-steepest) * (steepest**4 - 2 * steepest**3))
+    problem = problems.Problem(
+        value=lambda x: jnp.sum(jnp.exp(-1 / jnp.abs(x))),
+        start=np.array([START]),
+        smoothness=L,
+        minimum=0.0,
+    )
+    t = khanh.relative_error_step_size(L, 0.5, 0.1)
+    rho = khanh.unnormalized_radius(L, 0.5)
+    checkpoints = np.union1d(np.arange(101), descent.geometric(count))
+
+    def descend() -> dict[str, jax.Array]:
+        return {
+            name: runs.descend(
+                problem, make(rho), t, checkpoints, lambda x: x[0]
+            ).recorded
+            for name, make in _methods.UNNORMALIZED.items()
+        }
+
+    found = runs.once(descend)
+    x = np.stack(list(found.values()))
+    phi, late = desingularizing.LOGARITHMIC, checkpoints >= count / 10
+    inside = np.exp(-1 / x) < phi.end
+    kl = (phi.slope(np.exp(-1 / x)) * _gradient(x))[inside]
+    passed = [[_time(of) for of in curve[late]] for curve in x]
+    slopes = np.diff(np.log(x[:, late])) / np.diff(np.log(checkpoints[late]))
+    points = np.geomspace(1e-30, 0.06, 200)
+    functions = [phi, *(desingularizing.power(1.0, q) for q in (0.2, 0.5, 0.9))]
+    program = np.stack([_program(t, sign * rho) for sign in (1, -1)])
+    data = {"k": checkpoints[1:], "x_k": {n: of[1:] for n, of in found.items()}}
+    data["1 / log(tk)"] = 1 / np.log(np.maximum(t * checkpoints[1:], 2.0))
+    return claims.Outcome(
+        [
+            claims.close(
+                "integral / (t k), the last decade",
+                np.array(passed) / (t * checkpoints[late]),
+                1.0,
+                rtol=0.01,
+            ),
+            claims.close("phi'(f) |f'| along the path", kl, 1.0, rtol=1e-9),
+            claims.at_least(
+                "C of Assumption 2.3, logarithmic and powers",
+                [of.assumption_2_3(points) for of in functions],
+                1 - 1e-12,
+            ),
+            claims.at_most("local exponent of x_k", -slopes, 0.1),
+            claims.close(
+                "first hundred iterates against NumPy", x[:, :101], program, rtol=1e-12
+            ),
+        ],
+        pictures.draw(data, pictures.Panel("k", "x_k", "1 / log(tk)"), width=5.2),
+        data,
+    )
+
+
+def _gradient(x: np.ndarray) -> np.ndarray:
+    return np.exp(-1 / x) / x**2
+
+
+def _program(t: float, rho: float) -> np.ndarray:
+    """101 iterates of USAM, of extragradient with a negative radius."""
+    path = [np.float64(START)]
+    step: Callable[[np.float64], np.float64] = lambda x: (
+        x - t * _gradient(x + rho * _gradient(x))
+    )
+    for _ in range(100):
+        path.append(step(path[-1]))
+    return np.array(path)
+
+
+def _time(x: float) -> float:
+    """What t k is where the path of x' = -f'(x) is at x."""
+    return integrate.quad(lambda u: np.exp(u) / u**4, 1 / START, 1 / x)[0]
