@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from experiments.benchmarks import measure
-from experiments.theory import catalog, claims, mutations
+from experiments.theory import catalog, claims, mutations, tables
 from sam_jax import errors
 from sam_jax.train import files
 
@@ -96,7 +96,7 @@ Numbers of the picture and the machine: `data.json`.
 
 
 def index(folder: pathlib.Path) -> list[dict[str, Any]]:
-    """Writes ``README.md`` and ``index.html`` over all claims that have results.
+    """Writes ``README.md``, ``index.html`` and the papers' tables, ``tables.md``.
 
     Args:
         folder: of all results.
@@ -117,6 +117,7 @@ def index(folder: pathlib.Path) -> list[dict[str, Any]]:
             record["verdict"] = "LOOSE"
     files.replace(folder / "README.md", _markdown_index(records) + _survivors(found))
     files.replace(folder / "index.html", _html_index(records))
+    files.replace(folder / "tables.md", tables.page(records))
     return records
 
 
@@ -159,6 +160,7 @@ def _markdown_index(records: Sequence[Mapping[str, Any]]) -> str:
             rows.append([link, *cells[1:]])
         if rows:
             parts += [f"## {title}", measure.markdown(COLUMNS, rows)]
+    parts.append("The papers' own tables, claim by claim: [tables](tables.md).")
     parts.append("    python -m experiments.theory run all")
     return "\n\n".join(parts) + "\n"
 

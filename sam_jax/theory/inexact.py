@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from sam_jax.methods import core
+
 # (gradient, key of the update) -> the error but for its length; zero is none.
 Direction = Callable[[optax.Updates, jax.Array], optax.Updates]
 
@@ -19,7 +21,7 @@ Direction = Callable[[optax.Updates, jax.Array], optax.Updates]
 class InexactState(NamedTuple):
     """State of `igd` and `igdr`: updates done so far."""
 
-    count: jax.Array
+    count: core.Count
 
 
 def against(grads: optax.Updates, key: jax.Array) -> optax.Updates:
@@ -101,8 +103,9 @@ def _inexact(
         factor = size(state.count, optax.tree.norm(updates))
         scale = jnp.where(length > 0, factor / jnp.where(length > 0, length, 1.0), 0.0)
         found = optax.tree.add_scale(updates, scale, error)
-        return found, InexactState(state.count + 1)
+        return found, InexactState(core.next_count(state.count))
 
     return optax.GradientTransformationExtraArgs(
-        lambda params: InexactState(jnp.zeros([], int)), update
+        lambda params: InexactState(jnp.zeros([], jnp.int32)),
+        update,  # pyright: ignore[reportArgumentType]
     )

@@ -166,6 +166,43 @@ def test_theorem_4_2_and_its_limits():
     assert not applies(0.25, 1e-6)
 
 
+@pytest.mark.parametrize(
+    "change, applies, properties",
+    [
+        ({}, True, {2, 4}),
+        ({"kl_exponent": 0.5}, True, {1, 2, 3, 4, 5}),
+        ({"descent": False}, False, set()),
+        ({"descent": None}, None, set()),
+        ({"radius": Constant(1.0)}, False, set()),
+        ({"step_size": Constant(0.23)}, False, set()),  # 2 (1 - nu) / (L (1 + nu)^2)
+        ({"method": "usam"}, False, set()),  # its error is relative if it is smooth
+        (
+            {"method": "usam", "smooth": True, "radius": Constant(0.25)},
+            True,
+            {1, 2, 3, 4},
+        ),
+        ({"method": "usam", "radius": Constant(0.0)}, True, {2, 4}),
+    ],
+)
+def test_theorem_4_1_needs_the_descent_condition_alone(change, applies, properties):
+    known = {"smooth": False, "descent": True, "bounded_level_sets": True}
+    setting = nonconvex(
+        **({"method": "igdr", "smoothness": 2.0, **run(0.5, 0.2)} | known | change)
+    )
+    found = verdict(setting, "Theorems 4.1")
+    assert (found.applies, found.properties) == (applies, properties)
+
+
+def test_what_is_missing_without_a_lower_bound():
+    known = {"bounded_below": False, "method": "igdr"}
+    setting = nonconvex(**run(0.1, 0.1), **known)
+    [text] = verdict(setting, "Theorems 4.1").follows
+    assert text.startswith("f(x^k) -> -infinity, or every accumulation point")
+    setting = nonconvex(step_size=DIMINISH_1, radius=Power(0.1, 1), bounded_below=False)
+    [failure] = corollary_3_5(setting).failures
+    assert failure.text == "inf f(x^k) > -infinity"
+
+
 def test_rates_under_kl():
     def follows(q):
         setting = nonconvex(method="usam", step_size=Constant(0.01), kl_exponent=q)
@@ -252,7 +289,7 @@ def test_a_step_size_of_zero_moves_nothing():
 
 SAMPLED = {"stochastic": True, "sampled_smoothness": 2.0}
 EXTREMES = {
-    "method": ["sam", "usam", "sgd", "igd", "unified_sam", "gnp", "unheard_of"],
+    "method": ["sam", "usam", "igdr", "igd", "unified_sam", "gnp", "unheard_of"],
     "coefficients": [{}, {"lam": 0.5}, {"lam": 1.5}, {"lam": "1/t"}, {"alpha": 0.0}],
     "step_size": [
         Constant(0.0),
@@ -358,7 +395,7 @@ def usual(name):
     return nonconvex(method=name, coefficients=given, step_size=DIMINISH_1)
 
 
-@pytest.mark.parametrize("name", [*methods.names(), "sgd", "igd", "unheard_of"])
+@pytest.mark.parametrize("name", [*methods.names(), "sgd", "igd", "igdr", "unheard_of"])
 def test_every_method_has_an_answer(name):
     applies = [v.applies for v in conditions.assess(usual(name))]
     if name not in conditions.methods():

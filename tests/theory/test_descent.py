@@ -40,6 +40,22 @@ def test_the_same_as_a_loop_by_hand():
     np.testing.assert_allclose(trace.means, expected, rtol=1e-13)
 
 
+def test_what_is_measured_may_be_other_weights_than_the_parameters():
+    problem = problems.quadratic([1.0], [2.0])
+    trace = descent.descend(
+        sam_jax.sampa(0.5, 0.25, lam=0.0, base=optax.sgd),
+        descent.exact(problem),
+        problem.start,
+        [0, 1, 2],
+        record=lambda x: x[0],
+        mean_of=lambda x: x[0],
+        weights=sam_jax.sampa_eval_params,
+    )
+    np.testing.assert_allclose(trace.recorded, [2.0, 1.0, 0.375], rtol=1e-14)
+    np.testing.assert_allclose(trace.means, [2.0, 2.0, 1.5], rtol=1e-14)
+    np.testing.assert_allclose(trace.x, [0.375], rtol=1e-14)
+
+
 def test_a_sweep_is_one_compilation():
     problem, compilations = problems.quadratic([1.0, 3.0], [1.0, 1.0]), []
 

@@ -30,6 +30,24 @@ def test_the_linear_factor_is_the_descent_inequality_under_pl():
     assert khanh.linear_factor(0.5, 2.0, 2.0, 0.0) == pytest.approx(0.0)
 
 
+def test_the_neighbourhood_ends_at_the_cycle_of_the_largest_step():
+    L, rho, gap = 3.0, 0.2, 1.7
+    cycle = khanh.two_cycle(1 / L, rho, L)
+    bounds = khanh.neighbourhood(1 / L, rho, L, L, gap, np.array([0, 1, 1_000]))
+    floor = L / 2 * cycle**2
+    np.testing.assert_allclose(bounds, [gap + floor, floor, floor], rtol=1e-12)
+    # Without a radius it is the rate of gradient descent.
+    assert khanh.neighbourhood(0.1, 0.0, L, 1.0, 1.0, 2) == pytest.approx(0.83**2)
+
+
+def test_sufficient_decrease_is_attained_by_gradient_descent_on_a_parabola():
+    t, L, x = 0.4, 1.5, 2.0
+    after = x - t * L * x
+    fall = L * (x**2 - after**2) / 2
+    sigma = khanh.sufficient_decrease(t, L, 0.0)
+    assert fall == pytest.approx(sigma * L * x * abs(after - x))
+
+
 @pytest.mark.parametrize("exponent", [2.5, 3.0, 4.0, 10.0])
 def test_kl_rates_of_powers(exponent):
     rates = khanh.kl_rates(khanh.power_kl_exponent(exponent))
@@ -119,6 +137,9 @@ REFUSED = {
     ),
     r"t l must be in \(0, 2\), .* got 2.5 to 2.5": lambda: khanh.two_cycle(
         1.0, 0.1, 2.5
+    ),
+    r"pl must be in \(0, L\], got 3 with L = 2": lambda: khanh.neighbourhood(
+        0.1, 0.1, 2.0, 3.0, 1.0, 1
     ),
     r"smallest must be in \(0, largest\], got 2 with 1": lambda: khanh.example_3_1(
         2.0, 1.0

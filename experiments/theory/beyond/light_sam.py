@@ -26,11 +26,12 @@ $\log(1 + r^2)$ residuals in two dimensions; $\rho$ = 0.03, 0.3, 3 and $\eta$ = 
 10 with each other, 20,000 steps. The parabola $x^2 / 2$ from
 0.01 with $\rho = 3$, $\eta = 1$. SAM with $\rho = \rho_0$ on the sinusoid, $\eta$ =
 0.1 and 1, and on the parabola with $\eta = 2.5$.""",
-    criterion=r"""The sum of the squared gradients is at most $U$ at every checkpoint, and
-for $\eta \le 1$ the last decade adds less than 1 % to it. On the parabola it is above $U$ without
-the parts in $\rho$. The first iterates are those of a NumPy program to $10^{-6}$ (the
-accumulators are of single precision). SAM on the sinusoid ends where $\|\nabla f\|^2 =
-27 (L \rho)^2 / (100 \pi^2)$, to $10^{-6}$, and diverges on the parabola.""",
+    criterion=r"""The sum of the squared gradients is at most $U$ at every checkpoint,
+and for $\eta \le 1$ the last decade adds less than 1 % to it. On the parabola it is
+above $U$ without the parts in $\rho$. The first iterates are those of a NumPy program
+to $10^{-6}$ (the accumulators are of single precision). SAM on the sinusoid ends where
+$\|\nabla f\|^2 = 27 (L \rho)^2 / (100 \pi^2)$, to $10^{-6}$, and diverges on the
+parabola.""",
 )
 
 RHOS, ETAS = np.array([0.03, 0.3, 3.0]), np.array([0.1, 1.0, 10.0])

@@ -1,7 +1,5 @@
 """SAMPa converges with a constant radius on convex functions."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,24 +12,23 @@ from sam_jax.theory import descent, problems
 
 CLAIM = claims.Claim(
     title="SAMPa, whose ascent is a step behind, converges with a constant radius",
-    source="Xie, Pethick and Cevher 2024 (SAMPa: convex, fixed radius); bound and cycle "
-    "ours",
-    statement=r"""SAMPa takes its perturbation from the gradient at
-$y_t = x_{t-1} - \eta \nabla f(y_{t-1})$ instead of $x_t$. Derived, for convex $f$ with
-an $L$-Lipschitz gradient, $\eta \le 1/(2L)$ and any constant radius: **$\frac 1T
-\sum_{t<T} \|\nabla f(x_t)\|^2 \le \frac43 \left(\frac{\Delta + L^2 \eta^2 \rho
-\|\nabla f(x_0)\|}{\eta T} + \frac32 L^3 \eta \rho^2\right)$**, which
-$\eta \sim T^{-1/2}$ makes $O(T^{-1/2})$: in $\rho^2$ SAM's bound with $\frac32$ in place
-of $\frac12$. The gradients $\nabla f(x_t)$ and $\nabla f(y_t)$ are no more than
-$L^2 \eta \rho / (1 - L\eta) + (L\eta)^t \|\nabla f(x_0)\|$ apart, as the first step is
-one of gradient descent. On a quadratic with $\alpha = \eta l$ and $q = 1 - \alpha$ SAMPa
-has a cycle of four, $a, b, -a, -b$, with $a = \alpha^2 \rho / (1 + q^2)$ and $b = qa +
-\alpha \rho$; for small $\alpha$ also longer ones.""",
+    source="Xie, Pethick and Cevher 2024 (convex, fixed radius); bound and cycle: ours",
+    statement=r"""SAMPa takes its perturbation from the gradient at $y_t = x_{t-1} -
+\eta \nabla f(y_{t-1})$ instead of $x_t$. Derived, for convex $f$ with an $L$-Lipschitz
+gradient, $\eta \le 1/(2L)$ and any constant radius: **$\frac 1T \sum_{t<T} \|\nabla
+f(x_t)\|^2 \le \frac43 \left(\frac{\Delta + L^2 \eta^2 \rho \|\nabla f(x_0)\|}{\eta T} +
+\frac32 L^3 \eta \rho^2\right)$**, which $\eta \sim T^{-1/2}$ makes $O(T^{-1/2})$: in
+$\rho^2$ SAM's bound with $\frac32$ in place of $\frac12$. The gradients $\nabla f(x_t)$
+and $\nabla f(y_t)$ are no more than $L^2 \eta \rho / (1 - L\eta) + (L\eta)^t \|\nabla
+f(x_0)\|$ apart, as the first step is one of gradient descent. On a quadratic with
+$\alpha = \eta l$ and $q = 1 - \alpha$ SAMPa has a cycle of four, $a, b, -a, -b$, with
+$a = \alpha^2 \rho / (1 + q^2)$ and $b = qa + \alpha \rho$; for small $\alpha$ also
+longer ones.""",
     recipe=r"""Logistic regression with 10 random examples in 5 dimensions, each with
 both labels (minimum $\log 2$ at 0), $\rho = 0.5$, start with norm 4, $T$ from 100 to
 30,000 (3,000 in the short form), $\eta = \min(1/(2L), (2\Delta/(3 L^3 \rho^2
-T))^{1/2})$; the parabola $l = 1$, $\rho = 0.1$, $\eta$ = 0.2, 0.3, 0.4, 4,003 steps from
-1.""",
+T))^{1/2})$; the parabola $l = 1$, $\rho = 0.1$, $\eta$ = 0.2, 0.3, 0.4, 4,003 steps
+from 1.""",
     criterion=r"""The bound holds at every checkpoint of every run. With $\eta = 1/(2L)$
 kept at the largest $T$ the mean is above the bound without its part in $\rho^2$. The
 iterates of the last four steps are the cycle to $10^{-9}$, and those of gradient
@@ -97,7 +94,8 @@ def _descend(
     rho: jax.typing.ArrayLike,
     start: np.ndarray,
     checkpoints: np.ndarray,
-    **others: Any,
+    record: descent.Measure = runs.nothing,
+    mean_of: descent.Measure | None = None,
 ) -> descent.Trace:
     """SAMPa without momentum; what is measured is x."""
     return descent.descend(
@@ -106,7 +104,8 @@ def _descend(
         start,
         checkpoints,
         weights=sam_jax.sampa_eval_params,  # pyright: ignore
-        **{"record": runs.nothing} | others,
+        record=record,
+        mean_of=mean_of,
     )
 
 

@@ -28,11 +28,12 @@ the gradient, along it and in a normal direction, $\delta = 0.1$, the largest $t
 constant or times $k^{-1/2}$, 1,500 steps. Not bounded below: $x^2 / 2 - x^4 / 4$, from
 0.5, 0.8, 1.2 and 2.""",
     criterion=r"""$f(x^{k+1})$ exceeds the right-hand side by no more than rounding;
-with $L/100$ it does, by more than $10^{-3}$. With constant $t$ the last gradient is below
-$10^{-6}$, and the last tenth of the iterates within $10^{-6}$ of the last one
+with $L/100$ it does, by more than $10^{-3}$. With constant $t$ the last gradient is
+below $10^{-6}$, and the last tenth of the iterates within $10^{-6}$ of the last one
 ($f$ is semialgebraic). $\|\nabla f(x) - \nabla f(0)\| / \|x\|$ is above $100 L$ near 0.
-Without a lower bound $f(x^k)$ passes $-10^6$ from outside of $[-1, 1]$, and the gradient
-vanishes from inside. The condition checker derives the properties (2), (4) and (5).""",
+Without a lower bound $f(x^k)$ passes $-10^6$ from outside of $[-1, 1]$, and the
+gradient vanishes from inside. The condition checker derives the properties (2), (4) and
+(5).""",
     survivors=dict.fromkeys(
         mutations.FACTORS, "the errors are added to the gradient: there is no ascent"
     ),
@@ -87,7 +88,7 @@ def run(quick: bool) -> claims.Outcome:
                 last.append(np.sqrt(squared[:, -1].max()))
                 late = x[:, -COUNT // 10 :] - x[:, -1:]
                 moved.append(np.linalg.norm(late, axis=-1).max())
-    near = 1e-8 * np.eye(3)
+    near = 1e-8 * jnp.eye(3)
     quotient = np.abs(jax.vmap(ROUGH.gradient)(near)).max(axis=1) / 1e-8
     inside, outside = _unbounded()
     norms = {n: np.sqrt(squared[:, 20, ::10]) for n, (_, _, squared) in found.items()}
@@ -111,7 +112,9 @@ def run(quick: bool) -> claims.Outcome:
     )
 
 
-def _descend(problem: problems.Problem, t: float, starts: np.ndarray, count: int):
+def _descend(
+    problem: problems.Problem, t: float, starts: np.ndarray, count: int
+) -> dict[str, tuple[np.ndarray, ...]]:
     """Error -> x, f and the squared gradient at every step."""
 
     def one(power: jax.Array, start: jax.Array, key: jax.Array) -> Any:
@@ -133,7 +136,9 @@ def _descend(problem: problems.Problem, t: float, starts: np.ndarray, count: int
 
     keys = jax.random.split(jax.random.key(0), len(starts))
     of_power = jax.vmap(one, (None, 0, 0))
-    return runs.each(lambda power: of_power(power, starts, keys), [0.0, 0.5])
+    return runs.each(
+        lambda power: of_power(power, jnp.asarray(starts), keys), [0.0, 0.5]
+    )
 
 
 def _unbounded() -> tuple[list[float], list[float]]:

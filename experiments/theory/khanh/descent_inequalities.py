@@ -42,7 +42,7 @@ Excess = Callable[[_methods.Steps, float], np.ndarray]
 def _inequalities(
     problem: problems.Problem, grid: _methods.Grid
 ) -> dict[str, tuple[list[str], Excess]]:
-    """Name -> the methods of which it is claimed, and the excess, [trajectory, step]."""
+    """Name -> the methods of which it is claimed, and the excess [trajectory, step]."""
     L, nu = problem.smoothness, grid.radius[:, None]
     t, relative = grid.step[:, None] / L, _relative_steps(L, grid)[:, None]
 
@@ -167,7 +167,9 @@ def _excess(
             here = worst.setdefault(name, {})
             for method in methods:
                 over = excess(of[method], 1.0).max(axis=0)
-                here[method] = np.maximum(here.get(method, over), over)
+                here[method] = (
+                    np.maximum(here[method], over) if method in here else over
+                )
                 violated = float(excess(of[method], 0.25).max())
                 control[name] = max(control.get(name, violated), violated)
     return worst, control

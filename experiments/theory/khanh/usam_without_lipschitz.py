@@ -18,13 +18,13 @@ CLAIM = claims.Claim(
     statement=r"""As published, USAM and extragradient with $\rho_k \le \nu / L$ and
 $t_k \le (2 - 2\nu - \delta) / (L (1 + \nu)^2)$ reach stationary points of every
 function that satisfies **the L-descent condition** (4).""",
-    recipe=r"""$f(x) = x^2 / 2 - \frac23 |x|^{3/2}$: the condition holds with
-$L = 1$, the gradient $x - \mathrm{sign}(x) |x|^{1/2}$ is not Lipschitz continuous at the
-local maximum 0, and the minima are $\pm 1$. $\nu = \rho = 0.5$, $t$ = 0.05, 0.1 and 0.2,
+    recipe=r"""$f(x) = x^2 / 2 - \frac23 |x|^{3/2}$: the condition holds with $L = 1$,
+the gradient $x - \mathrm{sign}(x) |x|^{1/2}$ is not Lipschitz continuous at the local
+maximum 0, and the minima are $\pm 1$. $\nu = \rho = 0.5$, $t$ = 0.05, 0.1 and 0.2,
 starts 0.001, 0.01, 0.05 and 0.1, 3,000 steps.""",
     criterion=r"""As published: the last gradient of USAM is below $10^{-6}$. Ours: USAM
-ends in the cycle $c, -c$ with $2c = t (\sqrt w - w)$, $w = \rho \sqrt c - (1 + \rho) c$,
-to $10^{-9}$; there $\|g - \nabla f\| / \|\nabla f\|$ is above 1. IGDr with the same
+ends in the cycle $c, -c$ with $2c = t (\sqrt w - w)$, $w = \rho \sqrt c - (1 + \rho)
+c$, to $10^{-9}$; there $\|g - \nabla f\| / \|\nabla f\|$ is above 1. IGDr with the same
 $\nu$ and $t$ (error against the gradient) and extragradient end below $10^{-6}$.""",
     refuted=r"""The proof bounds USAM's error by $L \rho_k \|\nabla f(x^k)\|$, for which
 the gradient must be Lipschitz continuous. Near a kink of the gradient the perturbed

@@ -28,8 +28,8 @@ variance 2; a logistic regression of the same features, whose gradients are shor
 the features, far on the side of the wrong labels.""",
     criterion="""No ratio of the left to the right-hand side exceeds 1 (by more than
 1e-9); the largest ratio of each sampling is above 0.8, so that the constants are not
-idle; the numbers of the parabolas are exact. The special cases hold with a ratio of 1 on
-the equal parabolas and between 0.99 and 1 on the logistic regression; on the ridge
+idle; the numbers of the parabolas are exact. The special cases hold with a ratio of 1
+on the equal parabolas and between 0.99 and 1 on the logistic regression; on the ridge
 regression the ratio passes 10 with the variance or the gradients at its minimizer.""",
     survivors=dict.fromkeys(mutations.FACTORS, "about samplings: no method is run"),
 )

@@ -274,7 +274,7 @@ def neighbourhood(
         (1 - t\mu(2 - Lt))^k (f(x^1) - f^*) + \frac{L^3 t \rho^2}{2\mu(2 - Lt)}
 
     For convex f, t <= 1/L (derived). The paper quotes it from Dai et al. 2023 with
-    :math:`L^2`, which is not below the 2-cycle where L > 1: at t = 1/L on a parabola the
+    :math:`L^2`, which is below the 2-cycle where L > 1: at t = 1/L on a parabola the
     second part here is the gap of `two_cycle` itself.
 
     Example:
