@@ -17,4 +17,6 @@ def pages() -> dict[str, str | pathlib.Path]:
         here = pathlib.Path(name).name
         found[f"theory/{name}.md"] = text.replace("figure.png", f"{here}/figure.png")
         found[f"theory/{name}/figure.png"] = RESULTS / name / "figure.png"
+    tables = (RESULTS / "tables.md").read_text()
+    found["theory/tables.md"] = tables.replace("/README.md)", ".md)")
     return found
