@@ -26,47 +26,29 @@ class Entry:
     std: tuple[float, ...]
 
 
-# The statistics are those in use everywhere, so that results compare. Those of
-# CIFAR are over the training set; some codes use per-image averages of the standard
-# deviation instead (CIFAR-10: 0.2023, 0.1994, 0.2010).
+_FACTS = {
+    "digits": (10, (8, 8, 1), 1297, 500),
+    "mnist": (10, (28, 28, 1), 60_000, 10_000),
+    "fashion_mnist": (10, (28, 28, 1), 60_000, 10_000),
+    "cifar10": (10, (32, 32, 3), 50_000, 10_000),
+    "cifar100": (100, (32, 32, 3), 50_000, 10_000),
+    "svhn_cropped": (10, (32, 32, 3), 73_257, 26_032),
+    "tiny_imagenet": (200, (64, 64, 3), 100_000, 10_000),
+}
+# Those in use everywhere, so that results compare. Those of CIFAR are over the training
+# set; some codes use per-image averages of the standard deviation instead (CIFAR-10:
+# 0.2023, 0.1994, 0.2010).
+_STATISTICS = {
+    "digits": ((0.3058,), (0.3764,)),
+    "mnist": ((0.1307,), (0.3081,)),
+    "fashion_mnist": ((0.2860,), (0.3530,)),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "svhn_cropped": ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
+    "tiny_imagenet": ((0.4802, 0.4481, 0.3975), (0.2770, 0.2691, 0.2821)),
+}
 CATALOG: Mapping[str, Entry] = MappingProxyType(
-    {
-        "digits": Entry(10, (8, 8, 1), 1297, 500, (0.3058,), (0.3764,)),
-        "mnist": Entry(10, (28, 28, 1), 60_000, 10_000, (0.1307,), (0.3081,)),
-        "fashion_mnist": Entry(10, (28, 28, 1), 60_000, 10_000, (0.2860,), (0.3530,)),
-        "cifar10": Entry(
-            10,
-            (32, 32, 3),
-            50_000,
-            10_000,
-            (0.4914, 0.4822, 0.4465),
-            (0.2470, 0.2435, 0.2616),
-        ),
-        "cifar100": Entry(
-            100,
-            (32, 32, 3),
-            50_000,
-            10_000,
-            (0.5071, 0.4865, 0.4409),
-            (0.2673, 0.2564, 0.2762),
-        ),
-        "svhn_cropped": Entry(
-            10,
-            (32, 32, 3),
-            73_257,
-            26_032,
-            (0.4377, 0.4438, 0.4728),
-            (0.1980, 0.2010, 0.1970),
-        ),
-        "tiny_imagenet": Entry(
-            200,
-            (64, 64, 3),
-            100_000,
-            10_000,
-            (0.4802, 0.4481, 0.3975),
-            (0.2770, 0.2691, 0.2821),
-        ),
-    }
+    {name: Entry(*facts, *_STATISTICS[name]) for name, facts in _FACTS.items()}
 )
 
 # Of streamed images, whose own are not known before they are read: those of ImageNet.
