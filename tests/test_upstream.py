@@ -39,9 +39,8 @@ def test_its_test_fails_without_the_patch_and_passes_with_it(patch, tmp_path):
         pytest.skip(f"{name} {version} is another version than the page's")
     (source,) = installed.submodule_search_locations
     shutil.copytree(source, tmp_path / name)
-    text = patch.read_text()
-    # The hunk of the new test alone, then the one that mends.
-    mends, test = re.split(r"^(?=diff --git .*test)", text, maxsplit=1, flags=re.M)
+    parts = re.split(r"^(?=diff --git )", patch.read_text(), flags=re.M)[1:]
+    mends, test = sorted(parts, key=lambda part: "test" in part.splitlines()[0])
     failed, _ = tried(tmp_path, test)
     assert failed
     failed, said = tried(tmp_path, mends, re.search(r"^\+\+\+ b/(\S+)", test, re.M)[1])
