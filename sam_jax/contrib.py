@@ -14,10 +14,12 @@ import optax
 from sam_jax import checks
 from sam_jax.methods import (
     ascent,
+    calls,
     core,
     devices,
     eigen_sam,
     masks,
+    noise,
     numerics,
     trees,
 )
@@ -166,6 +168,82 @@ def gc_sam(
     return core.sharpness_aware(
         optax.chain(centre, ascent.on_sphere(rho, eps)), mask=mask
     )
+
+
+def n_sam(
+    rho: optax.ScalarOrSchedule = 0.05,
+    *,
+    share: float = 0.25,
+    seed: int = 0,
+    eps: float = 1e-12,
+    mask: masks.Mask | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""n-SAM: the perturbation from all examples, the descent from some of them.
+
+    The gradient of the batch perturbs, the second one is that of a share of its
+    examples, drawn anew in every update; with a batch of all data this is n-SAM. `sam`,
+    whose two gradients share their examples, is m-SAM.
+
+    Args:
+        rho: radius; a number >= 0 or a schedule.
+        share: of the batch's examples in the second gradient, in (0, 1].
+        seed: of the draws.
+        eps: floor of the norm.
+        mask: perturb only these parameters; see `sharpness_aware`.
+
+    Returns:
+        A transformation as from `sam`. Its update also needs ``example_losses`` [B] and
+        ``subset_grad_fn``, as that of `esam`; the trainer gives both.
+
+    Raises:
+        ValueError: if a coefficient is outside its range.
+
+    Example:
+        >>> batch, w = jnp.array([1.0, 1.0]), jnp.array(0.0)
+        >>> grad_fn = jax.grad(lambda w, rows: jnp.mean((w - batch[rows]) ** 2) / 2)
+        >>> tx, everything = n_sam(0.5, share=0.5), jnp.arange(2)
+        >>> grads = grad_fn(w, everything)
+        >>> given = {"example_losses": batch, "subset_grad_fn": grad_fn}
+        >>> d, _ = tx.update(grads, tx.init(w), w, grad_fn=grad_fn, **given)
+        >>> print(d)  # at 0 - 0.5, of one example
+        -1.5
+
+    References:
+        Andriushchenko, Flammarion, "Towards Understanding Sharpness-Aware
+        Minimization", ICML 2022, `2206.06232 <https://arxiv.org/abs/2206.06232>`_
+    """
+    checks.between("share", share, 0, 1)
+    checks.positive("share", share)
+    inner = core.sharpness_aware(ascent.on_sphere(rho, eps), mask=mask)
+
+    def update(
+        updates: optax.Updates,
+        state: Any,
+        params: optax.Params | None = None,
+        *,
+        example_losses: jax.Array | None = None,
+        subset_grad_fn: calls.SubsetGradFn | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, Any]:
+        calls.require(
+            "grad_fn=grad_fn, example_losses=example_losses, "
+            "subset_grad_fn=subset_grad_fn",
+            example_losses=example_losses,
+            subset_grad_fn=subset_grad_fn,
+        )
+        assert example_losses is not None and subset_grad_fn is not None
+        size = example_losses.shape[0]
+        keys = extra_args.get("group_key"), extra_args.get("key")
+        drawn = jax.random.permutation(noise.update_key(seed, state.count, *keys), size)
+        rows = drawn[: max(1, round(share * size))]
+
+        def some(params: optax.Params) -> optax.Updates:
+            return subset_grad_fn(params, rows)
+
+        given = extra_args | {"grad_fn": some, "value_and_grad_fn": None}
+        return inner.update(updates, state, params, **given)
+
+    return optax.GradientTransformationExtraArgs(inner.init, update)
 
 
 class AccumulatedNorm(NamedTuple):

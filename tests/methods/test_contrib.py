@@ -119,3 +119,26 @@ def test_keeps_the_contract(method):
     scaled = method in (contrib.light_sam, contrib.x_sam)
     with jax.enable_x64(False):
         testing.check_method(method, **({"base": None} if scaled else {}))
+
+
+def test_n_sam_descends_along_some_examples_from_the_perturbation_of_all():
+    batch, w = jnp.array([1.0, 2.0, 4.0, 8.0]), jnp.array(0.0)
+
+    def grad_fn(w, rows):
+        return jnp.mean(w - batch[rows])
+
+    def directions(share):
+        tx, found = contrib.n_sam(0.5, share=share), []
+        state, grads = tx.init(w), grad_fn(w, jnp.arange(4))
+        for _ in range(20):
+            given = {"example_losses": batch, "subset_grad_fn": grad_fn}
+            d, state = tx.update(grads, state, w, grad_fn=lambda w: 0 * w, **given)
+            found.append(round(float(d), 6))
+        return set(found)
+
+    assert directions(1.0) == {-0.5 - 3.75}  # the mean of all
+    assert directions(0.25) == {-0.5 - x for x in (1.0, 2.0, 4.0, 8.0)}
+    pairs = (1.5, 2.5, 3.0, 4.5, 5.0, 6.0)
+    assert directions(0.5) <= {-0.5 - x for x in pairs} and len(directions(0.5)) > 3
+    with pytest.raises(ValueError, match="share"):
+        contrib.n_sam(share=0.0)
