@@ -78,6 +78,12 @@ def pytest_configure(config):
         shutil.rmtree(PROGRAMS)
 
 
+def pytest_collection_finish():
+    """Keeps what was imported out of garbage collections, and has fewer of these."""
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def quick_to_compile():
     """Programs are compiled in half of the time, and run a few times only.

@@ -45,7 +45,8 @@ def missing(name: str) -> list[str]:
             "from the usual method",
         ),
         (
-            defines(formulas, name),
+            defines(formulas, name)
+            or defines("tests/methods/optimizer_transcriptions.py", name),
             f"{formulas}: `{name}`, the formula in NumPy",
         ),
         (

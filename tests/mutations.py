@@ -107,7 +107,7 @@ MUTANTS = [
         "(-second, grads)",
         "tests/methods/test_transcriptions.py --method=cr_sam",
     ),
-    mutant("methods/lookbehind.py", "length=k - 1", "length=k"),
+    mutant("methods/lookbehind.py", "jnp.arange(k - 1)", "jnp.arange(k)"),
     mutant(
         "methods/bsam.py",
         "jnp.sqrt(jnp.asarray(examples, s.dtype) * s)",
@@ -147,9 +147,10 @@ MUTANTS = [
         "tests/train/test_passes.py sam_jax/train/passes.py",
     ),
     mutant(
-        "train/step.py",
-        "(1 + state.step) / (10 + state.step)",
-        "(1 + state.step) / (11 + state.step)",
+        "train/averaging.py",
+        "decay, (1 + step) / (10 + step)",
+        "decay, (1 + step) / (11 + step)",
+        "tests/train/test_step.py",
     ),
     mutant(
         "train/window.py",
@@ -163,7 +164,9 @@ MUTANTS = [
         "tests/data/test_importance.py sam_jax/data/importance.py",
     ),
     mutant(
-        "data/batches.py", "epoch, step = epoch + 1, 0\n", "epoch, step = epoch, 0\n"
+        "data/batches.py",
+        "_order(seed, epoch, self.num_examples)[first",
+        "_order(seed, 0, self.num_examples)[first",
     ),
     mutant("data/augment.py", "0, length) - size // 2", "0, length) - size"),
     mutant(

@@ -139,20 +139,18 @@ def types_stay(tested: Method) -> None:
     for dtype in (jnp.float32, jnp.bfloat16, jnp.float16):
         tx, params = tested.optimizer(0.02), problems.network(dtype)
         state, batch = tx.init(params), problems.batch(dtype)
+
+        def step(params: Any, state: Any, batch: Any, tx: Any = tx) -> Any:
+            call = problems.keywords(problems.network_loss, params, batch)
+            updates, state = tx.update(call["grad_fn"](params), state, params, **call)
+            return optax.apply_updates(params, updates), state, updates
+
         # Of weak types as well, so that a second update does not compile again.
-        step = problems.make_step(tx, problems.network_loss)
-        first = jax.eval_shape(step, params, state, batch)
-        _same_types(first, (params, state), f"after an update in {dtype.__name__}")
-        assert jax.eval_shape(step, *first, batch) == first, "types of a second update"
-        call = problems.keywords(problems.network_loss, params, batch)
-        updates, _ = jax.eval_shape(
-            lambda params, state, tx=tx, call=call: tx.update(
-                params, state, params, **call
-            ),
-            params,
-            state,
-        )
-        _same_types(updates, params, f"updates of {dtype.__name__}")
+        after = jax.eval_shape(step, params, state, batch)
+        expected = (params, state, params)
+        _same_types(after, expected, f"after an update in {dtype.__name__}")
+        again = jax.eval_shape(step, *after[:2], batch)
+        assert again == after, "types of a second update"
 
 
 def mixed_precision(tested: Method) -> tuple[Callable[..., Any], Any]:

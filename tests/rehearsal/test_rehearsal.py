@@ -16,7 +16,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.benchmarks import pods
 from sam_jax import commands, errors
 from sam_jax.rehearsal import hlo, processes, programs, report, topologies
 from sam_jax.train import cards, settings
@@ -440,13 +439,3 @@ def test_the_command_with_the_real_compiler(tmp_path, capsys):
     assert code == 0 and "| fits | yes |" in out
     code, _, err = said(capsys, *words[:1], "--topology=v5e:3x3")
     assert code == 2 and "the compiler refuses --topology=v5e:3x3" in err
-
-
-def test_the_document_has_the_tables_of_the_record():
-    path = ROOT / "experiments" / "benchmarks" / "results" / "pods.json"
-    known = json.loads(path.read_text())["results"]
-    assert len(pods.PUBLISHED) == 3 and set(known) <= set(pods.cases())
-    document = (ROOT / "docs" / "cloud_tpu.md").read_text()
-    tables = pods.tables(known)
-    assert {"Calibration", "ResNet-50, strong scaling"} <= set(tables)
-    assert [title for title, text in tables.items() if text not in document] == []

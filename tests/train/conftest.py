@@ -1,37 +1,42 @@
 """Shared by the tests of the trainer: the smallest run, and the smallest network."""
 
+import copy
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
+import jax
 import pytest
 
 from sam_jax import data, models
-from sam_jax.train import build, config, interrupt, optimizer, settings
-from tests.train import runs, steps
+from sam_jax.train import build, config, interrupt, loop, optimizer, settings
+from tests.train import ended, runs, steps
 
 BUILD = build.build
+BUILT: dict[tuple[str, bool], build.Run] = {}
+FINISHED: list[runs.Finished] = []
+
+
+def built(config: settings.Settings, **brought) -> build.Run:
+    """A run of the same settings is built, traced and compiled once in a process."""
+    config = settings.read(config)
+    # Other data are files, which a test may change.
+    if config.data.name != "digits" or any(x is not None for x in brought.values()):
+        return BUILD(config, **brought)
+    key = repr(config), jax.config.jax_enable_x64
+    if key not in BUILT:
+        BUILT[key] = BUILD(config)
+    return BUILT[key]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def built_once() -> Iterator[None]:
-    """A run of the same settings is built, traced and compiled once in a file."""
-    built = {}
-
-    def once(config: settings.Settings, **brought) -> build.Run:
-        config = settings.read(config)
-        # Other data are files, which a test may change.
-        if config.data.name != "digits" or any(x is not None for x in brought.values()):
-            return BUILD(config, **brought)
-        key = repr(config)
-        if key not in built:
-            built[key] = BUILD(config)
-        return built[key]
-
+    """Not for all of the process, which has other tests as well."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "build", once)
+        patch.setattr(build, "build", built)
         yield
 
 
@@ -81,10 +86,51 @@ def net() -> Callable[..., models.Model]:
 
 
 @pytest.fixture(scope="module")
-def finished(tiny, tmp_path_factory) -> runs.Finished:
-    """A run with label noise, augmentation and averages that nothing disturbed."""
-    noisy = {"data.label_noise": 0.25, "data.crop": 1, "ema_decay": 0.9}
-    return runs.Finished(tiny("sam", **noisy), tmp_path_factory.mktemp("finished"))
+def finished(built_once, tiny, tmp_path_factory) -> runs.Finished:
+    """A run with label noise, augmentation and averages that nothing disturbed.
+
+    Each file has a copy of the one that ended first in this process.
+    """
+    if not FINISHED:
+        noisy = {"data.label_noise": 0.25, "data.crop": 1, "ema_decay": 0.9}
+        folder = tmp_path_factory.mktemp("first")
+        FINISHED.append(runs.Finished(tiny("sam", **noisy), folder))
+    copied = copy.copy(FINISHED[0])
+    copied.folder = tmp_path_factory.mktemp("finished") / "run"
+    shutil.copytree(FINISHED[0].folder, copied.folder)
+    return copied
+
+
+@pytest.fixture(scope="session")
+def both(tiny, tmp_path_factory) -> ended.Runs:
+    """Read, or copied, and left as they are."""
+    config, root = tiny("sam"), tmp_path_factory.mktemp("records")
+    run, stop = built(config), lambda: signal.raise_signal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "build", lambda *_, **__: run)
+        found = loop.train_and_evaluate(config, root / "ended")
+        patch.setattr(build, "build", lambda *_, **__: runs.disturbed(run, 6, stop))
+        with pytest.raises(loop.Stopped):
+            loop.train_and_evaluate(config, root / "stopped")
+    return ended.Runs(config, root / "stopped", root / "ended", found)
+
+
+@pytest.fixture
+def at_root(monkeypatch) -> None:
+    """Where `runs.reference` is found."""
+    monkeypatch.chdir(runs.ROOT)
+
+
+@pytest.fixture
+def brought(tiny):
+    """``brought(model, loss, method, **settings)``: settings that name own parts."""
+
+    def make(model="Net", loss="brier", method="sam", **changes):
+        own = {"model.name": runs.reference(model), "loss": runs.reference(loss)}
+        own |= {"model.width": None, "model.options": {}}
+        return tiny(method, **{**own, **changes})
+
+    return make
 
 
 @pytest.fixture
@@ -157,3 +203,11 @@ def handlers_stay() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def optimized():
+    """Programs that leave out what is unused, and are compiled for many calls."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)

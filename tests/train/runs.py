@@ -24,6 +24,11 @@ STEPS_PER_EPOCH = 4
 DIGITS = str(ROOT / "configs" / "digits_sam.py")
 
 
+def reference(name):
+    """What a setting has for a part of `my_parts`, seen from the root."""
+    return f"tests/train/my_parts.py:{name}"
+
+
 def chain(optimizer):
     """Method and base of an optimizer in one transformation, as for a batch."""
     return optax.chain(optimizer.method, optimizer.base)

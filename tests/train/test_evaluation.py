@@ -3,11 +3,13 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from sam_jax.data import augment
-from sam_jax.train import build, evaluation
+from sam_jax.train import build, evaluation, losses, settings, step
+from tests.train.steps import SHAPE, assert_close, batches
 
 
 def reference(run, source, params):
@@ -79,3 +81,31 @@ def test_averages_are_evaluated_where_there_are_some(tiny):
 def test_without_validation_only_the_test_is_evaluated(tiny):
     run = build.build(tiny(**{"data.validation": 0}))
     assert set(evaluation.evaluate(run, run.init(run.seed))) == {"test"}
+
+
+def test_evaluation_step_sums_what_the_mask_keeps_on_true_labels(net):
+    model = net()
+    params, statistics = model.init(jax.random.key(0), jnp.zeros((1, *SHAPE)))
+    batch = next(batches(1))
+    mask = np.arange(32) < 20
+    # Padding may be anything.
+    batch["image"][~mask] = 255
+    normalize = augment.make_normalize(mean=(0.5,), std=(0.25,))
+
+    measure = losses.make_losses(settings.Settings(), 10).measure
+    seen, of_each = step.make_eval_step(model, measure, normalize)(
+        params, statistics, {**batch, "mask": mask}
+    )
+    kept = batch["image"][mask] / np.float32(255)
+    logits, _ = model.apply(params, statistics, (kept - 0.5) / 0.25, train=False)
+    logp = np.asarray(jax.nn.log_softmax(logits))
+    labels = batch["true_label"][mask]
+    expected = {
+        "loss": -logp[np.arange(20), labels].sum(),
+        "accuracy": np.sum(logp.argmax(-1) == labels),
+        "examples": 20,
+    }
+    assert_close(seen, expected)
+    assert [x.shape for x in of_each] == [(32,)] * 5
+    np.testing.assert_array_equal(of_each.predicted[mask], logp.argmax(-1))
+    assert_close(of_each.nll[mask], -logp[np.arange(20), labels])

@@ -1,27 +1,18 @@
 """Whatever happens to the files of a run: the same end, or one sentence."""
 
-import base64
-import dataclasses
-import io
 import json
-import pathlib
 import shutil
-import signal
 import tempfile
 import time
 
-import numpy as np
-import PIL.Image
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as of_hypothesis
 from hypothesis import strategies as st
 
-from sam_jax import commands, errors, page
+from sam_jax import errors
 from sam_jax.train import (
     boards,
-    build,
-    examined,
     loaded,
     loop,
     metrics,
@@ -30,61 +21,7 @@ from sam_jax.train import (
     workdir,
 )
 from tests.train import runs
-
-
-@dataclasses.dataclass
-class Runs:
-    """A run that was stopped in its second epoch of three, and one that ended."""
-
-    config: settings.Settings
-    stopped: pathlib.Path
-    ended: pathlib.Path
-    results: dict
-
-    def copy(self, name, place):
-        return shutil.copytree(getattr(self, name), pathlib.Path(place) / "run")
-
-
-@pytest.fixture(scope="module")
-def both(tiny, tmp_path_factory) -> Runs:
-    config, root = tiny("sam"), tmp_path_factory.mktemp("records")
-    run, stop = build.build(config), lambda: signal.raise_signal(signal.SIGTERM)
-    with pytest.MonkeyPatch.context() as patch:
-        found = loop.train_and_evaluate(config, root / "ended")
-        patch.setattr(build, "build", lambda *_, **__: runs.disturbed(run, 6, stop))
-        with pytest.raises(loop.Stopped):
-            loop.train_and_evaluate(config, root / "stopped")
-    return Runs(config, root / "stopped", root / "ended", found)
-
-
-def go_on(both, folder, capsys):
-    """The results and what was shown, after checks that the end is the right one."""
-    capsys.readouterr()
-    found = loop.train_and_evaluate(both.config, folder)
-    shown = capsys.readouterr().out
-    assert found["last"] == both.results["last"]
-    if "are lost" not in shown:
-        assert found["best"] == both.results["best"]
-    runs.assert_same_state(both.config, folder, both.ended)
-    written = json.loads((folder / "results.json").read_text(), parse_constant=fail)
-    assert written == found
-    return found, shown
-
-
-def fail(name):
-    raise AssertionError(f"{name} is not JSON")
-
-
-def refused(both, folder):
-    with pytest.raises(errors.UserError) as raised:
-        loop.train_and_evaluate(both.config, folder)
-    assert "\n" not in str(raised.value)
-    return str(raised.value)
-
-
-def warnings(shown):
-    return [line for line in shown.splitlines() if line.startswith("warning:")]
-
+from tests.train.ended import go_on, refused, warnings
 
 # ── Every file, damaged anywhere ─────────────────────────────────────────────────────
 
@@ -353,92 +290,7 @@ def test_a_run_of_a_version_without_scores_in_its_checkpoints(both, tmp_path):
     assert (found["last"], found["best"]) == (both.results["last"], best)
 
 
-# ── A run ends in a report ───────────────────────────────────────────────────────────
-
-
-def test_the_report_shows_the_predictions_of_the_last_evaluation(both, tmp_path):
-    kept = examined.read(both.ended)
-    run = loaded.load_run(both.ended, "last")
-    expected = run.evaluate()
-    assert kept["step"] == 12 and kept["examples"] == expected.examples
-    for name in ("accuracy", "loss", "ece", "nll", "top_5"):
-        assert kept[name] == pytest.approx(getattr(expected, name), rel=1e-5), name
-    np.testing.assert_array_equal(kept["confusion"], expected.confusion)
-    np.testing.assert_allclose(kept["bins"], expected.bins, rtol=1e-4)
-    surest = kept["mistakes"][0]
-    assert surest["index"] == expected.mistakes[0]["index"]
-    image = PIL.Image.open(io.BytesIO(base64.b64decode(surest["image"])))
-    pixels = build.load_data(run.config.data).test.split.images
-    np.testing.assert_array_equal(np.asarray(image), pixels[surest["index"], ..., 0])
-    text = (both.ended / "report.html").read_text()
-    assert f"{100 * (1 - kept['accuracy']):.2f}" in text and surest["image"] in text
-    # Without them, the command evaluates.
-    folder = both.copy("ended", tmp_path)
-    before = (folder / "scores.json").read_text()
-    (folder / "scores.json").unlink()
-    assert commands.main(["report", str(folder)]) == 0
-    assert not (folder / "scores.json").exists()
-    assert commands.main(["report", str(folder), "--evaluate"]) == 0
-    again = examined.read(folder)
-    assert again["nll"] == pytest.approx(json.loads(before)["nll"], rel=1e-5)
-    assert surest["image"] in (folder / "report.html").read_text()
-
-
-def test_a_run_that_was_stopped_has_a_report_as_well(both):
-    text = (both.stopped / "report.html").read_text()
-    assert "not finished: 1.5 of 3 epochs" in text
-    assert not (both.stopped / "scores.json").exists()
-
-
-@pytest.mark.parametrize("how", ["off", "no_images"])
-def test_a_report_is_as_the_run_asks_for(both, tmp_path, how):
-    config = dataclasses.replace(both.config, report=how)
-    folder = both.copy("stopped", tmp_path)
-    (folder / "report.html").unlink()
-    loop.train_and_evaluate(config, folder)
-    assert (folder / "report.html").exists() == (how != "off")
-    kept = examined.read(folder)
-    assert kept is None if how == "off" else kept["mistakes"][0]["image"] is None
-
-
-def test_a_report_that_cannot_be_written_ends_no_run(
-    both, tmp_path, monkeypatch, capsys
-):
-    monkeypatch.setattr(page, "text", no_report)
-    monkeypatch.setattr(examined, "write", no_report)
-    folder = both.copy("stopped", tmp_path)
-    (folder / "report.html").unlink()
-    _, shown = go_on(both, folder, capsys)
-    first, second = warnings(shown)
-    assert "scores.json could not be written" in first and "No space left" in first
-    assert "report.html could not be written" in second
-    assert "report  " not in shown, "nothing is shown that is not there"
-
-
-def test_a_run_without_an_evaluation_has_no_report(both, tmp_path, disturb, capsys):
-    disturb(2, lambda: signal.raise_signal(signal.SIGTERM))
-    with pytest.raises(loop.Stopped):
-        loop.train_and_evaluate(both.config, tmp_path / "run")
-    assert not (tmp_path / "run" / "report.html").exists()
-    assert not warnings(capsys.readouterr().out)
-
-
-# ── The first error wins ─────────────────────────────────────────────────────────────
-
-
-def no_report(*_, **__):
-    raise OSError(28, "No space left on device")
-
-
-def test_no_report_hides_the_first_error(both, tmp_path, monkeypatch, disturb):
-    monkeypatch.setattr(page, "text", no_report)
-
-    def crash():
-        raise ZeroDivisionError
-
-    disturb(7, crash)  # after an evaluation
-    with pytest.raises(ZeroDivisionError):
-        loop.train_and_evaluate(both.config, tmp_path / "run")
+# ── Folders and files that others take away ──────────────────────────────────────────
 
 
 @pytest.mark.parametrize("how", ["renamed", "deleted", "without metrics"])

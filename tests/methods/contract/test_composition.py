@@ -56,7 +56,7 @@ def test_without_diagnostics_the_same_updates(name):
     assert len(jax.tree.leaves(kept)) - len(jax.tree.leaves(state)) >= fields
 
 
-@every_method()
+@every_method(*FEW, "vasso", "ae_sam")
 def test_injected_numbers_do_what_schedules_do(name):
     static = tuple(
         set(cases.parameters(name)) - set(cases.schedulable(name)) - {"learning_rate"}
