@@ -157,14 +157,13 @@ def disturb(monkeypatch) -> Callable[..., list[build.Run]]:
 @pytest.fixture
 def trainer(tmp_path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """``trainer("--config=...")``: starts the real process, in ``tmp_path``."""
-    environment = os.environ | {"PYTHONPATH": str(runs.ROOT), "XLA_FLAGS": ""}
     processes = []
 
-    def start(*flags: str) -> subprocess.Popen[str]:
+    def start(*flags: str, path=str(runs.ROOT)) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, "-m", "sam_jax.main", *flags],
             cwd=tmp_path,
-            env=environment,
+            env=os.environ | {"PYTHONPATH": path} | runs.ONE_DEVICE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -1,6 +1,7 @@
 """What whole runs left behind, and how to compare it."""
 
 import dataclasses
+import os
 import pathlib
 
 import jax
@@ -19,6 +20,12 @@ from sam_jax.train import (
 )
 
 ROOT = pathlib.Path(__file__).parents[2]
+# Of a process with one device, which compiles as quickly as this one, and rounds alike.
+ONE_DEVICE = {
+    "XLA_FLAGS": " ".join(
+        flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag
+    )
+}
 LEARNING_RATE = 0.1  # of the chains that the fixture `chain` makes
 STEPS_PER_EPOCH = 4
 DIGITS = str(ROOT / "configs" / "digits_sam.py")

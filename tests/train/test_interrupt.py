@@ -150,7 +150,7 @@ def test_a_run_where_the_platform_has_no_more_than_windows(tmp_path):
         done = subprocess.run(
             [sys.executable, "-c", WINDOWS, *flags],
             cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": str(runs.ROOT), "XLA_FLAGS": ""},
+            env=os.environ | {"PYTHONPATH": str(runs.ROOT)} | runs.ONE_DEVICE,
             capture_output=True,
             text=True,
         )

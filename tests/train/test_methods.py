@@ -191,7 +191,6 @@ def test_a_base_without_one_momentum_is_a_line_for_the_user(make):
 
 @pytest.mark.parametrize("method", ["bsam", "sam_sps"])
 def test_decay_of_the_kind_gradient_goes_into_methods_without_a_base(make, method):
-    opt = make(method, **{"weight_decay.value": 0.3})
     coefficients = {"rho": 0.05} | ({"num_examples": 1000} if method == "bsam" else {})
     opt = make(method, **{"weight_decay.value": 0.3, "method.rho": 0.05})
     theirs = getattr(sam_jax, method)(LEARNING_RATE, weight_decay=0.3, **coefficients)

@@ -6,7 +6,6 @@ import itertools
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -109,34 +108,14 @@ def test_half_a_checkpoint_is_none_and_another_process_ends_the_run(bucket, fold
 
 
 @pytest.fixture
-def start(tmp_path):
+def start(tmp_path, trainer):
     """``start(folder)``: a trainer, which cannot import TensorFlow."""
-    (tmp_path / "without" / "tensorflow").mkdir(parents=True)
-    (tmp_path / "without" / "tensorflow" / "__init__.py").write_text(
-        "raise ImportError"
-    )
-    path = os.pathsep.join([str(tmp_path / "without"), str(runs.ROOT)])
-    started = []
-
-    def begin(folder):
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "sam_jax.main", f"--config={runs.DIGITS}"),
-                *(f"--workdir={folder}", *SETTINGS),
-            ],
-            cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": path, "XLA_FLAGS": ""},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        started.append(process)
-        return process
-
-    yield begin
-    for process in started:
-        process.kill()
-        process.communicate()
+    without = tmp_path / "without"
+    (without / "tensorflow").mkdir(parents=True)
+    (without / "tensorflow" / "__init__.py").write_text("raise ImportError")
+    flags = f"--config={runs.DIGITS}", *SETTINGS
+    path = os.pathsep.join([str(without), str(runs.ROOT)])
+    return lambda folder: trainer(*flags, f"--workdir={folder}", path=path)
 
 
 SETTINGS = (
