@@ -17,7 +17,7 @@ import numpy as np
 class BadValue(ValueError):
     """A value that its caller chose is not allowed; the message says what is.
 
-    A program may show it without a traceback: what has to be mended is that value.
+    A program may show it without a traceback: what has to be fixed is that value.
     """
 
 
@@ -30,7 +30,7 @@ def nonnegative(name: str, value: Any, *, schedule: bool = False) -> None:
         schedule: whether a schedule, which is any callable, will do as well.
 
     Raises:
-        BadValue: if ``value`` is no number, NaN, infinite or below zero.
+        BadValue: if ``value`` is not a number, NaN, infinite or below zero.
 
     Example:
         >>> nonnegative("rho", 0.05)
@@ -50,7 +50,7 @@ def positive(name: str, value: Any, *, schedule: bool = False) -> None:
     """Refuses what is no finite number above zero; see `nonnegative`.
 
     Raises:
-        BadValue: if ``value`` is no number, NaN, infinite, zero or below.
+        BadValue: if ``value`` is not a number, NaN, infinite, zero or below.
     """
     _require(name, value, "a finite number > 0", schedule, lambda number: number > 0)
 
@@ -58,10 +58,10 @@ def positive(name: str, value: Any, *, schedule: bool = False) -> None:
 def between(
     name: str, value: Any, low: float, high: float, *, schedule: bool = False
 ) -> None:
-    """Refuses what is no number in ``[low, high]``; see `nonnegative`.
+    """Refuses what is not a number in ``[low, high]``; see `nonnegative`.
 
     Raises:
-        BadValue: if ``value`` is no number, NaN, or outside the interval.
+        BadValue: if ``value`` is not a number, NaN, or outside the interval.
     """
     allowed = f"a number in [{low:g}, {high:g}]"
     _require(name, value, allowed, schedule, lambda number: low <= number <= high)
@@ -71,16 +71,16 @@ def finite(name: str, value: Any, *, schedule: bool = False) -> None:
     """Refuses what is no finite number; see `nonnegative`.
 
     Raises:
-        BadValue: if ``value`` is no number, NaN or infinite.
+        BadValue: if ``value`` is not a number, NaN or infinite.
     """
     _require(name, value, "a finite number", schedule, lambda number: True)
 
 
 def below_one(name: str, value: Any, *, schedule: bool = False) -> None:
-    """Refuses what is no number in ``[0, 1)``; see `nonnegative`.
+    """Refuses what is not a number in ``[0, 1)``; see `nonnegative`.
 
     Raises:
-        BadValue: if ``value`` is no number, NaN, negative, or one or above.
+        BadValue: if ``value`` is not a number, NaN, negative, or one or above.
     """
     allowed = "a number in [0, 1)"
     _require(name, value, allowed, schedule, lambda number: 0 <= number < 1)

@@ -10,7 +10,7 @@ _LIBRARIES = ("site-packages", "dist-packages", sysconfig.get_path("stdlib"), "<
 
 
 class UserError(ValueError):
-    """A mistake that the user of the trainer can mend.
+    """A mistake that the user of the trainer can fix.
 
     Its message is one line that says what was wrong, what is allowed and what to do.
     ``python -m sam_jax.main`` prints it without a traceback and exits with code 2.

@@ -22,7 +22,7 @@ from typing import Any
 from sam_jax import commands, errors, storage
 from sam_jax.train import interrupt
 
-_AGAIN = "the same command goes on from the last checkpoint, if there is one"
+_AGAIN = "the same command continues from the last checkpoint, if there is one"
 
 if __name__ == "__main__":
     interrupt.listen(_AGAIN)
@@ -112,7 +112,7 @@ def main(argv: Sequence[str]) -> int:
         return hosts.abandon(commands.say(error, 2))
     except OSError as error:
         return hosts.abandon(
-            commands.say(f"{error}: mend that, then start the same command again", 1)
+            commands.say(f"{error}: fix that, then start the same command again", 1)
         )
     except KeyboardInterrupt:
         return hosts.abandon(commands.say(f"interrupted; {_AGAIN}", 130))

@@ -350,7 +350,7 @@ class Growing:
 
     Args:
         target: the file; on a disk it is written itself.
-        content: of what is there, to go on from.
+        content: of what is there, to continue from.
 
     Attributes:
         local: where to append.

@@ -385,4 +385,4 @@ def test_data_that_are_not_there(memory, name, setting):
     with pytest.raises(errors.UserError) as raised:
         data.load(name, cache_dir="", **{setting: f"{memory}/nothing"})
     assert str(raised.value).startswith("memory://bucket/nothing")
-    assert "does not exist: put it there, or mend its name" in str(raised.value)
+    assert "does not exist: put it there, or fix its name" in str(raised.value)

@@ -1,4 +1,4 @@
-"""Faults of other packages are there as the page says, and the patches mend them."""
+"""Faults of other packages are there as the page says, and the patches fix them."""
 
 import importlib.metadata
 import importlib.util
@@ -40,10 +40,10 @@ def test_its_test_fails_without_the_patch_and_passes_with_it(patch, tmp_path):
     (source,) = installed.submodule_search_locations
     shutil.copytree(source, tmp_path / name)
     parts = re.split(r"^(?=diff --git )", patch.read_text(), flags=re.M)[1:]
-    mends, test = sorted(parts, key=lambda part: "test" in part.splitlines()[0])
+    fixes, test = sorted(parts, key=lambda part: "test" in part.splitlines()[0])
     failed, _ = tried(tmp_path, test)
     assert failed
-    failed, said = tried(tmp_path, mends, re.search(r"^\+\+\+ b/(\S+)", test, re.M)[1])
+    failed, said = tried(tmp_path, fixes, re.search(r"^\+\+\+ b/(\S+)", test, re.M)[1])
     assert not failed, said
 
 

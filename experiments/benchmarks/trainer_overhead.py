@@ -93,7 +93,7 @@ def bare_loop(config: settings.Settings) -> tuple[Callable[[int], float], int]:
 
     Returns:
         ``steps -> seconds``, and the step after which its batches begin: that of the
-        trainer's first row. The training goes on from call to call.
+        trainer's first row. The training continues from call to call.
     """
     run = build.build(config)
     first = config.log_every_steps

@@ -196,7 +196,7 @@ def _run(
         return None
     except OSError as error:
         raise errors.WriteError(
-            f"cannot write to {folder.parent} ({error.strerror}): mend that, then "
+            f"cannot write to {folder.parent} ({error.strerror}): fix that, then "
             "start the same command again; finished runs are kept"
         ) from error
 

@@ -80,7 +80,7 @@ def load(name: str) -> Table:
     path = pathlib.Path(name) if name.endswith(".toml") else TABLES / f"{name}.toml"
     if not path.is_file():
         raise errors.UserError(errors.unknown("table", name, names()))
-    with errors.translated(f"{path} is no table", "mend the file"):
+    with errors.translated(f"{path} is not a table", "fix the file"):
         tree = tomllib.loads(path.read_text())
     if unknown := set(tree) - _KEYS:
         raise errors.UserError(f"{path}: {errors.unknown('key', min(unknown), _KEYS)}")

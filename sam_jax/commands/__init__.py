@@ -168,7 +168,7 @@ def add_latex(made: argparse.ArgumentParser) -> None:
 
 
 def ends(main: Callable[P, int]) -> Callable[P, int]:
-    """Decorates the main function of a command: what its user can mend is one line.
+    """Decorates the main function of a command: what its user can fix is one line.
 
     Returns:
         The same, which ends with 2 after a mistake of the user, 1 where a file cannot

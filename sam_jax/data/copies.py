@@ -81,7 +81,7 @@ def _fetch(remote: storage.Remote, index: pathlib.Path, copy: pathlib.Path) -> N
     }
     if not found:
         raise errors.UserError(
-            f"{remote} does not exist: put it there, or mend its name"
+            f"{remote} does not exist: put it there, or fix its name"
         )
     now = {name: list(each.stat()) for name, each in found.items()}
     try:

@@ -46,7 +46,7 @@ def of_classes(root: str, left_out: list[str], inside: str = "") -> labelled.Lab
 
     Args:
         root: folder of the split.
-        left_out: gets the paths of what is no image.
+        left_out: gets the paths of what is not an image.
         inside: folder in that of each class where its images are.
     """
     files, classes = [], []
@@ -103,7 +103,7 @@ def _entries(path: str) -> Iterator[os.DirEntry[str]]:
             found = sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
         raise errors.UserError(
-            f"{path} cannot be read ({error.strerror}): mend its permissions"
+            f"{path} cannot be read ({error.strerror}): fix its permissions"
         ) from error
     for entry in found:
         if not entry.name.startswith(".") and entry.name.lower() not in _IGNORED:

@@ -108,7 +108,7 @@ def read(files: Sequence[str], where: str, how: How) -> tuple[np.ndarray, np.nda
     return images, np.setdiff1d(np.arange(len(files)), list(broken))
 
 
-REMEDY = "mend or delete it, or leave such files out with skip_broken=True"
+REMEDY = "fix or delete it, or leave such files out with skip_broken=True"
 
 
 # (height, width) of an image -> top, left, height and width of a box in it.

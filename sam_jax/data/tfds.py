@@ -82,7 +82,7 @@ def read(
         `stream.Stores`.
 
     Raises:
-        UserError: an unknown name, variant or version, a data set that is no image
+        UserError: an unknown name, variant or version, a data set that is not an image
             classification with images of one shape, archives that are missing or
             damaged, prepared data that are damaged or incomplete, folders that cannot
             be used, or a package that is not installed.
@@ -160,7 +160,7 @@ def _unknown(name: str, known: Sequence[str] = ()) -> str:
 
 
 def _check_features(builder: Any, name: str, streamed: bool) -> None:
-    """Refuses what is no image classification, before anything is fetched."""
+    """Refuses what is not an image classification, before anything is fetched."""
     import tensorflow_datasets as tfds
 
     features = builder.info.features

@@ -33,8 +33,8 @@ def call(function: Callable[..., Any], params: optax.Params, *args: Any) -> Any:
         What the function does.
 
     Raises:
-        ValueError: if it is no function, needs other arguments, leaves JAX, or fails on
-            a tree that a wrapper made of the caller's. Other errors of its own go
+        ValueError: if it is not a function, needs other arguments, leaves JAX, or fails
+            on a tree that a wrapper made of the caller's. Its other errors pass
             through.
     """
     if not callable(function):

@@ -64,7 +64,7 @@ def sharpness_aware(
     Returns:
         A transformation whose update needs ``params`` and one of the keywords
         ``grad_fn(params) -> grads`` and ``value_and_grad_fn(params) -> (loss, grads)``
-        (preferred where both are given: it tells the perturbed loss for free). Both are
+        (preferred if both are given: it also returns the perturbed loss). Both are
         the loss on the batch and with the randomness that gave ``updates``. Other
         keywords are accepted and passed to the ascent.
 

@@ -22,7 +22,7 @@ def apply_if_finite(
     Args:
         tx: the whole chain: method and optimizer.
         max_consecutive_errors: after this many left out in a row the next one is
-            applied, so that a training that cannot go on does not seem to.
+            applied, so that a training that cannot continue does not seem to.
 
     Returns:
         A transformation that is called like ``tx``. Its state is an

@@ -60,7 +60,7 @@ def lookbehind(
         eta: None for SAM's ascents; a number >= 0 for those of ASAM, in proportion to
             :math:`|w| + \eta` at the point where each begins.
         base: an optimizer as a function of its learning rate, such as ``optax.adamw``;
-            the default is SGD with momentum 0.9. Its state goes on from descent to
+            the default is SGD with momentum 0.9. Its state continues from descent to
             descent.
         eps: floor of the gradients' norms.
         mask: perturb only these parameters; see `sharpness_aware`.

@@ -138,7 +138,7 @@ def momentum_sam(
         )
         radius = core.value_at(rho, state.count).astype(norm.dtype)
         factors = jnp.stack(numerics.quotient(radius, norm, eps))
-        # Not their product, which is no number where the momentum overflows.
+        # Not their product, which is not a number where the momentum overflows.
         length = radius * jnp.minimum(norm / jnp.maximum(eps, 1e-30), 1)
         seen = observations.observe_unperturbed(grads, None)
         seen = seen._replace(perturbation_norm=length.astype(jnp.float32))

@@ -32,7 +32,7 @@ def build(
         `sam_jax.models.convolution` where these can stand for them.
 
     Raises:
-        UserError: if it is no network, or has no such argument.
+        UserError: if it is not a network, or has no such argument.
 
     Example:
         >>> import jax.numpy as jnp

@@ -13,7 +13,7 @@ from sam_jax.testing.method import Method, assert_close, assert_equal, refusal
 
 
 def bad_coefficients_are_refused(tested: Method) -> None:
-    """A coefficient that is no number >= 0 is a ValueError that names it, at once.
+    """A coefficient that is not a number >= 0 is a ValueError that names it, at once.
 
     `sam_jax.checks` has such tests. ``any_value=`` names those that may be negative.
     """

@@ -198,7 +198,7 @@ def donation_works(tested: Method) -> None:
 
 
 def continues_from_saved_arrays(tested: Method) -> None:
-    """From saved arrays it goes on with the same bits."""
+    """From saved arrays it continues with the same bits."""
 
     def restore(saved: np.ndarray, like: Any) -> jax.Array:
         if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):

@@ -98,7 +98,7 @@ def descend(
 
     A pure function of arrays: put it into ``jax.jit`` (the loop compiles once, however
     many checkpoints there are) and ``jax.vmap`` it over starts, keys and coefficients.
-    A trajectory that diverges goes on with infinities and NaN.
+    A trajectory that diverges continues with infinities and NaN.
 
     Args:
         tx: the chain, such as ``optax.chain(sam_jax.sam(rho), optax.sgd(gamma))``.

@@ -137,7 +137,7 @@ def check_same_data(dataset: data.Dataset) -> None:
         _check_equal(
             data.class_counts(dataset) | data.fingerprint(dataset),
             "have read different data",
-            "mend config.data.path, data_dir, manual_dir or sampling.scores",
+            "fix config.data.path, data_dir, manual_dir or sampling.scores",
         )
 
 

@@ -73,7 +73,7 @@ class Steps:
             weights to begin with, see `state.init_state`.
         train_step: ``(state, batch) -> (state, metrics)``, the state donated.
         eval_step: ``(params, model_state, batch) -> sums, predictions``.
-        is_finite: whether a run can go on from a state; see `state.is_finite`.
+        is_finite: whether a run can continue from a state; see `state.is_finite`.
         model: the network.
         measure: what is told of each example; see `losses.Losses`.
         train_steps: several updates in a call, if not as `dispatch.Several` makes them.

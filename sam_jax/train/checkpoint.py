@@ -3,7 +3,7 @@
 The only module that knows Orbax's checkpoints. On disk,
 ``<workdir>/checkpoints/<step>`` holds the state (``state``), what the run had reached
 (``metrics``) and the digests of both (`sam_jax.train.digests`). One that is damaged is
-renamed to ``damaged-<step>``, and the run goes on from the one before.
+renamed to ``damaged-<step>``, and the run continues from the one before.
 
 If the run has several processes, all of them make the same calls; each writes its part
 of the arrays, and process 0 the rest, once all parts are there.
@@ -42,7 +42,7 @@ class Checkpoints(files.Closing):
     what it had half written is ignored and cleaned up by the next one.
 
     The last and the best are verified here. Damaged ones are set aside, if there is
-    another one to go on from.
+    another one to continue from.
 
     Args:
         workdir: the folder of the run; made if it does not exist.
@@ -279,7 +279,9 @@ class Checkpoints(files.Closing):
             with files.writing(aside):
                 folder.rename(aside)
             on = (
-                f"; the run goes on from step {last}" if int(folder.name) > last else ""
+                f"; the run continues from step {last}"
+                if int(folder.name) > last
+                else ""
             )
             self.lost.append(f"{error}: it is now {aside}{on}")
 
@@ -341,7 +343,7 @@ class Checkpoints(files.Closing):
             raise errors.WriteError(
                 f"could not save step {self._saving} to {self.directory} "
                 f"({_brief(error)}): the checkpoints before it are kept; make room or "
-                "mend the folder, then start again"
+                "fix the folder, then start again"
             ) from error
 
 
@@ -379,7 +381,7 @@ def read(workdir: pathlib.Path, step: int, expected: dict[str, Any]) -> dict[str
         digests.check(folder)
     except digests.DamagedError as error:
         raise errors.UserError(
-            f"{error}: start the run's command once more, which goes on from the one "
+            f"{error}: start the run's command once more, which continues from the one "
             f"before, or take another step of {', '.join(map(str, kept(workdir)))}"
         ) from error
     metadata: Any = ocp.checkpointables_metadata(str(folder)).metadata

@@ -147,7 +147,7 @@ def read(path: str | os.PathLike[str], *, unfinished: bool = False) -> list[Run]
     Args:
         path: the folder of a finished run, or one with the ``results.json`` of a sweep
             or a comparison, or that file.
-        unfinished: whether a run may have ended early, or go on: it has no ``last``.
+        unfinished: whether a run may have ended early, or continue: it has no ``last``.
 
     Raises:
         UserError: if it is neither, a run is not finished, or a file is damaged or of a
@@ -185,7 +185,7 @@ def read_run(folder: pathlib.Path, *, unfinished: bool = False) -> Run:
             f"{folder} makes it again"
         )
     reached = (run.last or {}).get("epoch", flat["epochs"])
-    if reached < flat["epochs"]:  # it goes on for longer than it was planned
+    if reached < flat["epochs"]:  # it continues for longer than it was planned
         if unfinished:
             return _unfinished(folder, flat)
         raise errors.UserError(

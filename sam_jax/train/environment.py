@@ -4,7 +4,7 @@
 are those without it to rounding. XLA reads its flags when JAX starts and ends the
 process at one that it does not know. So the trainer's commands set it before that, and
 only for versions that were tried; ``import sam_jax`` sets none. A run keeps the value
-that it began with, in ``environment.json``, so that it goes on bit for bit.
+that it began with, in ``environment.json``, so that it continues bit for bit.
 """
 
 import contextlib
@@ -74,7 +74,7 @@ def keep(folder: pathlib.Path, *, resumed: bool) -> list[str]:
         return []
     was, is_ = (f"{FLAG}={x}" if x else f"no {FLAG}" for x in (before, now))
     return [
-        f"the run began with {was} in XLA_FLAGS and goes on with {is_}: its numbers "
+        f"the run began with {was} in XLA_FLAGS and continues with {is_}: its numbers "
         "are the same to rounding, not bit for bit"
     ]
 
@@ -90,7 +90,7 @@ def _began(folder: str | os.PathLike[str] | None) -> str | None:
         return value(json.loads(files.read(path))["xla_flags"])
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as e:
         raise errors.UserError(
-            f"{path} is damaged: delete it, then the run goes on without {FLAG}"
+            f"{path} is damaged: delete it, then the run continues without {FLAG}"
         ) from e
 
 

@@ -132,7 +132,7 @@ def writing(path: pathlib.Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise errors.WriteError(
-            f"cannot write {path} ({error.strerror}): mend that, then start the same "
+            f"cannot write {path} ({error.strerror}): fix that, then start the same "
             "command again"
         ) from error
 
@@ -144,7 +144,7 @@ def reading(path: pathlib.Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise errors.UserError(
-            f"cannot read {error.filename or path} ({error.strerror}): mend that, then "
+            f"cannot read {error.filename or path} ({error.strerror}): fix that, then "
             "start the same command again"
         ) from error
 

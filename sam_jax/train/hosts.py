@@ -224,7 +224,7 @@ def _reach(host: str, port: int, timeout: float) -> None:
             if time.monotonic() > end:
                 raise errors.UserError(
                     f"no process 0 at --coordinator={host}:{port} within {timeout:g} "
-                    f"seconds ({error.strerror or error}): start it, or mend the "
+                    f"seconds ({error.strerror or error}): start it, or fix the "
                     "address"
                 ) from error
         time.sleep(0.1)
@@ -249,7 +249,7 @@ def _connect(timeout: int, **arguments: Any) -> None:
     except RuntimeError as error:  # such as a Kubernetes without leave to read jobs
         said = str(error).partition("\n")[0]
         raise errors.UserError(
-            f"the processes of the run cannot connect ({said}): mend that, or {by_hand}"
+            f"the processes of the run cannot connect ({said}): fix that, or {by_hand}"
         ) from error
     _at_abort(_lost)
     # What the processes tell each other is split over their devices.

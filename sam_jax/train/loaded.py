@@ -332,7 +332,7 @@ def load_run(
             weights = _weights(folder, number, config, record, network)
             break
         except errors.UserError:
-            # A run that goes on may have replaced it by a newer one meanwhile.
+            # A run that continues may have replaced it by a newer one meanwhile.
             number, before = _step(folder, step), number
             if number == before:
                 raise

@@ -108,7 +108,7 @@ def train_and_evaluate(
         make = builder or build.build
         run = make(config, dataset=dataset, model=model, loss=loss)
         watch = watch_lib.Watch(run)
-        # A run that goes on does not need any more what it began with.
+        # A run that continues does not need any more what it began with.
         begins = None if checkpoint.kept(folder) else start_lib.of(run, model)
     agreement.check_same_data(run.dataset)
     agreement.check_same_weights(begins and begins.given)
@@ -221,7 +221,7 @@ class _Training:
 
     @contextlib.contextmanager
     def advice(self) -> Iterator[None]:
-        """Says how to go on after what is not finite."""
+        """Says how to continue after what is not finite."""
         try:
             yield
         except window.NotFiniteError as error:
@@ -372,7 +372,7 @@ def _improves(progress: dict[str, Any], scores: dict[str, Any]) -> bool:
 
 
 def _more_epochs(run: build.Run, progress: dict[str, Any], start: int) -> Iterator[str]:
-    """Notes that a run goes on for longer than it was planned; says what that does."""
+    """Notes that a run continues past its plan; says what that does."""
     planned, epochs = progress["plans"][-1]["epochs"], run.config.epochs
     if epochs > planned:
         progress["plans"] = [*progress["plans"], {"step": start, "epochs": epochs}]

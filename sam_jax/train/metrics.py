@@ -84,7 +84,7 @@ class JsonLines:
         if resume_step is not None:
             kept = self._kept(resume_step, written)
         elif self._path.is_file() and self._path.stat().st_size:
-            warn(f"there is no checkpoint to go on from: {path} is begun anew")
+            warn(f"there is no checkpoint to continue from: {path} is begun anew")
         self._digest, self._bytes = hashlib.sha256(kept), len(kept)
         files.replace(self._path, kept)
         self._growing = storage.Growing(self._path, kept)
@@ -118,7 +118,7 @@ class JsonLines:
         self._growing.close()
 
     def _check_there(self) -> None:
-        # Else the run would go on to its end and write into a file without a name.
+        # Else the run would continue to its end and write into a file without a name.
         file = self._growing.local
         there = file.exists() and file.stat()
         if not there or not os.path.samestat(os.fstat(self._file.fileno()), there):
@@ -189,7 +189,7 @@ def _of_step(step: int) -> Iterator[None]:
         yield
     except OSError as error:
         raise errors.WriteError(
-            f"cannot write the metrics of step {step} ({error.strerror}): mend that, "
+            f"cannot write the metrics of step {step} ({error.strerror}): fix that, "
             "then start the same command again"
         ) from error
 

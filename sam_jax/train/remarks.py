@@ -34,7 +34,7 @@ def of(run: build.Run) -> Iterator[str]:
 
 
 def of_more_epochs(run: build.Run, planned: int, start: int) -> Iterator[str]:
-    """What it means that a run goes on for more epochs than it was planned with."""
+    """What it means that a run continues for more epochs than it was planned with."""
     config = run.config
     plans = [
         _plan(config, schedule.Unit(run.steps_per_epoch, epochs * run.steps_per_epoch))

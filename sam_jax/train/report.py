@@ -1,4 +1,4 @@
-"""What the terminal shows while a run goes on.
+"""What the terminal shows while a run continues.
 
 On a terminal there is a bar below the lines; in a file or a pipe only plain lines, few
 enough that the log of a long run stays short. Metrics come as fractions and seconds

@@ -82,7 +82,7 @@ def init_state(
 
 
 def is_finite(state: TrainState) -> jax.Array:
-    """Whether the run could go on from this state.
+    """Whether the run could continue from this state.
 
     Returns:
         Scalar, boolean: no weight, statistic or average is NaN or infinite, nor any

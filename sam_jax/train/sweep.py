@@ -1,7 +1,7 @@
 """Many runs from one command: all combinations of some settings, over seeds.
 
 Each run is an ordinary one in a folder of its own, so that the same command continues:
-what is finished is left alone, what was interrupted goes on.
+what is finished is left alone, what was interrupted continues.
 """
 
 import contextlib
@@ -163,7 +163,7 @@ def _value(key: str, text: str, base: settings.Settings) -> str:
     if not isinstance(before, int | float) or isinstance(before, bool):
         raise errors.UserError(
             f"--set={key}={text} is a multiple of the card's value, {before!r}, which "
-            "is no number"
+            "is not a number"
         )
     return f"{float(factor[1]) * before:.6g}"
 

@@ -232,7 +232,7 @@ def test_another_version_of_the_table_is_refused(place, trained, capsys):
         ("seed = 3\n" + TOY, "unknown key 'seed': did you mean 'seeds'?"),
         (TOY.replace('title = "Toy"', ""), "has no title"),
         (TOY.replace('"sam"]', '"sma"]'), "did you mean 'sam'"),
-        ("title = [", "is no table"),
+        ("title = [", "is not a table"),
     ],
 )
 def test_a_mistake_in_a_table_is_one_line(place, capsys, text, message):

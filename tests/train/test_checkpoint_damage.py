@@ -122,7 +122,7 @@ def test_damaged_newest_checkpoint(tmp_path, damage, every, capfd):
         assert bits(state) == bits(make_state(5)) and progress == {"at": 5}
         assert str(folder) in line and "\n" not in line
         assert name in line or name == "SHA256SUMS"
-        assert line.endswith("damaged-6; the run goes on from step 5")
+        assert line.endswith("damaged-6; the run continues from step 5")
         aside = folder.with_name("damaged-6")
         assert content == {
             p.relative_to(aside): p.stat().st_size for p in aside.rglob("*")

@@ -223,7 +223,7 @@ def test_a_folder_that_is_not_shared_is_refused(
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (RuntimeError("403 Forbidden\nmore"), r"connect \(403 Forbidden\): mend"),
+        (RuntimeError("403 Forbidden\nmore"), r"connect \(403 Forbidden\): fix"),
         (ValueError("no coordinator"), r"finds no cluster \(no coordinator\): give"),
     ],
 )

@@ -162,7 +162,7 @@ LISTENING = """if True:
     import gc, os, signal, sys
     from sam_jax.train import interrupt
     assert "jax" not in sys.modules
-    interrupt.listen("the same command goes on from somewhere")
+    interrupt.listen("the same command continues from somewhere")
     print("before", end="")
 
     def swallow(phase, info):
@@ -187,7 +187,7 @@ def test_before_training_a_signal_ends_the_process_wherever_it_comes(name):
     assert ended.returncode == 128 + getattr(signal, name)
     assert ended.stdout == "before"
     (line,) = ended.stderr.splitlines()
-    assert line.startswith(f"error: ended by {name}; the same command goes on from")
+    assert line.startswith(f"error: ended by {name}; the same command continues from")
 
 
 def test_handlers_are_given_back_after_an_error():

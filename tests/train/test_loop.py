@@ -1,4 +1,4 @@
-"""A whole run: what it writes, saves and says, and how it ends when it cannot go on."""
+"""A whole run: what it writes, saves and says, and how it ends early."""
 
 import dataclasses
 import json

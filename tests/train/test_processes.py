@@ -167,7 +167,7 @@ def test_one_process_or_several_steps_in_a_call_come_close(ended, config, other)
 def test_a_lost_process_ends_the_others_within_a_minute(start, tmp_path):
     """A worker of three is killed, and process 0 of two, at the same time.
 
-    The two go on from their last checkpoint, until one is sent a SIGTERM at once.
+    The two continue from their last checkpoint, until one is sent a SIGTERM at once.
     """
     endless = (*SETTINGS[3:], "--config.model.name=mlp", "--config.epochs=10000")
     of_two = (*endless, f"--workdir={tmp_path / 'b'}")

@@ -213,7 +213,7 @@ def test_metrics_without_a_checkpoint_are_begun_anew_with_a_line(
     shutil.rmtree(folder / "checkpoints")
     _, shown = go_on(both, folder, capsys)
     (line,) = warnings(shown)
-    assert "no checkpoint to go on from" in line and "metrics.jsonl" in line
+    assert "no checkpoint to continue from" in line and "metrics.jsonl" in line
 
 
 # ── Checkpoints ──────────────────────────────────────────────────────────────────────
@@ -224,7 +224,7 @@ def test_the_last_one_damaged_falls_back_to_the_one_before(both, tmp_path, capsy
     runs.damage(folder / "checkpoints" / "6")
     _, shown = go_on(both, folder, capsys)
     (line,) = warnings(shown)
-    assert "checkpoints/6 is damaged" in line and "goes on from step 4" in line
+    assert "checkpoints/6 is damaged" in line and "continues from step 4" in line
     assert "resumed      after step 4" in shown or "after step 4" in shown
     assert runs.comparable(
         metrics.read_history(folder / "metrics.jsonl")

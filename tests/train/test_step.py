@@ -233,7 +233,7 @@ def test_skip_leaves_the_state_but_counts_the_step(trainer):
     assert not np.isfinite(bad["loss"])
     assert_same(after._replace(step=before.step), before)
     assert int(after.step) == 2
-    # The run goes on as if the batch had not been.
+    # The run continues as if the batch had not been.
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(last))
     assert int(last.step) == 3
     moved = jax.tree.map(lambda a, b: bool((a != b).any()), last.params, after.params)

@@ -67,7 +67,7 @@ def test_saves_in_the_background_and_restores_the_same_bits(bucket, folder):
     assert "run/checkpoints/7/SHA256SUMS" in names
     assert others or "tensorflow" not in sys.modules
 
-    # Damaged: the run would go on from the one before, and here there is none.
+    # Damaged: the run would continue from the one before, and here there is none.
     largest = max(
         names, key=lambda name: int(bucket.storage.objects["bucket"][name]["size"])
     )

@@ -111,7 +111,7 @@ def test_long_settings_make_a_folder_of_a_short_name():
         (["--set=method.rho=0.1,0.10"], "two runs of the sweep"),
         (["--set=epochs=1", "--set=epochs=2"], "--set=epochs is given twice"),
         (["--set=seed=1,2"], "give --seeds=N"),
-        (["--set=data.name=2x"], "which is no number"),
+        (["--set=data.name=2x"], "which is not a number"),
         (["--seeds=0"], "--seeds: must be an integer >= 1, got '0'"),
         (["--seeds=" + "9" * 5000], "--seeds: must be an integer >= 1"),
         (["--seed=3"], "unknown flag '--seed=3': did you mean '--seeds'?"),
