@@ -85,7 +85,7 @@ def sgd(
 # ── Network ──────────────────────────────────────────────────────────────────────────
 
 # Mean products of the channels of two pixels of a normalized training image, the second
-# so many rows below and columns beside the first.
+# that many rows below and columns beside the first.
 PRODUCTS = {
     (0, 0): (1.0035, 0.9138, 0.7858, 0.9138, 1.0042, 0.9111, 0.7858, 0.9111, 1.0044),
     (0, 1): (0.9304, 0.8442, 0.7252, 0.8443, 0.9308, 0.8468, 0.7253, 0.8467, 0.9413),

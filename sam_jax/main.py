@@ -45,7 +45,7 @@ _CONFIG = flags.DEFINE_string(
 _WORKDIR = flags.DEFINE_string(
     "workdir",
     None,
-    "Folder or gs:// address of the run; given again, also alone, the run continues.",
+    "Folder or gs:// address of the run. An existing run continues.",
 )
 _COMPILATION_CACHE = flags.DEFINE_string(
     "compilation_cache",

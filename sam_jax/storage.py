@@ -43,7 +43,7 @@ class StorageError(OSError, errors.UserError):
 
 
 class Stat(NamedTuple):
-    """Size in bytes, and what tells an object from the one before it."""
+    """Size in bytes, and what distinguishes an object from the one before it."""
 
     st_size: int
     version: str

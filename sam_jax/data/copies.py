@@ -33,7 +33,7 @@ def local(
         part: of the folder that alone is needed.
 
     Yields:
-        The path. Mistakes that are found in the copy are told of the address.
+        The path. Mistakes that are found in the copy are reported for the address.
 
     Raises:
         UserError: if nothing is there, it cannot be reached, or the disk is full.

@@ -240,7 +240,7 @@ LISTINGS: Mapping[str, Callable[[str], labelled.Listing]] = MappingProxyType(
 
 
 def needed(name: str, path: str | None) -> str:
-    """The path, which data of one's own need."""
+    """The path, which the user's own data need."""
     if path is None:
         raise errors.UserError(
             f"name={name} needs a path: give that of your images, such as path=~/images"

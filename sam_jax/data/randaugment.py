@@ -54,7 +54,7 @@ class Plan(NamedTuple):
 def rand_augment(
     key: jax.Array, images: jax.Array, count: int, magnitude: float = 9.0
 ) -> jax.Array:
-    """Does so many operations on every image, each drawn of the 14, with its sign.
+    """Does that many operations on every image, each drawn from 14, with its sign.
 
     Args:
         key: of the draws.

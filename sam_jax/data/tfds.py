@@ -91,7 +91,7 @@ def read(
     if not re.fullmatch(r"\w+(/[\w+.-]+)?(:(\d+|\*)(\.(\d+|\*)){2})?", name):
         raise errors.UserError(
             f"{_unknown(name)}, as NAME, NAME/VARIANT or NAME:VERSION, without a "
-            "NAMESPACE: in front"
+            "leading NAMESPACE:"
         )
     try:
         with _quiet():

@@ -187,7 +187,7 @@ MOST_GRADIENTS = 1000  # of one kind in an update; a programme cannot hold any n
 
 
 def unroll(length: int) -> bool:
-    """Whether a loop over so many gradients is better written out, for ``unroll=``.
+    """Whether a loop over that many gradients is better written out, for ``unroll=``.
 
     XLA's CPU backend runs a convolution inside of a loop many times slower than
     outside; elsewhere, and for many of them, the loop saves compilation.

@@ -1,4 +1,4 @@
-"""What a method tells of its last update."""
+"""What a method reports of its last update."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

@@ -116,7 +116,7 @@ def _keep_informative(
             subset_grad_fn=subset_grad_fn,
         )
         assert subset_grad_fn is not None
-        # The batch tells its size by the losses of its examples, if they are passed.
+        # The losses of the examples, if they are passed, give the size of the batch.
         rows = (
             num_samples
             if example_losses is None

@@ -59,7 +59,7 @@ MOMENTUM, EPSILON = 0.9, 1e-5  # of BatchNorm
 
 
 class BatchNorm(nn.Module):
-    """BatchNorm in training, by the statistics of so many consecutive examples each.
+    """BatchNorm in training, by the statistics of that many consecutive examples each.
 
     Parameters and state are those of ``flax.linen.BatchNorm``. Where a device has whole
     such groups, no device waits for another.

@@ -31,7 +31,7 @@ class Model(NamedTuple):
     apply: Callable[..., tuple[Any, PyTree]]
 
 
-# How a network is told that it is trained: keywords, and what they are when it is.
+# How a network learns that it is trained: keywords, and what they are when it is.
 _FLAGS = {
     "train": True,
     "training": True,

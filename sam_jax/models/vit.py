@@ -1,6 +1,6 @@
 """Vision transformers (ViT): patches as tokens, attention among them.
 
-The image is cut into square patches; each becomes a token, an extra one in front
+The image is cut into square patches; each becomes a token, an extra one before them
 gathers what the linear head sees. Blocks normalise before attention and before their
 two-layer network (GELU, four times as wide), as published. There is no BatchNorm, so
 ``norm_axis`` has nothing to do.

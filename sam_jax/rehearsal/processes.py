@@ -134,8 +134,8 @@ def rehearsals(
         wanted: a request without its topology.
         names: of the topologies.
         find_largest: whether the largest batch is looked for.
-        say: is told when something was compiled.
-        waiting: is told what is being compiled, and for how long.
+        say: called with a line when something was compiled.
+        waiting: called with what is being compiled, and for how long.
 
     Yields:
         Results; of several slices, one that will not do has why under ``refused``.
@@ -155,7 +155,7 @@ def rehearsals(
         try:
             return one(name, share)["fits"]
         except errors.UserError as error:
-            # Such as groups that so many examples do not divide into.
+            # Such as groups into which the examples do not divide.
             say(f"{name}, {share} examples a chip: {error}")
             return False
 

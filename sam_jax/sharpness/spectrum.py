@@ -84,7 +84,7 @@ def top_eigenvalues(
         batches: to average over; iterated once for every product.
         product: the matrix: `hessian_product` or `gauss_newton_product`.
         tolerance: of the residuals, relative to the eigenvalues.
-        steps: at most so many products, at least k.
+        steps: at most this many products, at least k.
         seed: of the first vector.
 
     Returns:
@@ -232,7 +232,7 @@ def _lanczos(
     key: jax.Array,
     converged: Callable[[np.ndarray, np.ndarray], bool],
 ) -> _Krylov:
-    """Up to so many steps, from a random vector.
+    """Up to that many steps, from a random vector.
 
     On the host, one after the other, until ``converged(alphas, betas)``; under a trace
     all of them, in a loop.

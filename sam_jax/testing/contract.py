@@ -28,7 +28,7 @@ def check_method(
     eval_params: Callable[..., optax.Params] | None = None,
     **traits: Any,
 ) -> None:
-    """Runs the contract of the library on a method of yours.
+    """Runs the contract of the library on your own method.
 
     Args:
         tx: the factory; or a transformation, whose coefficients are not tried then.
@@ -304,7 +304,7 @@ def diagnostics_are_of_the_update(tested: Method) -> None:
     """The diagnostics tell what the update saw.
 
     ``unused_gradient=True`` if it works with a gradient of its own; ``pair=False`` if
-    it has no second one; ``diagnostics=False`` if it tells nothing.
+    it has no second one; ``diagnostics=False`` if it has none.
     """
     if not tested.traits.diagnostics:
         return

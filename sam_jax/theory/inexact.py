@@ -1,4 +1,4 @@
-r"""Gradient descent with an error of one's own: IGD and IGDr of Khanh et al. 2024.
+r"""Gradient descent with any error: IGD and IGDr of Khanh et al. 2024.
 
 Algorithms 1 and 2 there ask for nothing but a direction near the gradient, by an
 absolute or by a relative error. Here its size and its direction are pluggable, so that

@@ -75,7 +75,7 @@ class Steps:
         eval_step: ``(params, model_state, batch) -> sums, predictions``.
         is_finite: whether a run can continue from a state; see `state.is_finite`.
         model: the network.
-        measure: what is told of each example; see `losses.Losses`.
+        measure: what is measured of each example; see `losses.Losses`.
         train_steps: several updates in a call, if not as `dispatch.Several` makes them.
     """
 

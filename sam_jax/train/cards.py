@@ -81,7 +81,7 @@ def configuration(card: str | None, *changes: str) -> dict[str, Any]:
     if not card:
         raise errors.UserError(
             "--config is missing: give the name of a run card of the package, such as "
-            "--config=digits_sam, or the path of yours"
+            "--config=digits_sam, or the path of your own"
         )
     made = _made(card)
     # Not so the fragment of a method.

@@ -378,7 +378,7 @@ def label(
     every: Sequence[Mapping[str, Any]],
     others: Sequence[Mapping[str, Any]],
 ) -> str:
-    """The method with its radius, and what else tells a group from others.
+    """The method with its radius, and what else distinguishes a group from others.
 
     Args:
         mine: settings of the group.

@@ -2,7 +2,7 @@
 
 After each call the host is in charge again: Python, the transfer of a batch, the launch
 of a program. Where an update takes a GPU or TPU less time than that, the device waits.
-With ``config.steps_per_dispatch`` above 1 it does so many updates in one call: the
+With ``config.steps_per_dispatch`` above 1 it does that many updates in one call: the
 training set lies on every device, whole, as it was read (uint8 images, int32 labels);
 the host sends which examples are in the batches, and gets back the metrics of each
 update. The batches, their order and all randomness are the same; the compiler may order
@@ -48,7 +48,7 @@ def from_step(run: Run, start: int) -> Dispatch:
 
     Returns:
         ``(state, most) -> updates`` that does the next updates, at least one and at
-        most so many, and donates the state.
+        most that many, and donates the state.
 
     Example:
         >>> from sam_jax.train import build, settings

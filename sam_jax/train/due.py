@@ -1,4 +1,4 @@
-"""When the state of a run is to be saved: every so many epochs, steps or seconds."""
+"""When the state of a run is to be saved: every N epochs, steps or seconds."""
 
 import time
 from collections.abc import Callable

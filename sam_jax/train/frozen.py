@@ -24,7 +24,7 @@ def cut(params: optax.Params, pattern: str | None) -> tuple[optax.Params, Any]:
             ``Block_0.Conv_0.kernel``; None freezes none.
 
     Returns:
-        Two trees like ``params`` with None for each leaf of the other one; and None for
+        Two trees like ``params`` with None for each leaf of the other; and None for
         the second if nothing is frozen.
 
     Raises:

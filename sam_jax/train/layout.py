@@ -21,7 +21,7 @@ def lay_out(
         accumulation_steps: at most the ``accumulation_steps``-th part of the batch
             passes through the network at once.
         batch_norm: ``"group"``, ``"batch"`` or a number: statistics of what passes
-            through the network together, of all groups, or of so many examples.
+            through the network together, of all groups, or of that many examples.
         devices: their number.
         fsdp: of them in a row; groups of several devices fit into rows, or are rows.
 

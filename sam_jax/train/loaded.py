@@ -42,7 +42,7 @@ class LoadedRun:
         params: the weights that the run evaluates: moving averages where it keeps
             some, for `momentum_sam` and the like those of its ``eval_params``.
         model_state: running statistics that belong to them.
-        measure: what the run tells of each example; see `losses.Losses`.
+        measure: what the run measures of each example; see `losses.Losses`.
     """
 
     folder: pathlib.Path
@@ -285,7 +285,7 @@ def load_run(
     Args:
         folder: of the run, finished or not; the ``--workdir`` it was trained in.
         step: which weights: those of the ``"best"`` evaluation on the validation set,
-            the ``"last"`` ones, or those after so many updates, if they are kept.
+            the ``"last"`` ones, or those after that many updates, if they are kept.
         config: the settings; needed where ``config.json`` cannot say them, as a
             schedule that a run card has made.
         dataset: the data set of the run; needed where earlier versions trained, which

@@ -135,7 +135,7 @@ def _fitting(
     logits, shape = logits_of(outputs), (len(batch["label"]), num_classes)
     if logits.shape != shape:
         raise errors.UserError(
-            f"the network must put out logits of shape {shape}, one of each class for "
+            f"the network must return logits of shape {shape}, one of each class for "
             f"each example, got {logits.shape}"
         )
     return logits

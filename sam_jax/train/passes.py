@@ -55,7 +55,7 @@ class Pass(NamedTuple):
 
 
 class Answered(NamedTuple):
-    """Examples, and what an earlier pass has put out for each of them."""
+    """Examples, and what an earlier pass returned for each of them."""
 
     examples: Examples
     outputs: Any

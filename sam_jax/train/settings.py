@@ -32,7 +32,7 @@ from sam_jax.train.ranges import (
 
 @dataclasses.dataclass(frozen=True)
 class Own:
-    """A function of yours, and its arguments besides what the trainer gives it."""
+    """Your own function, and its arguments besides what the trainer gives it."""
 
     name: str | None = None  # my_file.py:function; None is none
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -105,7 +105,7 @@ class Optimizer:
     """Any optimizer of Optax by its name, and its settings.
 
     In a configuration the settings of each stand under its name, so that
-    ``--config.optimizer.name=adamw`` needs no other change; those of one of yours,
+    ``--config.optimizer.name=adamw`` needs no other change; those of your own,
     ``my.py:my_sgd``, under ``options``.
     """
 
@@ -259,11 +259,11 @@ class Settings:
         default_factory=coefficients.Cosine
     )
 
-    # Examples that share one perturbation (m of m-sharpness): each group of so many
+    # Examples that share one perturbation (m of m-sharpness): each group of that many
     # perturbs with its own gradient, the directions are averaged. None: the batch.
     method_group_size: Batch | None = None
     # What BatchNorm normalizes by in training: "group", the examples that pass through
-    # the network together, "batch", all groups, or so many consecutive examples.
+    # the network together, "batch", all groups, or that many consecutive examples.
     batch_norm: Literal["group", "batch"] | Batch = "group"
     # In which the directions of groups are averaged; vectors are in float32 always.
     all_reduce_dtype: Literal["float32", "bfloat16"] = "float32"
@@ -399,7 +399,7 @@ def differences(old: Settings, new: Settings) -> list[str]:
         f"{key}: {a.get(key)} -> {b.get(key)}"
         for key in sorted(a.keys() | b.keys())
         if a.get(key) != b.get(key)
-        and not any(key == free or key.startswith(free + ".") for free in FREE_SETTINGS)
+        and not any(key == one or key.startswith(one + ".") for one in FREE_SETTINGS)
     ]
 
 

@@ -12,7 +12,7 @@ from sam_jax.sharpness import products
 from sam_jax.train import optimizer
 from sam_jax.train.subject import Subject
 
-Record = dict[str, Any]  # what `measure` tells of a measure, for JSON
+Record = dict[str, Any]  # what `measure` returns of a measure, for JSON
 
 # ── Measures ─────────────────────────────────────────────────────────────────────────
 

@@ -233,7 +233,7 @@ def make_eval_step(
 
     Args:
         model: the network.
-        measure: what is told of each example.
+        measure: what is measured of each example.
         normalize: ``uint8 images -> float images``.
 
     Returns:

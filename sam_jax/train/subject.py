@@ -77,7 +77,7 @@ class Losses:
 
     Args:
         model: the network.
-        measure: what is told of each example; see `losses.Losses`.
+        measure: what is measured of each example; see `losses.Losses`.
         normalize: ``uint8 images -> float images``.
     """
 

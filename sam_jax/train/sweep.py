@@ -62,7 +62,7 @@ class Axis(NamedTuple):
             raise errors.UserError(
                 "--set=seed: give --seeds=N, and --config.seed=FIRST if not 0"
             )
-        if key == METHOD and ALL in values:  # beside those of one's own
+        if key == METHOD and ALL in values:  # beside the user's own
             every = ["sgd", *methods.names()]
             values = [*every, *(v for v in values if v not in (ALL, *every))]
         return cls(key, values)

@@ -41,9 +41,9 @@ class Window:
         start: updates done before.
         size: steps in a row of the log.
         batch_size: examples in a step.
-        most_skips: so many steps in a row may be not finite; they are left out of the
+        most_skips: how many steps in a row may be not finite; they are left out of the
             means.
-        in_a_row: so many of those done before, up to the last, were not.
+        in_a_row: how many of those done before, up to the last, were not.
 
     Attributes:
         in_a_row: steps up to the last one in a row that are not finite.
@@ -92,7 +92,7 @@ class Window:
         self._clock = time.monotonic()
 
     def _rows(self, waiting: list[tuple[int, Metrics]], steps: int) -> Iterator[Row]:
-        """The rows of so many steps, once these metrics are fetched."""
+        """The rows of that many steps, once these metrics are fetched."""
         if not steps:
             return
         for count, metrics in jax.device_get(waiting):
