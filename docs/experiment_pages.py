@@ -10,9 +10,10 @@ def pages() -> dict[str, str | pathlib.Path]:
     found: dict[str, str | pathlib.Path] = {}
     for table in sorted(RESULTS.glob("*/table.md")):
         name, text = table.parent.name, table.read_text()
-        title = "" if text.startswith("# ") else f"# {name.replace('_', ' ')}\n\n"
+        title = f"# {name.replace('_', ' ').capitalize()}\n\n"
+        text = text if text.startswith("# ") else title + text
         pictures = sorted(table.parent.glob("*.png"))
         shown = "".join(f"\n\n![{x.stem} of {name}]({name}/{x.name})" for x in pictures)
-        found[f"experiments/{name}.md"] = title + text + shown
+        found[f"experiments/{name}.md"] = text + shown
         found |= {f"experiments/{name}/{x.name}": x for x in pictures}
     return found

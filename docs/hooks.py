@@ -47,6 +47,7 @@ SHOWN = {
     r"docs/(.*)": r"\1",
 }
 MATHJAX = pathlib.Path(mathjax.__file__).parent / "static" / "mathjax" / "es5"
+SHIM = "https://unpkg.com/iframe-worker/shim"  # of the theme, for search in files
 FONTS = "output/chtml/fonts/woff-v2"
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\((?![a-z]+:|#|/)([^()\s#]+)(#[^()\s]*)?\)")
 
@@ -77,7 +78,8 @@ def _nested(uris: list[str]) -> list[Any]:
             continue
         if folder not in groups:
             groups[folder] = []
-            entries.append({posixpath.basename(folder): groups[folder]})
+            title = theory_pages.TITLES[posixpath.basename(folder)]
+            entries.append({title: groups[folder]})
         groups[folder].append(uri)
     return entries
 
@@ -131,10 +133,11 @@ def _shown(file: pathlib.Path, files: Files) -> str | None:
 
 
 def on_post_page(output: str, page: Page, **_: Any) -> str:
-    """Pages with formulas load MathJax."""
+    """Pages with formulas load MathJax, and none loads anything from elsewhere."""
+    up = posixpath.relpath("assets", posixpath.dirname(page.file.dest_uri) or ".")
+    output = output.replace(SHIM, f"{up}/worker.js")
     if 'class="arithmatex"' not in output:
         return output
-    up = posixpath.relpath("assets", posixpath.dirname(page.file.dest_uri) or ".")
     scripts = (
         f'<script src="{up}/mathjax.js"></script>'
         f'<script async src="{up}/mathjax/tex-chtml.js"></script>'

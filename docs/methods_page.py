@@ -8,6 +8,7 @@ import textwrap
 from typing import NamedTuple
 
 import sam_jax
+from docs import measured
 from docs.docstrings import display, markdown
 from sam_jax import exports, methods, schedules
 
@@ -160,20 +161,26 @@ def page(method: Method) -> str:
     """A method's page."""
     rows = "\n".join(f"| `{n}` | {text} |" for n, text in method.arguments)
     source, values = method.fragment
-    return "\n\n".join(
-        [
-            f"# {method.name}",
-            f"`sam_jax.{method.signature}`",
-            method.summary,
-            *method.formulas,
-            *method.lead,
-            f"## Coefficients\n\n| coefficient | meaning |\n|---|---|\n{rows}",
+    costs = [x for x in method.lead if COST.match(x)]
+    use = [x for x in method.lead if x.startswith("Use it")]
+    others = [x for x in method.lead if x not in [*costs, *use]]
+    parts = {
+        "": [f"# {method.name}", method.summary, f"`sam_jax.{method.signature}`"],
+        "Formula": [*method.formulas, *others],
+        "When to use it": use,
+        "Cost": [*costs, measured.cost(method.name)],
+        "Published results": [measured.published(method.name)],
+        "Our results": [measured.ours(method.name)],
+        "Coefficients": [
+            f"| coefficient | meaning |\n|---|---|\n{rows}",
             f"In a run card, `:{method.name}` after its name: `{values}`. {source}",
-            f"## Example\n\n```python\n{method.example}\n```",
-            "## References\n\n" + "\n\n".join(method.references),
-            f"## Differences from the authors' code\n\n{method.differences}\n",
-        ]
-    )
+        ],
+        "Example": [f"```python\n{method.example}\n```"],
+        "References": method.references,
+        "Differences from the authors' code": [method.differences],
+    }
+    lines = [line for title, x in parts.items() for line in (f"## {title}", *x)]
+    return "\n\n".join(lines[1:]) + "\n"
 
 
 def pages() -> dict[str, str]:

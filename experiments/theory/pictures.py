@@ -1,18 +1,32 @@
 """How all pictures of the laboratory look."""
 
+import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import cycler
 import matplotlib
 import numpy as np
-from matplotlib import axes, figure
+from matplotlib import axes, figure, lines, text, ticker
 
-# Colour-blind safe (Okabe and Ito).
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+from sam_jax.train import figures
+
+COLORS = (*figures.COLORS[1:], figures.COLORS[0])
 # What some data are called in a picture.
 WORDS = {"checkpoint": "steps", "horizon": "steps T", "gap": "f(x) - f*"}
-BOUND: dict[str, Any] = {"color": "#555555", "linestyle": "--", "linewidth": 1.0}
+BOUND: dict[str, Any] = {"color": "black", "linestyle": ":", "linewidth": 1.6}
+# ASCII mathematics of labels and texts -> the symbols that are meant.
+GREEK = {
+    **dict(alpha="α", beta="β", gamma="γ", delta="δ", Delta="Δ", epsilon="ε", eta="η"),
+    **dict(theta="θ", lambda_="λ", lam="λ", mu="μ", nu="ν", pi="π", rho="ρ", sigma="σ"),
+    **dict(tau="τ", phi="φ", zeta="ζ", inf="∞"),
+}
+SIGNS = {"||": "‖", "<=": "≤", ">=": "≥", "->": "→", "+-": "±", "sqrt(": "√("}
+LOW = str.maketrans("0123456789aehijklmnoprstuvx", "₀₁₂₃₄₅₆₇₈₉ₐₑₕᵢⱼₖₗₘₙₒₚᵣₛₜᵤᵥₓ")
+HIGH = str.maketrans("-0123456789nTtk", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹ⁿᵀᵗᵏ")
+_LOW = re.compile(r"(?<=\b[\wα-ω])_([0-9aehijklmnoprstuvx]{1,3})\b")
+_HIGH = re.compile(r"\^(-?\d+|[nTtk])(?![\w.])")
 
 
 def panels(
@@ -34,7 +48,9 @@ def panels(
         "axes.grid": True,
         "grid.alpha": 0.3,
         "axes.prop_cycle": cycler.cycler(color=COLORS),
-        "lines.linewidth": 1.4,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "lines.linewidth": figures.WIDTH,
     }
     with matplotlib.rc_context(settings):
         picture = figure.Figure(
@@ -72,11 +88,95 @@ def linear(panel: axes.Axes, x: str, y: str, title: str = "") -> None:
         panel.set_title(title)
 
 
-def legends(made: Sequence[axes.Axes], **settings: Any) -> None:
-    """A legend in each panel that has something to tell."""
+def legends(made: Sequence[axes.Axes], **_: Any) -> None:
+    """A legend below each panel, where it covers nothing; the look of its lines."""
+    most = 0
     for panel in made:
-        if panel.get_legend_handles_labels()[0]:
-            panel.legend(**{"fontsize": 8, "framealpha": 0.7} | settings)
+        drawn = [x for x in panel.lines if not str(x.get_label()).startswith("_")]
+        solid = [x for x in drawn if x.get_linestyle() != ":"]
+        _distinguish(panel, solid)
+        if count := len(panel.get_legend_handles_labels()[0]):
+            place: Any = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2)}
+            panel.legend(**place, ncols=2, fontsize=8, frameon=False)
+            most = max(most, math.ceil(count / 2))
+    if most:
+        picture = made[0].get_figure(root=True)
+        assert picture is not None
+        picture.set_figheight(picture.get_figheight() + 0.18 * most)
+
+
+def _distinguish(panel: axes.Axes, solid: Sequence[lines.Line2D]) -> None:
+    """A method has its colour; lines of many points their dashes, others their mark."""
+    own = figures.slots([str(line.get_label()) for line in solid])
+    colors = dict(zip([line.get_color() for line in solid], own, strict=True))
+    looks = [*zip(figures.LINES * 2, figures.MARKS, strict=False)]
+    look = dict(zip(colors, looks, strict=False))
+    if len(colors) < len(solid):  # more lines than colours
+        return
+    for line in panel.lines:
+        old = line.get_color()
+        if old not in colors:
+            continue
+        dashes, mark = look[old]
+        line.set_color(figures.COLORS[colors[old]])
+        if line.get_marker() == "o" and np.size(line.get_xdata()) < 20:
+            line.set_marker(mark)
+        if line.get_linestyle() == "-":
+            line.set_linestyle(dashes)
+
+
+def symbols(words: str) -> str:
+    """Mathematics of a text with its symbols, outside of backquotes.
+
+    Example:
+        >>> symbols("||grad f(x_k)||^2 <= beta rho_k, not `grad f`")
+        '‖∇f(xₖ)‖² ≤ β ρₖ, not `grad f`'
+    """
+    parts = words.split("`")
+    for i in range(0, len(parts), 2):
+        part = re.sub(r"<(\w+), ([^<>]+)>", r"⟨\1, \2⟩", parts[i])
+        part = re.sub(r"\bgrad (?=[fEJ])", "∇", part)
+        part = re.sub(r"\b(f|x|rho|gamma)\*", r"\1⋆", part)
+        for name, sign in {**GREEK, **SIGNS}.items():
+            name = name.rstrip("_")
+            whole = rf"(?<![A-Za-z\d^]){name}(?![A-Za-z])" if name.isalpha() else None
+            part = re.sub(whole or re.escape(name), sign, part)
+        part = _LOW.sub(lambda found: found[1].translate(LOW), part)
+        parts[i] = _HIGH.sub(lambda found: found[1].translate(HIGH), part)
+    return "`".join(parts)
+
+
+def finish(picture: figure.Figure) -> None:
+    """Symbols in all texts, and numbers at the powers of ten alone."""
+    for panel in picture.axes:
+        for axis in (panel.xaxis, panel.yaxis):
+            if axis.get_scale() == "log":
+                low, high = axis.get_view_interval()
+                narrow = high < 20 * low
+                axis.set_minor_formatter(
+                    ticker.FuncFormatter(_few) if narrow else ticker.NullFormatter()
+                )
+    for words in picture.findobj(text.Text):
+        assert isinstance(words, text.Text)
+        words.set_text(symbols(words.get_text()))
+
+
+def _few(value: float, _: int) -> str:
+    """1, 2 and 5 of a decade."""
+    first = f"{value:.6e}"[0]
+    return f"{value:g}" if first in "25" else ""
+
+
+def thumbnail(picture: figure.Figure) -> None:
+    """Makes a picture small: its first panel, without words."""
+    first, *others = picture.axes
+    for panel in others:
+        panel.remove()
+    if legend := first.get_legend():
+        legend.remove()
+    first.set(title="", xlabel="", ylabel="")
+    first.tick_params(labelbottom=False, labelleft=False, which="both")
+    picture.set_size_inches(2.0, 1.4)
 
 
 class Panel(NamedTuple):
@@ -113,7 +213,7 @@ def draw(
     picture, made = panels(len(chosen), width=width, height=height)
     for panel, shown in zip(made, chosen, strict=True):
         _fill(panel, data, shown)
-    legends(made, fontsize=7)
+    legends(made)
     return picture
 
 
@@ -165,8 +265,8 @@ def _fill(panel: axes.Axes, data: Mapping[str, Any], shown: Panel) -> None:
                 bound(panel, x, y, label)
             elif name in dashed:  # in the colours of the first curves
                 color = COLORS[i % len(COLORS)]
-                label = "" if i else f"dashed: {_text(name)}"
-                panel.plot(x, y, "--", color=color, linewidth=0.9, label=label)
+                label = "" if i else f"dotted: {_text(name)}"
+                panel.plot(x, y, ":", color=color, linewidth=1.4, label=label)
             else:
                 color = COLORS[drawn % len(COLORS)]
                 panel.plot(x, y, style, color=color, label=label)

@@ -128,14 +128,15 @@ def draw(rows: Sequence[Row], path: pathlib.Path) -> None:
     panels = figure.subplots(1, 2, sharey=True)
     for axes, at in zip(panels, (ENDS, EQUAL), strict=True):
         methods = dict.fromkeys(row["method"] for row in rows)
-        for i, method in enumerate(methods):
+        colors = [COLORS[slot] for slot in figures.slots([*methods])]
+        for method, color, dashes in zip(methods, colors, figures.LINES, strict=False):
             of = [r for r in rows if (r["at"], r["method"]) == (at, method)]
             along = of[0]["line"]["coordinates"][0]
             rise = np.array([np.subtract(r["line"]["losses"], r["loss"]) for r in of])
-            style = {"color": COLORS[2 - i], "linestyle": ("-", "--")[i % 2]}
+            style: dict = {"color": color, "linestyle": dashes, "lw": figures.WIDTH}
             axes.plot(along, rise.mean(0), label=f"{method} ({len(of)} seeds)", **style)
             low, high = rise.min(0), rise.max(0)
-            axes.fill_between(along, low, high, color=COLORS[2 - i], alpha=0.2, lw=0)
+            axes.fill_between(along, low, high, color=color, alpha=0.2, lw=0)
         axes.set_title(f"at {at}", fontsize=10)
         axes.set_xlabel("along a filter-normalized random direction")
         axes.grid(alpha=0.3)

@@ -8,10 +8,8 @@ from typing import Any, Self
 from sam_jax import errors
 from sam_jax.page import charts
 from sam_jax.page.markup import Html, escaped
-from sam_jax.train import comparison, data_record, examined, sharpness_files
+from sam_jax.train import comparison, data_record, examined, figures, sharpness_files
 from sam_jax.train.comparison import Group, Run
-
-_FIXED = {"sgd": 0, "sam": 1}  # the styles of some methods on every page
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -108,7 +106,7 @@ def check_data(runs: Sequence[Run]) -> None:
 
 
 def styles(groups: Sequence[Group]) -> list[int | None]:
-    """A style for each group that is drawn; SGD and SAM have the same on every page.
+    """A style for each group that is drawn; a method's own is the same on every page.
 
     Of very many groups the first one is drawn, and those with the least errors.
 
@@ -117,7 +115,7 @@ def styles(groups: Sequence[Group]) -> list[int | None]:
         ...     flat = {"method.name": name, "optimizer.name": "sgd", "seed": 0}
         ...     return Group(name, {}, [Run(name, flat)])
         >>> styles([group("vasso"), group("sam"), group("none")])
-        [2, 1, 0]
+        [3, 1, 0]
     """
 
     def error(place: int) -> float:
@@ -126,16 +124,9 @@ def styles(groups: Sequence[Group]) -> list[int | None]:
 
     places = range(len(groups))
     others = sorted(places[1:], key=error)[: charts.STYLES - 1]
-    found: dict[int, int] = {}
-    free = [2, 3, 4, 5, 6, 0, 1]
-    for place in (drawn := sorted([0, *others])):
-        name = comparison.method_name(groups[place].runs[0].settings)
-        if (style := _FIXED.get(name)) in free:
-            found[place] = style
-            free.remove(style)
-    for place in drawn:
-        if place not in found:
-            found[place] = free.pop(0)
+    drawn = sorted([0, *others])
+    names = [comparison.method_name(groups[x].runs[0].settings) for x in drawn]
+    found = dict(zip(drawn, figures.slots(names), strict=True))
     return [found.get(place) for place in places]
 
 

@@ -64,7 +64,7 @@ svg text { fill: var(--soft) } .tick, .axis, .cell { text-anchor: middle }
 .left, .value { text-anchor: end } .up { text-anchor: start }
 svg .row, svg .value { fill: var(--ink) } .row { font-size: 12px }
 .rule { stroke: var(--rule); fill: none }
-.line { stroke: var(--c); stroke-width: 1.8; fill: none } .band { fill: var(--c);
+.line { stroke: var(--c); stroke-width: 2; fill: none } .band { fill: var(--c);
   fill-opacity: .2 } circle, rect, g > path { fill: var(--c) }
 g > path.line, g > path.bar { fill: none } .bar { stroke: var(--c); stroke-width: 3 }
 .hollow { stroke: var(--c); stroke-width: 1.5; fill: var(--paper) !important }

@@ -29,8 +29,8 @@ def draw(groups: Sequence[Group], path: pathlib.Path, title: str) -> None:
     ranked = sorted(shown, key=lambda group: means[id(group)])[:_MOST_ROWS]
     # So many groups have curves; more are told apart by their place alone.
     few = len(shown) <= len(COLORS)
-    palette = COLORS if few else ["#0072B2"] * len(shown)
-    colors = dict(zip(map(id, shown), palette, strict=False))
+    own = figures.slots([group.label for group in shown]) if few else [2] * len(shown)
+    colors = {id(x): COLORS[slot] for x, slot in zip(shown, own, strict=True)}
     every = [run for group in shown for run in group.runs if run.last]
     has_curves = few and all(run.curve("test", "accuracy") for run in every)
     height = max(3.8, 1.2 + 0.26 * len(ranked))
@@ -79,14 +79,15 @@ def _curves(
     """Means over the seeds, and their intervals, over the epochs."""
     from matplotlib import ticker
 
-    for group in groups:
+    for group, dashes in zip(groups, figures.LINES * 2, strict=False):
         found = [run.curve(split, "accuracy") for run in group.runs if run.last]
         epochs = sorted(set.intersection(*(set(curve) for curve in found)))
         spreads = [Spread.of([100 * curve[e] for curve in found]) for e in epochs]
         mean = np.array([x.mean for x in spreads if x])
         half = np.array([x.half or 0.0 for x in spreads if x])
         mean = 100 - mean if label == ERROR else mean
-        axes.plot(epochs, mean, color=colors[id(group)], label=group.label, lw=1.6)
+        style: dict = {"color": colors[id(group)], "linestyle": dashes}
+        axes.plot(epochs, mean, label=group.label, lw=figures.WIDTH, **style)
         low, high = np.clip([mean - half, mean + half], 0, 100)
         axes.fill_between(epochs, low, high, color=colors[id(group)], alpha=0.2, lw=0)
     axes.set_xlabel("epoch")

@@ -3,6 +3,7 @@
 import io
 import logging
 import pathlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sam_jax import errors
@@ -13,6 +14,33 @@ if TYPE_CHECKING:
 
 # Okabe and Ito (2008, "Color Universal Design"): colour-blind readers tell them apart.
 COLORS = ("#555555", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# Readers of grey prints tell lines apart by these.
+LINES = ("-", (0, (5, 1.5)), "-.", (0, (7, 1.5, 1.5, 1.5, 1.5, 1.5)), (0, (2.5, 1)))
+MARKS = "osD^vPX"
+WIDTH = 2.0  # of a line, in points
+# A method has the same colour in every picture.
+OWN = {"none": 0, "sgd": 0, "gd": 0, "sam": 1, "m-sam": 1, "usam": 2, "unified_sam": 2}
+OWN |= {"n-sam": 2, "vasso": 3, "looksam": 4, "asam": 5, "gsam": 6, "f-sam": 6}
+
+
+def slots(names: Sequence[str]) -> list[int]:
+    """The places in `COLORS` of lines by their names: a method's own, or a free one.
+
+    Example:
+        >>> slots(["SAM", "SGD", "sam", "other"])
+        [1, 0, 2, 3]
+    """
+    found: dict[int, int] = {}
+    for i, name in enumerate(names):
+        own = OWN.get(name.partition("(")[0].lower())
+        if own is not None and own not in found.values():
+            found[i] = own
+    order = [*range(2, len(COLORS)), 0, 1]
+    free = [slot for slot in order if slot not in found.values()]
+    for i in range(len(names)):
+        if i not in found:
+            found[i] = free.pop(0) if free else i % len(COLORS)
+    return [found[i] for i in range(len(names))]
 
 
 def empty(size: tuple[float, float], title: str, **style: Any) -> "Figure":
@@ -30,12 +58,24 @@ def empty(size: tuple[float, float], title: str, **style: Any) -> "Figure":
     return figure
 
 
-def save(figure: "Figure", path: pathlib.Path) -> None:
-    """Writes a picture as PNG; one that is there stays until the new one is complete.
+def save(figure: "Figure", path: pathlib.Path, *suffixes: str) -> None:
+    """Writes a picture; what is there stays until the new one is complete.
+
+    Args:
+        figure: the picture.
+        path: of the file.
+        *suffixes: in which forms it is written, ``".png"`` and ``".svg"``; in that of
+            the path where there are none.
 
     Raises:
         WriteError: if it cannot be written.
     """
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=150)
-    files.replace(path, drawn.getvalue())
+    from matplotlib import rc_context
+
+    for suffix in suffixes or (path.suffix,):
+        about: dict[str, Any] = {"metadata": {"Date": None}} if suffix == ".svg" else {}
+        drawn = io.BytesIO()
+        # Words stay words, and the same picture the same bytes.
+        with rc_context({"svg.fonttype": "none", "svg.hashsalt": "sam_jax"}):
+            figure.savefig(drawn, format=suffix[1:], dpi=150, **about)
+        files.replace(path.with_suffix(suffix), drawn.getvalue())

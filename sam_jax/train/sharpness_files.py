@@ -18,7 +18,6 @@ FILE = "sharpness.json"
 FORMAT = 1
 
 Records = Mapping[str, Mapping[str, Any]]
-_STYLES = ("-", "--", ":", "-.")
 
 
 def read(folder: pathlib.Path) -> dict[str, Any] | None:
@@ -140,8 +139,11 @@ def _title(record: Mapping[str, Any]) -> str:
 def _each(shown: Records) -> Any:
     """Label, record, and how its line is drawn."""
     for i, (label, record) in enumerate(shown.items()):
-        color, style = COLORS[(i + 2) % len(COLORS)], _STYLES[i % len(_STYLES)]
-        yield label, record, {"color": color, "linestyle": style, "lw": 1.6}
+        color, style = (
+            COLORS[(i + 2) % len(COLORS)],
+            (figures.LINES * 2)[i % len(COLORS)],
+        )
+        yield label, record, {"color": color, "linestyle": style, "lw": figures.WIDTH}
 
 
 def _lines(axes: "Axes", shown: Records) -> None:
