@@ -153,7 +153,8 @@ def test_a_version_that_was_prepared_is_read(prepared, intact):
 )
 def test_names_that_could_fetch_code_never_reach_tfds(name, tmp_path, monkeypatch):
     monkeypatch.setattr(tfds, "builder", None)
-    with pytest.raises(errors.UserError, match=r"unknown data set .* leading NAMESPACE:"):
+    words = "unknown data set .* leading NAMESPACE:"
+    with pytest.raises(errors.UserError, match=words):
         load(tmp_path, name)
 
 
