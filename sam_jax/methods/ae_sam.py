@@ -52,8 +52,8 @@ def ae_sam(
     two scalars. The share of updates with SAM is about half for a threshold of 0 on
     steady gradients.
 
-    Use it to spend part of SAM's cost where it matters most: a large gradient is a sign
-    of a sharp region.
+    Use it to spend SAM's second gradient where it matters most: a large gradient
+    indicates a sharp region.
 
     Args:
         rho: radius of the perturbation; a number >= 0 or a schedule of the update count

@@ -52,11 +52,11 @@ def async_sam(
 
     The first :math:`\tau` updates are SAM's.
 
-    Two gradients per update; state: one copy of the parameters. In general it is
-    ``delay`` copies, and the first ``delay`` updates take a third gradient.
+    Two gradients per update; state: one copy of the parameters. With a longer
+    ``delay`` it is ``delay`` copies. The first ``delay`` updates take a third gradient.
 
-    Use it where two gradients can be computed side by side: none of an update waits for
-    the other, as SAM's second one does. On one busy device it saves nothing.
+    Use it where two gradients can be computed in parallel: neither waits for the other,
+    unlike SAM's second one. On a single busy device it saves no time.
 
     Args:
         rho: radius of the perturbation, in units of the weights' global 2-norm; a

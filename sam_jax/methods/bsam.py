@@ -67,8 +67,8 @@ def bsam(
     Two gradients per update; state: two copies of the parameters. The caller's own
     gradient is not used, and a compiled step does not compute it if nothing else does.
 
-    Use it for a SAM in the manner of Adam whose ``1 / (N s)`` is a variance of the
-    weights, to average predictions over. It is a whole optimizer.
+    Use it for an Adam-like SAM that also gives the weights a variance, ``1 / (N s)``,
+    over which predictions can be averaged. It is a complete optimizer.
 
     Args:
         learning_rate: step size; a number >= 0 or a schedule of the update count

@@ -234,7 +234,7 @@ def _skip(state: optax.OptState, grads: optax.Updates, value: Any) -> optax.OptS
 
     def advance(path: tuple[Any, ...], node: Any) -> Any:
         if observations.is_diagnostics(node):
-            # A method may have nothing to tell in some fields.
+            # A method may have nothing to report in some fields.
             told = [field for field, old in node._asdict().items() if old is not None]
             return node._replace(**{field: getattr(seen, field) for field in told})
         return core.next_count(node) if core.is_count(path, node) else node

@@ -38,8 +38,8 @@ def decoupled_wsam(
     Two gradients per update; no state but counters and diagnostics beside the base's.
 
     Use it to weigh sharpness against loss over a base with momentum or preconditioner,
-    such as AdamW, which then sees the plain gradient only; decoupled as in AdamW's own
-    weight decay. It is a full optimizer: no other follows it in a chain.
+    such as AdamW. The base sees only the plain gradient: the sharpness is decoupled, as
+    AdamW's weight decay is. It is a complete optimizer: no other follows it in a chain.
 
     Args:
         learning_rate: step size of the base and of the sharpness; a number >= 0 or a

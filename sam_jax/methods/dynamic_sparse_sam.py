@@ -32,10 +32,10 @@ def dynamic_sparse_sam(
     zeros become ones at random.
 
     Two gradients per update; state: one boolean per parameter. The second gradient is a
-    full one: nothing is saved by the sparsity itself.
+    full one: the sparsity saves no time.
 
-    Use it where a sparse perturbation is wanted but the gradients of single examples
-    that `sparse_sam` needs cannot be had, or cost too much.
+    Use it for a sparse perturbation where the gradients of single examples, which
+    `sparse_sam` needs, are unavailable or too expensive.
 
     Args:
         rho: radius of the perturbation before the mask, in units of the weights' global

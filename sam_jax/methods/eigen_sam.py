@@ -53,8 +53,8 @@ def eigen_sam(
     it takes ``power_steps`` products with the Hessian as well, each about as expensive
     as two gradients.
 
-    Use it to lower the largest eigenvalue itself, where second derivatives of the model
-    are affordable: a gradient alone is hardly aligned with its eigenvector.
+    Use it to lower the largest eigenvalue itself, if second derivatives of the model
+    are affordable. A gradient alone is hardly aligned with that eigenvector.
 
     Args:
         rho: radius; a number >= 0 or a schedule of the update count (from 0). The

@@ -30,12 +30,12 @@ def esam(
     with S the share :math:`\gamma` of the batch whose losses grow the most from w to
     :math:`w + \varepsilon`.
 
-    Two gradients per update; no state but counters and diagnostics. The second one is
-    of the examples in S only, after a forward pass of all: about
+    Two gradients per update; no state but counters and diagnostics. The second one
+    uses only the examples in S, after a forward pass of all: about
     :math:`1 + \gamma + 1/3` gradients of the whole batch. BatchNorm and dropout see S
-    by itself there; the perturbed loss of the diagnostics is the mean of all examples.
+    alone there; the perturbed loss of the diagnostics is the mean over all examples.
 
-    Use it to save a part of SAM's cost where the backward pass dominates and batches
+    Use it to save part of SAM's cost where the backward pass dominates and batches
     are large enough to leave examples out.
 
     Args:

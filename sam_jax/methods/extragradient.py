@@ -20,8 +20,8 @@ def extragradient(
 
     Two gradients per update; no state but counters and diagnostics.
 
-    Use it to compare: it is `usam` with the other sign, so what the two have in common
-    is not due to the ascent. It looks for no flat minimum.
+    Use it as a control: it is `usam` with the opposite sign, so what the two have in
+    common is not due to the ascent. It does not look for flat minima.
 
     Args:
         rho: the look-ahead is ``rho`` times the gradient; a number >= 0 or a schedule

@@ -15,9 +15,9 @@ def apply_if_finite(
 ) -> optax.GradientTransformationExtraArgs:
     """Leaves out an update whose result is not finite, state included.
 
-    ``optax.apply_if_finite`` judges the gradient that it is given. The second gradient
-    of a method is taken inside, and may overflow where the first one does not; here the
-    updates are judged that come out, and the new state.
+    ``optax.apply_if_finite`` checks the gradient that it receives. A method takes its
+    second gradient inside, which may overflow where the first does not. This wrapper
+    checks the resulting updates and the new state.
 
     Args:
         tx: the whole chain: method and optimizer.

@@ -26,8 +26,8 @@ def friendly_sam(
 
     Two gradients per update; state: one copy of the parameters.
 
-    Use it where SAM itself helps and the batches are small or the labels noisy. Not
-    with full batches: there is no noise to follow, and the difference tends to zero.
+    Use it where SAM helps and batches are small or labels noisy. Do not use it with
+    full batches: there is no noise to follow, and the difference tends to zero.
 
     Args:
         rho: radius of the perturbation, in units of the weights' global 2-norm; a

@@ -26,8 +26,8 @@ def gnp(
 
     Two gradients per update; no state but counters and diagnostics.
 
-    Use it where SAM's radius has to be large to matter and its direction is then too
-    far from the gradient's: ``alpha`` below 1 keeps some of that.
+    Use it where SAM needs a large radius to matter, and its direction is then too far
+    from the gradient's. An ``alpha`` below 1 keeps part of the gradient.
 
     Args:
         rho: radius of the perturbation (the paper's r), in units of the weights' global

@@ -24,8 +24,8 @@ def gsam(
 
     Two gradients per update; no state but counters and diagnostics.
 
-    Use it for networks without normalization of the batch, such as vision transformers,
-    the authors' main case, and where a second coefficient can be searched.
+    Use it for networks without BatchNorm, such as vision transformers, the authors'
+    main case, and where you can afford to search a second coefficient.
 
     Args:
         rho: radius of the perturbation; a number >= 0 or a schedule of the update count

@@ -41,11 +41,11 @@ def lookbehind(
         \Delta w = \alpha\, (\phi_k - w), \qquad \phi_0 = \phi'_0 = w
 
     Three gradients per update with the default k; no state but counters and diagnostics
-    beside the base's. In general they are k + 1.
+    beside the base's. In general, k + 1.
 
-    Use it where a large radius is wanted and one step of ascent is not enough: the
-    descent averages the gradients on the way up. It is a full optimizer: no other
-    follows it in a chain.
+    Use it for a large radius, where one step of ascent is not enough: the descent
+    averages the gradients on the way up. It is a complete optimizer: no other follows
+    it in a chain.
 
     Args:
         learning_rate: step size of the base; a number >= 0 or a schedule of the update

@@ -52,8 +52,8 @@ def looksam(
     Two gradients per update of every k-th, one in the others, so ``1 + 1/k`` on
     average; state: one copy of the parameters.
 
-    Use it where SAM's cost is too high and a copy of the parameters is not. With
-    ``layerwise=True`` for very large batches, the authors' setting.
+    Use it where SAM is too expensive and memory for a copy of the parameters is not.
+    Use ``layerwise=True`` for very large batches, the authors' setting.
 
     Args:
         rho: radius of the perturbation; a number >= 0 or a schedule of the update count

@@ -60,10 +60,11 @@ def momentum_sam(
     One gradient per update; no state but counters and diagnostics beside the base's,
     and a scalar for each array of the parameters.
 
-    Use it where the second gradient of SAM is too expensive. It is a whole optimizer;
-    evaluate and export the weights of `momentum_sam_eval_params`. BatchNorm's running
-    statistics are those of :math:`\tilde w`: with a large radius, take them anew at w.
-    In bfloat16 and float16 w is rounded with :math:`\tilde w` in every update.
+    Use it where the second gradient of SAM is too expensive. It is a complete
+    optimizer; evaluate and export the weights of `momentum_sam_eval_params`.
+    BatchNorm's running statistics are those of :math:`\tilde w`: with a large radius,
+    recompute them at w. In bfloat16 and float16 w is rounded with :math:`\tilde w` in
+    every update.
 
     Args:
         learning_rate: of the base; a number or a schedule of the update count (from 0).

@@ -26,13 +26,13 @@ def multistep_sam(
         \frac{\nabla L(w + \varepsilon_i)}{\|\nabla L(w + \varepsilon_i)\|}\right),
         \qquad \varepsilon_0 = 0, \qquad d = \nabla L(w + \varepsilon_K)
 
-    :math:`\Pi_\rho` shortens what is longer than :math:`\rho` to that length.
+    :math:`\Pi_\rho` projects onto the ball of radius :math:`\rho`.
 
-    Three gradients per update; no state but counters and diagnostics. In general it is
-    one more than ``steps``.
+    Three gradients per update; no state but counters and diagnostics. In general,
+    ``steps + 1``.
 
-    Use it to see how well SAM's single step solves the inner problem: more of them gain
-    little in the published comparisons, and each costs a gradient.
+    Use it to see how well SAM's single step solves the inner problem. In published
+    comparisons more steps gain little, and each costs a gradient.
 
     Args:
         rho: length of a step and radius of the ball, in units of the weights' global

@@ -18,7 +18,7 @@ NOT_MEASURED = -np.inf
 class Diagnostics(NamedTuple):
     """What a method saw in its last update; float32 scalars, zero before the first.
 
-    A method without a second gradient has None where there is nothing to tell.
+    A method without a second gradient has None where there is nothing to report.
 
     Attributes:
         grad_norm: 2-norm of the gradient at the weights.
@@ -181,7 +181,7 @@ def cond(decision: Any, used: Callable[[], Any], skipped: Callable[[], Any]) -> 
 
 
 def is_diagnostics(node: Any) -> bool:
-    """Whether a node of a tree is what a method tells."""
+    """Whether a node of a tree is a method's diagnostics."""
     return isinstance(node, Diagnostics)
 
 

@@ -39,11 +39,11 @@ def random_sam(
         g_\Delta = \nabla L(w + \Delta), \qquad \Delta \text{ random}
 
     Two gradients per update; no state but counters and diagnostics. The gradient at the
-    weights is not one of them: in one jitted step with the update, the caller's is
-    dropped, and the diagnostics tell of :math:`g_\Delta` in its place.
+    weights is not one of them: in one jitted step with the update, the caller's
+    gradient is not computed, and the diagnostics report :math:`g_\Delta` instead.
 
     Use it where SAM's gradient is unstable because the weights are in a sharp region:
-    the noise smooths the landscape that the step is taken in.
+    the noise smooths the landscape around the step.
 
     Args:
         rho: radius of the perturbation, in units of the weights' global 2-norm; a

@@ -41,8 +41,8 @@ def sam_sps(
     Two gradients per update; no state but counters and diagnostics.
 
     Use it where no step size is known and the loss can be brought near its lower bound
-    on every batch (a network that fits its training set). It is a whole optimizer,
-    without momentum.
+    on every batch (a network that fits its training set). It is a complete
+    optimizer, without momentum.
 
     Args:
         learning_rate: cap :math:`\gamma_b` of the step size; a number >= 0 or a

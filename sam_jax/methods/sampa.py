@@ -67,8 +67,8 @@ def sampa(
 
     Two gradients per update; state: two copies of the parameters beside the base's.
 
-    Use it where two devices can share the two gradients of SAM, at the time of one. It
-    is a whole optimizer; evaluate and export the weights of `sampa_eval_params`.
+    Use it where two devices can compute SAM's two gradients in the time of one. It is a
+    complete optimizer; evaluate and export the weights of `sampa_eval_params`.
 
     Args:
         learning_rate: of the base; a number >= 0 or a schedule of the update count

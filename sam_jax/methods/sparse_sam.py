@@ -28,11 +28,11 @@ def sparse_sam(
         g = \nabla L(w)
 
     Two gradients per update; state: one boolean per parameter. Every ``every`` updates
-    come ``num_samples`` gradients of one example each. The second gradient is a full
-    one: nothing is saved by the sparsity itself. A network with BatchNorm normalizes
-    each of these examples by itself.
+    it also takes ``num_samples`` gradients of one example each. The second gradient is
+    a full one: the sparsity saves no time. BatchNorm normalizes each of these examples
+    alone.
 
-    Use it to perturb less without choosing by hand which weights: where full SAM hurts,
+    Use it to perturb fewer weights without choosing them by hand: where full SAM hurts,
     or to study which weights matter.
 
     Args:

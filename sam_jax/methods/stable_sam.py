@@ -22,7 +22,7 @@ def stable_sam(
     Two gradients per update; no state but counters and diagnostics.
 
     Use it where SAM diverges, or stalls at a saddle point, with the learning rate that
-    suits SGD: there is no coefficient to search besides the radius.
+    suits SGD: it has no other coefficient than the radius.
 
     Args:
         rho: radius of the perturbation; a number >= 0 or a schedule of the update count

@@ -23,8 +23,8 @@ def vasso(
 
     Two gradients per update; state: one copy of the parameters.
 
-    Use it where the batches are small: their gradients' noise turns SAM's perturbation
-    away from the worst direction, the average steadies it.
+    Use it where batches are small: gradient noise turns SAM's perturbation away from
+    the worst direction, and the average reduces that noise.
 
     Args:
         rho: radius of the perturbation, in units of the weights' global 2-norm; a
