@@ -20,10 +20,17 @@ sys.path.insert(0, str(ROOT))
 
 import mathjax  # noqa: E402
 
-from docs import experiment_pages, methods_page, reference_pages, theory_pages  # noqa: E402
+from docs import (  # noqa: E402
+    experiment_pages,
+    methods_page,
+    notebooks,
+    reference_pages,
+    theory_pages,
+)
 
 # Section of the site -> its generated pages: text, or the file that is shown as it is.
 MAKERS = {
+    "Tutorials": notebooks.pages,
     "Methods": methods_page.pages,
     "Theory": theory_pages.pages,
     "Experiments": experiment_pages.pages,
@@ -37,6 +44,7 @@ MOVED = {
 }
 # Files of the repository -> the pages that show them.
 SHOWN = {
+    r"docs/(tutorials/\w+)\.ipynb": r"\1.md",
     r"sam_jax/methods/(\w+)\.py": r"methods/\1.md",
     r"experiments/theory/(?:results/)?(\w+/\w+)(?:\.py|/README\.md)": r"theory/\1.md",
     r"experiments/theory/results/README\.md": "theory/index.md",

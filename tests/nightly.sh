@@ -4,7 +4,7 @@
 #     bash tests/nightly.sh newest      both tiers, newest versions in pyproject's ranges
 #     bash tests/nightly.sh lowest      contract, step, checkpoints, quick start, lowest
 #     bash tests/nightly.sh mutations   changes that a test, a claim must notice
-#     bash tests/nightly.sh tutorials   every recipe and every block of the README
+#     bash tests/nightly.sh tutorials   every tutorial, every recipe and every block of the README
 #     bash tests/nightly.sh loops       the loops of Keras, kauldron and Tunix
 #     bash tests/nightly.sh stream      50,000 JPEG files, readers that are killed
 #     bash tests/nightly.sh fuzz        every setting of every card with many values
@@ -52,6 +52,7 @@ mutations() {
 }
 
 tutorials() {
+    python -m docs.notebooks --out="$folder/tutorials"
     python -m pytest -n auto -m "slow or not slow" tests/test_{recipes,readme,docs}.py
 }
 

@@ -1,8 +1,6 @@
 """What is built from the repository: a wheel with its run cards, a readable README."""
 
-import csv
 import importlib.util
-import json
 import os
 import pathlib
 import re
@@ -10,14 +8,13 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import time
 import tomllib
 import zipfile
 
-import numpy as np
 import pytest
 
 import sam_jax
+from docs import notebooks
 from tests import bounds
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -229,72 +226,8 @@ def run(*command, at="", cwd=None):
     return done.stdout
 
 
-PAGE = (ROOT / "docs" / "start_to_end.md").read_text()
-BLOCKS = re.findall(r"^```(\w+)(.*)\n((?:.*\n)*?)```", PAGE, re.M)
-
-
-@pytest.mark.slow("starts ten processes")
-def test_the_page_from_start_to_end(site, tmp_path):
-    """Its blocks in their order; what says `kill` is killed once it has saved."""
-    environment = os.environ | {
-        "PYTHONPATH": str(site / "site"),
-        "PATH": f"{site / 'bin'}:{pathlib.Path(sys.executable).parent}:/usr/bin:/bin",
-        "XLA_FLAGS": "",
-    }
-    shown = {}
-    for language, info, body in BLOCKS:
-        words = info.split()
-        name = next((word[5:] for word in words if word.startswith("file=")), None)
-        if name:
-            (tmp_path / name).write_text(body)
-        where = environment | {
-            "PYTHONPATH": "" if "elsewhere" in words else str(site / "site")
-        }
-        command = ["python", name] if "run" in words else ["bash", "-ec", body]
-        if "kill" in words:
-            kill_once_saved(body, tmp_path, environment)
-        elif language == "sh" or "run" in words:
-            done = subprocess.run(
-                command, cwd=tmp_path, env=where, capture_output=True, text=True
-            )
-            assert done.returncode == 0, done.stderr
-            shown[name or body] = done.stdout
-    (resumed,) = [text for body, text in shown.items() if "resume" in body]
-    assert re.search(r"resumed +after step [1-9]", resumed) and "epoch 20/20" in resumed
-    with (tmp_path / "predictions.csv").open() as file:
-        rows = {row["path"]: row for row in csv.DictReader(file)}
-    hits = [path.split("/")[-2] == row["class"] for path, row in rows.items()]
-    scores = json.loads((tmp_path / "scores.json").read_text())
-    assert sum(hits) / len(hits) == scores["accuracy"] > 0.6
-    row = rows["photos/test/two/12.jpg"]
-    expected = [float(row[f"p_{name}"]) for name in ("one", "two", "zero")]
-    for text in (shown["use.py"].partition("[[")[2], shown["elsewhere.py"]):
-        found = [float(x) for x in re.findall(r"\d\S*\d", text.partition("\n")[0])]
-        np.testing.assert_allclose(found, expected, rtol=1e-5)
-    assert "['one', 'two', 'zero'] batch_stats.BatchNorm_0" in shown["elsewhere.py"]
-    with (tmp_path / "comparison" / "results.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert not any(row["failure"] for row in rows)
-    swept = {(float(r["method.rho"]), r["seed"]) for r in rows if r["epochs"] == "5"}
-    assert swept == {(rho, seed) for rho in (0.05, 0.1, 0.2) for seed in ("0", "1")}
-    assert (
-        len(rows) == 7
-        and "sam(rho=0.2)" in (tmp_path / "comparison" / "table.md").read_text()
-    )
-
-
-def kill_once_saved(body, folder, environment):
-    process = subprocess.Popen(
-        ["bash", "-c", f"exec {body}"],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-    )
-    try:
-        saved = folder / "runs" / "photos" / "checkpoints"
-        while not [path for path in saved.glob("*") if path.name.isdecimal()]:
-            assert process.poll() is None
-            time.sleep(0.02)
-    finally:
-        process.kill()
-        process.wait()
+@pytest.mark.slow("trains in processes of its own")
+def test_the_tutorial_on_own_images_runs_where_the_clone_is_not(site, tmp_path):
+    """From a folder of images to an exported program; its assertions hold."""
+    notebooks.executed("own_images", tmp_path, str(site / "site"))
+    assert (tmp_path / "runs" / "photos" / "report.html").exists()

@@ -327,7 +327,7 @@ class _Training:
     def _measure(self, train_state: state.TrainState, writers: metrics.Writers) -> None:
         """Writes and shows the sharpness, and what it took."""
         step = int(train_state.step)
-        values = self.watch.measured(train_state, self.out.warning)
+        values = self.watch.measured(train_state, self.out.warning, self.folder)
         epoch = step / self.run.steps_per_epoch
         writers.write(step, "sharpness", {**values, "epoch": epoch})
         took = report.duration(values.pop("seconds"))

@@ -207,6 +207,7 @@ class Sharpness:
     """What is measured of the sharpness in training: `sam_jax.train.sharpness`."""
 
     every: Count | None = None  # epochs; after the last one, too. None: never
+    # Names of numbers, and of pictures of the last weights: density, line, plane.
     measures: str | tuple[str, ...] = "lambda_max,trace"
     examples: Count = 1000  # of the training set
 

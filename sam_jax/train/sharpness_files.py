@@ -42,6 +42,12 @@ def read(folder: pathlib.Path) -> dict[str, Any] | None:
 _PARTS = ("measures", "pictures")
 
 
+def parted(records: Records) -> tuple[Records, Records]:
+    """Numbers, and pictures."""
+    numbers = {name: one for name, one in records.items() if "value" in one}
+    return numbers, {k: one for k, one in records.items() if k not in numbers}
+
+
 def write(folder: pathlib.Path, measures: Records, pictures: Records) -> None:
     """Writes ``sharpness.json`` and draws the pictures, ``sharpness_<name>.png``.
 

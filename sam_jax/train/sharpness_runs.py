@@ -59,8 +59,10 @@ def measure_runs(
             value = sharpness_files.value(record) if "value" in record else "done"
             cost = sharpness_files.cost(record)
             shown.message(f"{label}, step {run.step}: {name} {value} ({cost})")
-        sharpness_files.write(run.folder, *_parted(records))
-    tables = {label: _parted(records)[0] for label, records in found.items()}
+        sharpness_files.write(run.folder, *sharpness_files.parted(records))
+    tables = {
+        label: sharpness_files.parted(records)[0] for label, records in found.items()
+    }
     rows = sharpness_files.rows(tables)
     shown.summary(rows if any(tables.values()) else [], _fields(found, out))
     if out:
@@ -75,12 +77,6 @@ def _subject(
     run.check_classes(dataset)
     source = drawn(dataset.train, asked.examples, asked.seed)
     return Subject(run, source, Losses.of_run(run), asked, end)
-
-
-def _parted(records: sharpness.Record) -> tuple[sharpness.Record, sharpness.Record]:
-    """Numbers, and pictures."""
-    numbers = {name: one for name, one in records.items() if "value" in one}
-    return numbers, {k: one for k, one in records.items() if k not in numbers}
 
 
 def _fields(
@@ -106,7 +102,9 @@ def _write_together(
     if rows:
         table = report.markdown([rows[0], *(row.values() for row in rows)])
         files.replace(out / "table.md", table)
-    drawn = dict.fromkeys(k for records in found.values() for k in _parted(records)[1])
+    drawn = dict.fromkeys(
+        k for records in found.values() for k in sharpness_files.parted(records)[1]
+    )
     for name in drawn:
         of_runs = {label: records[name] for label, records in found.items()}
         if len({pathlib.Path(label).name for label in of_runs}) == len(of_runs):

@@ -7,13 +7,32 @@ import time
 from collections.abc import Callable
 
 from sam_jax import data, errors
-from sam_jax.train import build, data_record, hosts, loaded, sharpness, state, subject
+from sam_jax.train import (
+    build,
+    data_record,
+    hosts,
+    loaded,
+    sharpness,
+    sharpness_files,
+    state,
+    subject,
+)
+from sam_jax.train.slices import PICTURES
+
+# The others need a second run, or the folder's checkpoints.
+_PICTURES = {name: PICTURES[name] for name in ("density", "line", "plane")}
+_LOGGED = {
+    "value": "",
+    "residual": "_residual",
+    "standard_error": "_standard_error",
+}
 
 
 class Watch:
     """Measures the sharpness of a run while it trains.
 
-    Nothing of the training is changed by it; BatchNorm is as in evaluation.
+    Nothing of the training is changed by it; BatchNorm is as in evaluation. Pictures
+    are of the last weights alone.
 
     Attributes:
         every: updates between two measurements; empty for never.
@@ -22,10 +41,9 @@ class Watch:
     def __init__(self, run: build.Run) -> None:
         config = run.config.sharpness
         self.every = (config.every * run.steps_per_epoch,) if config.every else ()
-        names = sharpness.names_of(
-            config.measures, sharpness.MEASURES, "config.sharpness.measures"
-        )
-        self._measures = {name: sharpness.MEASURES[name] for name in names}
+        known = {**sharpness.MEASURES, **_PICTURES}
+        names = sharpness.names_of(config.measures, known, "config.sharpness.measures")
+        self._measures = {name: known[name] for name in names}
         if self.every and hosts.several():
             raise errors.UserError(
                 "config.sharpness.every is for runs of one process: leave it out, and "
@@ -50,13 +68,18 @@ class Watch:
         )
 
     def measured(
-        self, train_state: state.TrainState, warn: Callable[[str], None]
+        self,
+        train_state: state.TrainState,
+        warn: Callable[[str], None],
+        folder: pathlib.Path | None = None,
     ) -> dict[str, float]:
         """Measures the weights that would be evaluated.
 
         Args:
             train_state: of the run.
             warn: told of what cannot be measured; it is NaN.
+            folder: of the run, for ``sharpness.json`` and the pictures of its last
+                weights.
 
         Returns:
             Name -> value, with ``<name>_residual`` or ``<name>_standard_error`` beside
@@ -71,14 +94,24 @@ class Watch:
         mesh = run.mesh if run.mesh.size > 1 else None
         target = subject.Subject(there, source, of_network, self._asked, mesh=mesh)
         values: dict[str, float] = {}
+        records: dict[str, sharpness.Record] = {}
+        last = step == run.total_steps
         for name, one in self._measures.items():
+            if name in _PICTURES and not (last and folder):
+                continue
             try:
                 ((_, found),) = sharpness.measure(target, {name: one})
             except errors.UserError as error:
                 warn(f"step {step}: {error}")
                 found = {"value": math.nan}
-            values[name] = found["value"]
-            for error in ("residual", "standard_error"):
-                if found.get(error) is not None:
-                    values[f"{name}_{error}"] = found[error]
+            else:
+                records[name] = found
+            for key, suffix in _LOGGED.items():
+                if found.get(key) is not None:
+                    values[f"{name}{suffix}"] = found[key]
+        if last and folder:
+            try:
+                sharpness_files.write(folder, *sharpness_files.parted(records))
+            except errors.UserError as error:
+                warn(str(error))
         return values | {"seconds": time.monotonic() - clock}

@@ -284,7 +284,8 @@ def without_clocks(rows):
 def test_it_changes_no_bit_of_the_training_and_resumes(
     finished, tmp_path, disturb, capsys
 ):
-    chosen = {"every": 1, "measures": ("lambda_max", "sam_sharpness"), "examples": 40}
+    measures = ("lambda_max", "sam_sharpness", "line")
+    chosen = {"every": 1, "measures": measures, "examples": 40}
     watched = watch_of(finished.config, **chosen)
     run = runs.Finished(watched, tmp_path / "whole")
     assert "sharpness at step 4: lambda_max" in capsys.readouterr().out
@@ -298,6 +299,11 @@ def test_it_changes_no_bit_of_the_training_and_resumes(
         row.keys() >= {"lambda_max", "lambda_max_residual", "sam_sharpness", "seconds"}
         for row in mine
     )
+    # Numbers and pictures of the last weights are in the folder, for the report.
+    kept = sharpness_files.read(run.folder)
+    assert kept["measures"]["lambda_max"]["value"] == mine[-1]["lambda_max"]
+    assert len(kept["pictures"]["line"]["losses"]) == 21
+    assert "loss along a direction" in (run.folder / "report.html").read_text()
     # The last one is what the verb finds in the finished run.
     target = aimed(loaded.load_run(run.folder, "last"), examples=40)
     found = measures_lib.MEASURES["lambda_max"].find(target)["value"]
