@@ -81,8 +81,8 @@ np.testing.assert_allclose(of_one, of_all, atol=1e-5)
 # ## One perturbation for each: `sam_jax.pmean` after the method
 #
 # In your own `jax.shard_map`, the place of `sam_jax.pmean` decides. After the method only,
-# each device climbs with its own gradient and the directions are averaged. With one in
-# front of the method as well, all climb together.
+# each device climbs with its own gradient and the directions are averaged. With one
+# before the method as well, all climb together.
 
 
 # %%

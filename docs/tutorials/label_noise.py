@@ -6,7 +6,7 @@
 # %% [markdown]
 # # Wrong labels: what SAM buys
 #
-# A network can learn any labels by heart, wrong ones too. While it does, its error on new
+# A network can memorize any labels, wrong ones too. While it does, its error on new
 # data rises. SAM slows this down. Here you see how much, at which share of wrong labels, and
 # what stopping early would have bought instead.
 

@@ -84,8 +84,8 @@ print(f"all {len(testing.CHECKS)} promises are kept")
 # %% [markdown]
 # More words for what differs on purpose: `perturbed_call=0` if it looks elsewhere
 # after the perturbed weights, `unused_gradient=True` if it ignores the gradient given,
-# `base=None` if at radius zero no base optimizer is left (`sam_jax.testing.Traits`). In a
-# test file of yours the two lines above are a whole test.
+# `base=None` if at radius zero no base optimizer is left (`sam_jax.testing.Traits`). In your
+# own tests the two lines above are a whole test.
 #
 # ## The survey
 #
