@@ -38,6 +38,7 @@ from sam_jax.methods.esam import esam as esam
 from sam_jax.methods.extragradient import extragradient as extragradient
 from sam_jax.methods.finite import apply_if_finite as apply_if_finite
 from sam_jax.methods.fisher_sam import fisher_sam as fisher_sam
+from sam_jax.methods.focal_sam import focal_sam as focal_sam
 from sam_jax.methods.friendly_sam import friendly_sam as friendly_sam
 from sam_jax.methods.functional_sam import functional_sam as functional_sam
 from sam_jax.methods.functional_sam import (
@@ -58,6 +59,7 @@ from sam_jax.methods.momentum_sam import (
 from sam_jax.methods.multistep_sam import multistep_sam as multistep_sam
 from sam_jax.methods.observations import Diagnostics as Diagnostics
 from sam_jax.methods.observations import diagnostics as diagnostics
+from sam_jax.methods.observations import perturbation_shares as perturbation_shares
 from sam_jax.methods.observations import without_diagnostics as without_diagnostics
 from sam_jax.methods.random_sam import random_sam as random_sam
 from sam_jax.methods.sam import sam as sam
@@ -69,6 +71,8 @@ from sam_jax.methods.stable_sam import stable_sam as stable_sam
 from sam_jax.methods.unified_sam import unified_sam as unified_sam
 from sam_jax.methods.usam import usam as usam
 from sam_jax.methods.vasso import vasso as vasso
+from sam_jax.methods.widths import normalize_by_fans as normalize_by_fans
+from sam_jax.methods.widths import scale_by_fans as scale_by_fans
 from sam_jax.methods.wsam import wsam as wsam
 
 __version__: str

@@ -5,6 +5,7 @@ names one as ``sam_jax.contrib.zsharp``, a run card by the file:
 ``--config.method.name=sam_jax/contrib.py:zsharp``.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ import optax
 
 from sam_jax import checks
 from sam_jax.methods import (
+    adam_sam,
     ascent,
     calls,
     core,
@@ -21,7 +23,9 @@ from sam_jax.methods import (
     masks,
     noise,
     numerics,
+    optimizers,
     trees,
+    widths,
 )
 
 
@@ -373,3 +377,73 @@ def x_sam(
         return numerics.combine((1.0, unit), (-part, seen.eigenvector)), state
 
     return optax.GradientTransformationExtraArgs(inner.init, update)
+
+
+def mup_sam(
+    rho: optax.ScalarOrSchedule = 0.05,
+    *,
+    eps: float = 1e-12,
+    mask: masks.Mask | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""SAM with a perturbation of its own scale in every layer, as in mu-P^2.
+
+    .. math:: \varepsilon = \rho\, \frac{T^2 g}{\|T g\|}, \qquad
+        T_l^2 = \frac{n_{out}}{n_{in}}
+
+    Args:
+        rho: radius; a number >= 0 or a schedule. Not in units of SAM's: see
+            `sam_jax.normalize_by_fans`, whose ``base`` has these at one width.
+        eps: floor of the norm.
+        mask: perturb only these parameters; see `sharpness_aware`.
+
+    Returns:
+        A transformation as from `sam`; two gradients per update.
+
+    Example:
+        >>> tx, w = mup_sam(0.5), {"kernel": jnp.array([[0.0], [2.0]])}
+        >>> print(tx.update(w, tx.init(w), w, grad_fn=lambda w: w)[0]["kernel"].ravel())
+        [0.        2.3535533]
+
+    References:
+        Haas, Xu, Cevher, Vankadara, "Effective Sharpness Aware Minimization Requires
+        Layerwise Perturbation Scaling", NeurIPS 2024, `2411.00075
+        <https://arxiv.org/abs/2411.00075>`_; the formula is derived from its condition
+    """
+    climb = optax.chain(widths.normalize_by_fans(eps=eps), ascent.scale(rho))
+    return core.sharpness_aware(climb, mask=mask)
+
+
+@functools.wraps(adam_sam.adam_sam, assigned=())
+def functional_adam_sam(
+    *args: Any, **coefficients: Any
+) -> optax.GradientTransformationExtraArgs:
+    r"""Preconditioned functional SAM: `adam_sam` with the gradient of `functional_sam`.
+
+    Args:
+        *args: as those of `adam_sam`.
+        **coefficients: likewise.
+
+    Returns:
+        An optimizer. Its update needs ``params`` and ``functional_value_and_grad_fn``.
+
+    References:
+        Singh, Mobahi, Agarwala, Dauphin, "Avoiding Spurious Sharpness Minimization
+        Broadens Applicability of SAM", ICML 2025, `2502.02407
+        <https://arxiv.org/abs/2502.02407>`_
+    """
+    inner = adam_sam.adam_sam(*args, **coefficients)
+
+    def update(
+        updates: optax.Updates,
+        state: Any,
+        params: Any = None,
+        *,
+        functional_value_and_grad_fn: calls.ValueAndGradFn | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, Any]:
+        given = {"functional_value_and_grad_fn": functional_value_and_grad_fn}
+        calls.require(f"{min(given)}=...", params=params, **given)
+        extra_args["value_and_grad_fn"] = functional_value_and_grad_fn
+        return inner.update(updates, state, params, **extra_args)
+
+    return optimizers.FullOptimizer(inner.init, update)

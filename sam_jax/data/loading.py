@@ -61,6 +61,14 @@ class Dataset:
         """Labels are 0 to ``num_classes - 1``."""
         return len(self.class_names)
 
+    @property
+    def class_counts(self) -> tuple[int, ...]:
+        """Examples to train on of each class, by their labels; () if not known yet."""
+        labels = getattr(getattr(self.train, "split", self.train), "labels", None)
+        if labels is None:
+            return ()
+        return tuple(np.bincount(labels, minlength=self.num_classes).tolist())
+
 
 def load(
     name: str,
@@ -77,6 +85,7 @@ def load(
     std: Sequence[float] | None = None,
     validation: float = 0.1,
     train_examples: int | None = None,
+    imbalance: float = 1.0,
     label_noise: float = 0.0,
     seed: int = 0,
     sampling: importance.Importance | None = None,
@@ -132,6 +141,8 @@ def load(
         validation: share in [0, 1), or number, of the original training examples to
             hold out by a seeded permutation. They keep their true labels; 0 for none.
         train_examples: how many of the rest to train on; None for all.
+        imbalance: how many times as many of the first class as of the last one to train
+            on; 1 leaves them as they are, see ``splits.long_tail``.
         label_noise: share in [0, 1) of the training labels to replace by another
             class, exactly ``round(label_noise * N)`` of them; see ``symmetric_noise``
             for how papers differ.
@@ -157,6 +168,7 @@ def load(
     # What needs no data is checked first: reading takes seconds, fetching minutes.
     splits.check_validation(validation)
     checks.below_one("label_noise", label_noise)
+    checks.between("imbalance", imbalance, 1, 1e9)
     checks.integer("seed", seed, 0)
 
     how = pictures.How(image_size, resize, skip_broken, cache_dir)
@@ -174,6 +186,9 @@ def load(
         train_examples=train_examples,
         seed=seed,
     )
+    if imbalance > 1:
+        labels = raw.train.true_labels[kept]
+        kept = kept[splits.long_tail(labels, imbalance, raw.num_classes, seed)]
     train = raw.train.take(kept)
     splits.warn_of_missing(train, raw.num_classes, name)
     labels = noise.symmetric_noise(

@@ -14,6 +14,7 @@ class Stream(enum.IntEnum):
     TEST = 3
     MIRRORED = 4
     CROPS = 5
+    TAIL = 6
 
 
 def generator(seed: int, stream: Stream, index: int = 0) -> np.random.Generator:

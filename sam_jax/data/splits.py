@@ -178,6 +178,46 @@ def hold_out(
     return np.sort(order[held_out : held_out + kept]), np.sort(order[:held_out])
 
 
+def long_tail(
+    labels: np.ndarray, imbalance: float, num_classes: int, seed: int
+) -> np.ndarray:
+    """Leaves out examples, so that classes become rarer one after another.
+
+    Of class c stay ``floor(n * imbalance ** (-c / (num_classes - 1)))`` examples, or
+    all if there are fewer, where n is the number of the most frequent class (Cui et
+    al., 2019, `1901.05555 <https://arxiv.org/abs/1901.05555>`_).
+
+    Args:
+        labels: of the examples, [N].
+        imbalance: examples of the first class for each of the last one, >= 1.
+        num_classes: at least 2.
+        seed: of the choice within a class.
+
+    Returns:
+        Indices of the examples that stay, increasing.
+
+    Raises:
+        UserError: if nothing stays of a class that has examples.
+
+    Example:
+        >>> labels = np.repeat([0, 1, 2], 100)
+        >>> print(np.bincount(labels[long_tail(labels, 10, 3, seed=0)]))
+        [100  31  10]
+    """
+    counts = np.bincount(labels, minlength=num_classes)
+    powers = imbalance ** (-np.arange(num_classes) / (num_classes - 1))
+    # Not a whole number less by rounding.
+    wanted = np.floor(counts.max() * powers + 1e-9).astype(int)
+    if ((wanted == 0) & (counts > 0)).any():
+        raise errors.UserError(
+            f"imbalance={imbalance:g} leaves no example of the last of {num_classes} "
+            f"classes, of {counts.max()} of the first: pass at most {counts.max()}"
+        )
+    order = randomness.generator(seed, randomness.Stream.TAIL).permutation(len(labels))
+    chosen = [order[labels[order] == c][: wanted[c]] for c in range(num_classes)]
+    return np.sort(np.concatenate(chosen))
+
+
 def divide(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Takes a fifth of each class, chosen by the seed, for the test."""
     generator = randomness.generator(seed, randomness.Stream.TEST)

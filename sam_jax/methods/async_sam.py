@@ -13,7 +13,6 @@ from sam_jax.methods import (
     core,
     devices,
     masks,
-    numerics,
     observations,
 )
 
@@ -108,7 +107,7 @@ def async_sam(
             ascent=climb.init(params),
             stored=jnp.zeros([], jnp.int32),
             gradients=tuple(jax.tree.map(jnp.zeros_like, params) for _ in range(delay)),
-            diagnostics=observations.no_diagnostics(),
+            diagnostics=observations.no_diagnostics(params),
         )
 
     def update_fn(
@@ -133,8 +132,8 @@ def async_sam(
             started, lambda: outcome, lambda: gradient_at(fresh)
         )
         seen = observations.observe(updates, params, stale, loss, perturbed_grads)
-        length = numerics.norm(numerics.added(params, fresh))
-        length = devices.agree(length).astype(jnp.float32)
+        # Of the perturbation that was used in the first updates.
+        first = observations.observe(updates, params, fresh, loss, perturbed_grads)
         # Copied: without a jit it would be the caller's own array.
         newest = jax.tree.map(
             lambda g, like: jnp.array(g, like.dtype), devices.agree(updates), oldest
@@ -145,7 +144,10 @@ def async_sam(
             stored=jnp.minimum(state.stored + 1, delay),
             gradients=(*others, newest),
             diagnostics=seen._replace(
-                perturbation_norm=jnp.where(started, seen.perturbation_norm, length)
+                **{
+                    name: jnp.where(started, getattr(seen, name), getattr(first, name))
+                    for name in ("perturbation_norm", "layer_shares")
+                }
             ),
         )
 

@@ -191,7 +191,7 @@ def bsam(
             count=jnp.zeros([], jnp.int32),
             momentum=jax.tree.map(jnp.zeros_like, wide),
             precision=jax.tree.map(lambda w: jnp.full_like(w, init_precision), wide),
-            diagnostics=observations.no_diagnostics(),
+            diagnostics=observations.no_diagnostics(params),
         )
 
     return optimizers.full_optimizer(init_fn, update_fn)

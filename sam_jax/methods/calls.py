@@ -14,6 +14,11 @@ GradFn = Callable[[optax.Params], optax.Updates]
 ValueAndGradFn = Callable[[optax.Params], tuple[jax.Array, optax.Updates]]
 # (params, rows of the batch) -> gradient of the mean loss of these examples.
 SubsetGradFn = Callable[[optax.Params, jax.Array], optax.Updates]
+# (params, factors [B]) -> loss and gradient of the mean of the factors times the losses
+# of the batch's examples.
+WeightedValueAndGradFn = Callable[
+    [optax.Params, jax.Array], tuple[jax.Array, optax.Updates]
+]
 
 _DROPPED = (
     "; if it was passed, a wrapper dropped it (TrainState.apply_gradients of flax and "

@@ -140,7 +140,7 @@ def init_with(
         return SharpnessAwareState(
             count=jnp.zeros([], jnp.int32),
             ascent=ascent.init(params),
-            diagnostics=observations.no_diagnostics(),
+            diagnostics=observations.no_diagnostics(params),
         )
 
     return init_fn

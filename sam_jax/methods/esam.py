@@ -88,8 +88,9 @@ def esam(
     Differences from the authors' code:
         dydjw9/Efficient_SAM leaves out whole tensors instead of coordinates, those
         frozen at random before the first pass; keeps only examples strictly above the
-        cutoff (one too few, none if all are tied); rounds their number down, and takes
-        all from ``gamma`` 0.99 on.
+        cutoff (one too few, none if all are tied); rounds their number down, which a
+        ``gamma`` of that number over the batch size does here, and takes all from
+        ``gamma`` 0.99 on, which 1 does.
     """
     checks.positive("beta", beta, schedule=True)
     checks.between("beta", beta, 0, 1, schedule=True)

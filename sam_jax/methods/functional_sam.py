@@ -64,9 +64,8 @@ def functional_sam(
         <https://arxiv.org/abs/2502.02407>`_
 
     Differences from the authors' code:
-        There is no public code that we know of. For the paper's preconditioned
-        perturbation, pass this method's function to `adam_sam` as
-        ``value_and_grad_fn``.
+        There is no public code that we know of. `contrib.functional_adam_sam` has the
+        paper's preconditioned perturbation.
     """
     method = core.sharpness_aware(blocks.on_sphere(rho, eps), mask=mask)
 

@@ -110,7 +110,7 @@ def looksam(
             due=jnp.zeros([], jnp.int32),
             ascent=ascent.init(params),
             sharpness=jax.tree.map(jnp.zeros_like, params),
-            diagnostics=observations.no_diagnostics(),
+            diagnostics=observations.no_diagnostics(params),
         )
 
     def update_fn(

@@ -20,6 +20,7 @@ _FUNCTIONS = (
     "value_and_grad_fn",
     "subset_grad_fn",
     "functional_value_and_grad_fn",
+    "weighted_value_and_grad_fn",
     "example_losses_fn",
 )
 # Counts at which a schedule that begins with zero is looked at again; each is divisible

@@ -103,7 +103,9 @@ def momentum_sam(
     Differences from the authors' code:
         MarlonBecker/MSAM decays its weights at the perturbed ones with SGD, takes one
         parameter group, and adds 1e-12 to the norm instead of flooring it. Its AdamW
-        decays the weights after the step, ``optax.adamw`` those before it.
+        decays the weights after the step, ``optax.adamw`` those before it; a base with
+        ``optax.stateless(lambda u, w: u - rate * decay * (w + u))`` (of each leaf)
+        behind ``optax.adam(rate)`` is theirs.
     """
     checks.nonnegative("rho", rho, schedule=True)
     checks.nonnegative("eps", eps)
@@ -117,7 +119,7 @@ def momentum_sam(
             count=jnp.zeros([], jnp.int32),
             base=base_state,
             factors=jax.tree.map(lambda w: jnp.zeros([2], _wide_dtype(w)), params),
-            diagnostics=_without_pair(observations.no_diagnostics()),
+            diagnostics=_without_pair(observations.no_diagnostics(params)),
         )
 
     def update_fn(
@@ -134,15 +136,18 @@ def momentum_sam(
 
         keep = masks.kept(params, mask)
         momentum = _momentum(base_state)
-        norm = numerics.norm(
-            jax.tree.map(lambda v, flag: v if flag else None, momentum, keep)
+        norm, shares = observations.length_and_shares(
+            jax.tree.map(lambda v, flag: v if flag else 0 * v, momentum, keep)
         )
         radius = core.value_at(rho, state.count).astype(norm.dtype)
         factors = jnp.stack(numerics.quotient(radius, norm, eps))
         # Not their product, which is not a number where the momentum overflows.
         length = radius * jnp.minimum(norm / jnp.maximum(eps, 1e-30), 1)
         seen = observations.observe_unperturbed(grads, None)
-        seen = seen._replace(perturbation_norm=length.astype(jnp.float32))
+        seen = seen._replace(
+            perturbation_norm=length.astype(jnp.float32),
+            layer_shares=shares,
+        )
         new_state = MomentumSamState(
             count=core.next_count(state.count),
             base=base_state,

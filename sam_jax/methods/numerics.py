@@ -26,8 +26,17 @@ def norm(tree: Any) -> jax.Array:
         >>> float(norm({"a": jnp.array([3e30]), "b": jnp.array([4e30])}) / 1e30)
         5.0
     """
+    return norm_and_shares(tree)[0]
+
+
+def norm_and_shares(tree: Any) -> tuple[jax.Array, jax.Array]:
+    """The `norm`, and the share of each leaf in its square, [leaves].
+
+    The shares are zero where that square is zero, or out of the range of floats.
+    """
     leaves = jax.tree.leaves(tree)
-    plain = _sum(jnp.square(x) for x in _common(leaves))
+    sums = _sums(jnp.square(x) for x in _common(leaves))
+    plain = sums.sum()
     limits = jnp.finfo(plain.dtype)
     in_range = (plain > limits.tiny**0.5) & (plain < jnp.inf)
     # Large enough to bring the square of the smallest normal number into the range, and
@@ -36,7 +45,8 @@ def norm(tree: Any) -> jax.Array:
     factor = jnp.where(in_range, 1, jnp.where(plain < 1, power, 1 / power))
     leaves, factor = _unknown(leaves, factor)
     total = _sum(jnp.square(x * factor) for x in _common(leaves))
-    return _root(total) / factor
+    shares = jnp.where(in_range, sums[1:] / jnp.where(in_range, plain, 1), 0)
+    return _root(total) / factor, shares
 
 
 def quotient(
@@ -273,8 +283,14 @@ def _unknown(*trees: Any) -> Any:
 
 def _sum(arrays: Iterable[jax.Array]) -> jax.Array:
     """Sum of all entries of all arrays, float32 if there are none."""
-    sums = _common(jnp.sum(x) for x in arrays) or [jnp.zeros([], jnp.float32)]
-    return jnp.stack([jnp.zeros_like(sums[0]), *sums]).sum()
+    return _sums(arrays).sum()
+
+
+def _sums(arrays: Iterable[jax.Array]) -> jax.Array:
+    """A zero, and the sum of the entries of each array."""
+    sums = _common(jnp.sum(x) for x in arrays)
+    zero = jnp.zeros_like(sums[0]) if sums else jnp.zeros([], jnp.float32)
+    return jnp.stack([zero, *sums])
 
 
 def _root(x: jax.Array) -> jax.Array:

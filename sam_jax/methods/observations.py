@@ -16,7 +16,7 @@ NOT_MEASURED = -np.inf
 
 
 class Diagnostics(NamedTuple):
-    """What a method saw in its last update; float32 scalars, zero before the first.
+    """What a method saw in its last update; float32, zero before the first.
 
     A method without a second gradient has None where there is nothing to report.
 
@@ -28,18 +28,58 @@ class Diagnostics(NamedTuple):
             at the perturbed weights.
         perturbed_loss: loss at the perturbed weights; `NOT_MEASURED` without
             ``value_and_grad_fn``, or ``value`` where there was no perturbation.
+        layer_shares: of the squared perturbation norm, [layers]; read them with
+            `perturbation_shares`.
     """
 
     grad_norm: jax.Array
     perturbation_norm: jax.Array
     gradient_cosine: jax.Array | None
     perturbed_loss: Any
+    layer_shares: Any
 
 
-def no_diagnostics() -> Diagnostics:
+def no_diagnostics(params: optax.Params) -> Diagnostics:
     """Those before the first update: zeros."""
     # One array per field: a state that shares buffers could not be donated.
-    return Diagnostics(*[jnp.zeros([], jnp.float32) for _ in Diagnostics._fields])
+    scalars = [jnp.zeros([], jnp.float32) for _ in Diagnostics._fields[:-1]]
+    return Diagnostics(*[*scalars, _no_shares(params)])
+
+
+def length_and_shares(displacement: optax.Updates) -> tuple[jax.Array, jax.Array]:
+    """The norm, and what part of its square lies in each of the `layers`."""
+    norm, of_leaves = numerics.norm_and_shares(displacement)
+    numbers = jax.tree.unflatten(
+        jax.tree.structure(displacement), range(len(of_leaves))
+    )
+    groups = layers(numbers).values()
+    found = [sum(of_leaves[number] for number in group) for group in groups]
+    shares = jnp.stack(found) if found else _no_shares(displacement)
+    return norm, shares.astype(jnp.float32)
+
+
+def _no_shares(params: optax.Params) -> jax.Array:
+    return jnp.zeros([len(layers(params))], jnp.float32)
+
+
+def layers(tree: Any) -> dict[str, list[Any]]:
+    """The leaves of a tree by its branches, at the first level that has several.
+
+    Example:
+        >>> layers({"params": {"Block_0": {"kernel": 1, "bias": 2}, "Dense_0": [3]}})
+        {'Block_0': [2, 1], 'Dense_0': [3]}
+        >>> layers(1.0)
+        {'params': [1.0]}
+    """
+    paths = jax.tree_util.tree_leaves_with_path(tree)
+    depth, deepest = 0, min((len(path) for path, _ in paths), default=0)
+    while depth < deepest and len({path[: depth + 1] for path, _ in paths}) == 1:
+        depth += 1
+    found: dict[str, list[Any]] = {}
+    for path, leaf in paths:
+        name = jax.tree_util.keystr(path[depth : depth + 1], simple=True)
+        found.setdefault(name or "params", []).append(leaf)
+    return found
 
 
 def observe(
@@ -59,11 +99,13 @@ def observe(
         perturbed_grads: gradient at the perturbed weights.
 
     Returns:
-        Float32 scalars, the same on all devices; see `agree`.
+        Float32 numbers, the same on all devices; see `agree`.
     """
+    length, shares = length_and_shares(numerics.added(params, displacement))
     return _diagnostics(
+        shares,
         numerics.norm(grads),
-        numerics.norm(numerics.added(params, displacement)),
+        length,
         numerics.cosine(grads, perturbed_grads),
         perturbed_loss,
     )
@@ -79,16 +121,18 @@ def observe_unperturbed(grads: optax.Updates, value: Any) -> Diagnostics:
     Returns:
         Displacement 0, cosine 1, and the loss at the weights.
     """
-    return _diagnostics(numerics.norm(grads), 0.0, 1.0, value)
+    return _diagnostics(_no_shares(grads), numerics.norm(grads), 0.0, 1.0, value)
 
 
-def _diagnostics(*scalars: Any) -> Diagnostics:
+def _diagnostics(layer_shares: jax.Array, *scalars: Any) -> Diagnostics:
     *_, loss = scalars
     measured = scalars if loss is not None else scalars[:-1]
     # Stacked, so that several devices need one reduction.
     stacked = jnp.stack([jnp.asarray(x).astype(jnp.float32) for x in measured])
-    told = list(devices.agree(stacked))
-    return Diagnostics(*told, *[_not_measured() for _ in scalars[len(told) :]])
+    agreed = devices.agree(jnp.concatenate([stacked, layer_shares]))
+    told = list(agreed[: len(measured)])
+    others = [_not_measured() for _ in scalars[len(told) :]]
+    return Diagnostics(*[*told, *others, agreed[len(measured) :]])
 
 
 def _not_measured() -> jax.Array:
@@ -221,6 +265,7 @@ def diagnostics(state: optax.OptState) -> dict[str, jax.Array]:
         for name, value in seen._asdict().items()
         if value is not None and not isinstance(value, tuple)
     }
+    told.pop("layer_shares", None)
     loss = told.get("perturbed_loss")
     if loss is None:
         return told
@@ -229,3 +274,33 @@ def diagnostics(state: optax.OptState) -> dict[str, jax.Array]:
     elif isinstance(loss, jax.core.Tracer) or np.ndim(loss):
         told["perturbed_loss"] = jnp.where(loss == NOT_MEASURED, jnp.nan, loss)
     return told
+
+
+def perturbation_shares(
+    state: optax.OptState, params: optax.Params
+) -> dict[str, jax.Array]:
+    """Where the perturbation of the last update lies: its squared norm by layers.
+
+    Args:
+        state: state of an Optax transformation.
+        params: the weights, whose branches are the layers.
+
+    Returns:
+        Name -> share in [0, 1], float32 scalars; zero where nothing was perturbed, and
+        empty if the state has no diagnostics.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax, sam_jax
+        >>> w = {"inner": jnp.array([3.0]), "head": jnp.array([4.0])}
+        >>> tx = sam_jax.sam(0.1)
+        >>> _, state = tx.update(w, tx.init(w), w, grad_fn=lambda w: w)
+        >>> for name, share in sam_jax.perturbation_shares(state, w).items():
+        ...     print(name, share.round(2))
+        head 0.64
+        inner 0.36
+    """
+    found = [x.layer_shares for x in trees.nodes(state, Diagnostics)]
+    if not found or isinstance(found[0], tuple):
+        return {}
+    names = layers(params)
+    return dict(zip(names, jnp.moveaxis(found[0], -1, 0), strict=True))

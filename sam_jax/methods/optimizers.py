@@ -50,7 +50,7 @@ def init_with_base(
             count=jnp.zeros([], jnp.int32),
             ascent=ascent.init(params),
             base=base.init(params),
-            diagnostics=observations.no_diagnostics(),
+            diagnostics=observations.no_diagnostics(params),
         )
 
     return init_fn

@@ -126,7 +126,7 @@ def sampa(
             base=inner.init(numerics.wide_tree(params)),
             shift=jax.tree.map(jnp.zeros_like, numerics.wide_tree(params)),
             perturbed_grads=jax.tree.map(jnp.zeros_like, numerics.wide_tree(params)),
-            diagnostics=observations.no_diagnostics(),
+            diagnostics=observations.no_diagnostics(params),
         )
 
     def update_fn(

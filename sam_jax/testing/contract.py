@@ -273,6 +273,8 @@ def _extreme(tx: Any, dtype: Any, huge: float, *, diagnostics: bool) -> None:
             example_losses_fn=lambda params: jnp.zeros(4, dtype),
             subset_grad_fn=lambda params, rows: grads,
             functional_value_and_grad_fn=lambda params: (jnp.zeros([], dtype), grads),
+            class_shares=jnp.full(4, 0.1, dtype),
+            weighted_value_and_grad_fn=lambda params, _: (jnp.zeros([], dtype), grads),
         )
 
     state = tx.init(params)

@@ -117,6 +117,12 @@ def keywords(loss: Any, params: Any, *args: Any, outputs: Any = None) -> dict[st
             params, *problem.select(rows, *args)
         ),
         "functional_value_and_grad_fn": _functional(problem, outputs, *args),
+        "class_shares": 1 / (2 + jnp.abs(problem.losses(outputs, *args))),
+        "weighted_value_and_grad_fn": jax.value_and_grad(
+            lambda params, factors: jnp.mean(
+                factors * problem.losses(problem.outputs(params, *args), *args)
+            )
+        ),
     }
 
 
@@ -193,6 +199,8 @@ def points(
         "num_examples": 1000,
         "subset_grad_fn": grad_fn,
         "functional_value_and_grad_fn": value_and_grad_fn,
+        "class_shares": jnp.full(4, 0.1),
+        "weighted_value_and_grad_fn": lambda weights, _: value_and_grad_fn(weights),
         "example_losses": jnp.zeros(4),
         "example_losses_fn": lambda weights: jnp.zeros(4),
     }

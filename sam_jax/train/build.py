@@ -39,6 +39,8 @@ class DataSpec(NamedTuple):
         num_examples: in the training set.
         steps_per_epoch: updates in an epoch.
         dtype: of the inputs; uint8 are pixels.
+        class_counts: examples of each class to train on; () if they are not known, and
+            taken for equal.
     """
 
     image_shape: tuple[int, ...]
@@ -46,6 +48,7 @@ class DataSpec(NamedTuple):
     num_examples: int
     steps_per_epoch: int
     dtype: Any = np.uint8
+    class_counts: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, dataset: data.Dataset, batch_size: int) -> "DataSpec":
@@ -56,7 +59,14 @@ class DataSpec(NamedTuple):
             dataset.train.num_examples,
             dataset.train.steps_per_epoch(batch_size),
             dataset.dtype,
+            dataset.class_counts,
         )
+
+    @property
+    def class_shares(self) -> np.ndarray:
+        """Of the classes in the training set, float32 [classes]."""
+        counts = np.asarray(self.class_counts or [1] * self.num_classes, np.float32)
+        return counts / counts.sum()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -248,6 +258,7 @@ def steps(
         optimizer,
         augment,
         spec.num_examples,
+        spec.class_shares,
         mix=own_data.mix(config, groups.count),
         averaging=averaging.share(config, config.epochs * spec.steps_per_epoch),
         skip_nonfinite=config.skips_nonfinite,
@@ -374,10 +385,16 @@ def load_data(config: settings.Data) -> data.Dataset:
         if not config.stream:
             _refuse_of_streams(config)
             values |= {"cache_dir": config.cache_dir, "sampling": sampling}
+            values["imbalance"] = config.imbalance
             return data.load(config.name, **values)
         if sampling is not None:
             raise errors.UserError(
                 "sampling by importance needs examples in memory: set stream=False"
+            )
+        if config.imbalance != 1:
+            raise errors.UserError(
+                f"imbalance={config.imbalance:g} leaves out examples by their labels, "
+                "which needs them in memory: set stream=False"
             )
         values |= {key: getattr(config, key) for key in ("workers", "middle")}
         return data.load_streamed(

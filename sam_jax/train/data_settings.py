@@ -38,6 +38,9 @@ Middle = Annotated[float, ranges.Range("a number in (0, 1]", lambda v: 0 < v <= 
 Magnitude = Annotated[
     float, ranges.Range("a number in [0, 30]", lambda v: 0 <= v <= 30)
 ]
+Imbalance = Annotated[
+    float, ranges.Range("a number in [1, 1e9]", lambda v: 1 <= v <= 1e9)
+]
 Examples = Annotated[int, ranges.within(0, 2**31 - 1, "a whole number of examples")]
 # A whole number may come as 5000.0, which the data check.
 Portion = Annotated[float, ranges.Range("a share in [0, 1)", lambda v: 0 <= v < 2**31)]
@@ -67,6 +70,8 @@ class Data:
     # Held out from the training set: a share, or a number of examples; 0 is none.
     validation: Examples | Portion = 0.1
     train_examples: Count | None = None  # of the rest; None: all
+    # Times as many training examples of the first class as of the last one.
+    imbalance: Imbalance = 1.0
     label_noise: BelowOne = 0.0  # share of training labels made wrong
     seed: Seed = 0  # of the split and the label noise
     sampling: Shuffle | Importance = Shuffle()

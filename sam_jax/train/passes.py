@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from sam_jax import loss_scale as loss_scale_lib
@@ -180,6 +181,7 @@ def method_keywords(
     examples: Examples,
     dropout_key: jax.Array,
     clean: Pass,
+    class_shares: np.ndarray,
 ) -> dict[str, Any]:
     """What a method may ask for, offered to every one; what it leaves is not computed.
 
@@ -189,6 +191,7 @@ def method_keywords(
         examples: of the group that shares a perturbation.
         dropout_key: of all passes.
         clean: the pass at the weights.
+        class_shares: of the classes in the training set, [classes].
 
     Returns:
         Keywords of an update.
@@ -204,7 +207,19 @@ def method_keywords(
         some = subset(examples, rows, passes.groups.chunks)
         return value_and_grad(some, params)[1]
 
+    def weighted(
+        params: optax.Params, factors: jax.Array
+    ) -> tuple[jax.Array, optax.Updates]:
+        return value_and_grad(
+            examples._replace(weights=factors * examples.weights), params
+        )
+
     answered = Answered(examples, clean.outputs)
+    of_class = jnp.asarray(class_shares)
+    shares = of_class[examples.labels]
+    if examples.mixed:
+        others, parts = examples.mixed
+        shares = parts * shares + (1 - parts) * of_class[others]
     return {
         "value": clean.loss,
         "grad_fn": lambda params: value_and_grad(examples, params)[1],
@@ -217,6 +232,8 @@ def method_keywords(
         "functional_value_and_grad_fn": lambda params: passes.functional(
             params, model_state, answered, dropout_key
         ),
+        "class_shares": shares,
+        "weighted_value_and_grad_fn": weighted,
     }
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from sam_jax import loss_scale as loss_scale_lib
@@ -30,6 +31,7 @@ Metrics = dict[str, jax.Array]  # float32 scalars
 
 # Of the step's key, after those of augmentation and dropout.
 METHOD_STREAM, MIX_STREAM = 2, 3
+SHARE = "perturbation_share/"  # of a layer in the squared norm, in the metrics
 GROUP_STREAM = 2**31  # of a group's key, after those of its chunks
 
 
@@ -42,6 +44,7 @@ class Recipe(NamedTuple):
         augment: ``(key, uint8 images) -> float images``.
         mix: ``(key, images, labels) -> (images, data.mixing.Mixed)``, or None.
         num_examples: of the training set.
+        class_shares: of its classes, float32 [classes].
         averaging: share of the averages that stays; None where none are kept.
         skip_nonfinite: whether an update that is not finite is left out.
         mesh: of the run; None is a single device.
@@ -52,6 +55,7 @@ class Recipe(NamedTuple):
     optimizer: Optimizer
     augment: Callable[[jax.Array, jax.Array], jax.Array]
     num_examples: int
+    class_shares: np.ndarray
     mix: mixing.Mix | None = None
     averaging: optax.Schedule | None = None
     skip_nonfinite: bool = False
@@ -111,8 +115,8 @@ def train_step(
     Returns:
         The state after it, and metrics of the weights before it: ``loss`` (what is
         minimized), ``accuracy`` on the labels trained on, ``true_accuracy``,
-        ``learning_rate``, ``update_norm``, ``finite`` (1 or 0) and the method's
-        diagnostics.
+        ``learning_rate``, ``update_norm``, ``finite`` (1 or 0), the method's
+        diagnostics, and ``perturbation_share/LAYER``.
     """
     # ── Randomness is a function of the seed and the step, so that a resumed run
     #    repeats it; all gradients see the same augmentation and dropout.
@@ -163,6 +167,7 @@ def train_step(
         "update_norm": numerics.norm(updates),
         **observations.diagnostics(opt_state),
     }
+    shares = observations.perturbation_shares(opt_state, params)
     finite = all_finite(seen)
     if recipe.skip_nonfinite:
         finite &= is_finite(new)
@@ -176,7 +181,8 @@ def train_step(
     # ── Metrics.
     with jax.named_scope("metrics"):
         logits = logits_of(found.outputs)
-        metrics = seen | {
+        metrics = seen | {f"{SHARE}{layer}": x for layer, x in shares.items()}
+        metrics |= {
             "accuracy": accuracy(logits, batch["label"]),
             "true_accuracy": accuracy(logits, batch["true_label"]),
             "learning_rate": recipe.optimizer.learning_rate(state.step),
@@ -215,7 +221,10 @@ def group_step(
             clean.grads,
             kept.method_state,
             params,
-            **method_keywords(passes, kept.model_state, examples, dropout_key, clean),
+            **method_keywords(
+                *(passes, kept.model_state, examples, dropout_key, clean),
+                recipe.class_shares,
+            ),
             group_key=jax.random.fold_in(dropout_key, GROUP_STREAM),
             key=kept.method_key,
             num_examples=recipe.num_examples,

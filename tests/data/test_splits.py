@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sam_jax import data, errors
+from sam_jax import checks, data, errors
 from sam_jax.data import splits
 
 
@@ -126,3 +126,28 @@ def test_a_class_without_training_examples_is_logged(caplog):
     )
     data.load("digits", train_examples=3)
     assert "'digits' has no training example of" in caplog.records[1].getMessage()
+
+
+def test_a_long_tail_leaves_validation_and_test_alone():
+    plain, tailed = (
+        data.load("digits", validation=97, imbalance=imbalance, seed=3)
+        for imbalance in (1, 10)
+    )
+    most = max(plain.class_counts)
+    wanted = [int(most * 10 ** (-c / 9) + 1e-9) for c in range(10)]
+    assert tailed.class_counts == tuple(map(min, wanted, plain.class_counts))
+    assert tailed.train.num_examples == sum(tailed.class_counts)
+    assert tailed.test.num_examples == plain.test.num_examples
+    kept = {image.tobytes() for image in tailed.train.split.images}
+    assert kept < {image.tobytes() for image in plain.train.split.images}
+    for dataset in (plain, tailed):
+        np.testing.assert_array_equal(
+            dataset.validation.split.images, plain.validation.split.images
+        )
+
+
+def test_a_tail_without_an_example_is_refused():
+    with pytest.raises(errors.UserError, match="leaves no example of the last of 10"):
+        data.load("digits", imbalance=1000)
+    with pytest.raises(checks.BadValue, match=r"imbalance must be a number in"):
+        data.load("digits", imbalance=0.5)

@@ -39,8 +39,9 @@ class Network:
         """Gradient of the mean loss with respect to the outputs."""
         return 2 * (self.outputs(w) - self.targets) / len(self.targets)
 
-    def grad(self, w):
-        return self.cotangent(w) @ self.jacobian(w)
+    def grad(self, w, factors=1.0):
+        """Of the mean of some factors times the losses of the examples."""
+        return (factors * self.cotangent(w)) @ self.jacobian(w)
 
     def only(self, rows):
         """The same network on these examples of the batch."""

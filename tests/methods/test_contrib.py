@@ -16,6 +16,8 @@ ALL = (
     contrib.gc_sam,
     contrib.light_sam,
     contrib.x_sam,
+    contrib.mup_sam,
+    contrib.functional_adam_sam,
 )
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -117,8 +119,11 @@ def test_x_sam_takes_a_part_along_the_eigenvector_away(alpha):
 def test_keeps_the_contract(method):
     # light_sam and x_sam are not SGD at radius 0: they scale the gradient.
     scaled = method in (contrib.light_sam, contrib.x_sam)
+    traits = {"base": None} if scaled else {}
+    if method is contrib.functional_adam_sam:
+        traits = {"base": None, "needs": ("params", "functional_value_and_grad_fn")}
     with jax.enable_x64(False):
-        testing.check_method(method, **({"base": None} if scaled else {}))
+        testing.check_method(method, **traits)
 
 
 def test_n_sam_descends_along_some_examples_from_the_perturbation_of_all():

@@ -203,6 +203,27 @@ def test_diagnostics_are_zero_before_the_first_update():
     assert list(seen.values()) == [0, 0, 0, 0]
 
 
+def test_shares_of_layers():
+    params = {"net": {"a": [jnp.ones(2), jnp.ones(3)], "b": jnp.ones(4)}}
+    grads = jax.tree.map(lambda w: 1e3 * w, params)
+    for tx, expected in (
+        (sam_jax.sam(0.1), [5 / 9, 4 / 9]),
+        (sam_jax.sam(0.1, mask={"net": {"a": True, "b": False}}), [1, 0]),
+        (sam_jax.sam(0.0), [0, 0]),
+        (sam_jax.momentum_sam(0.1), [5 / 9, 4 / 9]),
+    ):
+        start = tx.init(params)
+        _, state = tx.update(grads, start, params, grad_fn=lambda w: w)
+        shares = sam_jax.perturbation_shares(state, params)
+        assert list(shares) == ["a", "b"]
+        np.testing.assert_allclose([*shares.values()], expected, rtol=1e-6)
+        before = sam_jax.perturbation_shares(start, params)
+        assert list(before.values()) == [0, 0]
+    silent = sam_jax.without_diagnostics(sam_jax.sam(0.1)).init(params)
+    assert sam_jax.perturbation_shares(silent, params) == {}
+    assert sam_jax.perturbation_shares(optax.EmptyState(), params) == {}
+
+
 def test_state_that_is_read_can_be_donated():
     # apply_if_finite reads the whole old state, in case it has to keep it.
     tx = optax.apply_if_finite(optax.chain(sam_jax.sam(0.1), optax.sgd(0.1)), 3)

@@ -126,6 +126,7 @@ SETTINGS = {
         {"rho": falling(0.3), "threshold": falling(-0.5), "delta": falling(0.8)},
     ],
     "functional_sam": [{}, {"rho": falling(0.3)}],
+    "focal_sam": [{}, {"gamma": rising(4.0), "lam": falling(0.9), "rho": falling(0.3)}],
     "decoupled_wsam": [
         {},
         {"rho": 0.3, "gamma": 0.4, "base": "adam"},

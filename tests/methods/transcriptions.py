@@ -343,6 +343,19 @@ def ae_sam(rho=0.05, threshold=0.0, delta=0.9):
 
 
 @descend
+def focal_sam(rho=0.05, gamma=1.5, lam=0.7):
+    """As the authors' code: lambda is part of the factors."""
+
+    def direction(f, w, t):
+        shares = 1 / (2 + f.losses(w))  # of ``problems.keywords``
+        factors = at(lam, t) * (1 - shares) ** at(gamma, t)
+        e = at(rho, t) * unit(f.grad(w, factors))
+        return f.grad(w, 1 - factors) + f.grad(w + e, factors)
+
+    return direction
+
+
+@descend
 def functional_sam(rho=0.05):
     def direction(f, w, t):
         e = at(rho, t) * unit(f.grad(w))

@@ -48,7 +48,10 @@ def test_log_has_a_row_per_window_and_per_evaluation(finished):
 
 def test_training_rows_name_what_was_measured(finished):
     row = next(row for row in finished.rows if row["split"] == "train")
-    assert set(row) == {
+    shares = {key for key in row if key.startswith("perturbation_share/")}
+    assert len(shares) > 1
+    assert sum(row[key] for key in shares) == pytest.approx(1, abs=1e-5)
+    assert set(row) - shares == {
         *("step", "split", "wall_time", "epoch", "examples_per_second"),
         *("loss", "accuracy", "true_accuracy", "learning_rate", "update_norm"),
         *("grad_norm", "perturbation_norm", "gradient_cosine", "perturbed_loss"),

@@ -1,10 +1,13 @@
 """What a method may ask of the examples of its group."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sam_jax.train import passes
+from sam_jax.data import mixing
+from sam_jax.train import losses, passes
+from tests.train import steps
 
 
 @pytest.mark.parametrize("chunks", [1, 2, 4])
@@ -22,3 +25,32 @@ def test_the_mean_over_a_subset_is_that_of_its_rows(chunks):
         np.mean(weights[rows] * losses[rows]),
         rtol=1e-6,
     )
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_shares_of_classes_and_weighted_losses(mixed):
+    [batch] = steps.batches(1, size=6)
+    model, shares = steps.net(), np.linspace(0.0, 0.18, 10, dtype=np.float32)
+    params, state = model.init(jax.random.key(0), jnp.zeros((1, *steps.SHAPE)))
+    labels, others = jnp.asarray(batch["label"]), jnp.asarray(batch["true_label"])
+    parts = jnp.linspace(0.5, 1.0, 6)
+    examples = passes.Examples(
+        *(batch["image"] / 255.0, labels, jnp.linspace(1.0, 2.0, 6)),
+        mixing.Mixed(others, parts) if mixed else (),
+    )
+
+    def of_each(outputs, batch):
+        return losses.cross_entropy(outputs, batch["label"])
+
+    made = passes.Passes(model, of_each, lambda params: jnp.zeros([]))
+    given = params, state, examples, jax.random.key(1)
+    clean = made.value_and_grad(*given)
+    call = passes.method_keywords(made, *given[1:], clean, shares)
+    expected = shares[labels]
+    if mixed:
+        expected = parts * expected + (1 - parts) * shares[others]
+    np.testing.assert_allclose(call["class_shares"], expected, rtol=1e-6)
+    factors = jnp.linspace(3.0, 0.0, 6)
+    loss, _ = call["weighted_value_and_grad_fn"](params, factors)
+    weighted = np.mean(factors * examples.weights * clean.losses)
+    np.testing.assert_allclose(loss, weighted, rtol=1e-6)

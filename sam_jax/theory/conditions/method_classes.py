@@ -62,6 +62,7 @@ NO_THEOREM = frozenset(
         "asam",
         "adam_sam",
         "bsam",
+        "focal_sam",
         "functional_sam",
         "lookbehind",
         "looksam",

@@ -1,0 +1,140 @@
+"""Perturbations and steps that go with the width of a network, layer by layer."""
+
+import math
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sam_jax import checks
+from sam_jax.methods import ascent, numerics
+
+# A number for each output, whatever its shape: no matrix.
+_VECTOR = re.compile(r"(?i)(bias|scale)$")
+# Projections of attention, whose kernels are [inputs, heads, channels of a head].
+_PROJECTION = re.compile(r"(?i)(query|key|value)/kernel$")
+
+
+def fans(path: str, shape: tuple[int, ...]) -> tuple[int, int]:
+    """Inputs and outputs of a layer, from the name and the shape of its array.
+
+    The last axis of an array are its outputs and the others its inputs, as those of
+    kernels in Flax and Haiku: ``[in, out]``, ``[height, width, in, out]``. A vector, a
+    bias and the scale of a normalization have one input; the projections to query, key
+    and value have all axes but the first as outputs.
+
+    Args:
+        path: names of the array, joined by ``/``.
+        shape: of the array.
+
+    Returns:
+        Numbers of inputs and outputs, at least 1.
+
+    Example:
+        >>> fans("Dense_0/kernel", (784, 64)), fans("Dense_0/bias", (64,))
+        ((784, 64), (1, 64))
+        >>> fans("MultiHeadDotProductAttention_0/query/kernel", (8, 2, 4))
+        (8, 8)
+    """
+    inputs, outputs = shape[:-1], shape[-1:]
+    if len(shape) < 2 or _VECTOR.search(path):
+        inputs, outputs = (), shape
+    elif _PROJECTION.search(path):
+        inputs, outputs = shape[:1], shape[1:]
+    return max(1, math.prod(inputs)), max(1, math.prod(outputs))
+
+
+def normalize_by_fans(
+    base: Any = None, *, eps: float = 1e-12
+) -> optax.GradientTransformation:
+    r"""The steepest way up in a ball that goes with the width: :math:`T^2 g/\|T g\|`.
+
+    :math:`T_l^2 = n_{out} / n_{in}` of each array, see `fans`. So a perturbation
+    changes the outputs of every layer by as much at any width: it scales as the updates
+    of the maximal update parametrization do. `normalize` in its
+    place perturbs the last layers alone where a network is wide.
+
+    Args:
+        base: arrays, or their shapes, of the same network in the width at which this is
+            to be `normalize`, as ``jax.eval_shape`` gives them; None for fans of one.
+        eps: floor of the norm, >= 0.
+
+    Returns:
+        A stateless transformation.
+
+    Raises:
+        ValueError: if ``eps`` is negative, infinite or NaN; by the update, if the base
+            is of another structure.
+
+    Example:
+        >>> grads = {"in": jnp.ones((1, 4)), "out": jnp.ones((4, 1))}
+        >>> block = normalize_by_fans()
+        >>> for name, x in block.update(grads, block.init(grads))[0].items():
+        ...     print(name, x.ravel().round(2))  # 4 and 1/4, over sqrt(4 * 4 + 4 / 4)
+        in [0.97 0.97 0.97 0.97]
+        out [0.06 0.06 0.06 0.06]
+
+    References:
+        Haas, Xu, Cevher, Vankadara, "Effective Sharpness Aware Minimization Requires
+        Layerwise Perturbation Scaling", NeurIPS 2024, `2411.00075
+        <https://arxiv.org/abs/2411.00075>`_: the condition, from which the formula is
+        derived; Yang, Simon, Bernstein, "A Spectral Condition for Feature Learning",
+        2023, `2310.17813 <https://arxiv.org/abs/2310.17813>`_: the sizes.
+    """
+    checks.nonnegative("eps", eps)
+
+    def climb(updates: Any, params: Any) -> Any:
+        del params
+        axes = jax.tree.map(
+            lambda g, ratio: jnp.full_like(numerics.wide(g), math.sqrt(ratio)),
+            *(updates, _ratios(updates, base)),
+        )
+        return ascent.steepest(updates, axes, eps)
+
+    return optax.stateless(climb)
+
+
+def scale_by_fans(base: Any = None) -> optax.GradientTransformation:
+    r"""Multiplies by :math:`n_{out} / n_{in}`: learning rates that go with the width.
+
+    Behind `optax.sgd`, those of the maximal update parametrization; the last layer then
+    starts at zero, or smaller in proportion.
+
+    Args:
+        base: as in `normalize_by_fans`.
+
+    Returns:
+        A stateless transformation.
+
+    Example:
+        >>> block, w = scale_by_fans(), {"kernel": jnp.ones((4, 2))}
+        >>> print(block.update(w, block.init(w))[0]["kernel"][0])
+        [0.5 0.5]
+    """
+    return optax.stateless(
+        lambda updates, _: jax.tree.map(
+            numerics.multiply, updates, _ratios(updates, base)
+        )
+    )
+
+
+def _ratios(tree: Any, base: Any) -> Any:
+    """n_out / n_in of every array, over that of the base."""
+    if base is not None and jax.tree.structure(base) != jax.tree.structure(tree):
+        raise checks.BadValue(
+            "base must be the params of the same network in another width, of the "
+            f"structure {jax.tree.structure(tree)}, got {jax.tree.structure(base)}"
+        )
+
+    def ratio(path: Any, *arrays: Any) -> float:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        own, *others = (fans(name, x.shape) for x in arrays)
+        inputs, outputs = own
+        for base_inputs, base_outputs in others:
+            inputs, outputs = inputs / base_inputs, outputs / base_outputs
+        return outputs / inputs
+
+    given = (tree,) if base is None else (tree, base)
+    return jax.tree_util.tree_map_with_path(ratio, *given)
