@@ -34,6 +34,7 @@ def test_a_notebook_was_run_as_its_source_is(name):
     assert all(cell.execution_count for cell in code), advice
     kinds = {output.output_type for cell in code for output in cell.outputs}
     assert kinds and "error" not in kinds
+    assert "stderr" not in {x.get("name") for cell in code for x in cell.outputs}
     assert "assert" in "".join(cell.source for cell in code)
     # A repository that is cloned, a page that is read on a telephone.
     assert (notebooks.FOLDER / f"{name}.ipynb").stat().st_size < 150_000
