@@ -11,7 +11,7 @@ from experiments.theory import catalog, claims, mutations, report
 from experiments.theory.pictures import symbols
 
 RESULTS = pathlib.Path(report.__file__).parent / "results"
-PICTURES = ("figure.png",)
+PICTURES = ("figure.svg", "thumbnail.png")
 # Folders of papers, for the navigation.
 TITLES = {
     "khanh": "Khanh et al. 2024",
@@ -46,7 +46,8 @@ def pages() -> dict[str, str | pathlib.Path]:
         cells = [_row(*x) for x in rows if x[0].startswith(f"{paper}/")]
         head = ("", "claim", "predicted", "measured", "verdict")
         parts += [f"## {title}", measure.markdown(head, cells)]
-    tables = (RESULTS / "tables.md").read_text().replace("/README.md)", ".md)")
+    tables = (RESULTS / "tables.md").read_text()
+    tables = re.sub(r"\(\.\./(\w+/\w+)\.py\)", r"(\1.md)", tables)
     lists = {"theory/index.md": "\n\n".join(parts) + "\n", "theory/tables.md": tables}
     return lists | found
 
@@ -54,7 +55,7 @@ def pages() -> dict[str, str | pathlib.Path]:
 def _row(name: str, record: Mapping[str, Any]) -> list[str]:
     """A claim in the list; its first check stands for it."""
     first, title = record["checks"][0], _text(record["title"])
-    picture = ""
+    picture = f"[![]({name}/thumbnail.png){{ width=150 }}]({name}.md)"
     known = " (known)" if record["verdict"] == record["expected"] == "FAIL" else ""
     cells = [f"{first['what']}: {first['predicted']}", first["measured"]]
     cells = [picture, f"[{title}]({name}.md)".replace("|", "\\|"), *map(_cell, cells)]
@@ -93,7 +94,7 @@ def page(
 {refuted if claim.refuted else ""}
 {_text(claim.statement)}
 
-![{_text(claim.title)}]({place}/figure.png)
+![{_text(claim.title)}]({place}/figure.svg)
 
 ## What is run
 

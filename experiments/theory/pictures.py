@@ -88,7 +88,7 @@ def linear(panel: axes.Axes, x: str, y: str, title: str = "") -> None:
         panel.set_title(title)
 
 
-def legends(made: Sequence[axes.Axes], **_: Any) -> None:
+def legends(made: Sequence[axes.Axes]) -> None:
     """A legend below each panel, where it covers nothing; the look of its lines."""
     most = 0
     for panel in made:

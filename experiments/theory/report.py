@@ -1,7 +1,8 @@
-"""What the laboratory leaves behind: a folder for each claim, an index over all."""
+"""What the laboratory leaves behind: a folder for each claim, an index over all.
 
-import html
-import io
+The site has a page for each (``docs/theory_pages.py``).
+"""
+
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -11,9 +12,9 @@ import jax
 import numpy as np
 
 from experiments.benchmarks import measure
-from experiments.theory import catalog, claims, mutations, tables
+from experiments.theory import catalog, claims, mutations, pictures, tables
 from sam_jax import errors
-from sam_jax.train import files
+from sam_jax.train import figures, files
 
 
 def write(
@@ -24,7 +25,7 @@ def write(
     seconds: float,
     quick: bool,
 ) -> dict[str, Any]:
-    """Writes ``figure.png``, ``data.json`` and ``README.md`` of a claim.
+    """Writes a claim's ``data.json``, ``figure.png``, ``.svg`` and ``thumbnail.png``.
 
     Args:
         folder: of all results; the claim's is below it.
@@ -53,12 +54,12 @@ def write(
         "code": catalog.code(name),
         "checks": [check._asdict() for check in outcome.checks],
     }
-    picture = io.BytesIO()
-    outcome.picture.savefig(picture, format="png", dpi=110)
     document = record | {"data": _plain(outcome.data)}
-    files.replace(place / "figure.png", picture.getvalue())
+    pictures.finish(outcome.picture)
+    figures.save(outcome.picture, place / "figure.png", ".png", ".svg")
+    pictures.thumbnail(outcome.picture)
+    figures.save(outcome.picture, place / "thumbnail.png")
     files.replace(place / "data.json", _json(document) + "\n")
-    files.replace(place / "README.md", page(claim, record))
     return record
 
 
@@ -67,36 +68,8 @@ def command(name: str, quick: bool) -> str:
     return f"python -m experiments.theory run {name}" + (" --quick" if quick else "")
 
 
-def page(claim: claims.Claim, record: Mapping[str, Any]) -> str:
-    """The Markdown page of a claim."""
-    rows = [
-        [check["what"], check["predicted"], check["measured"], _mark(check["passed"])]
-        for check in record["checks"]
-    ]
-    table = measure.markdown(["quantity", "predicted", "measured", ""], _escaped(rows))
-    refuted = f"\n**Known not to hold as published.** {_paragraph(claim.refuted)}\n"
-    return f"""# {claim.title}
-
-**{record["verdict"]}** · {claim.source} · {record["seconds"]:g} s{_size(record)}
-{refuted if claim.refuted else ""}
-{_paragraph(claim.statement)}
-
-**Recipe.** {_paragraph(claim.recipe)}
-
-**Criterion.** {_paragraph(claim.criterion)}
-
-![{claim.title}](figure.png)
-
-{table}
-
-    {record["command"]}
-
-Numbers of the picture and the machine: `data.json`.
-"""
-
-
 def index(folder: pathlib.Path) -> list[dict[str, Any]]:
-    """Writes ``README.md``, ``index.html`` and the papers' tables, ``tables.md``.
+    """Writes ``README.md`` and the papers' tables, ``tables.md``.
 
     Args:
         folder: of all results.
@@ -116,7 +89,6 @@ def index(folder: pathlib.Path) -> list[dict[str, Any]]:
         if record["verdict"] == "PASS" and mutations.undeclared(record["name"], found):
             record["verdict"] = "LOOSE"
     files.replace(folder / "README.md", _markdown_index(records) + _survivors(found))
-    files.replace(folder / "index.html", _html_index(records))
     files.replace(folder / "tables.md", tables.page(records))
     return records
 
@@ -156,7 +128,7 @@ def _markdown_index(records: Sequence[Mapping[str, Any]]) -> str:
         rows = []
         for record in _of_paper(records, paper):
             (cells,) = _escaped([row(record)])
-            link = f"[{cells[0]}]({record['name']}/README.md)"
+            link = f"[{cells[0]}](../{record['name']}.py)"
             rows.append([link, *cells[1:]])
         if rows:
             parts += [f"## {title}", measure.markdown(COLUMNS, rows)]
@@ -182,53 +154,10 @@ def _survivors(found: Mapping[str, Sequence[str]]) -> str:
     )
 
 
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto;
-       padding: 0 1rem; color: #222; background: #fff }
-table { border-collapse: collapse; width: 100%; margin-bottom: 2rem }
-th, td { text-align: left; padding: .35rem .6rem; border-bottom: 1px solid #ddd;
-         vertical-align: top }
-img { width: 11rem } .PASS { color: #00704f }
-.FAIL, .LOOSE { color: #b34700; font-weight: 600 }
-"""
-
-
-def _html_index(records: Sequence[Mapping[str, Any]]) -> str:
-    parts = [
-        '<!doctype html><html lang="en"><meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width">',
-        f"<title>The laboratory</title><style>{_STYLE}</style>",
-        f"<h1>The laboratory</h1><p>{html.escape(_summary(records))}</p>",
-    ]
-    head = "".join(f"<th>{column}</th>" for column in (*COLUMNS, "picture"))
-    for paper, title in catalog.PAPERS.items():
-        lines = []
-        for record in _of_paper(records, paper):
-            cells = [html.escape(cell) for cell in row(record)]
-            folder = html.escape(record["name"])
-            cells[0] = f'<a href="{folder}/README.md">{cells[0]}</a>'
-            cells[4] = f'<span class="{record["verdict"]}">{cells[4]}</span>'
-            picture = f'<a href="{folder}/figure.png"><img src="{folder}/figure.png" '
-            cells.append(f'{picture}alt="{html.escape(record["title"])}"></a>')
-            lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells))
-        if lines:
-            parts.append(f"<h2>{html.escape(title)}</h2>")
-            parts.append(f"<table><tr>{head}" + "\n".join(lines) + "</table>")
-    return "\n".join(parts) + "\n"
-
-
 def _of_paper(
     records: Sequence[Mapping[str, Any]], paper: str
 ) -> list[Mapping[str, Any]]:
     return [record for record in records if record["name"].startswith(f"{paper}/")]
-
-
-def _paragraph(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _mark(passed: bool) -> str:
-    return "PASS" if passed else "**FAIL**"
 
 
 def _size(record: Mapping[str, Any]) -> str:

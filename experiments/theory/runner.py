@@ -78,7 +78,7 @@ def run(patterns: Sequence[str], quick: bool, out: pathlib.Path, workers: int) -
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         report.index(out)
-    print(f"\nindex: {out / 'README.md'}, {out / 'index.html'}")
+    print(f"\nindex: {out / 'README.md'}")
     if surprises:
         print(f"not as expected: {', '.join(sorted(surprises))}")
     return 1 if surprises else 0

@@ -274,7 +274,7 @@ def page(records: Sequence[Mapping[str, Any]]) -> str:
         def link(match: re.Match[str]) -> str:
             name = match[1]
             verdict = verdicts.get(name, "not run")
-            return f"[{name}]({name}/README.md) ({verdict})"
+            return f"[{name}](../{name}.py) ({verdict})"
 
         return _CLAIM.sub(link, text.replace("|", "\\|"))
 

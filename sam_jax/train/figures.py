@@ -76,6 +76,12 @@ def save(figure: "Figure", path: pathlib.Path, *suffixes: str) -> None:
         about: dict[str, Any] = {"metadata": {"Date": None}} if suffix == ".svg" else {}
         drawn = io.BytesIO()
         # Words stay words, and the same picture the same bytes.
-        with rc_context({"svg.fonttype": "none", "svg.hashsalt": "sam_jax"}):
+        with rc_context(
+            {
+                "svg.fonttype": "none",
+                "path.simplify_threshold": 0.5,
+                "svg.hashsalt": "sam_jax",
+            }
+        ):
             figure.savefig(drawn, format=suffix[1:], dpi=150, **about)
         files.replace(path.with_suffix(suffix), drawn.getvalue())

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import sam_jax
+from docs import theory_pages
 from experiments.theory import __main__ as laboratory
 from experiments.theory import (
     catalog,
@@ -46,7 +47,7 @@ def test_claim(name, tmp_path):
     surprises = [check for check in record["checks"] if not check["passed"]]
     assert record["verdict"] == record["expected"], surprises
     written = {path.name for path in (tmp_path / name).iterdir()}
-    assert written == {"figure.png", "data.json", "README.md"}
+    assert written == {"figure.png", "figure.svg", "thumbnail.png", "data.json"}
     assert json.loads((tmp_path / name / "data.json").read_text())["data"]
 
 
@@ -72,7 +73,7 @@ def test_results_of_all_claims_are_there():
         assert record["verdict"] == claim.expected, name
     index = (laboratory.RESULTS / "README.md").read_text()
     for name in catalog.names():
-        assert f"]({name}/README.md)" in index
+        assert f"](../{name}.py)" in index
 
 
 # ── A laboratory of our own ──────────────────────────────────────────────────────────
@@ -313,7 +314,7 @@ def test_exit_code_tells_of_surprises(lab, module, code, says, tmp_path, capsys)
     assert says in out
     assert ("not as expected: khanh/other" in out) == bool(code)
     # The good one was not taken along.
-    assert (tmp_path / "khanh/good/README.md").exists()
+    assert (tmp_path / "khanh/good/data.json").exists()
 
 
 def test_report(lab, tmp_path):
@@ -325,12 +326,13 @@ def test_report(lab, tmp_path):
     assert record["data"] == {"x": [0.333333, None], "n": 3, "s": ["a", None]} | {
         "quick": True
     }
-    page = (tmp_path / "khanh/fails/README.md").read_text()
-    assert "It was 3." in page and "a \\| b" in page and "**FAIL**" in page
+    page = theory_pages.page(
+        "khanh/fails", catalog.load("khanh/fails").CLAIM, record, []
+    )
+    assert "It was 3." in page and "a \\| b" in page and "**no**" in page
     index = (tmp_path / "README.md").read_text()
     assert "0 of 1 claims pass" in index and "FAIL (known)" in index
-    html = (tmp_path / "index.html").read_text()
-    assert 'href="khanh/fails/README.md"' in html and 'class="FAIL"' in html
+    assert "](../khanh/fails.py)" in index
     assert "Si, Yun" not in index, "papers without results have no table"
     # What was there stays in the index when something else runs.
     lab({"khanh/fails": experiment(True), "khanh/more": experiment(True)})
@@ -408,7 +410,7 @@ def alive(pid):
 def test_what_is_finished_survives(how, tmp_path):
     running = process(tmp_path)
     try:
-        until(lambda: list(tmp_path.glob("khanh/*/README.md")))
+        until(lambda: list(tmp_path.glob("khanh/*/data.json")))
         workers = children(running.pid)
         assert workers
         if how == "interrupt":

@@ -16,17 +16,26 @@ from sam_jax.theory import descent, finite_sums, problems, sampling
 CLAIM = claims.Claim(
     title="Momentum adds longer cycles to SAM's and leaves its bias where it is",
     source="ours",
-    statement="""With heavy-ball momentum b (a trace m = b m + g, x - eta m) and
-s = eta l: on a parabola of curvature l SAM's 2-cycle stays stable and has the amplitude
-**s rho / (2 (1 + b) - s)**, for 0 < s < 2 (1 + b); above that limit SAM diverges. It is
-no longer the only one: there are cycles x_{t+p} = -x_t for p = 2, 3, .. too, larger and
-just as stable, so that the start decides. Between two changes of sign the iteration is
-linear, which gives all of them by a linear system. Where SAM stalls at a zero of its
-own gradient field (the sinusoid), momentum changes nothing. The bias of m-SAM stays
-too: between the centers its mean gradient is affine, so the stationary mean of the
-parabolas is **-rho/3 for every b**, and the variance is
-(1 + b) eta V / ((1 - b) (2 (1 + b) - eta)), V = 2 (3 + 2 rho)^2 / 9, that of a
-second-order autoregression.""",
+    statement=r"""With heavy-ball momentum $b$ (a trace $m = b m + g$, $x - \eta m$)
+and $s = \eta l$: on a parabola of curvature $l$ SAM's 2-cycle stays stable and has the
+amplitude
+
+$$
+\frac{s \rho}{2 (1 + b) - s}, \qquad 0 < s < 2 (1 + b);
+$$
+
+above that limit SAM diverges. It is no longer the only one: there are cycles
+$x_{t+p} = -x_t$ for $p = 2, 3, \ldots$ too, larger and just as stable, so that the
+start decides. Between two changes of sign the iteration is linear, which gives all of
+them by a linear system. Where SAM stalls at a zero of its own gradient field (the
+sinusoid), momentum changes nothing. The bias of m-SAM stays too: between the centers
+its mean gradient is affine, so the stationary mean of the parabolas is $-\rho/3$ for
+every $b$, and the variance is that of a second-order autoregression, with
+$V = 2 (3 + 2 \rho)^2 / 9$:
+
+$$
+\frac{(1 + b)\, \eta V}{(1 - b)\, (2 (1 + b) - \eta)}.
+$$""",
     recipe="""rho = 0.3. Parabola, l = 1, 4,000 steps: b = 0, 0.5, 0.9 and nine s each,
 started 1 % beside the 2-cycle; s = 0.1 (1 + b), from rest at 40 points in [0.01, 1].
 Sinusoid, beta = 1, eta = 0.1, 4,000 steps. Parabolas at -1, -1, 2, one drawn a step,
@@ -226,6 +235,5 @@ def _picture(data: Mapping[str, Any]) -> figure.Figure:
     pictures.bound(right, None, -RHO / 3, "-rho/3")
     right.set_ylim(-0.14, 0.05)
     pictures.linear(right, "momentum b", "stationary mean", "parabolas at -1, -1, 2")
-    pictures.legends([left, middle], loc="upper left")
-    pictures.legends([right], loc="center left")
+    pictures.legends([left, middle, right])
     return picture

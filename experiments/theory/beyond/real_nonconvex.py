@@ -15,14 +15,15 @@ CLAIM = claims.Claim(
     title="On a non-convex real problem the condition checker is right",
     source="ours; Corollary 3.5 and Theorem 4.2 of Khanh et al. 2024, Theorem 3.4 of "
     "Si and Yun 2023",
-    statement="""Digits with the non-convex regularizer sum_j x_j^2/(1 + x_j^2), full
-gradients. SAM with a constant step size and radius does not converge: it ends in the
-2-cycle of the Hessian's top eigenvalue l, where ||grad f|| = l t rho l/(2 - t l) to
-leading order in rho; the mean of ||grad f||^2 is below 2 D/(eta T) + L^2 rho^2
-(Theorem 3.4). Where `sam_jax.theory.conditions` derives lim ||grad f|| = 0, **the
-gradient does tend to zero:** gradient descent and USAM with constants, SAM with
-t_k = 1/(L k^0.6) and rho_k = C/k^0.5. The diminishing radius alone, which no theorem
-covers, is enough here.""",
+    statement=r"""Digits with the non-convex regularizer $\sum_j x_j^2/(1 + x_j^2)$,
+full gradients. SAM with a constant step size and radius does not converge: it ends in
+the 2-cycle of the Hessian's top eigenvalue $l$, where
+$\|\nabla f\| = l\, t \rho l/(2 - t l)$ to leading order in $\rho$; the mean of
+$\|\nabla f\|^2$ is below $2 \Delta/(\eta T) + L^2 \rho^2$ (Theorem 3.4). Where
+`sam_jax.theory.conditions` derives $\lim \|\nabla f\| = 0$, **the gradient does tend to
+zero:** gradient descent and USAM with constants, SAM with $t_k = 1/(L k^{0.6})$ and
+$\rho_k = C/\sqrt k$. The diminishing radius alone, which no theorem covers, is enough
+here.""",
     recipe="""Digits 3 and 8, coefficient 0.1, L from the data, from the origin.
 t = 1/(2L), rho = C = 0.3; USAM with rho = 0.2/L. 4,000 steps.""",
     criterion="""Where lim ||grad f|| = 0 is derived, ||grad f|| of the last step is at

@@ -16,11 +16,17 @@ CLAIM = claims.Claim(
     title="On real data m-SAM stops at its biased point, n-SAM and SGD do not",
     source="ours; Theorem 3.2 of Oikonomou and Loizou 2025, after Theorem 4.2 of Si "
     "and Yun 2023",
-    statement="""What Si and Yun prove by example happens on digits, too: as eta -> 0,
-**m-SAM tends to the zero x_m of its mean gradient field**
-(1/n) sum_i grad f_i(x + rho grad f_i(x)/||grad f_i(x)||), which is not the minimizer;
-n-SAM and SGD tend to the minimizer. The bound of Theorem 3.2, with constants computed
-from the data, holds; importance sampling has the smaller A and a larger step size.""",
+    statement=r"""What Si and Yun prove by example happens on digits, too: as
+$\eta \to 0$, m-SAM tends to the zero $x_m$ of its mean gradient field
+
+$$
+\frac1n \sum_i \nabla f_i\!\left(x + \rho
+\frac{\nabla f_i(x)}{\|\nabla f_i(x)\|}\right),
+$$
+
+which is not the minimizer; n-SAM and SGD tend to the minimizer. The bound of Theorem
+3.2, with constants computed from the data, holds; importance sampling has the smaller
+$A$ and a larger step size.""",
     recipe="""Digits 3 and 8 of scikit-learn (n = 357, d = 65), logistic regression
 with l2 = 0.01, one example a step. Floors: rho = 0.5, eta = 0.2 and 0.05, from x*, 8
 chains of 12,000 steps; the mean of all iterates of the second half. x_m: iteration of

@@ -11,13 +11,19 @@ from sam_jax.theory import descent, finite_sums, sampling
 CLAIM = claims.Claim(
     title="Reshuffling lowers the floor of SGD and leaves the bias of SAM",
     source="ours",
-    statement="""On parabolas (x - b_i)^2 / 2 a step of m-SAM is, between the two
-centers next to the mean, a step of SGD on parabolas at c_i = b_i - rho sign(x - b_i).
-So both have closed forms. With a new order in each epoch of n steps, x at the epochs'
-ends has the mean of the c_i, which is **-rho/3 as with replacement**, and the variance
-sum_j (a_j - a)^2 sum_i (c_i - c)^2 / ((n - 1) (1 - (1 - eta)^(2n))), with
-a_j = eta (1 - eta)^(n - j), a and c the means: of order eta^3, against eta with
-replacement. The gap of SGD falls with it, that of m-SAM stops at **rho^2/18**.""",
+    statement=r"""On parabolas $(x - b_i)^2 / 2$ a step of m-SAM is, between the two
+centers next to the mean, a step of SGD on parabolas at
+$c_i = b_i - \rho \operatorname{sign}(x - b_i)$. So both have closed forms. With a new
+order in each epoch of $n$ steps, $x$ at the epochs' ends has the mean of the $c_i$,
+which is $-\rho/3$ as with replacement, and the variance
+
+$$
+\frac{\sum_j (a_j - \bar a)^2 \sum_i (c_i - \bar c)^2}{(n - 1)\,(1 - (1 - \eta)^{2n})},
+\qquad a_j = \eta (1 - \eta)^{n - j},
+$$
+
+$\bar a$ and $\bar c$ the means: of order $\eta^3$, against $\eta$ with replacement. The
+gap of SGD falls with it, that of m-SAM stops at $\rho^2/18$.""",
     recipe="""n = 12: eight parabolas at -1 and four at 2; rho = 0.3; single components,
 with replacement or reshuffled; eta = 0.02, 0.01, 0.005. 200 chains from the predicted
 mean, 40 epochs' ends each between steps 800 and 1,600.""",

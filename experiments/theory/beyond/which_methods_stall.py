@@ -19,13 +19,13 @@ CLAIM = claims.Claim(
     title="Which methods stall where",
     source="ours; after Example 3.1 of Khanh et al. 2024, Theorems 3.5 and 4.2 of Si "
     "and Yun 2023",
-    statement="""With a constant radius, **SAM stalls in all four ways:** in a 2-cycle
-of size t rho l/(2 - t l) on a parabola; where ||grad f|| = 0.1654 beta rho on the
-sinusoid; at a mean of -rho/3 on skewed parabolas, one drawn a step; and at -rho/3 where
-the noise vanishes. Gradient descent, USAM and extragradient do not stall on the first
-three (a step of USAM is biased on the fourth), SAM with the ascent along the full
-gradient (n-SAM) not on the last two. The other methods are measured, nothing is
-predicted.""",
+    statement=r"""With a constant radius, **SAM stalls in all four ways:** in a 2-cycle
+of size $t \rho l/(2 - t l)$ on a parabola; where $\|\nabla f\| = 0.1654 \beta \rho$ on
+the sinusoid; at a mean of $-\rho/3$ on skewed parabolas, one drawn a step; and at
+$-\rho/3$ where the noise vanishes. Gradient descent, USAM and extragradient do not
+stall on the first three (a step of USAM is biased on the fourth), SAM with the ascent
+along the full gradient (n-SAM) not on the last two. The other methods are measured,
+nothing is predicted.""",
     recipe="""rho = 0.3, t = 0.02, 3,000 steps. Parabola with l = 1.5; the sinusoid with
 beta = 1; parabolas at -1, -1, 2; the vanishing noise with a = 1; 48 chains for the last
 two, the mean of |the mean of x| over the second half. Defaults of the methods' other

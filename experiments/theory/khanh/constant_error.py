@@ -15,10 +15,16 @@ from sam_jax.theory import descent, problems
 CLAIM = claims.Claim(
     title="Descent with a constant error ends at a point that is not stationary",
     source="Khanh et al. 2024, Example 3.4",
-    statement="""On f(x) = x^2 the inexact gradient f'(x - rho sign x), a perturbation
-*down* the gradient, with diminishing step sizes and a constant rho leads to **rho**:
-x_{k+1} - rho = (1 - 2 t_k)(x_k - rho). Theorem 3.3 needs sum t_k e_k < inf. SAM's
-perturbation, up the gradient, is harmless here: f is convex (Theorem 3.2).""",
+    statement=r"""On $f(x) = x^2$ the inexact gradient
+$f'(x - \rho \operatorname{sign} x)$, a perturbation *down* the gradient, with
+diminishing step sizes and a constant $\rho$ leads to $\rho$:
+
+$$
+x_{k+1} - \rho = (1 - 2 t_k)(x_k - \rho).
+$$
+
+Theorem 3.3 needs $\sum t_k e_k < \infty$. SAM's perturbation, up the gradient, is
+harmless here: $f$ is convex (Theorem 3.2).""",
     recipe="""t_k = 0.5/(k + 1), rho = 0.3, x_1 = 1, 200,000 steps; then rho_k = 0.3/k,
 for which the sum is finite; then SAM with rho = 0.3.""",
     criterion="""Every iterate is rho + (x_1 - rho)/(N + 1) to 1e-9 (ours: the product

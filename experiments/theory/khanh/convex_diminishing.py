@@ -22,11 +22,17 @@ from sam_jax.theory.step_sizes import khanh
 CLAIM = claims.Claim(
     title="Convex functions: diminishing step sizes allow a constant radius",
     source="Khanh et al. 2024, Theorem 3.2",
-    statement="""f convex with Lipschitz gradient, sum t_k = inf, sum t_k^2 < inf,
-**sup rho_k < inf**: liminf ||grad f(x_k)|| = 0, and with a bounded level set
-f(x_k) -> min f. Derived, by adding up the descent inequality for L t_k <= 1:
-**min_k<=N ||grad f||^2 <= (2 (f(x_1) - f*) + L^3 rho^2 sum t_k^2) / sum t_k**, which
-tends to 0. A constant step size leaves SAM at its 2-cycle.""",
+    statement=r"""Let $f$ be convex with Lipschitz gradient, $\sum t_k = \infty$,
+$\sum t_k^2 < \infty$ and $\sup \rho_k < \infty$. Then $\liminf \|\nabla f(x_k)\| = 0$,
+and with a bounded level set $f(x_k) \to \min f$. Derived, by adding up the descent
+inequality for $L t_k \le 1$:
+
+$$
+\min_{k \le N} \|\nabla f(x_k)\|^2 \le
+\frac{2 (f(x_1) - f^*) + L^3 \rho^2 \sum t_k^2}{\sum t_k},
+$$
+
+which tends to 0. A constant step size leaves SAM at its 2-cycle.""",
     recipe="""A quadratic (1, 2); the valley (x_1 + x_2 - 1)^2/2, whose level sets are
 not bounded; |x|^4, flat; logistic regression of separable data, without a minimum.
 rho = 0.1; t_1 = 1/L, times 1/k, k^-0.5001 and 1/(m log m), m = floor(k/5) + 2

@@ -8,12 +8,18 @@ from experiments.theory.khanh import _methods
 CLAIM = claims.Claim(
     title="SAM's error is absolute, that of USAM and extragradient relative",
     source="Khanh et al. 2024, proofs of Corollary 3.5 and Theorems 3.2, 4.1 and 4.2",
-    statement="""With a Lipschitz gradient, ||g - grad f|| <= **L rho** for SAM, F-SAM,
-VaSSO and RSAM, whatever the direction of their perturbation, and <= **nu ||grad f||**
-for USAM and extragradient with rho = nu/L, whence (1 - nu) ||grad f|| <= ||g|| <=
-(1 + nu) ||grad f|| (39). On a convex function SAM and USAM also have
-<g, grad f> >= ||grad f||^2. Near a minimum the first error stays, the second
-vanishes.""",
+    statement=r"""With a Lipschitz gradient the error of the gradient that a method
+uses is
+
+$$
+\|g - \nabla f\| \le L \rho, \qquad \|g - \nabla f\| \le \nu \|\nabla f\|:
+$$
+
+the first for SAM, F-SAM, VaSSO and RSAM, whatever the direction of their perturbation,
+the second for USAM and extragradient with $\rho = \nu/L$, whence
+$(1 - \nu) \|\nabla f\| \le \|g\| \le (1 + \nu) \|\nabla f\|$ (39). On a convex function
+SAM and USAM also have $\langle g, \nabla f \rangle \ge \|\nabla f\|^2$. Near a minimum
+the first error stays, the second vanishes.""",
     recipe="""A quadratic, sums of log(1 + r^2) (n = 4) and of r^2/(1 + r^2) (8 rows),
 all with a known L; 24 random starts, three radii (0.05, 0.5 and 0.95 of rho = 2/L, or
 of nu = 1) and three step sizes, 200 steps; g is read off the steps.""",

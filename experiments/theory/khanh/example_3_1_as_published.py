@@ -17,10 +17,10 @@ from sam_jax.theory.step_sizes import khanh
 CLAIM = claims.Claim(
     title="Example 3.1 with the published interval of step sizes",
     source="Khanh et al. 2024, Example 3.1, proof in Appendix A.1",
-    statement="""On a quadratic with eigenvalues s (smallest) and l (largest), SAM with
-a step size t in **(1/s - 1/(s + l), 1/s)** that starts at a distance in
-(0, **t rho s / (1 - t s)**) from the minimizer stays within that distance and does not
-converge.""",
+    statement=r"""On a quadratic with eigenvalues $s$ (smallest) and $l$ (largest), SAM
+with a step size $t \in \left(\frac1s - \frac1{s + l}, \frac1s\right)$ that starts at a
+distance in $\left(0, \frac{t \rho s}{1 - t s}\right)$ from the minimizer stays within
+that distance and does not converge.""",
     recipe="""f(x) = (x_1^2 + r x_2^2) / 2, rho = 0.1, r = l/s; t in the middle of the
 published interval, for r < 2 also in the middle of its part up to 2/(s + l), for
 r = 2.5 also t = 0.75, which is below 2/l; 16 random starts within the bound, 400
@@ -129,6 +129,5 @@ def _picture(data: Mapping[str, Any]) -> figure.Figure:
     right.plot(axis, 2 / axis, label="gradient descent converges below 2/l")
     right.set_ylim(0.3, 2.1)
     pictures.linear(right, "l/s", "t s", "step sizes")
-    pictures.legends([left], loc="lower right")
-    pictures.legends([right], loc="upper right")
+    pictures.legends([left, right])
     return picture

@@ -20,12 +20,18 @@ from sam_jax.theory.step_sizes import khanh
 CLAIM = claims.Claim(
     title="The flatter the minimum, the slower USAM and extragradient: KL rates",
     source="Khanh et al. 2024, Theorem 4.1 (v)",
-    statement="""With step sizes bounded away from 0 and the KL function
-phi(t) = M t^(1-q), q in (1/2, 1): ||x_k - x*|| and ||grad f(x_k)|| are
-**O(k^-(1-q)/(2q-1))**, f(x_k) - f* is **O(k^-(2-2q)/(2q-1))**; for q <= 1/2 the
-convergence is linear. f(x) = |x|^p has q = 1 - 1/p: the exponents are 1/(p - 2) and
-2/(p - 2). That of the distance is attained; on |x|^p the gradient and the gap are
-faster, (p - 1)/(p - 2) and p/(p - 2) (ours: x' = -t p x^(p-1)).""",
+    statement=r"""With step sizes bounded away from 0 and the KL function
+$\varphi(t) = M t^{1-q}$, $q \in (1/2, 1)$,
+
+$$
+\|x_k - x^*\|, \|\nabla f(x_k)\| = O\!\left(k^{-\frac{1-q}{2q-1}}\right), \qquad
+f(x_k) - f^* = O\!\left(k^{-\frac{2-2q}{2q-1}}\right);
+$$
+
+for $q \le 1/2$ the convergence is linear. $f(x) = |x|^p$ has $q = 1 - 1/p$: the
+exponents are $1/(p - 2)$ and $2/(p - 2)$. That of the distance is attained; on $|x|^p$
+the gradient and the gap are faster, $(p - 1)/(p - 2)$ and $p/(p - 2)$ (ours:
+$x' = -t p x^{p-1}$).""",
     recipe="""f(x) = |x|^p, p = 3, 4, 6, x_1 = 0.6, nu = 0.5, rho = nu/L,
 t = (2 - 2nu - 0.1)/(L (1 + nu)^2), 10^5 steps; slopes over the last decade; p = 2 for
 the linear rate.""",

@@ -17,11 +17,17 @@ from sam_jax.theory.step_sizes import khanh
 CLAIM = claims.Claim(
     title="Not convex: SAM, F-SAM, VaSSO and RSAM converge if sum t_k rho_k is finite",
     source="Khanh et al. 2024, Theorem 3.3 and Corollary 3.5",
-    statement="""f with Lipschitz gradient, sum t_k = inf, t_k -> 0,
-**sum t_k rho_k < inf**, limsup rho_k < 2/L: grad f(x_k) -> 0 and f(x_k) converges,
-whatever the directions of the perturbations. Derived, by adding up the descent
-inequality: min_k<=N ||grad f||^2 <= (f(x_1) - f* + sum c2 t_k e_k) / sum c1 t_k, with
-e_k = L rho_k. With constant t and rho the gradient does not vanish.""",
+    statement=r"""Let $f$ have a Lipschitz gradient, $\sum t_k = \infty$, $t_k \to 0$,
+$\sum t_k \rho_k < \infty$ and $\limsup \rho_k < 2/L$. Then $\nabla f(x_k) \to 0$ and
+$f(x_k)$ converges, whatever the directions of the perturbations. Derived, by adding up
+the descent inequality, with $e_k = L \rho_k$:
+
+$$
+\min_{k \le N} \|\nabla f(x_k)\|^2 \le
+\frac{f(x_1) - f^* + \sum c_2 t_k e_k}{\sum c_1 t_k}.
+$$
+
+With constant $t$ and $\rho$ the gradient does not vanish.""",
     recipe="""(xy - 1)^2, the saddle (x^2 - y^2)/2 + y^4/4 and sums of log(1 + r^2)
 (n = 2); rho_k = 1/(L k^p); t_k = 2/(k + 2L) with p = 1 and 0.5, or
 t_k = 2/(k + 4L^2)^0.5001 with p = 0.75, so that L t_k < 1; F-SAM in the paper's form

@@ -17,10 +17,10 @@ from sam_jax.theory import descent, problems
 CLAIM = claims.Claim(
     title="SAM converges although its radius keeps returning to C",
     source="Khanh et al. 2024, Remark G.2",
-    statement="""Condition (11) does not make rho_k tend to 0: with t_k = 1/k,
-**rho_k = C on the perfect squares**, C < 2/L, and C/k^p otherwise,
-sum t_k rho_k < inf although limsup rho_k = C. The gradient still tends to 0 (Corollary
-3.5).""",
+    statement=r"""Condition (11) does not make $\rho_k$ tend to 0. With $t_k = 1/k$,
+let $\rho_k = C < 2/L$ on the perfect squares and $C/k^p$ otherwise:
+$\sum t_k \rho_k < \infty$ although $\limsup \rho_k = C$. The gradient still tends to 0
+(Corollary 3.5).""",
     recipe="""p = 1: partial sums over 10^6 terms; SAM on (xy - 1)^2 and on the saddle
 (x^2 - y^2)/2 + y^4/4, C = 1/L, t_k = 2/(k + 2L), 10^5 steps, the gradient after each
 step at a square and just before it.""",

@@ -15,14 +15,14 @@ CLAIM = claims.Claim(
     title="Which schedules satisfy which theorem",
     source="Khanh et al. 2024, section 5 against Theorem 3.2, Corollary 3.5, "
     "Theorem 4.2",
-    statement="""Decided by exponents, not by adding terms (the table is derived by us).
-Diminish 1, 2 and 3 satisfy Theorem 3.2 with any bounded radius. Corollary 3.5, for
-non-convex functions, needs sum t_k rho_k < infinity: with rho_k = C/k^p any p > 0 for
-Diminish 1 and 3, but **p > 0.4999 for Diminish 2**, so that the almost constant radius
-p = 0.001 of Remark 3.6 does not go with it. **A constant radius goes with none of
-them:** the paper's own experiments, rho = 0.05 on networks, are outside of Corollary
-3.5 for every schedule. A constant step size is fine for USAM (Theorem 4.2); a cosine is
-made for a finite number of steps and satisfies none of these.""",
+    statement=r"""Decided by exponents, not by adding terms (the table is derived by
+us). Diminish 1, 2 and 3 satisfy Theorem 3.2 with any bounded radius. Corollary 3.5, for
+non-convex functions, needs $\sum t_k \rho_k < \infty$: with $\rho_k = C/k^p$ any
+$p > 0$ for Diminish 1 and 3, but $p > 0.4999$ for Diminish 2, so that the almost
+constant radius $p = 0.001$ of Remark 3.6 does not go with it. **A constant radius goes
+with none of them:** the paper's own experiments, $\rho = 0.05$ on networks, are outside
+of Corollary 3.5 for every schedule. A constant step size is fine for USAM (Theorem
+4.2); a cosine is made for a finite number of steps and satisfies none of these.""",
     recipe="""Symbolic verdicts of `sam_jax.theory.conditions` for seven schedules, with
 L = 1 and 0.05 for rho or C. Numerically, the sums of t_k rho_k over the blocks (N, 2N]
 of the library's schedules, up to 2^20 steps.""",
@@ -114,7 +114,7 @@ def run(quick: bool) -> claims.Outcome:
         right.plot(ends, sums[name], style, label=label, linewidth=width)
     title = "a finite number of terms cannot tell"
     pictures.log_log(right, "steps", "partial sum of t rho", title)
-    pictures.legends([right], loc="upper left")
+    pictures.legends([right])
     return claims.Outcome(checks, picture, data)
 
 

@@ -11,9 +11,9 @@ from sam_jax.theory import descent, problems
 CLAIM = claims.Claim(
     title="Constant and almost constant radius coincide on the toy problem",
     source="Khanh et al. 2024, Appendix E and Figure 3",
-    statement="""On f(x) = sum_i log(1 + (Ax - b)_i^2) with t_k = (0.1/n)/k SAM with the
-constant radius 0.1 and with the almost constant **rho_k = 0.1/k^0.001** have the same
-curves, for n = 2, 20, 50 and 100.""",
+    statement=r"""On $f(x) = \sum_i \log(1 + (Ax - b)_i^2)$ with $t_k = (0.1/n)/k$, SAM
+with the constant radius 0.1 and with the almost constant $\rho_k = 0.1/k^{0.001}$ have
+the same curves, for $n = 2, 20, 50$ and $100$.""",
     recipe="""A [n, n], then b [n], standard normal from `numpy.random.default_rng(0)`
 (the paper leaves the distribution open); x_1 = A^-1 b + (0.1/n^2) ones; 100 n steps;
 gradient descent, SAM with rho = 0.1 and with 0.1/k^p, p = 1, 0.1, 0.001.""",

@@ -16,12 +16,17 @@ from sam_jax.theory.step_sizes import khanh
 CLAIM = claims.Claim(
     title="USAM and extragradient converge with constant step size and radius",
     source="Khanh et al. 2024, Theorems 4.1 and 4.2",
-    statement="""With nu in [0, 1), rho_k <= nu/L, sum t_k = inf and
-t_k <= (2 - 2nu - delta)/(L (1 + nu)^2), constant or diminishing: f(x_k) decreases,
-grad f(x_k) -> 0, and under the KL property x_k converges, linearly for q <= 1/2 if t_k
-is bounded away from 0. The factor of the gap, **1 - t mu (2 - 2nu - Lt (1 + nu)^2)**
-under the Polyak-Lojasiewicz inequality, is ours. SAM with the same t and rho stops at
-its 2-cycle.""",
+    statement=r"""With $\nu \in [0, 1)$, $\rho_k \le \nu/L$, $\sum t_k = \infty$ and
+$t_k \le (2 - 2\nu - \delta)/(L (1 + \nu)^2)$, constant or diminishing: $f(x_k)$
+decreases, $\nabla f(x_k) \to 0$, and under the KL property $x_k$ converges, linearly
+for $q \le 1/2$ if $t_k$ is bounded away from 0. Under the Polyak-Lojasiewicz inequality
+the factor of the gap is (ours)
+
+$$
+1 - t \mu \left(2 - 2\nu - L t (1 + \nu)^2\right).
+$$
+
+SAM with the same $t$ and $\rho$ stops at its 2-cycle.""",
     recipe="""A quadratic (1, 3, 10), ridge-regularized logistic regression (30 x 5),
 and, not convex, sums of log(1 + r^2) (n = 4) and (xy - 1)^2; nu = 0.5, delta = 0.1,
 rho = nu/L, t the largest allowed, constant or times k^-0.5; 4,000 steps.""",

@@ -12,11 +12,16 @@ from sam_jax.theory.step_sizes import unified
 CLAIM = claims.Claim(
     title="The bound of Theorem 3.2 holds under every sampling",
     source="Oikonomou and Loizou 2025, Theorem 3.2 (its floor: derived)",
-    statement="""Under PL(mu) and expected residual, with rho < rho* and gamma <=
-gamma*(rho): E f(x_t) - f* <= (1 - gamma mu)^t (f(x_0) - f*) + N for every lambda in
-[0, 1]. L is the largest smoothness of a sampled function, weights included, which the
-proof needs: the mean of L_i under importance sampling, not above max L_i under uniform
-and tau-nice sampling.""",
+    statement=r"""Under PL($\mu$) and expected residual, with $\rho < \rho^*$ and
+$\gamma \le \gamma^*(\rho)$,
+
+$$
+\mathrm E f(x_t) - f^* \le (1 - \gamma \mu)^t (f(x_0) - f^*) + N
+$$
+
+for every $\lambda \in [0, 1]$. $L$ is the largest smoothness of a sampled function,
+weights included, which the proof needs: the mean of $L_i$ under importance sampling,
+not above $\max L_i$ under uniform and $\tau$-nice sampling.""",
     recipe="""Noisy least squares, n = 6, d = 3, start at distance 5 of the minimizer;
 eight samplings, lambda = 0, 0.5, 1, rho*/2 and gamma*, 200 chains, 5,000 steps (quick:
 50, 2,000).""",

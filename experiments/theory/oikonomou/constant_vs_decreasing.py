@@ -10,10 +10,10 @@ from sam_jax.theory.step_sizes import unified
 CLAIM = claims.Claim(
     title="Constant step sizes stall, decreasing ones converge, on Figure 2's problem",
     source="Oikonomou and Loizou 2025, Figure 2, Theorems 3.2 and 3.5",
-    statement="""On ridge regression with single uniform samples the constant rule
-stalls at a plateau below N of Theorem 3.2; the decreasing rule of Theorem 3.5 with the
-same caps passes below it, for lambda = 0, 0.5 and 1, and stays below the bound of
-O(1/T) (its constants: derived).""",
+    statement=r"""On ridge regression with single uniform samples the constant rule
+stalls at a plateau below $N$ of Theorem 3.2; the decreasing rule of Theorem 3.5 with
+the same caps passes below it, for $\lambda = 0$, 0.5 and 1, and stays below the bound
+of $O(1/T)$ (its constants: derived).""",
     recipe="""Ridge regression of the authors' code with its seed, n = d = 100,
 condition number 10, l2 = 3/n; rho*/2 and gamma*, 1e6 steps, 4 chains (quick: 4e5 steps,
 2 chains). Stored outputs of the authors' notebook for lambda = 0.5 and 1 come from

@@ -14,12 +14,18 @@ from sam_jax.theory.step_sizes import unified
 CLAIM = claims.Claim(
     title="With decreasing radius and step size the gap is O(1/t) for every lambda",
     source="Oikonomou and Loizou 2025, Theorem 3.5",
-    statement="""With rho_t = min(1 / (2t + 1), rho*/2) and gamma_t =
-min((2t + 1) / ((t + 1)^2 mu), gamma*) the mean gap is O(1/t), exactly converging, for
-every lambda in [0, 1]; with constant ones it stalls. Derived: as gamma_t ~ c / (mu t)
-with c = 2, T times the mean gap tends to **c^2 s^2 / (2 (2c - 1)) = 4/3** on parabolas
-with gradient variance s^2 = 2 and mu = 1. The USAM rule of Andriushchenko and
-Flammarion 2022 has c = 8/3 and the limit 64/39.""",
+    statement=r"""With $\rho_t = \min\left(\frac1{2t + 1}, \frac{\rho^*}2\right)$ and
+$\gamma_t = \min\left(\frac{2t + 1}{(t + 1)^2 \mu}, \gamma^*\right)$ the mean gap is
+$O(1/t)$, exactly converging, for every $\lambda \in [0, 1]$; with constant ones it
+stalls. Derived: as $\gamma_t \sim c / (\mu t)$ with $c = 2$, $T$ times the mean gap
+tends to
+
+$$
+\frac{c^2 s^2}{2 (2c - 1)} = \frac43
+$$
+
+on parabolas with gradient variance $s^2 = 2$ and $\mu = 1$. The USAM rule of
+Andriushchenko and Flammarion 2022 has $c = 8/3$ and the limit $64/39$.""",
     recipe="""f_i(x) = (x - b_i)^2 / 2, b = (-1, -1, 2), uniform single samples, start
 5, lambda = 0, 0.25, .. 1; 2,000 chains, 5,000 steps (quick: 500 chains, 2,000
 steps).""",

@@ -11,11 +11,12 @@ from sam_jax.theory.step_sizes import unified
 CLAIM = claims.Claim(
     title="Importance sampling is faster than uniform sampling, if it is reweighted",
     source="Oikonomou and Loizou 2025, Figure 3",
-    statement="""Drawing component i with p_i = L_i / sum L makes the constant A of the
-expected residual the mean instead of the maximum of L_i, which allows larger steps: at
-the same number of steps the gap is smaller. The theory needs the gradient reweighted by
-1 / (n p_i). The released code draws with p_i but leaves the weights out: it then runs
-towards the minimizer of **sum p_i f_i**, and the figure's plateau is this bias.""",
+    statement=r"""Drawing component $i$ with $p_i = L_i / \sum_j L_j$ makes the
+constant $A$ of the expected residual the mean instead of the maximum of $L_i$, which
+allows larger steps: at the same number of steps the gap is smaller. The theory needs
+the gradient reweighted by $1 / (n p_i)$. The released code draws with $p_i$ but leaves
+the weights out: it then runs towards the minimizer of $\sum p_i f_i$, and the figure's
+plateau is this bias.""",
     recipe="""Ridge regression of the authors' code with its seed: n = d = 100, one
 large eigenvalue, l2 = 3/n, single samples, 3e5 steps, lambda = 0, 0.5, 1, 5 chains
 (quick: 1). rho*/2 and gamma* with A = max L_i or mean L_i; L stays max L_i, as in the

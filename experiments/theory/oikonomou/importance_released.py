@@ -10,9 +10,9 @@ from sam_jax.theory.step_sizes import unified
 CLAIM = claims.Claim(
     title="Released importance sampling obeys the theory",
     source="Oikonomou and Loizou 2025, Figure 3 (released code)",
-    statement="""The released code draws component i with p_i = L_i / sum L and uses its
-gradient as it is. If that were the paper's importance sampling, the decreasing rule of
-Theorem 3.5 would converge to the minimizer of f like 1/t.""",
+    statement=r"""The released code draws component $i$ with $p_i = L_i / \sum_j L_j$
+and uses its gradient as it is. If that were the paper's importance sampling, the
+decreasing rule of Theorem 3.5 would converge to the minimizer of $f$ like $1/t$.""",
     recipe="""f_i(x) = L_i (x - b_i)^2 / 2 with L = (1, 2, 9), b = (3, -3, 0.5), start
 5; rho_t, gamma_t of Theorem 3.5, 30,000 steps (quick: 6,000), lambda = 0, 0.5, 1, 256
 chains; weights 1 / (n p_i) and none.""",

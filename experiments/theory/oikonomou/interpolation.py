@@ -10,11 +10,16 @@ from sam_jax.theory.step_sizes import unified
 CLAIM = claims.Claim(
     title="Under interpolation USAM converges exactly, lambda > 0 does not",
     source="Oikonomou and Loizou 2025, corollaries of Theorem 3.2 (3.4: full batch)",
-    statement="""Where all components share their minimizer (C = 0) the floor of Theorem
-3.2 is (L / mu) lambda^2 rho (1 + 2 gamma L^2 rho): with constant rho and gamma
-lambda = 0 converges linearly to the minimizer even with single samples, lambda > 0 to a
-neighbourhood. Corollary 3.4: the same with full gradients, where rho* =
-1 / (L (1 + 2 (1 - lambda)^2)).""",
+    statement=r"""Where all components share their minimizer ($C = 0$) the floor of
+Theorem 3.2 is
+
+$$
+\frac L\mu \lambda^2 \rho \left(1 + 2 \gamma L^2 \rho\right):
+$$
+
+with constant $\rho$ and $\gamma$, $\lambda = 0$ converges linearly to the minimizer
+even with single samples, $\lambda > 0$ to a neighbourhood. Corollary 3.4: the same with
+full gradients, where $\rho^* = 1 / (L (1 + 2 (1 - \lambda)^2))$.""",
     recipe="""Consistent least squares, n = 12, d = 3, rows of length sqrt(3), start at
 the origin; uniform single samples, 20 chains, and full gradients; lambda = 0, 0.1, 0.5,
 1, rho*/2 and gamma*, 6,000 steps (quick: 3,000, 5 chains).""",

@@ -15,12 +15,18 @@ from sam_jax.theory.step_sizes import unified
 CLAIM = claims.Claim(
     title="lambda_t = 1/t ends like USAM, 1 - 1/t like SAM, biased and stalled",
     source="Oikonomou and Loizou 2025, section 4 (schedules); closed forms: ours",
-    statement="""The paper proposes lambda_t = 1/t and 1 - 1/t, t from 1, in experiments
-only. Derived: on three skewed parabolas with single samples a constant lambda has the
-bias **-lambda rho / (3 (1 + rho (1 - lambda)))** and a variance in closed form; 1/t has
-those of lambda = 0, 1 - 1/t those of lambda = 1. With full gradients on a non-convex
-function 1/t ends in a minimum, 1 - 1/t and lambda >= 0.65 stop where the *perturbed*
-point is critical, and the gradient is not zero.""",
+    statement=r"""The paper proposes $\lambda_t = 1/t$ and $1 - 1/t$, $t$ from 1, in
+experiments only. Derived: on three skewed parabolas with single samples a constant
+$\lambda$ has the bias
+
+$$
+-\frac{\lambda \rho}{3 (1 + \rho (1 - \lambda))}
+$$
+
+and a variance in closed form; $1/t$ has those of $\lambda = 0$, $1 - 1/t$ those of
+$\lambda = 1$. With full gradients on a non-convex function $1/t$ ends in a minimum,
+$1 - 1/t$ and $\lambda \ge 0.65$ stop where the *perturbed* point is critical, and the
+gradient is not zero.""",
     recipe="""f_i = (x - b_i)^2 / 2, b = (-1, -1, 2), rho = 0.3, gamma = 0.02, start 1,
 3,000 steps, 2,000 chains (quick: 250), averages over the second half. Then the
 sinusoid that stalls SAM with beta = 1, rho = 0.5, step size 0.2, start 0.02, 20,000

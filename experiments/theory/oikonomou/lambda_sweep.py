@@ -10,11 +10,17 @@ from sam_jax.theory.step_sizes import unified
 CLAIM = claims.Claim(
     title="The larger lambda, the higher the plateau of full-gradient Unified SAM",
     source="Oikonomou and Loizou 2025, Figure 1 and Corollary 3.4",
-    statement="""With full gradients and the theorem's constants, lambda = 0 (USAM)
-converges linearly to the minimizer, every lambda > 0 to a plateau that rises with
-lambda. Derived: the plateau is that of a 2-cycle along the top eigenvector,
-**(L/2) c^2 with c = gamma L rho lambda / (2 - gamma L (1 + L rho (1 - lambda)))**, and
-lambda = 0 is the linear map 1 - gamma l (1 + rho l) in each eigendirection.""",
+    statement=r"""With full gradients and the theorem's constants, $\lambda = 0$ (USAM)
+converges linearly to the minimizer, every $\lambda > 0$ to a plateau that rises with
+$\lambda$. Derived: the plateau is that of a 2-cycle along the top eigenvector,
+
+$$
+\frac L2 c^2, \qquad
+c = \frac{\gamma L \rho \lambda}{2 - \gamma L (1 + L \rho (1 - \lambda))},
+$$
+
+and $\lambda = 0$ is the linear map $1 - \gamma l (1 + \rho l)$ in each
+eigendirection.""",
     recipe="""f(x) = ||Ax - b||^2 / 2, n = d = 100, condition number 10, consistent;
 matrix, solution and start are those of the authors' code with its seed. 10,000 steps,
 lambda = 0, 0.1, .. 1; the simplified rule of the last version of the code, which the

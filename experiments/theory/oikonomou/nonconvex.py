@@ -16,11 +16,16 @@ from sam_jax.theory.step_sizes import unified
 CLAIM = claims.Claim(
     title="On non-convex sums the least gradient norm obeys Theorem 3.7",
     source="Oikonomou and Loizou 2025, Theorem 3.7 (in a derived form)",
-    statement="""For smooth components, without convexity or PL (derived, with explicit
-constants): the least E||grad f(x_t)||^2 over t < T is at most
-2 (1 + 2AQ)^T (f(x_0) - f^inf) / (gamma T) + 2CQ / gamma
-+ 2 L rho lambda^2 (1 + 2 gamma L^2 rho). With the theorem's rho, gamma and T for a
-target epsilon the least E||grad f|| is at most epsilon.""",
+    statement=r"""For smooth components, without convexity or PL (derived, with
+explicit constants): the least $\mathrm E\|\nabla f(x_t)\|^2$ over $t < T$ is at most
+
+$$
+\frac{2 (1 + 2AQ)^T (f(x_0) - f^{\inf})}{\gamma T} + \frac{2CQ}{\gamma}
++ 2 L \rho \lambda^2 (1 + 2 \gamma L^2 \rho).
+$$
+
+With the theorem's $\rho$, $\gamma$ and $T$ for a target $\epsilon$ the least
+$\mathrm E\|\nabla f\|$ is at most $\epsilon$.""",
     recipe="""f_i(x) = phi(a_i . x - b_i), phi(z) = z^2 / (1 + z^2), n = 20, d = 3,
 lambda = 0, 0.5, 1. Inequality: uniform single samples, T = 500 and 3,000,
 rho = 1 / (4 L sqrt(T)), gamma = 0.3 / (L sqrt(T)), 200 chains. Rule: independent

@@ -15,12 +15,17 @@ from sam_jax.theory.step_sizes import unified
 CLAIM = claims.Claim(
     title="USAM with a Polyak step converges exactly if interpolated, SAM does not",
     source="Oikonomou and Loizou 2026, SAM-SPS",
-    statement="""gamma = [f(e) - f* - <grad f(e), e - x>]_+ / ||grad f(e)||^2 at the
-perturbed point e, without a cap. For USAM (lambda = 0), rho <= 1/L and strongly convex
-f: linear and exact with full gradients or under interpolation, to a neighbourhood
-otherwise. Derived: for convex f and **every** lambda the distance to a common minimizer
-never grows; SAM on a quadratic stops once f(x) - f* <= rho^2 g'Hg / (2 ||g||^2), hence
-inside the gap **L rho^2 / 2**.""",
+    statement=r"""At the perturbed point $e$, without a cap, let
+
+$$
+\gamma = \frac{[f(e) - f^* - \langle \nabla f(e), e - x \rangle]_+}{\|\nabla f(e)\|^2}.
+$$
+
+For USAM ($\lambda = 0$), $\rho \le 1/L$ and strongly convex $f$: linear and exact with
+full gradients or under interpolation, to a neighbourhood otherwise. Derived: for convex
+$f$ and *every* $\lambda$ the distance to a common minimizer never grows; SAM on a
+quadratic stops once $f(x) - f^* \le \rho^2\, g^\top H g / (2 \|g\|^2)$, hence inside
+the gap $L \rho^2 / 2$.""",
     recipe="""Full gradients: f(x) = ||Ax - b||^2 / (2n), n = d = 100, condition number
 10 of A (the authors' seed), 3,000 steps (quick: 2,000); USAM with rho = 1 / (2L) and a
 Polyak step, and with the rules of Unified SAM, of Andriushchenko and Flammarion 2022

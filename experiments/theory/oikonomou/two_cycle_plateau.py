@@ -14,12 +14,17 @@ from sam_jax.theory.step_sizes import unified
 CLAIM = claims.Claim(
     title="On a quadratic Unified SAM ends in a 2-cycle of O((gamma lambda rho)^2)",
     source="ours, on Oikonomou and Loizou 2025, Corollary 3.4",
-    statement="""Derived: on a quadratic with full gradients the gap ends at
-**(L/2) c^2, c = gamma L rho lambda / (2 - gamma L (1 + L rho (1 - lambda)))**. This is
-of second order in lambda rho; the term of the corollary, N =
-(L / mu) lambda^2 rho (1 + 2 gamma L^2 rho), is of first order in rho and lies above.
-A cycle along a lower eigenvector exists too: a run whose top coordinate underflows to
-zero on the way stays in that one.""",
+    statement=r"""Derived: on a quadratic with full gradients the gap ends at
+
+$$
+\frac L2 c^2, \qquad
+c = \frac{\gamma L \rho \lambda}{2 - \gamma L (1 + L \rho (1 - \lambda))}.
+$$
+
+This is of second order in $\lambda \rho$; the term of the corollary,
+$N = (L / \mu) \lambda^2 \rho (1 + 2 \gamma L^2 \rho)$, is of first order in $\rho$ and
+lies above. A cycle along a lower eigenvector exists too: a run whose top coordinate
+underflows to zero on the way stays in that one.""",
     recipe="""Eigenvalues 0.1 and 10, 12,000 steps. From (0.1, 0.1) with rho*/2 and
 gamma*, lambda = 0, 0.5, 1; from (1, 1) the same; from (0, 0.1) lambda = 0.25, 0.5, 1,
 rho = s rho*, gamma = r gamma*(rho) for s = 0.1, 0.5, 0.9 and r = 0.5, 1.""",

@@ -16,13 +16,14 @@ from sam_jax.theory.step_sizes import unified
 CLAIM = claims.Claim(
     title="In Unified VaSSO a slow average removes most of the bias of lambda > 0",
     source="Oikonomou and Loizou 2025, section 4 (method); statement: ours",
-    statement="""Unified VaSSO perturbs along the average d_t = (1 - theta) d_{t-1} +
-theta g_t by rho (1 - lambda + lambda / ||d_t||) d_t. No theorem covers it. Derived for
-three skewed parabolas with single samples: theta = 1 is Unified SAM, with the bias
--lambda rho / (3 (1 + rho (1 - lambda))); for lambda = 0 the pair (x, d) is a linear
-system without bias for every theta, whose stationary variance solves a Lyapunov
-equation; for lambda > 0 the bias shrinks with theta, because the direction no longer
-tells which sample was drawn.""",
+    statement=r"""Unified VaSSO perturbs along the average
+$d_t = (1 - \theta) d_{t-1} + \theta g_t$ by
+$\rho (1 - \lambda + \lambda / \|d_t\|) d_t$. No theorem covers it. Derived for three
+skewed parabolas with single samples: $\theta = 1$ is Unified SAM, with the bias
+$-\lambda \rho / (3 (1 + \rho (1 - \lambda)))$; for $\lambda = 0$ the pair $(x, d)$ is a
+linear system without bias for every $\theta$, whose stationary variance solves a
+Lyapunov equation; for $\lambda > 0$ the bias shrinks with $\theta$, because the
+direction no longer tells which sample was drawn.""",
     recipe="""f_i = (x - b_i)^2 / 2, b = (-1, -1, 2), rho = 0.3, gamma = 0.02, start 1,
 3,000 steps, 2,000 chains (quick: 250), averages over the second half; theta = 1, 0.5,
 0.1, lambda = 0, 0.5, 1.""",

@@ -12,10 +12,15 @@ from sam_jax.theory.step_sizes import si_yun
 CLAIM = claims.Claim(
     title="Convex, deterministic: mean ||grad f||^2 = O(1/T + 1/sqrt(T))",
     source="Si and Yun 2023, Theorem 3.3 and Table 1",
-    statement="""On smooth convex functions SAM with a constant radius and the step
-size min{sqrt(Delta/(beta^3 rho^2 T)), 1/(2 beta)} makes the mean of ||grad f(x_t)||^2
-over t < T fall like 1/sqrt(T) (as recalled). Derived, for every eta <= 1/(2 beta):
-**(1/T) sum ||grad f(x_t)||^2 <= (4/3) (Delta/(eta T) + beta^3 eta rho^2 / 2)**.""",
+    statement=r"""On smooth convex functions SAM with a constant radius and the step
+size $\min\left\{\sqrt{\Delta/(\beta^3 \rho^2 T)}, 1/(2\beta)\right\}$ makes the mean of
+$\|\nabla f(x_t)\|^2$ over $t < T$ fall like $1/\sqrt T$ (as recalled). Derived, for
+every $\eta \le 1/(2\beta)$:
+
+$$
+\frac1T \sum_{t<T} \|\nabla f(x_t)\|^2 \le
+\frac43 \left(\frac{\Delta}{\eta T} + \frac{\beta^3 \eta \rho^2}{2}\right).
+$$""",
     recipe="""Logistic regression with 10 random examples in 5 dimensions, each with
 both labels, so that f is convex, not strongly, and its minimum log 2 is at 0; rho =
 0.5, start with norm 4, T from 100 to 100,000 (10,000 in the short form).""",

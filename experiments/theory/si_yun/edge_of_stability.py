@@ -17,10 +17,15 @@ from sam_jax.theory import problems
 CLAIM = claims.Claim(
     title="On a network the largest curvature sits at SAM's edge, not at 2/eta",
     source="Long and Bartlett 2024 (edge of stability), beside Si and Yun 2023",
-    statement="""Gradient descent is stable on a quadratic while the curvature is below
-2/eta. For SAM the edge depends on the gradient: **(||g||/(2 rho)) (sqrt(1 + 8
-rho/(eta ||g||)) - 1)**, which is below 2/eta and falls with ||g||. While the loss still
-falls fast, lambda_max of the Hessian follows this edge.""",
+    statement=r"""Gradient descent is stable on a quadratic while the curvature is
+below $2/\eta$. For SAM the edge depends on the gradient:
+
+$$
+\frac{\|g\|}{2 \rho} \left(\sqrt{1 + \frac{8 \rho}{\eta \|g\|}} - 1\right),
+$$
+
+which is below $2/\eta$ and falls with $\|g\|$. While the loss still falls fast,
+$\lambda_{\max}$ of the Hessian follows this edge.""",
     recipe="""Full batch, cross-entropy of 200 digits at 4 x 4 pixels, one layer of 16
 tanh units, d = 442; (eta, rho) = (1, 1), (2, 0.6), (2, 1), (4, 0.3), (4, 0.6), 400
 steps; lambda_max by 24 Lanczos iterations at 41 checkpoints (11 in the short form).

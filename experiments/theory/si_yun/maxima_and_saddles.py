@@ -16,11 +16,12 @@ from sam_jax.theory.step_sizes import si_yun
 CLAIM = claims.Claim(
     title="SAM stays at maxima that are nearer than rho, and may end at saddles",
     source="ours, on the setting of Si and Yun 2023",
-    statement="""Derived: within rho of a maximum on the line the perturbed point lies
-beyond the maximum, so that a step goes *towards* it: SAM stays within **eta h rho** of
-it, where h bounds the curvature there. At a strict saddle the ascent follows the
-steepest direction; once that is the curved-up one the escape never starts, and SAM ends
-in the 2-cycle of the convex direction, eta rho/(2 - eta), with the other one at 0.""",
+    statement=r"""Derived: within $\rho$ of a maximum on the line the perturbed point
+lies beyond the maximum, so that a step goes *towards* it: SAM stays within
+$\eta h \rho$ of it, where $h$ bounds the curvature there. At a strict saddle the ascent
+follows the steepest direction; once that is the curved-up one the escape never starts,
+and SAM ends in the 2-cycle of the convex direction, $\eta \rho/(2 - \eta)$, with the
+other one at 0.""",
     recipe="""rho = eta = 0.1, 20,000 steps (3,000 in the short form). Wells x^4/4 -
 x^2/2 from 0.001, 0.05, 0.09 (within rho of the maximum 0) and 0.11, 0.3; saddle (x^2 -
 y^2)/2 + y^4/4 from (0.5, 0.03) and (0.5, 0.3). Control: gradient descent.""",
@@ -95,6 +96,5 @@ def _picture(data: Mapping[str, Any], starts: np.ndarray) -> figure.Figure:
     for place, name in names.items():
         right.plot(*data["saddle"][place].T, ".-", ms=4, lw=0.8, label=name)
     pictures.linear(right, "x", "y", "saddle at (0, 0), minima at (0, +-1)")
-    pictures.legends([left], loc="center right")
-    pictures.legends([right], loc="upper left")
+    pictures.legends([left, right])
     return picture

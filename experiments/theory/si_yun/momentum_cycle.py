@@ -12,11 +12,17 @@ from sam_jax.theory.step_sizes import si_yun
 CLAIM = claims.Claim(
     title="With momentum SAM has a stable 2-cycle, and diverges from s = 2(1 + b) on",
     source="ours, on the setting of Si and Yun 2023",
-    statement="""Derived: on lambda x^2/2 with the average m <- b m + (1 - b) g and x <-
-x - alpha m, SAM has one alternating cycle, **|x| = s rho/(2(1 + b) - s)**, s = alpha
-lambda (1 - b). It is stable for 0 < s < 2(1 + b); from s = 2(1 + b) on SAM diverges. A
-trace m <- b m + g is the same with s = alpha lambda. With much momentum the cycle is
-not the only one: from rest far away SAM may end in a longer one.""",
+    statement=r"""Derived: on $\lambda x^2/2$ with the average
+$m \leftarrow b m + (1 - b) g$ and $x \leftarrow x - \alpha m$, SAM has one alternating
+cycle,
+
+$$
+|x| = \frac{s \rho}{2 (1 + b) - s}, \qquad s = \alpha \lambda (1 - b).
+$$
+
+It is stable for $0 < s < 2(1 + b)$; from $s = 2(1 + b)$ on SAM diverges. A trace
+$m \leftarrow b m + g$ is the same with $s = \alpha \lambda$. With much momentum the
+cycle is not the only one: from rest far away SAM may end in a longer one.""",
     recipe="""lambda = 2, rho = 0.1; b = 0, 0.5, 0.9; s/(2(1 + b)) from 0.02 to 0.95 in
 12 values and 1, 1.02; the average by optax.ema, the trace by optax.trace. Starts: the
 cycle with x and m enlarged by 10 %, and x = 1 with m = 0; 2,000 steps.""",

@@ -19,9 +19,12 @@ from sam_jax.theory.step_sizes import si_yun
 CLAIM = claims.Claim(
     title="Non-convex, deterministic: mean ||grad f||^2 <= O(1/T) + beta^2 rho^2",
     source="Si and Yun 2023, Theorem 3.4 and Table 1",
-    statement="""For every beta-smooth function bounded from below and eta <= 1/beta
-(as recalled, and derived): **(1/T) sum_{t<T} ||grad f(x_t)||^2 <= 2 Delta/(eta T) +
-beta^2 rho^2**.""",
+    statement=r"""For every $\beta$-smooth function bounded from below and
+$\eta \le 1/\beta$ (as recalled, and derived):
+
+$$
+\frac1T \sum_{t<T} \|\nabla f(x_t)\|^2 \le \frac{2 \Delta}{\eta T} + \beta^2 \rho^2.
+$$""",
     recipe="""Three non-convex functions: log(1 + r^2) residuals in 4 dimensions,
 z^2/(1 + z^2) residuals of 12 examples in 4, and the stalling sinusoid of radius rho =
 0.3; rho = 0.03, 0.1, 0.3, 1 and eta = 1/beta, 0.3/beta; 3,000 steps (1,000 in the short

@@ -17,11 +17,17 @@ from sam_jax.theory.step_sizes import si_yun
 CLAIM = claims.Claim(
     title="Non-convex, deterministic: SAM stalls at ||grad f||^2 = 0.0274 beta^2 rho^2",
     source="Si and Yun 2023, Theorem 3.5",
-    statement="""The floor of order rho^2 cannot be removed (as recalled). On f(x) = (9
-beta rho^2/(25 pi^2)) sin(5 pi x/(3 rho)) and for eta <= 1/beta SAM converges, from
-every start that is not a stationary point, to a point where the *perturbed* point is a
-minimum: **||grad f||^2 -> 27 beta^2 rho^2/(100 pi^2)**, f - f* -> 9 beta rho^2/(50
-pi^2); from a start within 0.1 rho of 0 the gradient is never smaller. Without
+    statement=r"""The floor of order $\rho^2$ cannot be removed (as recalled). On
+$f(x) = \frac{9 \beta \rho^2}{25 \pi^2} \sin \frac{5 \pi x}{3 \rho}$ and for
+$\eta \le 1/\beta$ SAM converges, from every start that is not a stationary point, to a
+point where the *perturbed* point is a minimum:
+
+$$
+\|\nabla f\|^2 \to \frac{27 \beta^2 \rho^2}{100 \pi^2}, \qquad
+f - f^* \to \frac{9 \beta \rho^2}{50 \pi^2};
+$$
+
+from a start within $0.1 \rho$ of 0 the gradient is never smaller. Without
 normalization, without ascent or with a decaying radius the gradient vanishes.""",
     recipe="""(beta, rho, eta beta) = (1, 1, 0.5), (2, 0.3, 0.2), (5, 0.05, 1), (0.5,
 0.3, 0.1); twelve starts over a period and five in [-0.1 rho, 0.1 rho], 500 steps.
@@ -152,6 +158,5 @@ def _picture(data: Mapping[str, Any], stall: np.ndarray) -> figure.Figure:
     right.plot(here, height(jnp.asarray(here)), "o", label="SAM stalls: x")
     right.plot(there, height(jnp.asarray(there)), "v", label="y, modulo 1.2 rho")
     pictures.linear(right, "x / rho", "(f - f*) / (beta rho^2)", "the function")
-    pictures.legends([left], loc="lower right", fontsize=7)
-    pictures.legends([right])
+    pictures.legends([left, right])
     return picture

@@ -16,11 +16,16 @@ from sam_jax.theory.step_sizes import si_yun
 CLAIM = claims.Claim(
     title="Non-convex, deterministic: the stall on every wave, and the worst one",
     source="ours, after Si and Yun 2023, Theorem 3.5",
-    statement="""Derived: on f(x) = (beta/w^2) sin(w x) with w = u/rho SAM stalls with
-**||grad f|| = -beta rho sin(u)/u** where sin u < 0. Elsewhere an extremum, minimum or
-maximum, attracts it up to a distance O(eta). The wave of Theorem 3.5 has u = 5 pi/3
-(as recalled) and the gradient 0.165 beta rho; the worst one solves tan u = u, u =
-4.493, with 0.217 beta rho.""",
+    statement=r"""Derived: on $f(x) = (\beta/w^2) \sin(w x)$ with $w = u/\rho$ SAM
+stalls with
+
+$$
+\|\nabla f\| = -\beta \rho \frac{\sin u}{u} \quad \text{where} \quad \sin u < 0.
+$$
+
+Elsewhere an extremum, minimum or maximum, attracts it up to a distance $O(\eta)$. The
+wave of Theorem 3.5 has $u = 5\pi/3$ (as recalled) and the gradient $0.165 \beta \rho$;
+the worst one solves $\tan u = u$, $u = 4.493$, with $0.217 \beta \rho$.""",
     recipe="""beta = 1, rho = 1, eta = 0.05; u from 0.3 to 4 pi in 160 values, the
 paper's and the worst one; start halfway from the minimum to the inflection, 1,000
 steps.""",
@@ -66,7 +71,7 @@ def run(quick: bool) -> claims.Outcome:
     panel.plot(fine, ETA / fine, ":", color="#555555", lw=1, label="eta beta / u")
     panel.set_ylim(-0.01, 0.25)
     pictures.linear(panel, "u = w rho", "||grad f|| / (beta rho)", "where SAM ends")
-    pictures.legends([panel], loc="upper right")
+    pictures.legends([panel])
     return claims.Outcome(
         [
             claims.close(

@@ -16,13 +16,18 @@ from sam_jax.theory.step_sizes import si_yun
 CLAIM = claims.Claim(
     title="m-SAM is biased by -rho(2p - 1) for every step size",
     source="Si and Yun 2023, Theorem 4.2; the functions are ours",
-    statement="""Derived: on components c_i (x - b_i)^2/2 with two centers m-SAM's step
-is linear between them. With equal curvatures a and a share p at the left center its
-stationary mean is **-rho(2p - 1)** for every eta, the variance eta a p(1 - p) (b_2 -
-b_1 + 2 rho)^2 / (2 - eta a), so that E f - f* >= a rho^2 (2p - 1)^2/2; with unequal
-ones the shift is -rho (p a_1 - (1 - p) a_2)/(p a_1 + (1 - p) a_2). SGD and SAM without
-normalization are unbiased, with variances of the same form; n-SAM's gap vanishes with
-eta.""",
+    statement=r"""Derived: on components $c_i (x - b_i)^2/2$ with two centers m-SAM's
+step is linear between them. With equal curvatures $a$ and a share $p$ at the left
+center its stationary mean is $-\rho(2p - 1)$ for every $\eta$, the variance
+$\eta a p(1 - p) (b_2 - b_1 + 2\rho)^2 / (2 - \eta a)$, so that
+
+$$
+\mathrm E f - f^* \ge \frac{a \rho^2 (2p - 1)^2}{2};
+$$
+
+with unequal ones the shift is $-\rho (p a_1 - (1 - p) a_2)/(p a_1 + (1 - p) a_2)$. SGD
+and SAM without normalization are unbiased, with variances of the same form; n-SAM's gap
+vanishes with $\eta$.""",
     recipe="""Centers (-1, -1, 2) with curvatures 1, and (-2, -2, 20) with (1, 1, 0.2),
 minimizers 0; rho = 0.3; eta = 0.05, 0.02, 0.01, 0.005; 250 chains of 8,000 steps from 0
 (80 of 4,000, without the smallest eta, in the short form), means over the second
@@ -153,5 +158,5 @@ def _picture(data: Mapping[str, Any]) -> figure.Figure:
     panels[1].set_ylim(1e-4, 0.3)
     panels[1].axhline(FLOOR, color="k", linestyle=":", linewidth=1)
     panels[1].text(etas[-1], FLOOR, "a rho^2/18", va="bottom", fontsize=8)
-    pictures.legends(panels[1:], loc="lower right", fontsize=7)
+    pictures.legends(panels[1:])
     return picture

@@ -13,10 +13,15 @@ from sam_jax.theory.step_sizes import si_yun
 CLAIM = claims.Claim(
     title="Convex, stochastic: mean E||grad f||^2 <= O(1/sqrt(T)) + O(rho^2)",
     source="Si and Yun 2023, Theorem 4.3 and Table 1",
-    statement="""For smooth convex functions the mean of E||grad f(x_t)||^2 is O(1/T +
-sqrt([sigma^2 - beta^2 rho^2]_+/T)) + O(rho^2) in both forms, n-SAM and m-SAM (as
-recalled). Derived, without convexity, for eta <= 1/beta: **(1/T) sum E||grad f||^2 <=
-2 Delta/(eta T) + beta^2 rho^2 max(1, 2 beta eta) + 2 beta eta sigma^2**.""",
+    statement=r"""For smooth convex functions the mean of
+$\mathrm E\|\nabla f(x_t)\|^2$ is
+$O(1/T + \sqrt{[\sigma^2 - \beta^2 \rho^2]_+/T}) + O(\rho^2)$ in both forms, n-SAM and
+m-SAM (as recalled). Derived, without convexity, for $\eta \le 1/\beta$:
+
+$$
+\frac1T \sum_{t<T} \mathrm E\|\nabla f(x_t)\|^2 \le \frac{2 \Delta}{\eta T}
++ \beta^2 \rho^2 \max(1, 2 \beta \eta) + 2 \beta \eta \sigma^2.
+$$""",
     recipe="""Logistic regression with 10 random examples in 5 dimensions, each with
 both labels (minimum log 2 at 0, not strongly convex), single uniform samples; sigma^2
 <= mean ||a_i||^2; rho = 0.02, 0.1; start with norm 4; T from 100 to 3,000 (600 in the

@@ -14,12 +14,18 @@ from sam_jax.theory.step_sizes import si_yun
 CLAIM = claims.Claim(
     title="Non-convex, stochastic: n-SAM's gradient, m-SAM's (||grad f|| - beta rho)^2",
     source="Si and Yun 2023, Theorems 4.5, 4.6 and Table 1",
-    statement="""On smooth non-convex functions n-SAM makes the mean of E||grad f||^2
-small up to O(rho^2); for m-SAM on Lipschitz functions the paper bounds the mean of
-E(||grad f|| - beta rho)^2 (as recalled). Derived, with E||g||^2 <= M^2: **2 Delta/(eta
-T) + beta^2 rho^2 + beta eta sigma^2** for n-SAM, eta <= 1/beta, and 2 Delta/(eta T) +
-beta^2 rho^2 + beta eta M^2 for m-SAM and any eta. The general bound of the convex case
-needs no convexity and holds for m-SAM too.""",
+    statement=r"""On smooth non-convex functions n-SAM makes the mean of
+$\mathrm E\|\nabla f\|^2$ small up to $O(\rho^2)$; for m-SAM on Lipschitz functions the
+paper bounds the mean of $\mathrm E(\|\nabla f\| - \beta \rho)^2$ (as recalled).
+Derived, with $\mathrm E\|g\|^2 \le M^2$:
+
+$$
+\frac{2 \Delta}{\eta T} + \beta^2 \rho^2 + \beta \eta \sigma^2, \qquad
+\frac{2 \Delta}{\eta T} + \beta^2 \rho^2 + \beta \eta M^2:
+$$
+
+the first for n-SAM and $\eta \le 1/\beta$, the second for m-SAM and any $\eta$. The
+general bound of the convex case needs no convexity and holds for m-SAM too.""",
     recipe="""Residuals z^2/(1 + z^2) of 12 random examples in 4 dimensions, single
 uniform samples, sigma^2 <= M^2 = (27/64) mean ||a_i||^2; rho = 0.02, 0.1, 0.3; eta beta
 = 0.2, 1 and eta(T) by the rules, with beta of f for n-SAM, the largest of a component

@@ -11,14 +11,19 @@ from sam_jax.theory import descent, finite_sums, sampling
 CLAIM = claims.Claim(
     title="Strongly convex, stochastic: m-SAM stalls at a gap of order rho^2",
     source="Si and Yun 2023, Theorems 4.2 and 4.4; the functions are ours",
-    statement="""On smooth strongly convex functions stochastic SAM with one sample for
-both gradients (m-SAM) does not get below a gap of order rho^2, whatever the step size
-(as recalled). On a construction of ours, f(x) = a x^2/2 with components whose noise
-vanishes at c = -rho/3, **every path converges to c**, where f - f* = **a rho^2/18**,
-||grad f||^2 = a^2 rho^2/9; for starts with (x_0 - c)/rho in [-0.2027, 0.155] the gap is
-never below 0.0159 a rho^2, hence ||grad f||^2, and every mean of it, never below 0.0318
-a^2 rho^2. With the full gradient in the ascent (n-SAM) or without
-ascent (SGD) the gap is of order eta.""",
+    statement=r"""On smooth strongly convex functions stochastic SAM with one sample
+for both gradients (m-SAM) does not get below a gap of order $\rho^2$, whatever the step
+size (as recalled). On a construction of ours, $f(x) = a x^2/2$ with components whose
+noise vanishes at $c = -\rho/3$, every path converges to $c$, where
+
+$$
+f - f^* = \frac{a \rho^2}{18}, \qquad \|\nabla f\|^2 = \frac{a^2 \rho^2}{9};
+$$
+
+for starts with $(x_0 - c)/\rho \in [-0.2027, 0.155]$ the gap is never below
+$0.0159\, a \rho^2$, hence $\|\nabla f\|^2$, and every mean of it, never below
+$0.0318\, a^2 \rho^2$. With the full gradient in the ascent (n-SAM) or without ascent
+(SGD) the gap is of order $\eta$.""",
     recipe="""a = 1; rho = 0.01, 0.03, 0.1, 0.3, 1; eta = 0.1; starts c + (-0.2, 0,
 0.14) rho, and rho, -1, 3; 100 chains of each (20 in the short form), 3,000
 steps. Controls from c with rho = 0.3, eta = 0.1 and 0.02, 500 chains (100).""",

@@ -11,12 +11,18 @@ from sam_jax.theory.step_sizes import si_yun
 CLAIM = claims.Claim(
     title="Strongly convex, stochastic: E f(x_T) - f* <= O~(1/T) + O(rho^2)",
     source="Si and Yun 2023, Theorems 4.1, 4.2 and Table 1",
-    statement="""With the step size of the rule stochastic SAM reaches a neighbourhood
-of the optimum, O~(exp(-T) + [sigma^2 - beta^2 rho^2]_+/T) + O(rho^2), in both forms,
-n-SAM and m-SAM (as recalled). Derived, for mu-PL functions and eta <= 1/beta: **E
-f(x_T) - f* <= (1 - mu eta)^T Delta + beta^2 rho^2 max(1, 2 beta eta)/(2 mu) + beta eta
-sigma^2/mu**.
-The floor is real for m-SAM: a rho^2/18 on parabolas with the centers (-1, -1, 2).""",
+    statement=r"""With the step size of the rule stochastic SAM reaches a neighbourhood
+of the optimum, $\tilde O(e^{-T} + [\sigma^2 - \beta^2 \rho^2]_+/T) + O(\rho^2)$, in
+both forms, n-SAM and m-SAM (as recalled). Derived, for $\mu$-PL functions and
+$\eta \le 1/\beta$:
+
+$$
+\mathrm E f(x_T) - f^* \le (1 - \mu \eta)^T \Delta
++ \frac{\beta^2 \rho^2 \max(1, 2 \beta \eta)}{2 \mu} + \frac{\beta \eta \sigma^2}{\mu}.
+$$
+
+The floor is real for m-SAM: $a \rho^2/18$ on parabolas
+with the centers $(-1, -1, 2)$.""",
     recipe="""Those parabolas, a = 1, rho = 0.3, start 1; sigma^2 = 2 exactly; T from
 100 to 10,000 (3,000 in the short form), eta(T) by the rule; 200 chains of m-SAM, n-SAM
 and SGD (100).""",

@@ -11,11 +11,17 @@ from sam_jax.theory.step_sizes import si_yun
 CLAIM = claims.Claim(
     title="Strongly convex, deterministic: 1/T^2 cannot be improved",
     source="Si and Yun 2023, Theorem 3.2",
-    statement="""For every constant step size there is a smooth strongly convex function
-on which SAM's gap after T steps is of order rho^2 / T^2 at least (as recalled).
-Derived, in two cases: with eta >= 1/(mu T), on beta x^2/2 from its 2-cycle, **f(x_T) -
-f* >= beta^3 rho^2 / (8 mu^2 T^2)**; with eta < 1/(mu T), on mu x^2/2, x_T = (1 - eta
-mu)^T (x_0 + rho) - rho, which stays away from 0.""",
+    statement=r"""For every constant step size there is a smooth strongly convex
+function on which SAM's gap after $T$ steps is of order $\rho^2 / T^2$ at least (as
+recalled). Derived, in two cases: with $\eta \ge 1/(\mu T)$, on $\beta x^2/2$ from its
+2-cycle,
+
+$$
+f(x_T) - f^* \ge \frac{\beta^3 \rho^2}{8 \mu^2 T^2};
+$$
+
+with $\eta < 1/(\mu T)$, on $\mu x^2/2$, $x_T = (1 - \eta \mu)^T (x_0 + \rho) - \rho$,
+which stays away from 0.""",
     recipe="""mu = 0.1, beta = 1, rho = 0.1; T = 1,000, 10,000, 100,000 (not the last
 one in the short form). First case: eta mu T = 1, 2, 5, start on the cycle. Second: eta
 mu T = 0.1, 0.5, 0.99, start 1.""",

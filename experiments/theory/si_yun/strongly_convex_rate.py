@@ -11,12 +11,19 @@ from sam_jax.theory.step_sizes import si_yun
 CLAIM = claims.Claim(
     title="Strongly convex, deterministic: f(x_T) - f* ~ log^2 T / T^2",
     source="Si and Yun 2023, Theorem 3.1 and Table 1",
-    statement="""With a constant radius and one constant step size for each horizon T,
-SAM minimizes a smooth strongly convex function at the rate 1/T^2 up to logarithms (as
-recalled). Derived, for mu-strongly convex, beta-smooth f and eta <= 1/(2 beta):
-**f(x_T) - f* <= max{(1 - 1.5 mu eta)^T Delta, beta^4 eta^2 rho^2/(2 mu) + beta^3 eta^2
-rho^2/2}**; on a quadratic with the rule's eta, (f(x_T) - f*) T^2 / log^2 -> beta^3
-rho^2 / (8 mu^2), with the rule's logarithm log(mu^3 Delta T^2 / (beta^4 rho^2)).""",
+    statement=r"""With a constant radius and one constant step size for each horizon
+$T$, SAM minimizes a smooth strongly convex function at the rate $1/T^2$ up to
+logarithms (as recalled). Derived, for $\mu$-strongly convex, $\beta$-smooth $f$ and
+$\eta \le 1/(2\beta)$:
+
+$$
+f(x_T) - f^* \le \max\left\{\left(1 - \tfrac32 \mu \eta\right)^T \Delta,\;
+\frac{\beta^4 \eta^2 \rho^2}{2 \mu} + \frac{\beta^3 \eta^2 \rho^2}{2}\right\};
+$$
+
+on a quadratic with the rule's $\eta$,
+$(f(x_T) - f^*)\, T^2 / \log^2 \to \beta^3 \rho^2 / (8 \mu^2)$, with the rule's
+logarithm $\log(\mu^3 \Delta T^2 / (\beta^4 \rho^2))$.""",
     recipe="""f(x) = (mu x_1^2 + beta x_2^2)/2, mu = 0.1, beta = 1, rho = 0.1, start
 (1, 1); horizons T from 1,000 to 100,000 (10,000 in the short form), eta(T) by the
 rule.""",

@@ -13,10 +13,11 @@ from sam_jax.theory import descent, problems
 CLAIM = claims.Claim(
     title="Figure 1: along the valley of (xy - 1)^2 to the flattest minimum",
     source="Si and Yun 2023, Figure 1",
-    statement="""On f(x, y) = (xy - 1)^2 SAM with a constant radius and normalization
-drifts along the valley xy = 1 to the flattest minimum (1, 1), where the trace of the
-Hessian, 2(x^2 + y^2), is 4. Gradient descent, SAM without normalization and SAM with a
-decaying radius stop near the first minimum that they reach.""",
+    statement=r"""On $f(x, y) = (xy - 1)^2$ SAM with a constant radius and
+normalization drifts along the valley $xy = 1$ to the flattest minimum $(1, 1)$, where
+the trace of the Hessian, $2 (x^2 + y^2)$, is 4. Gradient descent, SAM without
+normalization and SAM with a decaying radius stop near the first minimum that they
+reach.""",
     recipe="""eta = 0.01, rho = 0.1 (the figure's own constants are not known to us);
 starts (3, 0.2) and (2, 0.25); 200,000 steps (30,000 in the short form).""",
     criterion="""SAM is within 0.01 of (1, 1) with a trace within 1 % of 4; all others
@@ -75,8 +76,7 @@ def run(quick: bool) -> claims.Outcome:
     left.set_ylim(0, 1.6)
     pictures.bound(right, None, 4.0, "flattest, 4")
     pictures.log_log(right, "iteration + 1", "trace of the Hessian", "sharpness")
-    pictures.legends([left], loc="upper right")
-    pictures.legends([right], loc="center left")
+    pictures.legends([left, right])
     return claims.Outcome(
         [
             claims.close("trace of the Hessian, SAM", traces[0, :, -1], 4.0, rtol=0.01),

@@ -15,13 +15,19 @@ from sam_jax.theory import finite_sums, problems
 CLAIM = claims.Claim(
     title="Figure 2: virtual losses, their kinks and their minimizers",
     source="Si and Yun 2023, Figure 2",
-    statement="""SAM is gradient descent on the virtual gradient map G(x) = f'(x + rho
-sign f'(x)); on the line G is the derivative of a virtual loss J (as recalled). Derived:
-for beta x^2/2, **J = beta (|x| + rho)^2/2** but for a constant, with a kink at the
-unmoved minimizer; on the stalling wave the minimizers of J are at -0.1 rho and 0.7 rho,
-not at f's -0.3 rho and 0.9 rho; for m-SAM the mean of the components' virtual losses
-has its kinks at the *components'* minimizers, and its own minimizer, in between, is
-shifted by -rho(2p - 1).""",
+    statement=r"""SAM is gradient descent on the virtual gradient map
+$G(x) = f'(x + \rho \operatorname{sign} f'(x))$; on the line $G$ is the derivative of a
+virtual loss $J$ (as recalled). Derived: for $\beta x^2/2$,
+
+$$
+J = \frac{\beta (|x| + \rho)^2}{2}
+$$
+
+but for a constant, with a kink at the unmoved minimizer; on the stalling wave the
+minimizers of $J$ are at $-0.1 \rho$ and $0.7 \rho$, not at $f$'s $-0.3 \rho$ and
+$0.9 \rho$; for m-SAM the mean of the components' virtual losses has its kinks at the
+*components'* minimizers, and its own minimizer, in between, is shifted by
+$-\rho(2p - 1)$.""",
     recipe="""G from the library's SAM transform on a grid of 4,001 points, J by the
 trapezoidal rule; beta = 1, rho = 0.3; wave of that radius; parabolas with the centers
 (-1, -1, 2), p = 2/3.""",
