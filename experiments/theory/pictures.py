@@ -139,7 +139,7 @@ def symbols(words: str) -> str:
         part = re.sub(r"\b(f|x|rho|gamma)\*", r"\1⋆", part)
         for name, sign in {**GREEK, **SIGNS}.items():
             name = name.rstrip("_")
-            whole = rf"(?<![A-Za-z\d^]){name}(?![A-Za-z])" if name.isalpha() else None
+            whole = rf"(?<![A-Za-z^]){name}(?![A-Za-z])" if name.isalpha() else None
             part = re.sub(whole or re.escape(name), sign, part)
         part = _LOW.sub(lambda found: found[1].translate(LOW), part)
         parts[i] = _HIGH.sub(lambda found: found[1].translate(HIGH), part)
@@ -150,6 +150,8 @@ def finish(picture: figure.Figure) -> None:
     """Symbols in all texts, and numbers at the powers of ten alone."""
     for panel in picture.axes:
         for axis in (panel.xaxis, panel.yaxis):
+            if isinstance(shown := axis.get_major_formatter(), ticker.ScalarFormatter):
+                shown.set_scientific(False)
             if axis.get_scale() == "log":
                 low, high = axis.get_view_interval()
                 narrow = high < 20 * low

@@ -95,5 +95,5 @@ def _picture(data: Mapping[str, Any]) -> figure.Figure:
         panel.axhline(2 / ETAS[i], color="k", linestyle=":", lw=1, label="2 / eta")
         title = f"eta = {ETAS[i]:g}, rho = {RHOS[i]:g}"
         pictures.log_y(panel, "iteration", "largest curvature", title)
-    pictures.legends(panels[:1])
+    pictures.legends(panels)
     return picture
