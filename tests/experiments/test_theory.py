@@ -199,7 +199,7 @@ def test_the_papers_tables_link_to_claims_and_are_current():
     page = (laboratory.RESULTS / "tables.md").read_text()
     assert "(not run)" not in page
     for name in tables.names():
-        [*_, verdict] = re.findall(rf"\({name}/README.md\) \((\w+)\)", page)
+        [*_, verdict] = re.findall(rf"\(\.\./{name}\.py\) \((\w+)\)", page)
         assert verdict == catalog.load(name).CLAIM.expected
 
 
