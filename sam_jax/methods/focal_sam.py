@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from sam_jax import checks
@@ -31,7 +30,8 @@ def focal_sam(
     with :math:`\pi_y` the share of class y in the training set.
 
     Three gradients per update; no state but counters and diagnostics. These are of
-    :math:`L^\gamma`.
+    :math:`L^\gamma`; the perturbed loss is ``value``, the loss at the weights, and the
+    rise of :math:`L^\gamma`.
 
     Use it where some classes have far fewer examples than others. With ``gamma`` 0 and
     ``lam`` 1 it is SAM.
@@ -91,6 +91,7 @@ def focal_sam(
         *,
         weighted_value_and_grad_fn: calls.WeightedValueAndGradFn | None = None,
         class_shares: jax.Array | None = None,
+        value: Any = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, Any]:
         calls.require(
@@ -109,11 +110,20 @@ def focal_sam(
             return weighted_value_and_grad_fn(params, factors)
 
         assert params is not None
-        _, grads = calls.value_and_gradient(focal, params)
-        weight = jnp.asarray(core.value_at(lam, state.count))
-        perturbed, state = method.update(
-            grads, state, params, **(extra_args | {"value_and_grad_fn": focal})
+        below, grads = calls.value_and_gradient(focal, params)
+
+        def risen(params: optax.Params) -> tuple[jax.Array, optax.Updates]:
+            loss, grads = calls.value_and_gradient(focal, params)
+            above, start, known = map(numerics.wide, (loss, below, value))
+            return known + above - start, grads
+
+        given = (
+            {"value_and_grad_fn": None, "grad_fn": lambda params: focal(params)[1]}
+            if value is None
+            else {"value_and_grad_fn": risen}
         )
+        weight = core.value_at(lam, state.count)
+        perturbed, state = method.update(grads, state, params, **(extra_args | given))
         direction = numerics.combine(
             (1.0, updates), (-weight, grads), (weight, perturbed)
         )

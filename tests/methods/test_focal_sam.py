@@ -46,3 +46,23 @@ def test_a_class_that_is_all_there_is_has_no_sharpness():
     jax.tree.map(
         lambda d, g: np.testing.assert_allclose(d, g, rtol=1e-12), found, plain
     )
+
+
+@pytest.mark.usefixtures("float64")
+def test_the_perturbed_loss_is_the_loss_and_the_rise_of_the_focal_one():
+    params, batch = problems.network(jnp.float64), problems.batch(jnp.float64)
+    call = problems.keywords(problems.network_loss, params, batch)
+    weighted, told = call["weighted_value_and_grad_fn"], []
+
+    def watched(params, factors):
+        loss, grads = weighted(params, factors)
+        told.append(loss)
+        return loss, grads
+
+    call["weighted_value_and_grad_fn"] = watched
+    tx = sam_jax.focal_sam(0.3)
+    _, state = tx.update(params, tx.init(params), params, **call)
+    rise = float(sam_jax.diagnostics(state)["perturbed_loss"]) - float(call["value"])
+    assert rise == pytest.approx(float(told[1] - told[0]), rel=1e-5) and rise > 0
+    _, state = tx.update(params, tx.init(params), params, **(call | {"value": None}))
+    assert "perturbed_loss" not in sam_jax.diagnostics(state)
