@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import cycler
 import matplotlib
 import numpy as np
-from matplotlib import axes, figure, lines, text, ticker
+from matplotlib import axes, figure, gridspec, lines, text, ticker
 
 from sam_jax.train import figures
 
@@ -176,6 +176,7 @@ def thumbnail(picture: figure.Figure) -> None:
         panel.remove()
     if legend := first.get_legend():
         legend.remove()
+    first.set_subplotspec(gridspec.GridSpec(1, 1, figure=picture)[0])
     first.set(title="", xlabel="", ylabel="")
     first.tick_params(labelbottom=False, labelleft=False, which="both")
     picture.set_size_inches(2.0, 1.4)
