@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from experiments.theory import claims, pictures, runs
+from experiments.theory import claims, mutations, pictures, runs
 from experiments.theory.oikonomou import _chains
 from sam_jax.theory import descent, finite_sums, sampling
 from sam_jax.theory.step_sizes import unified
@@ -21,6 +21,9 @@ gap is below the theorem's bound.""",
     refuted="""Without the weights 1 / (n p_i) the drawn gradient is one of
 sum p_i f_i, another function; the iterates converge, like 1/t, but to *its* minimizer.
 With the weights both checks hold, as the last rows show.""",
+    survivors=dict.fromkeys(
+        mutations.FACTORS, "about sampling, which does the same to SGD"
+    ),
 )
 
 LAMS = (0.0, 0.5, 1.0)
