@@ -1,4 +1,4 @@
-"""Directions with an error of one's own."""
+"""Directions with a given error."""
 
 import jax
 import jax.numpy as jnp

@@ -25,9 +25,9 @@ to at most 1e-3 of the first. Ours: the sum in (11) is C zeta(1.001), about 1000
 grows like C log k up to k = e^1000, so that (11) tells nothing of shorter runs: F-SAM,
 whose perturbations keep their direction, still has ||grad f|| >= 0.1 C on the saddle at
 the end.""",
-    refuted="""k^-0.001 falls below 0.99 at k = 0.99^-1000, near 23,163, and is 0.9863
-at k = 10^6; it stays above 0.98 up to k = 5.9 10^8. What the remark is for, the
-convergence of SAM, is not affected.""",
+    refuted="""The sentence was read from an OCR of the paper. k^-0.001 falls below
+0.99 at k = 0.99^-1000, near 23,163, and is 0.9863 at k = 10^6; it stays above 0.98 up
+to k = 5.9 10^8. What the remark is for, the convergence of SAM, is not affected.""",
     survivors={"tripled": "C < 2/L is not needed: SAM converges with 3/L here, too"},
 )
 

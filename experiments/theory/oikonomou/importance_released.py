@@ -18,7 +18,8 @@ decreasing rule of Theorem 3.5 would converge to the minimizer of $f$ like $1/t$
 chains; weights 1 / (n p_i) and none.""",
     criterion="""The mean of the drawn gradient at the minimizer is 0, and the last mean
 gap is below the theorem's bound.""",
-    refuted="""Without the weights 1 / (n p_i) the drawn gradient is one of
+    refuted="""This is a deviation of the released code; the paper's importance sampling
+has the weights. Without the weights 1 / (n p_i) the drawn gradient is one of
 sum p_i f_i, another function; the iterates converge, like 1/t, but to *its* minimizer.
 With the weights both checks hold, as the last rows show.""",
     survivors=dict.fromkeys(
