@@ -83,7 +83,7 @@ def page(
         for check in record["checks"]
     ]
     refuted = f"""
-!!! warning "Known not to hold as published"
+!!! warning "Known not to hold"
 
     {_text(claim.refuted)}
 """

@@ -117,7 +117,7 @@ def _summary(records: Sequence[Mapping[str, Any]]) -> str:
     seconds = sum(record["seconds"] for record in records)
     return (
         f"{passed} of {len(records)} claims pass; {seconds:.0f} s of work in all. FAIL "
-        "(known) marks what does not hold, as published or as released, its page says why, "
+        "(known) marks what does not hold as published or released, its page says why, "
         "and LOOSE what passes whatever is done to the ascent."
     )
 
