@@ -23,7 +23,12 @@ HEAVIEST = 2e6  # bytes
 KINDS = ("index", "library", "recipes", "results", "changelog", "methods/index")
 KINDS += ("methods/bsam", "theory/index", "theory/khanh/schedule_table")
 KINDS += ("theory/si_yun/stochastic_bias", "experiments/small_stage1")
-KINDS += ("reference/library", "reference/theory", "index?q=vasso")
+KINDS += (
+    "reference/library",
+    "reference/theory",
+    "tutorials/label_noise",
+    "index?q=vasso",
+)
 
 
 class Page(parser.HTMLParser):
