@@ -21,7 +21,7 @@ WIDTHS = (400, 1400)
 HEAVIEST = 2e6  # bytes
 # One page of each kind.
 KINDS = ("index", "library", "recipes", "results", "changelog", "methods/index")
-KINDS += ("methods/bsam", "theory/index", "theory/khanh/schedule_table")
+KINDS += ("methods/bsam", "theory/index", "theory/khanh/two_cycle")
 KINDS += ("theory/si_yun/stochastic_bias", "experiments/small_stage1")
 KINDS += (
     "reference/library",
