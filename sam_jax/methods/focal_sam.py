@@ -3,10 +3,11 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from sam_jax import checks
-from sam_jax.methods import ascent, calls, core, masks, numerics
+from sam_jax.methods import ascent, calls, core, devices, masks, numerics
 
 
 def focal_sam(
@@ -29,9 +30,9 @@ def focal_sam(
 
     with :math:`\pi_y` the share of class y in the training set.
 
-    Three gradients per update; no state but counters and diagnostics. These are of
-    :math:`L^\gamma`; the perturbed loss is ``value``, the loss at the weights, and the
-    rise of :math:`L^\gamma`.
+    Three gradients per update; no state but counters and diagnostics. Their angle is
+    between gradients of :math:`L^\gamma`; their perturbed loss is ``value``, the loss at
+    the weights, and the rise of :math:`L^\gamma`.
 
     Use it where some classes have far fewer examples than others. With ``gamma`` 0 and
     ``lam`` 1 it is SAM.
@@ -127,6 +128,9 @@ def focal_sam(
         direction = numerics.combine(
             (1.0, updates), (-weight, grads), (weight, perturbed)
         )
-        return direction, state
+        # The gradient that the caller has given tells whether it is the right one.
+        length = devices.agree(numerics.norm(updates)).astype(jnp.float32)
+        seen = state.diagnostics._replace(grad_norm=length)
+        return direction, state._replace(diagnostics=seen)
 
     return core.transformation(method.init, update_fn)

@@ -1,18 +1,17 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import sam_jax
 from tests.methods import problems
 from tests.methods.traits import Traits
 
-# Its perturbation and its diagnostics are of the focal gradient.
 TRAITS = Traits(
     exact=False,
     calls=5 * 3,
     needs=("params", "class_shares", "weighted_value_and_grad_fn"),
-    unused_gradient=True,
 )
 
 
@@ -66,3 +65,14 @@ def test_the_perturbed_loss_is_the_loss_and_the_rise_of_the_focal_one():
     assert rise == pytest.approx(float(told[1] - told[0]), rel=1e-5) and rise > 0
     _, state = tx.update(params, tx.init(params), params, **(call | {"value": None}))
     assert "perturbed_loss" not in sam_jax.diagnostics(state)
+
+
+def test_check_finds_it_behind_the_optimizer():
+    params, batch = problems.network(), problems.batch()
+    call = problems.keywords(problems.network_loss, params, batch)
+    given = {key: call[key] for key in ("class_shares", "weighted_value_and_grad_fn")}
+    given["value_and_grad_fn"] = call["value_and_grad_fn"]
+    focal, sgd = sam_jax.focal_sam(0.05), optax.sgd(0.1)
+    sam_jax.check(optax.chain(focal, sgd), params, **given)
+    with pytest.raises(sam_jax.checks.BadValue, match="before the method changes"):
+        sam_jax.check(optax.chain(sgd, focal), params, **given)
