@@ -31,8 +31,8 @@ def focal_sam(
     with :math:`\pi_y` the share of class y in the training set.
 
     Three gradients per update; no state but counters and diagnostics. Their angle is
-    between gradients of :math:`L^\gamma`; their perturbed loss is ``value``, the loss at
-    the weights, and the rise of :math:`L^\gamma`.
+    between gradients of :math:`L^\gamma`; their perturbed loss is ``value``, which is
+    the loss at the weights, and the rise of :math:`L^\gamma`.
 
     Use it where some classes have far fewer examples than others. With ``gamma`` 0 and
     ``lam`` 1 it is SAM.
