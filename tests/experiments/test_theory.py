@@ -323,12 +323,10 @@ def test_report(lab, tmp_path):
     record = json.loads((tmp_path / "khanh/fails/data.json").read_text())
     assert record["verdict"] == record["expected"] == "FAIL" and record["quick"]
     assert record["checks"][0]["passed"] is False
-    assert record["data"] == {"x": [0.333333, None], "n": 3, "s": ["a", None]} | {
-        "quick": True
-    }
-    page = theory_pages.page(
-        "khanh/fails", catalog.load("khanh/fails").CLAIM, record, []
-    )
+    data = {"x": [0.333333, None], "n": 3, "s": ["a", None], "quick": True}
+    assert record["data"] == data
+    claim = catalog.load("khanh/fails").CLAIM
+    page = theory_pages.page("khanh/fails", claim, record, [])
     assert "It was 3." in page and "a \\| b" in page and "**no**" in page
     index = (tmp_path / "README.md").read_text()
     assert "0 of 1 claims pass" in index and "FAIL (known)" in index
@@ -337,10 +335,8 @@ def test_report(lab, tmp_path):
     # What was there stays in the index when something else runs.
     lab({"khanh/fails": experiment(True), "khanh/more": experiment(True)})
     assert runner.run(["khanh/more"], True, tmp_path, 1) == 0
-    assert [entry["name"] for entry in report.index(tmp_path)] == [
-        "khanh/fails",
-        "khanh/more",
-    ]
+    found = [entry["name"] for entry in report.index(tmp_path)]
+    assert found == ["khanh/fails", "khanh/more"]
 
 
 def test_unknown_names(capsys):

@@ -430,17 +430,12 @@ def test_the_error_of_a_direction_is_as_claimed(name):
         tx = optax.chain(factory(rho=rho), optax.sgd(rate))
     grad_fn = jax.grad(problem.value)
 
+    given = {"grad_fn": grad_fn, "value_and_grad_fn": jax.value_and_grad(problem.value)}
+
     @jax.jit
     def update(x, state, key):
-        return tx.update(
-            grad_fn(x),
-            state,
-            x,
-            value=problem.value(x),
-            grad_fn=grad_fn,
-            value_and_grad_fn=jax.value_and_grad(problem.value),
-            key=key,
-        )
+        value = problem.value(x)
+        return tx.update(grad_fn(x), state, x, value=value, key=key, **given)
 
     errors = []
     x = jnp.asarray(generator.normal(size=4))
