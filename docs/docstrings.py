@@ -24,17 +24,13 @@ def display(formula: str) -> str:
 
 
 def whole(text: str) -> str:
-    """Markdown of a whole docstring: displayed formulas too, code as it is."""
+    """Markdown of a whole docstring, displayed formulas too."""
 
     def formulas(found: re.Match[str]) -> str:
         return "\n\n".join(map(display, re.split(r"\n *\n", found[1].strip("\n"))))
 
     text = re.sub(r"^\.\. math::\n((?:\n+ +.*)+)", formulas, text, flags=re.M)
-    lines = [
-        line if re.match(r"\s*(>>>|\.\.\. |    )", line) else markdown(line)
-        for line in text.split("\n")
-    ]
-    text = re.sub(r"^Example:$", "Examples:", "\n".join(lines), flags=re.M)
+    text = re.sub(r"^Example:$", "Examples:", markdown(text), flags=re.M)
     return re.sub(r"::$", ":", text, flags=re.M)
 
 

@@ -93,7 +93,9 @@ def monge_sam(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Monge SAM: a ball of the metric that the loss itself has.
 
-    .. math:: \varepsilon = \rho\, g / (\|g\| \sqrt{1 + \|g\|^2})
+    .. math::
+
+        \varepsilon = \rho\, g / (\|g\| \sqrt{1 + \|g\|^2})
 
     Args:
         rho: radius; a number >= 0 or a schedule.
@@ -331,7 +333,9 @@ def x_sam(
 ) -> optax.GradientTransformationExtraArgs:
     r"""X-SAM: the direction less a part of it along the Hessian's top eigenvector.
 
-    .. math:: d = \hat g_p - \alpha\, \langle \hat g_p, v \rangle\, v, \qquad
+    .. math::
+
+        d = \hat g_p - \alpha\, \langle \hat g_p, v \rangle\, v, \qquad
         \hat g_p = g_p / \|g_p\|
 
     with SAM's perturbation, and v from the power iteration of `eigen_sam`. The paper
@@ -387,7 +391,9 @@ def mup_sam(
 ) -> optax.GradientTransformationExtraArgs:
     r"""SAM with a perturbation of its own scale in every layer, as in mu-P^2.
 
-    .. math:: \varepsilon = \rho\, \frac{T^2 g}{\|T g\|}, \qquad
+    .. math::
+
+        \varepsilon = \rho\, \frac{T^2 g}{\|T g\|}, \qquad
         T_l^2 = \frac{n_{out}}{n_{in}}
 
     Args:

@@ -89,6 +89,8 @@ def test_pages_are_whole_light_and_linked(site):
                 wrong.append(f"{path}: {resource} is not in the site")
             else:
                 weight += file.stat().st_size
+        if re.search(r"\.\. math::\s|</code>_|:\w+:<code", path.read_text()):
+            wrong.append(f"{path}: markup of a docstring is shown as it is")
         if weight > HEAVIEST:
             wrong.append(f"{path}: {weight / 1e6:.1f} MB")
         for link in set(page.links):
