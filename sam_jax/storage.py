@@ -366,7 +366,7 @@ class Growing:
             self._version = target.stat() if target.exists() else None
 
     def grown(self) -> None:
-        """Publishes now and then; what fails is tried again later."""
+        """Publishes periodically; a failure is retried later."""
         if self._own and time.monotonic() - self._since > _GROWS_SECONDS:
             with contextlib.suppress(StorageError):
                 self.publish()

@@ -30,6 +30,16 @@ PHRASES = {
     r"\bputs? out\b": "returns",
     r"\bcannot tell\b": "does not show",
     r"\bin front\b": "before",
+    r"\bstands? around\b": "wraps",
+    r"\bbelongs? into\b": "belongs in",
+    r"\bhears? of\b": "receives",
+    r"\b(of|to) no use\b": "does not help",
+    r"\bfarthest up\b": "highest",
+    r"\blaid on\b": "composited on",
+    r"\bof (its|their) own kind\b": "a separate type",
+    r"\b(is|are) refused by (its|their) names?\b": "the error names it",
+    r"\bless apart\b": "closer together",
+    r"\bnow and then\b": "periodically",
 }
 FILES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),

@@ -120,9 +120,9 @@ def decode(
 ) -> np.ndarray:
     """The image of a file.
 
-    The orientation in its EXIF data is followed. Of an animation it is the first frame.
-    What is transparent is laid on white. Of 16 bits the upper eight are taken; CMYK and
-    other colours become RGB, without colour profiles. Scaling is bilinear, with
+    The orientation in its EXIF data is applied. Of an animation it is the first frame.
+    Transparent parts become white. Of 16 bits the upper eight are taken; CMYK and other
+    colours become RGB, without colour profiles. Scaling is bilinear, with
     antialiasing.
 
     Args:

@@ -165,7 +165,7 @@ def normalize_by_weights(
     biases: bool = False,
     eps: float = 1e-12,
 ) -> optax.GradientTransformation:
-    r"""The steepest way up for the sizes of the weights: :math:`T^2 g / \|T g\|`.
+    r"""The steepest ascent relative to the weights' sizes: :math:`T^2 g / \|T g\|`.
 
     Args:
         eta: as in `scale_by_weights`, which is :math:`T`.
@@ -189,7 +189,7 @@ def normalize_by_weights(
 
 
 def steepest(updates: Any, axes: Any, eps: float = 1e-12) -> Any:
-    r"""The point of an ellipsoid that is farthest up: :math:`T^2 g / \|T g\|`.
+    r"""The highest point of an ellipsoid, to first order: :math:`T^2 g / \|T g\|`.
 
     It maximizes :math:`\langle g, x \rangle` over :math:`\|T^{-1} x\| \le 1`, with the
     half axes on the diagonal of :math:`T`. Nothing is rounded or overflows before the

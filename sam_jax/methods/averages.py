@@ -75,7 +75,7 @@ def subtract_ema(
     *,
     include_current: bool = False,
 ) -> optax.GradientTransformation:
-    r"""What a gradient has beyond the average: :math:`u = g_t - \sigma m`.
+    r"""The gradient beyond a multiple of its average: :math:`u = g_t - \sigma m`.
 
     :math:`m_t = \lambda m_{t-1} + (1 - \lambda) g_t` is the average of the gradients
     themselves, and starts at the first one; the first output is the first gradient.

@@ -155,7 +155,7 @@ def every_k(
 def late_phase(
     method: optax.GradientTransformation, start: int, stop: int | None = None
 ) -> optax.GradientTransformationExtraArgs:
-    """Uses a method from one update to another, such as the last 30 % of a training.
+    """Uses a method from one update to another, such as the last 30 % of training.
 
     Args:
         method: a method that turns a gradient into a direction.

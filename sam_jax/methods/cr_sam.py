@@ -19,7 +19,7 @@ def cr_sam(
     eps: float = 1e-12,
     mask: masks.Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Curvature-regularized SAM: it compares gradients uphill, here, and downhill.
+    r"""Curvature-regularized SAM: compares gradients uphill, here and downhill.
 
     .. math::
 

@@ -27,7 +27,7 @@ def decoupled_wsam(
     eps: float = 1e-12,
     mask: masks.Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Weighted SAM, decoupled: the sharpness acts past the base optimizer.
+    r"""Weighted SAM, decoupled: the sharpness bypasses the base optimizer.
 
     .. math::
 

@@ -13,7 +13,7 @@ GROUP_AXIS = "sam_jax_groups"
 
 
 def agree(tree: Any) -> Any:
-    """Makes values the same for all groups that have a perturbation of their own.
+    """Makes values the same for all groups that perturb separately.
 
     What a method keeps of gradients (an average, a mask) must not differ between
     groups; their mean is taken.

@@ -13,7 +13,7 @@ from sam_jax.methods import core, devices, observations
 def apply_if_finite(
     tx: optax.GradientTransformation, max_consecutive_errors: int
 ) -> optax.GradientTransformationExtraArgs:
-    """Leaves out an update whose result is not finite, state included.
+    """Skips an update whose result is not finite, including its state.
 
     ``optax.apply_if_finite`` checks the gradient that it receives. A method takes its
     second gradient inside, which may overflow where the first does not. This wrapper

@@ -14,7 +14,7 @@ def friendly_sam(
     eps: float = 1e-12,
     mask: masks.Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Friendly SAM: perturbs along what is special to the batch.
+    r"""Friendly SAM: perturbs along the batch-specific part of the gradient.
 
     .. math::
 

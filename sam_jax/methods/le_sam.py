@@ -28,8 +28,9 @@ def le_sam(
 
     Two gradients per update; no state but counters and diagnostics.
 
-    Use it where a radius is hard to find: the scale of the loss is known. Near a
-    minimum, where the gradient is small, the largest radius applies.
+    Use it where a radius is hard to choose: a rise of the loss is easier to choose,
+    because the scale of the loss is known. Near a minimum, where the gradient is small,
+    the largest radius applies.
 
     Args:
         rho: largest radius; a number >= 0 or a schedule of the update count (from 0).

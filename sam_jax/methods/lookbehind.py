@@ -30,7 +30,7 @@ def lookbehind(
     eps: float = 1e-12,
     mask: masks.Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Lookbehind: k ascents, a descent from each, and a part of the way they went.
+    r"""Lookbehind: a fraction of k descents, with gradients from k steps of ascent.
 
     .. math::
 

@@ -39,7 +39,7 @@ def looksam(
     eps: float = 1e-12,
     mask: masks.Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""LookSAM: SAM in every k-th update, its sharpness part again in the others.
+    r"""LookSAM: SAM in every k-th update; the others reuse its sharpness part.
 
     .. math::
 

@@ -22,7 +22,7 @@ _INJECTED = '; to optax.inject_hyperparams give static_args=("mask",)'
 
 
 def norm_layers_mask(params: optax.Params) -> Any:
-    """Keeps the parameters of normalisation layers only (SAM-ON).
+    """Keeps the parameters of normalization layers only (SAM-ON).
 
     They are found by name: the layer that a parameter belongs to, or the parameter
     itself, is called something with "norm" or "bn", in capital or small letters
@@ -65,7 +65,7 @@ def norm_layers_mask(params: optax.Params) -> Any:
 
 
 def weights_mask(params: optax.Params) -> Any:
-    """Keeps weights, which have two or more dimensions; no biases, no norm layers.
+    """Keeps arrays of two or more dimensions: weights, but no biases or norm layers.
 
     Args:
         params: a tree of parameters; only its shapes are read.

@@ -1,4 +1,4 @@
-"""What methods share that take the step by themselves, around a base or not."""
+"""What methods that take the step themselves share, with or without a base."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -66,7 +66,7 @@ def momentum_sgd(
 def make_base(
     base: Base, learning_rate: optax.ScalarOrSchedule
 ) -> optax.GradientTransformationExtraArgs:
-    """The optimizer that a full optimizer stands around.
+    """The optimizer that a full optimizer wraps.
 
     Args:
         base: learning rate -> optimizer.

@@ -39,7 +39,7 @@ def random_sam(
         g_\Delta = \nabla L(w + \Delta), \qquad \Delta \text{ random}
 
     Two gradients per update; no state but counters and diagnostics. The gradient at the
-    weights is not one of them: in one jitted step with the update, the caller's
+    weights is not among them: in one jitted step with the update, the caller's
     gradient is not computed, and the diagnostics report :math:`g_\Delta` instead.
 
     Use it where SAM's gradient is unstable because the weights are in a sharp region:

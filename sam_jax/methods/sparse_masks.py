@@ -27,7 +27,7 @@ class SparseState(NamedTuple):
 def moving(
     renewal: Callable[..., Any], every: int, *, start: bool
 ) -> optax.GradientTransformationExtraArgs:
-    """Keeps the coordinates of a mask that is renewed now and then.
+    """Keeps the coordinates of a mask that is renewed periodically.
 
     Args:
         renewal: ``(updates, state, params, **keywords of the update) -> (() -> mask)``;

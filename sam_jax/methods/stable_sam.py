@@ -12,7 +12,7 @@ def stable_sam(
     eps: float = 1e-12,
     mask: masks.Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Stable SAM: the perturbed gradient in the length of the gradient at the weights.
+    r"""Stable SAM: the perturbed gradient, rescaled to the norm of the plain gradient.
 
     .. math::
 

@@ -14,7 +14,7 @@ def wsam(
     eps: float = 1e-12,
     mask: masks.Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Weighted SAM: the sharpness is a penalty with a weight of its own.
+    r"""Weighted SAM: the sharpness is a penalty with its own weight.
 
     .. math::
 

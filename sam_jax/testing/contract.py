@@ -107,7 +107,7 @@ def unknown_keywords_change_nothing(tested: Method) -> None:
 
 
 def missing_arguments_are_named(tested: Method) -> None:
-    """What is missing in a call is refused by its name, with a ValueError.
+    """An argument that a call lacks is named in a ValueError.
 
     `sam_jax.sharpness_aware` does so. ``needs=`` says what a method asks for.
     """

@@ -13,7 +13,7 @@ Wrap: TypeAlias = Callable[[optax.GradientTransformation], optax.GradientTransfo
 
 
 def make_cadence(cadence: settings.Cadence, unit: schedule.Unit) -> Wrap:
-    """What stands around a method, so that it is used in some updates only."""
+    """What wraps a method, so that it is used in some updates only."""
     match cadence:
         case settings.Always():
             return lambda method: method

@@ -52,7 +52,7 @@ def make_optimizer(config: settings.Settings, steps_per_epoch: int) -> Optimizer
     """Builds the parts in the order in which a direction passes through them.
 
     Returns:
-        Method and base, their learning rate, the weight decay that belongs into the
+        Method and base, their learning rate, the weight decay that belongs in the
         loss, and which weights to evaluate.
     """
     _check_averages(config)
