@@ -184,7 +184,9 @@ def _fenced(text: str, language: str = "text") -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Executes tutorials and writes their notebooks."""
-    made = argparse.ArgumentParser(description="Executes the tutorials.")
+    made = argparse.ArgumentParser(
+        description="Executes the tutorials.", allow_abbrev=False
+    )
     made.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
     made.add_argument("--out", type=pathlib.Path, default=FOLDER)
     given = made.parse_args(arguments)

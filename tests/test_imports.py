@@ -155,11 +155,11 @@ print(sam_jax.vasso.__name__, "jax" in sys.modules)
 
 def test_heavy_packages_are_imported_only_where_they_are_used(tmp_path):
     program = """
-import sys
+import pathlib, sys
 import sam_jax.data
 from sam_jax.train import figures, metrics, report
 print(*sorted(set(sys.argv[2:]) & set(sys.modules)))
-figures.save(figures.empty((1, 1), ""), sys.argv[1])
+figures.save(figures.empty((1, 1), ""), pathlib.Path(sys.argv[1]))
 print("matplotlib" in sys.modules, "matplotlib.pyplot" in sys.modules)
 """
     heavy = ["tensorflow", "tensorflow_datasets", "sklearn", "matplotlib", "pandas"]

@@ -295,7 +295,7 @@ def perturbation_shares(
         >>> tx = sam_jax.sam(0.1)
         >>> _, state = tx.update(w, tx.init(w), w, grad_fn=lambda w: w)
         >>> for name, share in sam_jax.perturbation_shares(state, w).items():
-        ...     print(name, share.round(2))
+        ...     print(f"{name} {share:.2f}")
         head 0.64
         inner 0.36
     """

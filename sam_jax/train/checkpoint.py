@@ -191,9 +191,9 @@ class Checkpoints(files.Closing):
         )["state"]
         restored = stored.with_empty(expected, restored)
         record: Any = found[step].metrics
-        structure = jax.tree.structure(abstract_state)
         progress = files.from_json(json.dumps(record["progress"]))
-        return structure.unflatten(jax.tree.leaves(restored)), progress
+        state = stored.completed(abstract_state, restored, metadata["state"])
+        return state, progress
 
     def wait(self) -> None:
         """Waits until the last save is complete; raises UserError if it failed."""

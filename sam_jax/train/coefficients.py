@@ -253,7 +253,9 @@ def _read(parameter: inspect.Parameter, value: Any, path: str) -> Coefficient:
     value = typed.from_numpy(value)
     if parameter.name == "mask":
         return typed.read(Mask | None, value, path)
-    hints = typing.get_args(parameter.annotation) or (parameter.annotation,)
+    written = parameter.annotation
+    is_choice = typing.get_origin(written) is Literal
+    hints = (written,) if is_choice else typing.get_args(written) or (written,)
     hints = tuple(str if typing.get_origin(x) is Literal else x for x in hints)
     scheduled = any(typing.get_origin(hint) is Callable for hint in hints)
     if scheduled and isinstance(value, Mapping):

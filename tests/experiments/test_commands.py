@@ -18,7 +18,7 @@ from experiments.benchmarks import measure
 from experiments.gpu import record
 from experiments.theory import report
 from sam_jax import errors
-from sam_jax.train import curves
+from sam_jax.train import figures
 
 ROOT = pathlib.Path(__file__).parents[2]
 MODULES = [
@@ -147,12 +147,12 @@ commands.child(["sh", "-c", "echo $$ runs; exec sleep 600"])
     [
         lambda path: measure.write(path, "a.b", [], {}),
         lambda path: record.Record(path).begin({"card": "none"}),
-        lambda path: curves.save(figure.Figure(), path),
+        lambda path: figures.save(figure.Figure(), path),
     ],
 )
 def test_results_replace_links_and_are_whole(write, tmp_path, monkeypatch):
     (tmp_path / "theirs").write_text("{}")
-    path = tmp_path / "results"
+    path = tmp_path / "results.png"
     path.symlink_to(tmp_path / "theirs")
     write(path)
     written = path.read_bytes()
@@ -165,7 +165,7 @@ def test_results_replace_links_and_are_whole(write, tmp_path, monkeypatch):
     with pytest.raises(errors.UserError, match="results"):
         write(path)
     assert path.read_bytes() == written
-    assert {each.name for each in tmp_path.iterdir()} == {"theirs", "results"}
+    assert {each.name for each in tmp_path.iterdir()} == {"theirs", "results.png"}
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1", "\0"])

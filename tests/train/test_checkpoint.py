@@ -18,6 +18,7 @@ from jax.sharding import NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
 from sam_jax import errors
+from sam_jax.methods import observations
 from sam_jax.train import agreement, build, checkpoint, optimizer, settings, sharding
 from tests.train.states import abstract, bits, make_state, save_steps, steps_on_disk
 
@@ -38,9 +39,13 @@ def test_round_trip_keeps_every_bit_and_the_structure(tmp_path):
 
 
 def test_restores_what_an_earlier_version_has_stored(tmp_path):
-    # Without names for method and base, and without a field that came later.
-    base, method = make_state(1).opt_state, {"ema": jnp.arange(3.0)}
-    earlier = make_state(1)._replace(opt_state=(method, base))
+    # Without names for method and base, and without fields that came later.
+    seen = observations.no_diagnostics({"a": jnp.ones(2), "b": jnp.ones(3)})
+    fields = {k: v for k, v in seen._asdict().items() if k != "layer_shares"}
+    base, ema = make_state(1).opt_state, jnp.arange(3.0)
+    method = {"ema": ema, "seen": seen, "z": ema}
+    stored = method | {"seen": collections.namedtuple("Diagnostics", fields)(**fields)}
+    earlier = make_state(1)._replace(opt_state=(stored, base))
     later = collections.namedtuple("TrainState", [*earlier._fields, "loss_scale"])
     pair = optimizer.OptState(method, base)
     named = later(**earlier._asdict() | {"opt_state": pair, "loss_scale": None})

@@ -278,7 +278,7 @@ def neighbourhood(
     second part here is the gap of `two_cycle` itself.
 
     Example:
-        >>> float(neighbourhood(0.5, 0.1, 2.0, 2.0, 1.0, 1))
+        >>> round(float(neighbourhood(0.5, 0.1, 2.0, 2.0, 1.0, 1)), 6)
         0.01
     """
     _check_below_inverse(step_size, smoothness)
