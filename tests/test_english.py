@@ -34,7 +34,7 @@ PHRASES = {
     r"\bbelongs? into\b": "belongs in",
     r"\bhears? of\b": "receives",
     r"\b(of|to) no use\b": "does not help",
-    r"\bfarthest up\b": "highest",
+    r"\b(farthest|steepest way) up\b": "highest, steepest ascent",
     r"\blaid on\b": "composited on",
     r"\bof (its|their) own kind\b": "a separate type",
     r"\b(is|are) refused by (its|their) names?\b": "the error names it",

@@ -112,7 +112,7 @@ def observe(
 
 
 def observe_unperturbed(grads: optax.Updates, value: Any) -> Diagnostics:
-    """The diagnostics of an update that does without the perturbation.
+    """The diagnostics of an update without the perturbation.
 
     Args:
         grads: gradient at the weights.

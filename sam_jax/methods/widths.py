@@ -49,7 +49,7 @@ def fans(path: str, shape: tuple[int, ...]) -> tuple[int, int]:
 def normalize_by_fans(
     base: Any = None, *, eps: float = 1e-12
 ) -> optax.GradientTransformation:
-    r"""The steepest way up in a ball that goes with the width: :math:`T^2 g/\|T g\|`.
+    r"""The steepest ascent in a ball scaled by the width: :math:`T^2 g/\|T g\|`.
 
     :math:`T_l^2 = n_{out} / n_{in}` of each array, see `fans`. So a perturbation
     changes the outputs of every layer by as much at any width: it scales as the updates
@@ -97,7 +97,7 @@ def normalize_by_fans(
 
 
 def scale_by_fans(base: Any = None) -> optax.GradientTransformation:
-    r"""Multiplies by :math:`n_{out} / n_{in}`: learning rates that go with the width.
+    r"""Multiplies by :math:`n_{out} / n_{in}`: learning rates that scale with width.
 
     Behind `optax.sgd`, those of the maximal update parametrization; the last layer then
     starts at zero, or smaller in proportion.
