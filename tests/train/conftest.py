@@ -18,6 +18,7 @@ from tests.train import ended, runs, steps
 BUILD = build.build
 BUILT: dict[tuple[str, bool], build.Run] = {}
 FINISHED: list[runs.Finished] = []
+BOTH: list[ended.Runs] = []
 
 
 def built(config: settings.Settings, **brought) -> build.Run:
@@ -101,9 +102,15 @@ def finished(built_once, tiny, tmp_path_factory) -> runs.Finished:
     return copied
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def both(tiny, tmp_path_factory) -> ended.Runs:
-    """Read, or copied, and left as they are."""
+    """Read, or copied, and left as they are; made once in this process.
+
+    Not of the session: such a fixture is made before one of the module, such as that
+    which says how programs are compiled.
+    """
+    if BOTH:
+        return BOTH[0]
     config, root = tiny("sam"), tmp_path_factory.mktemp("records")
     run, stop = built(config), lambda: signal.raise_signal(signal.SIGTERM)
     with pytest.MonkeyPatch.context() as patch:
@@ -112,7 +119,8 @@ def both(tiny, tmp_path_factory) -> ended.Runs:
         patch.setattr(build, "build", lambda *_, **__: runs.disturbed(run, 6, stop))
         with pytest.raises(loop.Stopped):
             loop.train_and_evaluate(config, root / "stopped")
-    return ended.Runs(config, root / "stopped", root / "ended", found)
+    BOTH.append(ended.Runs(config, root / "stopped", root / "ended", found))
+    return BOTH[0]
 
 
 @pytest.fixture
