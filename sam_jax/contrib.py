@@ -253,11 +253,7 @@ def n_sam(
 
 
 class AccumulatedNorm(NamedTuple):
-    """State of the two AdaGrad-Norms of `light_sam`.
-
-    Attributes:
-        length: root of the sum of the squared norms so far. Scalar, float32.
-    """
+    """Root of the sum of the squared norms that `light_sam` has seen: float32, []."""
 
     length: jax.Array
 
@@ -425,9 +421,7 @@ def functional_adam_sam(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Preconditioned functional SAM: `adam_sam` with the gradient of `functional_sam`.
 
-    Args:
-        *args: as those of `adam_sam`.
-        **coefficients: likewise.
+    It takes what `adam_sam` takes.
 
     Returns:
         An optimizer. Its update needs ``params`` and ``functional_value_and_grad_fn``.

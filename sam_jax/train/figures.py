@@ -84,4 +84,7 @@ def save(figure: "Figure", path: pathlib.Path, *suffixes: str) -> None:
             }
         ):
             figure.savefig(drawn, format=suffix[1:], dpi=150, **about)
-        files.replace(path.with_suffix(suffix), drawn.getvalue())
+        content = drawn.getvalue()
+        if suffix == ".svg":  # of which Matplotlib gives every point a line
+            content = b" ".join(content.split()) + b"\n"
+        files.replace(path.with_suffix(suffix), content)
