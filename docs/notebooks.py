@@ -106,14 +106,8 @@ def executed(name: str, folder: pathlib.Path, path: str = str(ROOT)) -> Any:
             cell.outputs = outputs
         for output in outputs:
             if svg := output.get("data", {}).get("image/svg+xml"):
-                output.data["image/svg+xml"] = _light(svg)
+                output.data["image/svg+xml"] = figures.light(svg[svg.index("<svg") :])
     return notebook
-
-
-def _light(svg: str) -> str:
-    """A picture without metadata, to the hundredth of a point."""
-    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
-    return re.sub(r"(\d\.\d\d)\d+", r"\1", svg[svg.index("<svg") :])
 
 
 def pages() -> dict[str, str]:
