@@ -107,10 +107,10 @@ def starter(folder: pathlib.Path) -> Iterator:
     started = []
 
     def start(number, *flags, devices=None, **settings):
-        each, flags = devices or DEVICES // number, runs.ONE_DEVICE["XLA_FLAGS"]
+        each, quick = devices or DEVICES // number, runs.ONE_DEVICE["XLA_FLAGS"]
         environment = os.environ | {
             "PYTHONPATH": str(runs.ROOT),
-            "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={each}",
+            "XLA_FLAGS": f"{quick} --xla_force_host_platform_device_count={each}",
         }
         home = folder / f"processes_{len(started)}"
         started.append(Processes(number, home, environment, *flags, **settings))

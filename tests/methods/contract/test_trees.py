@@ -27,6 +27,8 @@ def keywords(params):
         "example_losses_fn": lambda params: jnp.zeros(4),
         "subset_grad_fn": lambda params, rows: jax.grad(loss)(params),
         "functional_value_and_grad_fn": jax.value_and_grad(loss),
+        "class_shares": jnp.full(4, 0.25),
+        "weighted_value_and_grad_fn": lambda p, _: jax.value_and_grad(loss)(p),
     }
 
 
@@ -153,6 +155,7 @@ def test_the_norm_is_of_what_was_added(name, dtype):
     given["value_and_grad_fn"] = lambda p: (jnp.float32(0), grads)
     given["functional_value_and_grad_fn"] = lambda p: (jnp.float32(0), grads)
     given["subset_grad_fn"] = lambda p, rows: grads
+    given["weighted_value_and_grad_fn"] = lambda p, _: (jnp.float32(0), grads)
     if name in ("asam", "fisher_sam"):
         pytest.skip("perturbs in proportion to the weights")
     state = tx.init(params)
