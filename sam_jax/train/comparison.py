@@ -353,11 +353,16 @@ def _validation_error(run: Run) -> float:
 
 
 def compared(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that make a difference, the seed aside."""
+    """The settings that make a difference, the seed aside.
+
+    Records of earlier versions have the defaults of data settings that came later.
+    """
     free = {*settings.FREE_SETTINGS, SEED} - {"data.path"}
+    later = typed.plain(settings.Settings())["data"] if "data.name" in flat else {}
+    whole = {f"data.{key}": value for key, value in later.items()} | {**flat}
     return {
         key: value
-        for key, value in flat.items()
+        for key, value in whole.items()
         if key not in free and not any(key.startswith(f"{x}.") for x in free)
     }
 

@@ -1,6 +1,7 @@
 """Finished runs beside each other: what is read, grouped, averaged and written."""
 
 import csv
+import dataclasses
 import json
 import subprocess
 import sys
@@ -189,6 +190,14 @@ def test_settings_that_an_earlier_version_did_not_have_are_defaults(ended):
     del tree["remat"], tree["data"]["resize"]
     (before / "config.json").write_text(json.dumps(tree))
     assert len(groups_of(before, now)) == 1
+
+
+def test_records_of_an_earlier_version_are_of_the_same_rows(ended):
+    now = comparison.read_run(ended("a"))
+    settings = {k: v for k, v in now.settings.items() if k != "data.imbalance"}
+    assert settings != now.settings
+    before = dataclasses.replace(now, settings=settings | {"seed": 1}, folder=None)
+    assert len(comparison.grouped([now, before])) == 1
 
 
 def test_committed_results_are_read(capsys):
