@@ -221,8 +221,12 @@ def read_settings(folder: pathlib.Path) -> dict[str, Any]:
     kinds = {"data": dict, "method": dict, SEED: int, "epochs": int}
     if not all(isinstance(tree[key], kind) for key, kind in kinds.items()):
         raise errors.UserError(f"{path} is damaged")
-    tree["data"] = {**defaults["data"], **tree["data"]}
-    return settings.flat(tree)
+    return _of_data() | settings.flat(tree)
+
+
+def _of_data() -> dict[str, Any]:
+    """Settings of the data with their defaults, for what an earlier version wrote."""
+    return settings.flat({"data": typed.plain(settings.Settings())["data"]})
 
 
 def _json(path: pathlib.Path) -> dict[str, Any]:
@@ -243,10 +247,11 @@ def _recorded(path: pathlib.Path) -> list[Run]:
     if record.get("format", FORMAT) != FORMAT:
         raise errors.UserError(f"{path} is of a later version of this package")
     try:
+        known = _of_data() | record["settings"]
         found = [
             Run(
                 **{key: run[key] for key in run if key != SEED},
-                settings=record["settings"] | group["settings"] | {SEED: run[SEED]},
+                settings=known | group["settings"] | {SEED: run[SEED]},
                 folder=path.parent / run["name"],
             )
             for group in record["groups"]
@@ -353,16 +358,11 @@ def _validation_error(run: Run) -> float:
 
 
 def compared(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that make a difference, the seed aside.
-
-    Records of earlier versions have the defaults of data settings that came later.
-    """
+    """The settings that make a difference, the seed aside."""
     free = {*settings.FREE_SETTINGS, SEED} - {"data.path"}
-    later = typed.plain(settings.Settings())["data"] if "data.name" in flat else {}
-    whole = {f"data.{key}": value for key, value in later.items()} | {**flat}
     return {
         key: value
-        for key, value in whole.items()
+        for key, value in flat.items()
         if key not in free and not any(key.startswith(f"{x}.") for x in free)
     }
 
