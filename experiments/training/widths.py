@@ -12,7 +12,6 @@ compiled program. The result is the test error after the last epoch, on true lab
 """
 
 import argparse
-import json
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -27,7 +26,7 @@ import sam_jax
 from experiments import commands
 from experiments.benchmarks import measure
 from sam_jax import data, models
-from sam_jax.train import comparison_picture
+from sam_jax.train import comparison_picture, files
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "widths"
 BASE = 16
@@ -167,18 +166,18 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--epochs", type=commands.count, default=30)
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS, help="of results")
     args: argparse.Namespace = parser.parse_args(argv)
+    files.make_folder(args.out, "--out")  # before the work
     results: dict[str, dict[str, np.ndarray]] = {form: {} for form in FORMS}
     for width in args.widths:
         for form, found in results.items():
             found[str(width)] = errors(form, width, args.seeds, args.epochs)
             print(form, width, *found[str(width)].mean(1).round(1), flush=True)
-    args.out.mkdir(parents=True, exist_ok=True)
     lists = jax.tree.map(np.ndarray.tolist, results)
     record = {"radii": RADII, "errors": lists, "seeds": args.seeds}
     record |= {"epochs": args.epochs, "versions": measure.versions()}
-    (args.out / "widths.json").write_text(json.dumps(record, indent=1) + "\n")
+    files.replace(args.out / "widths.json", files.to_lines(record) + "\n")
     text = table(results)
-    (args.out / "table.md").write_text(text + "\n")
+    files.replace(args.out / "table.md", text + "\n")
     draw(results, args.out / "widths.png")
     print(text)
     return 0
