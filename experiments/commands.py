@@ -17,8 +17,8 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
-from sam_jax import checks, errors
 from sam_jax import commands as verbs
+from sam_jax import errors
 from sam_jax.commands import count as count
 from sam_jax.commands import with_settings as with_settings
 from sam_jax.train import interrupt
@@ -49,8 +49,12 @@ def ends(main: Callable[P, int]) -> Callable[P, int]:
         try:
             with verbs.quiet_pipe():
                 return main(*args, **settings)
-        except checks.BadValue as error:
-            raise errors.UserError(str(error)) from error
+        except ValueError as error:
+            from sam_jax import checks  # which loads JAX
+
+            if isinstance(error, checks.BadValue):
+                raise errors.UserError(str(error)) from error
+            raise
         except OSError as error:
             raise errors.WriteError(str(error)) from error
 

@@ -105,14 +105,7 @@ def hand_written() -> optax.GradientTransformationExtraArgs:
 
 def optax_sam() -> optax.GradientTransformationExtraArgs:
     """SAM of ``optax.contrib``, in the mode that hides the perturbation."""
-    tx = optax.contrib.sam(
-        optax.chain(
-            optax.add_decayed_weights(WEIGHT_DECAY),
-            optax.sgd(LEARNING_RATE, momentum=MOMENTUM),
-        ),
-        optax.chain(optax.contrib.normalize(), optax.sgd(RHO)),
-        opaque_mode=True,
-    )
+    tx = optax.contrib.sam(*_optax_parts(), opaque_mode=True)
 
     def update(
         updates: Any, state: Any, params: Any = None, **keywords: Any
@@ -121,6 +114,32 @@ def optax_sam() -> optax.GradientTransformationExtraArgs:
         return tx.update(updates, state, params, grad_fn=lambda w, _: grad_fn(w))
 
     return optax.GradientTransformationExtraArgs(tx.init, update)
+
+
+def optax_sam_in_two() -> optax.GradientTransformationExtraArgs:
+    """SAM of ``optax.contrib`` in its other mode: every second update descends."""
+    tx = optax.contrib.sam(*_optax_parts(), sync_period=2)
+
+    def update(
+        updates: Any, state: Any, params: Any = None, **keywords: Any
+    ) -> tuple[Any, Any]:
+        climb, state = tx.update(updates, state, params)
+        perturbed = optax.apply_updates(params, climb)
+        back, state = tx.update(keywords["grad_fn"](perturbed), state, perturbed)
+        return jax.tree.map(jnp.add, climb, back), state
+
+    return optax.GradientTransformationExtraArgs(tx.init, update)
+
+
+def _optax_parts() -> tuple[Any, Any]:
+    """The optimizer and the ascent of ``optax.contrib.sam``."""
+    return (
+        optax.chain(
+            optax.add_decayed_weights(WEIGHT_DECAY),
+            optax.sgd(LEARNING_RATE, momentum=MOMENTUM),
+        ),
+        optax.chain(optax.contrib.normalize(), optax.sgd(RHO)),
+    )
 
 
 # ── Measurement ──────────────────────────────────────────────────────────────────────

@@ -153,9 +153,12 @@ def of_torch(
     The mode is that of ``torch.compile``; ``reduce-overhead`` records CUDA graphs.
     """
     need("torch")
-    from experiments.gpu import torch_peer
+    import torch
+
+    from experiments.benchmarks import torch_peer
 
     width, steps = (4, 2) if context.tiny else (64, STEPS)
     batch = 8 if context.tiny else batch
-    peer = torch_peer.Trainer(dataset, batch, width, method == "sam", mode, steps)
+    compiler = {"mode": mode} if torch.cuda.is_available() else {"backend": "eager"}
+    peer = torch_peer.Trainer(dataset, batch, width, method, steps, compiler=compiler)
     return Contender(peer, steps, batch, {"mode": mode})

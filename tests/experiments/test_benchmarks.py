@@ -13,6 +13,7 @@ from experiments.benchmarks import (
     loader,
     measure,
     memory,
+    peers,
     programs,
     startup,
     step_cost,
@@ -53,9 +54,10 @@ def trained(optimizer):
     return program.state.params["w"], program.state.model_state["mean"]
 
 
-@pytest.mark.parametrize("peer", [step_cost.HAND_WRITTEN, step_cost.OPTAX])
+@pytest.mark.parametrize("peer", [step_cost.HAND_WRITTEN, step_cost.OPTAX, "in two"])
 def test_the_peers_of_sam_do_the_same(peer):
     ways = step_cost.optimizers(["sam"])
+    ways["in two"] = step_cost.around(step_cost.optax_sam_in_two())
     sam, other, sgd = (trained(ways[name]) for name in ("sam", peer, "sgd"))
     np.testing.assert_allclose(sam[0], other[0], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(sam[1], other[1], rtol=1e-5, atol=1e-6)
@@ -298,3 +300,30 @@ def test_memory_of_a_step_falls(tmp_path, capsys):
         assert counted["state"] == plain["state"]
     assert ways["remat"]["flops"] > 1.05 * plain["flops"]
     assert "method_group_size=16" in capsys.readouterr().out
+
+
+@pytest.mark.peers
+@pytest.mark.slow("starts four processes that compile networks")
+def test_peers_are_processes_that_take_turns(tmp_path, capfd):
+    out = tmp_path / "peers.json"
+    small = ["--widths=2", "--batch=8", "--rounds=3", "--steps=1", f"--out={out}"]
+    assert peers.main([*small, "--ways=sgd,sam,torch sgd,torch sam"]) in (0, 1)
+    rows = json.loads(out.read_text())["results"]["2"]
+    assert list(rows) == ["sgd", "sam", "torch sgd", "torch sam"]
+    for name, row in rows.items():
+        assert row["first_step_seconds"] > row["seconds"] > 0
+        assert row["peak_bytes"] > 1e8 and len(row["all_seconds"]) == 3
+        assert row["time_ratio"][peers.own_sgd(name)]["median"] > 0
+    assert rows["torch sgd"]["time_ratio"]["torch sgd"]["median"] == 1
+    assert "| torch sam |" in capfd.readouterr().out
+    assert out.with_suffix(".svg").read_text().count("torch sam") == 1
+    assert peers.main([*small, "--ways=sgd", f"--data={tmp_path / 'none'}"]) == 2
+    assert "'sgd' ended, see above" in capfd.readouterr().err
+
+
+def test_a_way_whose_package_is_missing_is_left_out(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert peers.main(["--ways=torch sgd"]) == 0
+    assert "torch is not installed: pip install" in capsys.readouterr().out
+    assert peers.main(["--ways=tensorflow"]) == 2
+    assert "no way 'tensorflow'; there are sgd, sam" in capsys.readouterr().err

@@ -18,7 +18,7 @@ from experiments.benchmarks import measure
 from experiments.gpu import record
 from experiments.theory import report
 from sam_jax import errors
-from sam_jax.train import figures
+from sam_jax.train import environment, figures
 
 ROOT = pathlib.Path(__file__).parents[2]
 MODULES = [
@@ -177,3 +177,27 @@ def test_a_damaged_record_is_one_sentence(content, tmp_path):
     (tmp_path / "si_yun" / "valley" / "data.json").write_text(content)
     with pytest.raises(errors.UserError, match=r"data.json is damaged.*claim again"):
         report.index(tmp_path)
+
+
+def test_commands_set_the_flags_of_xla_before_jax_is_there():
+    """JAX reads them once: an early import would leave tables and peers slow."""
+    program = """
+import os, sys
+from experiments.benchmarks import peers
+from experiments.training import __main__
+assert "jax" not in sys.modules
+from sam_jax import commands
+commands.start_jax(None)
+print(os.environ["XLA_FLAGS"])
+"""
+    own = ("XLA_FLAGS", environment.SWITCH)
+    env = {k: v for k, v in os.environ.items() if k not in own}
+    said = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+        env=env | {"JAX_PLATFORMS": "cpu"},
+    )
+    assert "ynn_fusion_type" in said.stdout

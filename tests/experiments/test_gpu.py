@@ -324,15 +324,17 @@ def test_the_variants_of_the_fast_recipe_are_its_card():
 
 @pytest.mark.peers
 @pytest.mark.slow("torch traces the network for seconds")
-def test_sam_of_torch_climbs_and_comes_back(monkeypatch):
+@pytest.mark.parametrize("method", ["sam", "pytorch_optimizer"])
+def test_sam_of_torch_climbs_and_comes_back(method, monkeypatch):
     """Without a learning rate the weights stay, and statistics are the clean pass's."""
     torch = pytest.importorskip("torch")
-    from experiments.gpu import torch_peer
+    from experiments.benchmarks import torch_peer
 
     monkeypatch.setattr(torch_peer, "RATE", 0.0)
+    compiler = None if method == "sam" else {"backend": "eager"}
     start, sgd, sam = (
-        torch_peer.Trainer(programs.noise(16), 8, 2, method, "default", steps)
-        for method, steps in ((False, 0), (False, 1), (True, 1))
+        torch_peer.Trainer(programs.noise(16), 8, 2, name, steps, compiler=compiler)
+        for name, steps in (("sgd", 0), ("sgd", 1), (method, 1))
     )
     for peer in (start, sgd, sam):
         torch.manual_seed(1)

@@ -2,10 +2,14 @@
 
 The network is that of `sam_jax.models.resnet`; SAM has the two steps of the widely used
 davda54/sam: climb along the gradient over all parameters, take the gradient there, come
-back, descend. Batches are drawn, cropped and flipped on the device.
+back, descend. ``pytorch_optimizer`` does the same with the class of that package.
+Batches are drawn, cropped and flipped on the device.
 """
 
 # pyright: reportPrivateImportUsage=false
+import functools
+from collections.abc import Callable, Mapping
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -62,6 +66,15 @@ def resnet18(width: int, classes: int = 10) -> nn.Module:
 class Trainer:
     """A call does the next steps and waits for them.
 
+    Args:
+        dataset: the images, which are kept on the device.
+        batch: examples in a step.
+        width: of the network's first stage.
+        method: ``sgd``, ``sam`` or ``pytorch_optimizer``.
+        steps: of a call.
+        dtype: of the network's products.
+        compiler: arguments of ``torch.compile``; None runs the network as it is.
+
     Attributes:
         model: the network, as it is without compilation.
     """
@@ -71,9 +84,10 @@ class Trainer:
         dataset: data.Dataset,
         batch: int,
         width: int,
-        sam: bool,
-        mode: str,
+        method: str,
         steps: int,
+        dtype: torch.dtype = torch.bfloat16,
+        compiler: Mapping[str, str] | None = None,
     ) -> None:
         cuda = torch.cuda.is_available()
         self._device = torch.device("cuda" if cuda else "cpu")
@@ -84,40 +98,54 @@ class Trainer:
         self._labels = torch.from_numpy(split.labels).long().to(self._device)
         model = resnet18(width, dataset.num_classes).to(self._device)
         model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        backend = {"mode": mode} if cuda else {"backend": "eager"}
-        self._model = torch.compile(model, **backend)  # pyright: ignore[reportCallIssue, reportArgumentType]
-        self.model = model
+        self.model = self._model = model
+        if compiler is not None:
+            self._model = torch.compile(model, **compiler)  # pyright: ignore[reportCallIssue, reportArgumentType]
         self._parameters = list(model.parameters())
-        self._optimizer = torch.optim.SGD(
-            self._parameters, RATE, MOMENTUM, weight_decay=DECAY, fused=cuda
-        )
+        settings = {"momentum": MOMENTUM, "weight_decay": DECAY, "fused": True}
+        if method == "pytorch_optimizer":
+            from pytorch_optimizer import SAM
+
+            self._optimizer = SAM(
+                self._parameters, torch.optim.SGD, rho=RHO, lr=RATE, **settings
+            )
+        else:
+            self._optimizer = torch.optim.SGD(self._parameters, RATE, **settings)
         self._norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-        self._batch, self._sam, self._steps = batch, sam, steps
+        self._batch, self._steps, self._dtype = batch, steps, dtype
+        self._descend = {
+            "sgd": lambda gradient: self._optimizer.step(),
+            "sam": self._sam,
+            "pytorch_optimizer": self._package,
+        }[method]
 
     def __call__(self) -> None:
         """Does the steps."""
         for _ in range(self._steps):
-            self._step()
+            gradient = functools.partial(self._gradient, *self._augmented())
+            gradient()
+            self._descend(gradient)
         if self._device.type == "cuda":
             torch.cuda.synchronize()
 
-    def _step(self) -> None:
-        images, labels = self._augmented()
-        self._gradient(images, labels)
-        if self._sam:
-            climbed = self._climb()
-            self._keep_statistics(False)
-            self._gradient(images, labels)
-            self._keep_statistics(True)
-            with torch.no_grad():
-                torch._foreach_sub_(self._parameters, climbed)
-        self._optimizer.step()
-
     def _gradient(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         self._optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(self._device.type, torch.bfloat16):
+        lower = self._dtype != torch.float32
+        with torch.autocast(self._device.type, self._dtype, enabled=lower):
             loss = functional.cross_entropy(self._model(images).float(), labels)
         loss.backward()
+
+    def _sam(self, gradient: Callable[[], None]) -> None:
+        climbed = self._climb()
+        self._without_statistics(gradient)
+        with torch.no_grad():
+            torch._foreach_sub_(self._parameters, climbed)
+        self._optimizer.step()
+
+    def _package(self, gradient: Callable[[], None]) -> None:
+        self._optimizer.first_step()  # pyright: ignore[reportAttributeAccessIssue]
+        self._without_statistics(gradient)
+        self._optimizer.second_step()  # pyright: ignore[reportAttributeAccessIssue]
 
     @torch.no_grad()
     def _climb(self) -> list[torch.Tensor]:
@@ -128,10 +156,13 @@ class Trainer:
         torch._foreach_add_(self._parameters, climbed)
         return list(climbed)
 
-    def _keep_statistics(self, kept: bool) -> None:
+    def _without_statistics(self, gradient: Callable[[], None]) -> None:
         """BatchNorm's running statistics are those of the clean pass."""
         for norm in self._norms:
-            norm.momentum = 0.1 if kept else 0.0
+            norm.momentum = 0.0
+        gradient()
+        for norm in self._norms:
+            norm.momentum = 0.1
 
     def _augmented(self) -> tuple[torch.Tensor, torch.Tensor]:
         """A batch, cropped and flipped at random, scaled."""
