@@ -36,11 +36,12 @@ MAKERS = {
     "Experiments": experiment_pages.pages,
     "Reference": reference_pages.pages,
 }
-# Pages whose source is outside of docs/.
+# Pages and pictures whose source is outside of docs/.
 MOVED = {
     "contributing.md": ROOT / "CONTRIBUTING.md",
     "changelog.md": ROOT / "CHANGELOG.md",
     "security.md": ROOT / "SECURITY.md",
+    "images/peers.svg": ROOT / "experiments" / "benchmarks" / "results" / "peers.svg",
 }
 # Files of the repository -> the pages that show them.
 SHOWN = {
@@ -51,6 +52,7 @@ SHOWN = {
     r"experiments/training/results/(\w+)/table\.md": r"experiments/\1.md",
     r"experiments/training/results/(.*\.\w+)": r"experiments/\1",
     r"experiments/theory/results/(.*\.\w+)": r"theory/\1",
+    r"experiments/benchmarks/results/(.*\.svg)": r"images/\1",
     r"(?:docs/)?(.*\.md)": r"\1",
     r"docs/(.*)": r"\1",
 }

@@ -327,3 +327,13 @@ def test_a_way_whose_package_is_missing_is_left_out(monkeypatch, capsys):
     assert "torch is not installed: pip install" in capsys.readouterr().out
     assert peers.main(["--ways=tensorflow"]) == 2
     assert "no way 'tensorflow'; there are sgd, sam" in capsys.readouterr().err
+
+
+def test_the_page_has_the_recorded_numbers():
+    record = json.loads(
+        (ROOT / "experiments/benchmarks/results/peers.json").read_text()
+    )
+    page = (ROOT / "docs/peers.md").read_text()
+    for rows in record["results"].values():
+        assert peers.table(rows) in page
+    assert record["command"].rpartition(" ")[0] in page
