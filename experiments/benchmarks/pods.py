@@ -123,7 +123,7 @@ def main(args: Any) -> tuple[measure.Results, measure.Tables]:
 
 
 def tables(known: Mapping[str, Any]) -> dict[str, str]:
-    """The tables of ``docs/cloud_tpu.md``, of what is known."""
+    """The tables of ``docs/rehearsal.md``, of what is known."""
     found = {"Calibration": calibration(known)}
     for network in NETWORKS:
         for kind in ("strong", "weak"):

@@ -382,7 +382,7 @@ def test_the_tables_have_a_row_for_each_record(records):
 def test_the_document_has_the_numbers_of_the_record():
     folder = pathlib.Path(__file__).parents[2]
     record = folder / "experiments/benchmarks/results/scaling.json"
-    document = (folder / "docs/cloud_tpu.md").read_text()
+    document = (folder / "docs/rehearsal.md").read_text()
     sections = json.loads(record.read_text())["results"]
 
     def spread(ratio):

@@ -134,7 +134,7 @@ def markdown():
 
 
 def test_the_document_has_the_table():
-    assert markdown() in (ROOT / "docs" / "cloud_tpu.md").read_text()
+    assert markdown() in (ROOT / "docs" / "rehearsal.md").read_text()
 
 
 def main():
