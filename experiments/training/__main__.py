@@ -7,7 +7,7 @@
 
 Runs lie below ``--runs``, where tables share them; ``--out`` has a folder for each
 table with ``table.md``, ``table.json`` (all numbers, settings and environments) and
-``curves.png``. The same command continues: what ``table.json`` or a run folder has is
+``table.png``. The same command continues: what ``table.json`` or a run folder has is
 not run again, and several processes may work on one table. Settings of all runs:
 ``--config.NAME=VALUE``. What needs a GPU is not started without one.
 """

@@ -45,8 +45,8 @@ def draw(folders: Sequence[str], path: pathlib.Path) -> None:
         drawn = axes.contourf(x, y, z, levels, cmap="cividis", extend="max")
         axes.contour(x, y, z, levels, colors="white", linewidths=0.4)
         axes.plot(0, 0, "P", color="white", markeredgecolor="black", markersize=9)
-        axes.set(title=title, aspect="equal", xlabel="random direction")
-    panels[0].set_ylabel("another one")
+        axes.set(title=title, aspect="equal", xlabel="first random direction")
+    panels[0].set_ylabel("second random direction")
     assert drawn
     bar = figure.colorbar(drawn, ax=list(panels), label="loss")
     bar.set_ticks(levels[::3], labels=[f"{level:.2g}" for level in levels[::3]])

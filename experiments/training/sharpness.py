@@ -124,24 +124,28 @@ def _cell(spread: Spread | None) -> str:
 
 def draw(rows: Sequence[Row], path: pathlib.Path) -> None:
     """The loss along random directions, less that at the weights, of every seed."""
-    figure = figures.empty((9, 3.8), "")
+    figure = figures.empty((9, 4.2), "Rise of the loss along a random direction")
     panels = figure.subplots(1, 2, sharey=True)
+    methods = sorted({row["method"] for row in rows}, reverse=True)  # SGD, then SAM
+    slots = figures.slots(methods)
     for axes, at in zip(panels, (ENDS, EQUAL), strict=True):
-        methods = dict.fromkeys(row["method"] for row in rows)
-        colors = [COLORS[slot] for slot in figures.slots([*methods])]
-        for method, color, dashes in zip(methods, colors, figures.LINES, strict=False):
+        for method, slot, dashes in zip(methods, slots, figures.LINES, strict=False):
             of = [r for r in rows if (r["at"], r["method"]) == (at, method)]
             along = of[0]["line"]["coordinates"][0]
             rise = np.array([np.subtract(r["line"]["losses"], r["loss"]) for r in of])
+            color = COLORS[slot]
             style: dict = {"color": color, "linestyle": dashes, "lw": figures.WIDTH}
-            axes.plot(along, rise.mean(0), label=f"{method} ({len(of)} seeds)", **style)
+            label = f"{method.upper()}, {len(of)} seeds"
+            axes.plot(along, rise.mean(0), label=label, **style)
             low, high = rise.min(0), rise.max(0)
             axes.fill_between(along, low, high, color=color, alpha=0.2, lw=0)
         axes.set_title(f"at {at}", fontsize=10)
-        axes.set_xlabel("along a filter-normalized random direction")
+        axes.set_xlabel("distance, relative to the norm of each filter")
+        axes.set_xticks(np.linspace(-1, 1, 5))
         axes.grid(alpha=0.3)
-        axes.legend(frameon=False)
+        axes.legend(frameon=False, loc="upper center")
     panels[0].set_ylabel("rise of the training loss")
+    figure.supxlabel("lines: means; bands: smallest to largest", fontsize=9)
     figures.save(figure, path)
 
 

@@ -26,7 +26,7 @@ import sam_jax
 from experiments import commands
 from experiments.benchmarks import measure
 from sam_jax import data, models
-from sam_jax.train import comparison_picture, files
+from sam_jax.train import figures, files
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "widths"
 BASE = 16
@@ -122,38 +122,52 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> str:
     return measure.markdown(["best radius: error", *map(str, widths)], rows)
 
 
+TITLES = {
+    "sam": "sam: one norm over all layers",
+    "layers": "layers: each layer by its widths",
+    "both": "both: layers and learning rates by their widths",
+}
+
+
 def draw(results: Mapping[str, Mapping[str, Any]], path: pathlib.Path) -> None:
     """Errors over the radius of every width, and the best radius over the width."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(14, 3.6), layout="constrained")
-    *panels, last = figure.subplots(1, len(results) + 1)
-    places = range(len(RADII))
-    for panel, (form, of_width) in zip(panels, results.items(), strict=True):
-        for color, (width, found) in zip(
-            comparison_picture.COLORS, of_width.items(), strict=False
-        ):
-            mean, spread = found.mean(1), found.std(1, ddof=1)
-            panel.errorbar(
-                places, mean, spread, color=color, label=f"width {width}", capsize=2
-            )
-        panel.set_title(form)
-        panel.set_ylabel("test error (%)")
-        panel.legend(frameon=False, fontsize=8)
-    for color, (form, of_width) in zip(
-        comparison_picture.COLORS, results.items(), strict=False
+    figure = figures.empty((10.0, 7.0), "The best radius over the width of a network")
+    panels = figure.subplots(2, 2).ravel()
+    places = np.arange(len(RADII))
+    names = [f"{rho:g}" for rho in RADII]
+    for panel, (form, of_width) in zip(panels, results.items(), strict=False):
+        looks = zip(figures.COLORS[2:], figures.LINES, figures.MARKS, strict=False)
+        for i, (width, look) in enumerate(zip(of_width, looks, strict=False)):
+            color, dashes, mark = look
+            mean, spread = of_width[width].mean(1), of_width[width].std(1, ddof=1)
+            style: dict = {"color": color, "linestyle": dashes, "marker": mark}
+            style |= {"ms": 5, "lw": figures.WIDTH, "elinewidth": 1, "capsize": 2}
+            beside = places + 0.06 * (i - 1.5)  # bars do not cover each other
+            panel.errorbar(beside, mean, spread, label=f"width {width}", **style)
+        panel.set(ylim=(0, 100), xlabel="radius rho", ylabel="test error (%)")
+        panel.set_xticks(places, names)
+        panel.set_title(TITLES[form], fontsize=10)
+        panel.legend(frameon=False, fontsize=9, loc="upper left")
+    last = panels[-1]
+    for slot, dashes, mark, (form, of_width) in zip(
+        figures.slots([*results]),
+        figures.LINES,
+        figures.MARKS,
+        results.items(),
+        strict=False,
     ):
         chosen = [RADII.index(best(found)[0]) for found in of_width.values()]
-        last.plot(list(of_width), chosen, "o-", color=color, label=form)
-    last.set_title("best radius")
-    last.set_xlabel("width")
-    last.set_yticks(places, [f"{rho:g}" for rho in RADII])
-    last.legend(frameon=False, fontsize=8)
+        style = {"color": figures.COLORS[slot], "linestyle": dashes, "marker": mark}
+        style |= {"ms": 10 - slot, "lw": figures.WIDTH}
+        last.plot([*of_width], chosen, label=form, **style)
+    last.set(xlabel="width", ylabel="best radius rho")
+    last.set_title("radius of the smallest mean error", fontsize=10)
+    last.set_yticks(places, names)
+    last.legend(frameon=False, fontsize=9)
     for panel in panels:
-        panel.set_xticks(places, [f"{rho:g}" for rho in RADII])
-        panel.set_xlabel("radius")
         panel.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)
+    figure.supxlabel("means over the seeds; bars: standard deviations", fontsize=9)
+    figures.save(figure, path)
 
 
 @commands.ends

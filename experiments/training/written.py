@@ -1,4 +1,4 @@
-"""The files of a table: ``table.md``, ``table.json`` and ``curves.png``."""
+"""The files of a table: ``table.md``, ``table.json`` and ``table.png``."""
 
 import dataclasses
 import pathlib
@@ -10,7 +10,14 @@ import numpy as np
 
 from experiments.training.engine import RECORD, Plan
 from experiments.training.table import Table, flat, own
-from sam_jax.train import comparison, comparison_files, figures, files, report
+from sam_jax.train import (
+    comparison,
+    comparison_files,
+    comparison_picture,
+    figures,
+    files,
+    report,
+)
 from sam_jax.train.comparison import Group, Measure, Run
 from sam_jax.train.spread import significant
 
@@ -192,35 +199,30 @@ def write(
     files.replace(folder / RECORD, text)
     files.replace(folder / "table.md", markdown(table, runs, missing))
     if runs:
-        draw(folder / "curves.png", table, runs)
+        draw(folder / "table.png", table, runs)
 
 
 # ── Picture ──────────────────────────────────────────────────────────────────────────
 
 
 def draw(path: pathlib.Path, table: Table, runs: Sequence[Run]) -> None:
-    """A row for each part: loss in training over the epochs, and the test errors."""
-    of_parts = parts(table, runs)
-    most = max(map(len, of_parts.values()))
-    size = 11.0, len(of_parts) * max(3.2, 1.2 + 0.22 * most)
-    figure = figures.empty(size, table.title)
-    panels = figure.subplots(len(of_parts), 2, squeeze=False)
-    for (left, right), (title, groups) in zip(panels, of_parts.items(), strict=True):
-        for place, group in enumerate(groups):
-            color = f"C{place % 10}"
-            loss = [run.curve("train", "loss") for run in group.runs]
-            if any(loss):
-                epochs = sorted(set.intersection(*map(set, filter(None, loss))))
-                mean = [np.mean([each[e] for each in loss if each]) for e in epochs]
-                left.plot(epochs, mean, color=color, lw=1.2)
-            spread = group.spread(ERROR)
-            if spread:
-                bar = {"fmt": "D", "color": color, "ms": 4}
-                right.errorbar(spread.mean, place, xerr=spread.half or 0.0, **bar)
-        left.set(xlabel="epoch", ylabel="training loss", yscale="log", title=title)
-        right.set_yticks(range(len(groups)), [g.label for g in groups], fontsize=7)
-        right.invert_yaxis()
-        right.set_xlabel(ERROR)
-        for axes in (left, right):
-            axes.grid(alpha=0.3)
+    """Test error and fit of the training labels: a row of panels for each part."""
+    of_parts = {
+        title: [group for group in groups if group.spread(ERROR)]
+        for title, groups in parts(table, runs).items()
+    }
+    of_parts = {title: groups for title, groups in of_parts.items() if groups}
+    if not of_parts:
+        return
+    heights = [1.0 + 0.26 * len(groups) for groups in of_parts.values()]
+    figure = figures.empty((11.0, sum(heights) + 0.8), table.title)
+    figure.supxlabel(comparison_picture.NOTE, fontsize=9)
+    panels = figure.subplots(len(heights), 2, squeeze=False, height_ratios=heights)
+    for pair, (title, groups) in zip(panels, of_parts.items(), strict=True):
+        colors = comparison_picture.of_groups(groups)
+        for axes, measure in zip(pair, (ERROR, FIT), strict=True):
+            comparison_picture.rows(axes, groups, colors, measure)
+            axes.set_xlabel(measure)
+        pair[0].set_title(title, loc="left", fontsize=10)
+        pair[1].tick_params(labelleft=False)
     figures.save(figure, path)

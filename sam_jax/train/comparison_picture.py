@@ -1,6 +1,7 @@
 """The picture of a comparison: errors of all groups, curves of a few."""
 
 import pathlib
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 ERROR, FIT = "test error (%)", "training accuracy (%)"
 _MOST_ROWS = 100
+_FEWEST = 3  # seeds of an interval that is drawn; of two, it hides the rest
+NOTE = "dots: seeds; diamonds: means, with 95 % intervals for 3 seeds or more"
 
 
 def draw(groups: Sequence[Group], path: pathlib.Path, title: str) -> None:
@@ -27,45 +30,48 @@ def draw(groups: Sequence[Group], path: pathlib.Path, title: str) -> None:
     means = {id(g): spread.mean for g in groups if (spread := g.spread(ERROR))}
     shown = [group for group in groups if id(group) in means]
     ranked = sorted(shown, key=lambda group: means[id(group)])[:_MOST_ROWS]
-    # So many groups have curves; more are told apart by their place alone.
-    few = len(shown) <= len(COLORS)
-    own = figures.slots([group.label for group in shown]) if few else [2] * len(shown)
-    colors = {id(x): COLORS[slot] for x, slot in zip(shown, own, strict=True)}
+    colors = {id(x): c for x, c in zip(shown, of_groups(shown), strict=True)}
     every = [run for group in shown for run in group.runs if run.last]
+    few = len(shown) <= len(COLORS)
     has_curves = few and all(run.curve("test", "accuracy") for run in every)
     height = max(3.8, 1.2 + 0.26 * len(ranked))
     size = (13.5, height) if has_curves else (8.0, height)
     figure = figures.empty(size, title)
     panels = figure.subplots(1, 3 if has_curves else 1, squeeze=False)[0]
-    _errors(panels[-1], ranked, colors)
+    rows(panels[-1], ranked, [colors[id(group)] for group in ranked], ERROR)
+    panels[-1].set_xlabel(f"test error after the last epoch (%)\n{NOTE}", fontsize=9)
     if has_curves:
         _curves(panels[0], ERROR, shown, colors, "test")
         _curves(panels[1], FIT, shown, colors, "train")
     figures.save(figure, path)
 
 
-def _errors(axes: "Axes", ranked: Sequence[Group], colors: dict[int, str]) -> None:
+def of_groups(groups: Sequence[Group]) -> list[str]:
+    """Colours: a method's own; one for all where there are more than colours."""
+    if len(groups) > len(COLORS):
+        return [COLORS[2]] * len(groups)
+    return [COLORS[slot] for slot in figures.slots([group.label for group in groups])]
+
+
+def rows(
+    axes: "Axes", groups: Sequence[Group], colors: Sequence[str], measure: str
+) -> None:
     """A row for each group: every seed, mean, interval, and the mean as a number."""
-    for place, group in enumerate(ranked):
-        spread = group.spread(ERROR)
-        assert spread is not None
-        color = colors[id(group)]
-        seeds = group.values(ERROR)
+    edge: dict = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 8}
+    axes.annotate("mean", (1.01, -0.75), **edge)
+    for place, (group, color) in enumerate(zip(groups, colors, strict=True)):
+        seeds = group.values(measure)
+        if (spread := Spread.of(seeds)) is None:
+            continue
+        half = spread.half if len(seeds) >= _FEWEST else None
         axes.plot(seeds, [place] * len(seeds), "ok", ms=3, alpha=0.5, zorder=3)
-        axes.errorbar(
-            spread.mean, place, xerr=spread.half or 0.0, fmt="D", color=color, ms=5
-        )
-        axes.annotate(
-            f"{spread.mean:.2f}",
-            (1.01, place),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            fontsize=8,
-        )
-    axes.set_yticks(range(len(ranked)), [group.label for group in ranked], fontsize=9)
-    axes.set_ylim(len(ranked) - 0.3, -0.7)
+        style: dict = {"fmt": "D", "color": color, "ms": 5, "lw": figures.WIDTH}
+        axes.errorbar(spread.mean, place, xerr=half or 0.0, **style)
+        axes.annotate(f"{spread.mean:.2f}", (1.01, place), **edge)
+    labels = [textwrap.fill(group.label, 44) for group in groups]
+    axes.set_yticks(range(len(groups)), labels, fontsize=9)
+    axes.set_ylim(len(groups) - 0.3, -0.7)
     axes.set_xlim(left=max(0.0, axes.get_xlim()[0]))
-    axes.set_xlabel("test error after the last epoch (%), 95 % intervals")
     axes.grid(axis="x", alpha=0.3)
 
 

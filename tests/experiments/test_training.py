@@ -122,7 +122,7 @@ def test_a_table_has_every_number_and_what_is_published(filled):
     record = filled.record.read_text()
     assert "data.cache_dir" not in record, "a folder of this machine"
     assert str(filled.out.parent) not in record
-    assert (filled.out / "toy" / "curves.png").stat().st_size > 10_000
+    assert (filled.out / "toy" / "table.png").stat().st_size > 10_000
 
 
 def test_weights_are_kept_in_half_precision(filled):
