@@ -5,8 +5,8 @@
     python -m sam_jax.main --config=configs/cifar10_long_tailed_sam.py:sgd
 
 12,406 training images: class c keeps 5000 * 100**(-c / 9) of its images, as in Cui et
-al. 2019; all 10,000 test images, of classes of one size. Nothing is held out, so there
-is no early stopping. Batch, decay, epochs and the coefficients of Focal-SAM are those
+al. 2019; all 10,000 test images, of classes of one size. Nothing is held out for
+early stopping. Batch, decay, epochs and the coefficients of Focal-SAM are those
 of scongl/Focal-SAM (Li et al. 2025) for a ResNet-32, whose loss adjusts the logits by
 the shares of the classes; here it is the plain cross-entropy.
 

@@ -41,10 +41,11 @@ def cost(name: str) -> str:
     head = "network | time | FLOPs | memory"
     return (
         f"{table(head, [cells for _, cells in rows.values()])}\n\nTime and FLOPs of a "
-        "step are relative to SGD's: medians of rounds in turns [least, largest], on "
-        "two cores of a cloud CPU (`python -m experiments.benchmarks.step_cost`). "
-        "FLOPs count both branches of a condition, the time what is executed. Memory "
-        "is the temporary memory beyond SGD's, in copies of the parameters."
+        "step are relative to SGD's: medians of alternating rounds [smallest, "
+        "largest], on two cores of a cloud CPU (`python -m "
+        "experiments.benchmarks.step_cost`). FLOPs count both branches of a condition; "
+        "the time is that of the branch that runs. Memory is the temporary memory "
+        "beyond SGD's, in copies of the parameters."
     )
 
 

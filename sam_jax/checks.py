@@ -22,7 +22,7 @@ class BadValue(ValueError):
 
 
 def nonnegative(name: str, value: Any, *, schedule: bool = False) -> None:
-    """Refuses what is no finite number >= 0.
+    """Refuses what is not a finite number >= 0.
 
     Args:
         name: of the value, for the message.
@@ -47,7 +47,7 @@ def nonnegative(name: str, value: Any, *, schedule: bool = False) -> None:
 
 
 def positive(name: str, value: Any, *, schedule: bool = False) -> None:
-    """Refuses what is no finite number above zero; see `nonnegative`.
+    """Refuses what is not a finite number above zero; see `nonnegative`.
 
     Raises:
         BadValue: if ``value`` is not a number, NaN, infinite, zero or below.
@@ -68,7 +68,7 @@ def between(
 
 
 def finite(name: str, value: Any, *, schedule: bool = False) -> None:
-    """Refuses what is no finite number; see `nonnegative`.
+    """Refuses what is not a finite number; see `nonnegative`.
 
     Raises:
         BadValue: if ``value`` is not a number, NaN or infinite.
@@ -87,7 +87,7 @@ def below_one(name: str, value: Any, *, schedule: bool = False) -> None:
 
 
 def integer(name: str, value: Any, low: int, high: int = 2**31 - 1) -> None:
-    """Refuses what is no integer from ``low`` to ``high``, or a traced one.
+    """Refuses what is not an integer from ``low`` to ``high``, or a traced one.
 
     Args:
         name: of the value, for the message.
@@ -96,7 +96,7 @@ def integer(name: str, value: Any, low: int, high: int = 2**31 - 1) -> None:
         high: the largest one; unless given, that of the counts of updates, int32.
 
     Raises:
-        BadValue: if ``value`` is no integer, smaller or larger.
+        BadValue: if ``value`` is not an integer, smaller or larger.
 
     Example:
         >>> integer("k", 0, 1)
@@ -113,7 +113,7 @@ def integer(name: str, value: Any, low: int, high: int = 2**31 - 1) -> None:
 
 
 def seed(name: str, value: Any) -> None:
-    """Refuses a seed that is no integer in [0, 2**32); an array passes.
+    """Refuses a seed that is not an integer in [0, 2**32); an array passes.
 
     Raises:
         BadValue: if it is something else.
@@ -190,7 +190,7 @@ def _require(
 
 
 def _as_float(value: Any) -> float | None:
-    """The value as a float; None for what is no single real number."""
+    """The value as a float; None for what is not a single real number."""
     if isinstance(value, (bool, str)) or np.ndim(value) != 0:
         return None
     try:

@@ -137,7 +137,7 @@ def gc_sam(
     eps: float = 1e-12,
     mask: masks.Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Gradient-centralized SAM: SAM along the gradient less its mean per output.
+    r"""Gradient-centralized SAM: SAM along the gradient minus its mean per output.
 
     The mean is taken over all axes but the last, of arrays of two axes and more, and
     the norm afterwards, so that :math:`\|\varepsilon\| = \rho`.
@@ -186,8 +186,8 @@ def n_sam(
 ) -> optax.GradientTransformationExtraArgs:
     r"""n-SAM: the perturbation from all examples, the descent from some of them.
 
-    The gradient of the batch perturbs, the second one is that of a share of its
-    examples, drawn anew in every update; with a batch of all data this is n-SAM. `sam`,
+    The gradient of the batch perturbs; the second gradient is that of a share of its
+    examples, drawn in every update. With a batch of all data this is n-SAM. `sam`,
     whose two gradients share their examples, is m-SAM.
 
     Args:
@@ -327,7 +327,7 @@ def x_sam(
     every: int = 100,
     eps: float = 1e-12,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""X-SAM: the direction less a part of it along the Hessian's top eigenvector.
+    r"""X-SAM: the direction minus part of its component along the top eigenvector.
 
     .. math::
 
@@ -385,7 +385,7 @@ def mup_sam(
     eps: float = 1e-12,
     mask: masks.Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""SAM with a perturbation of its own scale in every layer, as in mu-P^2.
+    r"""SAM whose perturbation has a separate scale in every layer, as in mu-P^2.
 
     .. math::
 

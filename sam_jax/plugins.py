@@ -95,7 +95,7 @@ def bound(
         The function of the inputs.
 
     Raises:
-        UserError: if it is no such function.
+        UserError: if it is not such a function.
     """
     if not is_reference(reference):
         raise errors.UserError(

@@ -210,7 +210,7 @@ def tied_to(
         A schedule of the update count.
 
     Raises:
-        ValueError: if ``learning_rate`` is no schedule or a bound outside its range.
+        ValueError: if ``learning_rate`` is not a schedule or a bound outside its range.
 
     Example:
         >>> import optax

@@ -33,7 +33,7 @@ _GROWS_SECONDS = 60  # after which others see more of a file that grows in a sto
 
 
 class StorageError(OSError, errors.UserError):
-    """A store does not do what it was asked, after the retries of its client."""
+    """A store has failed a request, after the retries of its client."""
 
     def __str__(self) -> str:
         return (
@@ -68,8 +68,8 @@ def path(text: str | os.PathLike[str]) -> pathlib.Path:
         >>> path("gs:/bucket/run")
         Traceback (most recent call last):
         ...
-        sam_jax.errors.UserError: gs:/bucket/run is no address: two slashes follow a \
-scheme, as in gs://bucket/run
+        sam_jax.errors.UserError: gs:/bucket/run is not an address: two slashes follow \
+a scheme, as in gs://bucket/run
     """
     if isinstance(text, Remote):
         return cast(pathlib.Path, text)
@@ -79,7 +79,7 @@ scheme, as in gs://bucket/run
     scheme, rest = found[1].lower(), shown[found.end() :]
     if (found[2] != "//" and scheme != "file") or not rest:
         raise errors.UserError(
-            f"{shown} is no address: two slashes follow a scheme, as in "
+            f"{shown} is not an address: two slashes follow a scheme, as in "
             f"{scheme}://{rest or 'bucket/run'}"
         )
     if scheme == "file":
@@ -346,7 +346,7 @@ def fetch(copies: Mapping[Remote, pathlib.Path]) -> None:
 class Growing:
     """A file that grows, such as a log: a local one, which stands for an object.
 
-    Objects do not grow. One is written anew, whole, by `publish`.
+    Objects do not grow. `publish` writes the whole object again.
 
     Args:
         target: the file; on a disk it is written itself.

@@ -25,7 +25,7 @@ def test_the_snapshot_is_up_to_date():
     assert api.FILE.read_text().splitlines() == api.lines(), advice
 
 
-@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="this is no clone")
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="this is not a clone")
 def test_a_change_of_it_is_in_the_changelog():
     changed = git("diff", "--name-only", "HEAD")
     if SNAPSHOT not in changed:

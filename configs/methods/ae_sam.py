@@ -1,6 +1,6 @@
 """AE-SAM, Jiang et al. 2023: SAM where the gradient is larger than on average.
 
-The paper lets the threshold fall linearly during the training.
+The paper lets the threshold fall linearly during training.
 """
 
 

@@ -129,16 +129,16 @@ assert fit[0] > fit[-1] + 40  # a radius this large learns nothing at all
 #
 # * **Too small**: the errors are those of SGD. Multiply by 3.
 # * **Too large**: the training labels are no longer fitted, and every error rises. Divide
-#   by 3. At the same $\rho$ other methods climb differently: `usam` and `asam` need
-#   radii of their own ([library](../library.md)).
+#   by 3. The scale of $\rho$ depends on the method: `usam` and `asam` need other
+#   radii ([library](../library.md)).
 # * **Nothing helps**: a network that underfits has nothing for SAM to prevent. With right
-#   labels and a small network, expect the size of the spread over seeds.
+#   labels and a small network, expect no more than the spread over seeds.
 #
-# In the trainer the same search is one command. Every run is continued if it was
+# In the trainer the same search is one command. It continues runs that were
 # interrupted, and `--tuned` chooses on validation:
 #
 #     sam-jax sweep --config=digits_noisy_sam --set=method.rho=0,0.05,0.15,0.5,1.5 \
 #         --seeds=3 --tuned
 #
-# `--set=method.rho=1x,3x,10x` takes multiples of the paper's value for each method. Other
-# settings, tables and what is compiled once: [sweeps](../sweeps.md).
+# `--set=method.rho=1x,3x,10x` takes multiples of the paper's value for each method.
+# [Sweeps](../sweeps.md) explains the other settings, the tables, and what is compiled once.

@@ -126,8 +126,8 @@ assert np.abs(of_alone - of_one).max() > 1e-3
 # ## The same $m$ on one device
 #
 # Groups of $m$ examples need no devices: `jax.vmap` over groups, with the same name of the
-# axis, computes what devices would. This program gives the weights of the eight devices on
-# one, and any $m$ on any number of devices:
+# axis, computes what devices would. On one device, this program computes
+# the weights of the eight. It works for any $m$ on any number of devices:
 
 
 # %%
@@ -182,5 +182,6 @@ assert np.all(np.diff(distance) > 0)
 # Methods that draw noise (`random_sam`, `bsam`, `esam`) draw the same on all devices. If
 # each has its own perturbation, the keyword
 # `group_key=jax.random.fold_in(key, jax.lax.axis_index("data"))` of the update gives each
-# its own noise. Devices without `check_vma`, inside a `jax.pmap`, and in a ring of pairs:
-# [recipes](../recipes.md). Several hosts: [Cloud TPU and clusters](../cloud_tpu.md).
+# its own noise. [Recipes](../recipes.md) covers devices without `check_vma`, `jax.pmap`, and
+# two devices that compute one gradient each. [The guide to pods](../cloud_tpu.md) covers
+# several hosts.

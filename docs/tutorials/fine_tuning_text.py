@@ -142,8 +142,8 @@ loop.train_and_evaluate(
 # %% [markdown]
 # ## Fine-tune
 #
-# `init_from` names the run whose weights to begin with. The head, of other classes, is drawn
-# anew. `freeze` is a regular expression on the names of arrays: here all but the last
+# `init_from` names the run whose weights training starts from. The head has other classes
+# and is initialized at random. `freeze` is a regular expression on the names of arrays: here all but the last
 # block, its norm and the head. A frozen array is a constant: no gradient is taken, and SAM
 # neither perturbs it nor counts it in its norm.
 
@@ -178,10 +178,10 @@ for name, value in accuracy.items():
 assert accuracy["fine-tuned"] > accuracy["frozen as drawn"]
 
 # %% [markdown]
-# The words and the first block were worth reading for: frozen as they were drawn, they do
-# worse. A reader this small does not beat a network all of whose weights are trained; what
-# freezing saves is the gradient, the optimizer's state and the perturbation of most weights.
-# What was frozen is there bit for bit, what was not has moved:
+# Reading was worthwhile: with words and first block frozen at random values, the error is
+# larger. This small reader does not beat a network whose weights are all trained. Freezing
+# saves the gradient, the optimizer's state and the perturbation of most weights. Frozen
+# arrays are unchanged bit for bit; the others have moved:
 
 # %%
 before, after = (

@@ -8,8 +8,8 @@
 #
 # "SAM finds flatter minima" is a statement that can be checked. This page trains one
 # network with SGD and with SAM and measures both minima in five ways. It also shows the two
-# traps: runs whose losses differ cannot be compared, and some measures change when nothing
-# about the function does.
+# traps: runs whose losses differ cannot be compared, and some measures change although
+# the function does not.
 
 # %% tags=["skip-execution"]
 # !pip install -q "sam_jax[train]"
@@ -178,8 +178,8 @@ sgd, sam = (rises["along the sharpest direction", name] for name in compared)
 assert sam[5] < sgd[5] and sam[15] < sgd[15]
 
 # %% [markdown]
-# A picture along random directions is no proof: nearly all of the 10,000 directions are flat
-# in both networks. What differs are the few sharp ones.
+# A picture along random directions proves little: nearly all of the 10,000 directions are
+# flat in both networks. What differs are the few sharp ones.
 
 # %% [markdown]
 # ## A trap: rescaling

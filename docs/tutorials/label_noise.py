@@ -135,14 +135,14 @@ assert learned["SAM, rho 0.3"][2].mean(0)[-1] < learned["SGD"][2].mean(0)[-1]
 # %% [markdown]
 # What this says, and what it does not:
 #
-# * Up to 40 % wrong labels, the more are wrong, the more SAM buys at the end of the training.
+# * Up to 40 %, the more labels are wrong, the more SAM gains at the end of training.
 #   At 60 % the same radius is too large for some seeds, which learn nothing. [Search
-#   it](choosing_rho.ipynb) anew for every problem.
-# * The best epoch of SGD is early and much better than its last one. Whoever has validation
-#   data with true labels can stop there, and keeps most of the gain. Whoever has not, cannot
-#   know when.
-# * With right labels there is nothing to memorize that should not be, and the two methods
-#   agree to within the spread over seeds.
+#   it](choosing_rho.ipynb) again for every problem.
+# * The best epoch of SGD is early and much better than its last one. With true labels for
+#   validation you can stop there and keep most of the gain. Without them you cannot know when
+#   to stop.
+# * With right labels nothing harmful can be memorized, and the two methods agree to within
+#   the spread over seeds.
 #
 # The [quick start](../index.md) shows the same on a small ResNet. All methods of the
 # package on this problem, and the real CIFAR-10: [results](../results.md).

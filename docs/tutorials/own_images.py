@@ -15,8 +15,8 @@
 # %% [markdown]
 # ## Images
 #
-# One folder per class: `photos/train/<class>/*` and `photos/test/<class>/*`. Without
-# photographs at hand, this makes some (other forms of data: [data](../data.md)).
+# One folder per class: `photos/train/<class>/*` and `photos/test/<class>/*`. This cell
+# makes some ([data](../data.md) lists other forms).
 
 # %%
 import json
@@ -60,8 +60,8 @@ class MyNet(nn.Module):
 
 
 # %% [markdown]
-# What else may be yours (loss, method, optimizer, schedule, augmentation, metrics), and what
-# the trainer does with them: [your own](../your_own.md).
+# [Your own](../your_own.md) describes losses, methods, optimizers, schedules, augmentation
+# and metrics.
 #
 # ## Train
 #
@@ -76,7 +76,7 @@ class MyNet(nn.Module):
 #     --workdir=runs/photos
 
 # %% [markdown]
-# `runs/photos/report.html` shows curves, calibration and the surest mistakes
+# `runs/photos/report.html` shows curves, calibration and the most confident mistakes
 # ([report](../report.md)).
 #
 # ## Use it
@@ -106,8 +106,8 @@ assert accuracy > 0.6
 #
 # ## Take it elsewhere
 #
-# Two formats. An exported program needs JAX and flatbuffers, neither `sam_jax` nor the
-# network's file: bytes in, probabilities out. A file of weights is read by safetensors.
+# There are two formats. An exported program turns bytes into probabilities. It needs JAX and
+# flatbuffers, but neither `sam_jax` nor the network's file. Safetensors reads the weights.
 
 # %% language="bash"
 # python -m sam_jax export runs/photos --own_code --to=jax.export --out=photos.jaxexport
@@ -133,7 +133,7 @@ assert sorted(about["data"]["class_names"]) == sorted(names)
 # %% [markdown]
 # ## Many runs
 #
-# Three radii, two seeds each, and a table of all; next to them the run from above:
+# Three radii with two seeds each, and a table that includes the run from above:
 #
 #     sam-jax sweep --config=folder_sam --set=method.rho=0.05,0.1,0.2 --seeds=2 \
 #         --config.data.path=photos --config.data.image_size=16 --config.epochs=5 \

@@ -46,8 +46,8 @@ def sign_sam(rho: optax.ScalarOrSchedule = 0.01, alpha: float = 0.8):
 # ## Does it keep what methods promise?
 #
 # `sam_jax.testing.check_method` runs the contract of the package: dtypes stay, donated
-# buffers are not held, a zero gradient stays finite, devices agree, wrong coefficients are
-# refused, and so on. It names every promise that is not kept. `exact=False` says that at
+# buffers are not held, a zero gradient stays finite, devices agree, wrong coefficients
+# raise errors, and so on. It names every promise that is not kept. `exact=False` says that at
 # radius zero our mix of two equal gradients need not have the bits of the base optimizer:
 
 # %%
@@ -67,7 +67,7 @@ print(refused)
 assert "bad_coefficients_are_refused" in refused and "alpha" in refused
 
 # %% [markdown]
-# `alpha=-1` was accepted in silence. One line at the top of the function refuses it:
+# `alpha=-1` was accepted silently. One line at the top of the function refuses it:
 
 # %%
 import importlib
@@ -82,10 +82,10 @@ testing.check_method(my.sign_sam, exact=False)
 print(f"all {len(testing.CHECKS)} promises are kept")
 
 # %% [markdown]
-# More words for what differs on purpose: `perturbed_call=0` if it looks elsewhere
-# after the perturbed weights, `unused_gradient=True` if it ignores the gradient given,
-# `base=None` if at radius zero no base optimizer is left (`sam_jax.testing.Traits`). In your
-# own tests the two lines above are a whole test.
+# Other keywords declare intended differences: `unused_gradient=True` if the method ignores
+# the caller's gradient, `perturbed_call=0` if it takes further gradients after the one at
+# the perturbed weights, `base=None` if it is not a base optimizer at radius zero
+# (`sam_jax.testing.Traits`). In your own tests, one call of `check_method` is a whole test.
 #
 # ## The survey
 #

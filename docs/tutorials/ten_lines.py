@@ -13,8 +13,8 @@
 # $$w \leftarrow w - \eta\, \nabla L\!\left(w + \rho\,
 # \frac{\nabla L(w)}{\lVert \nabla L(w) \rVert}\right)$$
 #
-# In `sam_jax` this is one element of an Optax chain. The optimizer that follows it stays
-# what it was.
+# In `sam_jax` this is one element of an Optax chain. The optimizer that follows it
+# does not change.
 
 # %% tags=["skip-execution"]
 # !pip install -q "sam_jax[train]"
@@ -79,8 +79,8 @@ print(f"test accuracy {accuracy:.3f}")
 assert accuracy > 0.9
 
 # %% [markdown]
-# The state says what the last update has seen: the length of the gradient, how far SAM
-# climbed, and the angle between the gradients at the two points.
+# The state describes the last update: the length of the gradient, how far SAM climbed, and
+# the angle between the gradients at the two points.
 
 # %%
 for name, value in sam_jax.diagnostics(state).items():
@@ -90,7 +90,7 @@ np.testing.assert_allclose(
 )
 
 # %% [markdown]
-# Any other method takes the same place: `sam_jax.asam(rho=0.5)`, `sam_jax.gsam()`,
+# Any other method can replace it: `sam_jax.asam(rho=0.5)`, `sam_jax.gsam()`,
 # `sam_jax.looksam(k=5)`. In a loop of Flax, Keras, Equinox or others, see
 # [other loops](../other_loops.md); complete programs are in the
 # [recipes](../recipes.md).

@@ -134,8 +134,8 @@ plt.show()
 #
 # ## Which theorem covers my settings?
 #
-# State what you run and what you know of the function. Every theorem is then held against
-# it, condition by condition. First the parabola:
+# State what you run and what you know of the function. Every theorem is then checked
+# against it, condition by condition. First the parabola:
 
 # %%
 parabola_problem = problems.quadratic([1.0], [1.0])
@@ -188,7 +188,7 @@ for condition in verdicts[0].failures:
 assert not applying
 
 # %% [markdown]
-# In a clone of the repository the same is asked of a run card. The answer lists every
+# In a clone of the repository, one command checks a run card. It lists every
 # theorem that almost applies, with the flags that would satisfy it:
 #
 #     python -m experiments.theory check --config=configs/cifar10_sam.py

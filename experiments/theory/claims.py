@@ -35,7 +35,7 @@ class Claim:
 
     @property
     def expected(self) -> str:
-        """The verdict that is no surprise."""
+        """The verdict that is not a surprise."""
         return "FAIL" if self.refuted else "PASS"
 
 

@@ -35,8 +35,8 @@ def run(patterns: Sequence[str], quick: bool, out: pathlib.Path, workers: int) -
         0 if all verdicts are the expected ones, else 1.
 
     Raises:
-        UserError: if a name is unknown, ``workers`` is below 1, or ``out`` is no folder
-            that can be written to.
+        UserError: if a name is unknown, ``workers`` is below 1, or ``out`` is not a
+            folder that can be written to.
     """
     chosen = catalog.select(list(patterns))
     check(out, workers)
@@ -121,7 +121,7 @@ def check(out: pathlib.Path, workers: int) -> None:
         tempfile.TemporaryFile(dir=out).close()
     except OSError as error:
         raise errors.UserError(
-            f"--out={out} is no folder that can be written to: {error.strerror}"
+            f"--out={out} is not a folder that can be written to: {error.strerror}"
         ) from error
 
 

@@ -84,13 +84,13 @@ def parser(verb: str, description: str, example: str) -> argparse.ArgumentParser
 
 
 def add_run(made: argparse.ArgumentParser) -> None:
-    """Adds what `load_run` is told."""
+    """Adds the arguments of `load_run`."""
     made.add_argument("run", metavar="RUN", help="the run (its --workdir)")
     add_step(made)
 
 
 def add_step(made: argparse.ArgumentParser, default: str = "best") -> None:
-    """Adds which weights of a run, and the leave to run its code."""
+    """Adds the choice of weights, and the permission to run the run's code."""
     made.add_argument(
         "--step",
         type=lambda text: int(text) if text.isdecimal() else text,
@@ -101,7 +101,7 @@ def add_step(made: argparse.ArgumentParser, default: str = "best") -> None:
 
 
 def add_own_code(made: argparse.ArgumentParser) -> None:
-    """Adds the leave to run what a run's settings name."""
+    """Adds the permission to run the files that a run's settings name."""
     made.add_argument(
         "--own_code",
         action="store_true",
@@ -143,7 +143,7 @@ def count(text: str) -> int:
 
 
 def add_runs(made: argparse.ArgumentParser) -> None:
-    """Adds the runs that stand beside each other."""
+    """Adds the runs to compare."""
     made.add_argument(
         "runs",
         metavar="RUN",

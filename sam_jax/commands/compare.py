@@ -1,4 +1,4 @@
-"""``sam-jax compare``: finished runs beside each other."""
+"""``sam-jax compare``: finished runs side by side."""
 
 import shlex
 from collections.abc import Sequence

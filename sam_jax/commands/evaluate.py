@@ -16,7 +16,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     commands.add_run(made)
     made.add_argument("--data", help="another data set than the run's, by its name")
-    made.add_argument("--data_dir", help="where the data lie, if not where they were")
+    made.add_argument("--data_dir", help="where the data are, if they have moved")
     made.add_argument("--split", default="test", help="test, validation or train")
     made.add_argument("--out", help="also a JSON file, with the confusion matrix")
     given = made.parse_args(arguments)

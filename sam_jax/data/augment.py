@@ -1,6 +1,6 @@
 """Random changes of training images, as functions inside the jitted step.
 
-Every example gets draws of its own. Crop and flip work on the bytes, cutout on the
+Every example gets separate draws. Crop and flip work on the bytes, cutout on the
 normalized floats. How the work is divided among devices is left to the compiler: a
 batch sharded over the (Auto) axes of a mesh gives the same images as on one device.
 """
@@ -220,7 +220,7 @@ def make_normalize(
     """What happens to a batch in evaluation: nothing random.
 
     Args:
-        mean: see ``normalize``; empty of inputs that are no images.
+        mean: see ``normalize``; empty of inputs that are not images.
         std: see ``normalize``.
 
     Returns:

@@ -96,7 +96,7 @@ class Source(Protocol):
 
 @runtime_checkable
 class IndexedSource(Source, Protocol):
-    """A source whose examples lie in memory, so that others may gather its batches."""
+    """A source whose examples are in memory, so that others may gather its batches."""
 
     @property
     def split(self) -> splits.Split:

@@ -42,7 +42,7 @@ class Cache:
         source = pathlib.Path(where).resolve()
         if source.is_dir() and folder.is_relative_to(source):
             raise errors.UserError(
-                f"cache_dir={cache_dir} lies inside of {where}, which only you write "
+                f"cache_dir={cache_dir} is inside {where}, which only you write "
                 "to: give another folder, or an empty one for no cache"
             )
         digest = hashlib.sha256(f"{_VERSION}\n{settings}\n".encode())

@@ -22,7 +22,7 @@ def listing(path: str) -> labelled.Listing:
     """
     root = pathlib.Path(path).expanduser()
     if not root.is_dir():
-        what = "is no folder" if root.exists() else "does not exist"
+        what = "is not a folder" if root.exists() else "does not exist"
         raise errors.UserError(f"path={path} {what}: give a folder of images")
     folders = {entry.name.casefold(): entry.path for entry in _classes(str(root))}
     left_out: list[str] = []
@@ -85,12 +85,12 @@ def _classes(root: str) -> list[os.DirEntry[str]]:
             folders.append(entry)
         elif entry.name.lower().endswith(pictures.SUFFIXES):
             raise errors.UserError(
-                f"{entry.path} has no class: images lie in a folder for each class, "
+                f"{entry.path} has no class: images belong in a folder for each class, "
                 f"{root}/CLASS/{entry.name}"
             )
     if not folders:
         raise errors.UserError(
-            f"{root} has no images: they lie in a folder for each class, as in "
+            f"{root} has no images: they belong in a folder for each class, as in "
             f"{root}/CLASS/1.png"
         )
     return folders

@@ -67,7 +67,7 @@ def class_name(text: str) -> str:
     """The name of a class in Unicode's composed form, whichever a file system has."""
     if {"Cc", "Cs"} & set(map(unicodedata.category, text)):  # control, not Unicode
         raise errors.UserError(
-            f"class {text!a} has characters that are no text: give it another name"
+            f"class {text!a} has characters that are not text: give it another name"
         )
     return unicodedata.normalize("NFC", text)
 
@@ -118,7 +118,7 @@ def check_names(names: Iterable[str], where: str) -> None:
         if len(same) > 1:
             raise errors.UserError(
                 f"{where} has classes {' and '.join(map(repr, same))}, one name "
-                "but for case or spaces: give each class one name"
+                "except for case or spaces: give each class one name"
             )
 
 

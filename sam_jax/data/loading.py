@@ -43,7 +43,7 @@ class Dataset:
         train: examples to train on; their ``label`` may be noisy.
         validation: examples held out of the original training set; None for none.
         test: the test set.
-        dtype: of the inputs; other than uint8, they are no images.
+        dtype: of the inputs; other than uint8, they are not images.
     """
 
     name: str
@@ -92,8 +92,8 @@ def load(
 ) -> Dataset:
     """Reads a data set into memory and divides it.
 
-    Images of your own lie at ``path``: for ``folder`` in a folder for each class, as
-    `folder.listing` takes them, for ``csv`` in files that a table lists
+    Your own images are at ``path``: for ``folder`` in a folder for each class, as
+    `folder.listing` reads them, for ``csv`` in files that a table lists
     (`table.listing`), for ``npz`` in arrays (`npz.read`); ``tiny_imagenet`` in its
     published folder (`tiny_imagenet.listing`). `pictures.decode` says how files are
     read.
@@ -122,11 +122,11 @@ def load(
         name: of the data set, as TFDS writes it: ``"emnist/letters"`` has a variant,
             ``"mnist:3.0.1"`` a version. Names with a namespace are refused: TFDS would
             fetch and run their code.
-        data_dir: where prepared data lie; None is the default folder of TFDS. Here and
+        data_dir: folder of prepared data; None is the default folder of TFDS. Here and
             in ``path``, what is at an address, ``gs://...``, is copied first.
-        manual_dir: where archives lie that were fetched by hand.
+        manual_dir: folder of archives that you have downloaded.
         download: whether archives may be fetched from the network.
-        path: of the folder, table or file with images of your own.
+        path: of the folder, table or file with your own images.
         image_size: side of the square that image files are scaled to; None takes them
             as they are, all of one size.
         resize: how they are scaled: ``"squash"``, ``"crop"`` or ``"pad"``, see
@@ -273,7 +273,7 @@ def refuse_own(name: str, path: str | None, how: pictures.How) -> None:
     for setting, is_given in given.items():
         if is_given:
             raise errors.UserError(
-                f"{setting} is for images of your own, and name={name} has none in "
+                f"{setting} is for your own images, and name={name} has none in "
                 f"files: leave it out, or give name={', '.join(LISTINGS)}"
             )
 

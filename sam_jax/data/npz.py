@@ -28,7 +28,7 @@ def read(path: str, seed: int) -> splits.RawDataset:
         seed: of the choice of test examples, if there are ``x, y``.
 
     Raises:
-        UserError: if it is no such file, or an array has another type, shape or range.
+        UserError: if it is no such file, or an array has a wrong type, shape or range.
     """
     file = pathlib.Path(path).expanduser()
     if not file.is_file():
@@ -49,7 +49,7 @@ def read(path: str, seed: int) -> splits.RawDataset:
                 _log.warning(f"{file}: {', '.join(sorted(unused))} is not read")
             arrays = {key: stored[key] for key in stored if key not in unused}
     if wrong := [key for key, x in arrays.items() if not isinstance(x, np.ndarray)]:
-        raise errors.UserError(f"{file}: {', '.join(wrong)} is no array: {_FORM}")
+        raise errors.UserError(f"{file}: {', '.join(wrong)} is not an array: {_FORM}")
     return _dataset(arrays, str(file), seed)
 
 

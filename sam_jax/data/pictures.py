@@ -40,7 +40,7 @@ class How:
         resize: to a square by ``"squash"`` (both sides are scaled), ``"crop"`` (scaled
             until it covers the square, the middle is taken) or ``"pad"`` (scaled until
             it fits, the rest is black).
-        skip_broken: whether files that are no images are left out.
+        skip_broken: whether files that are not images are left out.
         cache_dir: where decoded images wait for the next run; empty is off.
         middle: share of each side that ``"crop"`` takes, the rest is left out.
     """
@@ -102,8 +102,8 @@ def read(files: Sequence[str], where: str, how: How) -> tuple[np.ndarray, np.nda
         if not how.skip_broken:
             raise errors.UserError(f"{first}; {REMEDY}")
         _log.warning(
-            f"{len(broken)} of {len(files)} files of {where} are no images that can be "
-            f"read, and are left out: {first}" + ", ..." * (len(broken) > 1)
+            f"{len(broken)} of {len(files)} files of {where} cannot be read as "
+            f"images, and are left out: {first}" + ", ..." * (len(broken) > 1)
         )
     return images, np.setdiff1d(np.arange(len(files)), list(broken))
 

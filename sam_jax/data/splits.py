@@ -108,7 +108,7 @@ def check_validation(validation: float) -> None:
     if not (share or count):
         raise errors.UserError(
             f"validation={validation} is neither a share in [0, 1) of the training "
-            "set nor a whole number of examples: pass such as 0.1 or 5000, 0 for none"
+            "set nor a whole number of examples: pass 0.1 or 5000, say, or 0 for none"
         )
 
 

@@ -3,7 +3,7 @@
 Which examples are in a batch, and what is cut out of them, are functions of the seed
 and the number of the batch, as of data in memory, in the same order. So nothing has to
 be kept to continue: workers begin at the batch that is asked for. Grain reads ahead, in
-threads of this process or in processes of their own.
+threads of this process or in separate processes.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ from sam_jax.data.batches import Batch, Shuffled
 
 CHUNK = 8  # examples that a worker hands over together
 _AHEAD = 64 * 2**20, 256 * 2**20  # bytes that wait: at least, and at most
-_SHARED = "/dev/shm"  # where the chunks of worker processes lie
+_SHARED = "/dev/shm"  # for the chunks of worker processes
 
 _log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class Read(NamedTuple):
 
 
 class Store(Protocol):
-    """Where examples lie; it is sent to the worker processes."""
+    """The place of examples; it is sent to the worker processes."""
 
     def __call__(self, index: int) -> Read:
         """Reads one."""
@@ -67,7 +67,7 @@ class Files:
     """Image files; of each the name and eight bytes are kept.
 
     Attributes:
-        root: what all paths begin with.
+        root: the common beginning of all paths.
         names: the rests of the paths, one after another.
         ends: of each name in them, int64 [N].
     """
@@ -124,7 +124,7 @@ class Part(NamedTuple):
     """Some examples of a store.
 
     Attributes:
-        store: where they lie.
+        store: that holds them.
         indices: of them in the store, int64 [N].
         labels: of them, int32 [N]; None where they are stored beside the images.
     """
@@ -158,7 +158,7 @@ class StreamedSource(Shuffled):
     the weight 0 and no part in an evaluation, and a warning names it.
 
     Attributes:
-        store: where the examples lie.
+        store: that holds the examples.
         indices: of those of this source in the store, int64 [N].
         labels: what training sees, int32 [N]; None where they are stored beside images.
         true_labels: likewise.

@@ -58,7 +58,7 @@ def load_streamed(
         The data set.
 
     Raises:
-        UserError: as `load`; also without a size, or for data that are no image files.
+        UserError: as `load`; also without a size, or for data that are not image files.
         BadValue: a number out of range.
     """
     splits.check_validation(validation)
@@ -115,18 +115,18 @@ def load_streamed(
 def _stores(
     name: str, path: str | None, seed: int, of_tfds: dict[str, Any]
 ) -> stream.Stores:
-    """Where the examples lie, on a disk."""
+    """The examples, on a disk."""
     for setting, given in {"path": path, "data_dir": of_tfds["data_dir"]}.items():
         if given is not None and isinstance(storage.path(given), storage.Remote):
             raise errors.UserError(
-                f"{setting}={given}: data that are read while the network trains lie "
-                f"on a disk: gcloud storage cp --recursive {given} DIR on every host"
+                f"{setting}={given}: data that are read while the network trains must "
+                f"be on a disk: gcloud storage cp --recursive {given} DIR on every host"
             )
     if name in loading.LISTINGS:
         listing = loading.LISTINGS[name](loading.needed(name, path))
         return stream.of_files(listing, seed)
     if name in ("npz", "digits") or name.startswith("digits/"):
-        raise errors.UserError(f"name={name} lies in memory: it cannot be streamed")
+        raise errors.UserError(f"name={name} is in memory: it cannot be streamed")
     if path is not None:
         loading.refuse_own(name, path, pictures.How())
     return tfds.read(name.removeprefix(loading.OF_TFDS), **of_tfds, streamed=True)

@@ -70,9 +70,9 @@ def read(
 
     Args:
         name: of the data set, as TFDS writes it.
-        data_dir: where prepared data lie; None is the default folder of TFDS.
-        manual_dir: where archives lie that were fetched by hand; looked at only if the
-            data set has to be prepared.
+        data_dir: folder of prepared data; None is the default folder of TFDS.
+        manual_dir: folder of archives that you have downloaded; used only if the data
+            set has to be prepared.
         download: whether archives may be fetched from the network.
         streamed: leave the images where they are, which may have different sizes.
             The test set is ``validation`` where ``test`` is missing or has no labels.
@@ -173,8 +173,8 @@ def _check_features(builder: Any, name: str, streamed: bool) -> None:
     labels_fit = isinstance(label, tfds.features.ClassLabel) and label.num_classes
     if not (images_fit and labels_fit):
         raise errors.UserError(
-            f"data set {name!r} does not fit: needed are features 'image', uint8 of "
-            "one shape unless config.data.stream=True, and 'label', a class; it has "
+            f"data set {name!r} does not fit: it needs features 'image', uint8 of "
+            "one shape unless config.data.stream=True, and 'label', a class, and has "
             f"{errors.one_line(features)}"
         )
 
@@ -203,7 +203,9 @@ def _prepare(builder: Any, name: str, manual_dir: str | None, download: bool) ->
     if not download and (missing or not archives):
         raise errors.UserError(f"{unprepared} and downloading is off; {wanted}")
     if missing and not _reachable(address := next(iter(missing))):
-        raise errors.UserError(f"{unprepared} and {address} is out of reach; {wanted}")
+        raise errors.UserError(
+            f"{unprepared} and {address} cannot be reached; {wanted}"
+        )
 
     _log.info("preparing data set %s in %s", name, builder.data_dir)
     remedy = "its archives are damaged, or not as TFDS knows them: fetch them again"

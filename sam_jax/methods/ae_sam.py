@@ -60,7 +60,7 @@ def ae_sam(
             (from 0).
         threshold: :math:`c_t`, in standard deviations above the mean; any finite number
             or a schedule. A lower one takes SAM more often; the paper's falls linearly
-            during the training (``optax.linear_schedule``).
+            during training (``optax.linear_schedule``).
         delta: weight of the *old* mean and variance; a number in [0, 1] or a schedule.
             They start at the first squared norm and at 0, so the first update is SAM.
         eps: floor of the gradient's norm.

@@ -244,7 +244,7 @@ def with_coefficient(
 def counted(
     apply: Callable[..., optax.Updates],
 ) -> optax.GradientTransformationExtraArgs:
-    """A transformation that remembers nothing but how often it was used.
+    """A transformation whose only state is its update count.
 
     Args:
         apply: ``(updates, count, params, **keywords of the update) -> updates``.

@@ -71,7 +71,7 @@ def async_sam(
 
     Raises:
         ValueError: if ``rho`` or ``eps`` is negative, infinite or NaN, or ``delay`` is
-            no integer in [0, 1000].
+            not an integer in [0, 1000].
 
     Example:
         >>> import jax.numpy as jnp, sam_jax

@@ -36,7 +36,7 @@ def ema(theta: optax.ScalarOrSchedule) -> optax.GradientTransformation:
 
     Args:
         theta: weight of the *new* gradient: a number in [0, 1] or a schedule of the
-            update count (from 0); 1 is no averaging.
+            update count (from 0); 1 means no averaging.
 
     Returns:
         A transformation with an `AverageState`.
@@ -75,7 +75,7 @@ def subtract_ema(
     *,
     include_current: bool = False,
 ) -> optax.GradientTransformation:
-    r"""The gradient beyond a multiple of its average: :math:`u = g_t - \sigma m`.
+    r"""The gradient minus a multiple of its average: :math:`u = g_t - \sigma m`.
 
     :math:`m_t = \lambda m_{t-1} + (1 - \lambda) g_t` is the average of the gradients
     themselves, and starts at the first one; the first output is the first gradient.

@@ -42,9 +42,9 @@ def when(
     """Uses a method in the updates that a decision selects.
 
     In the others the gradient passes unchanged, nothing else is computed
-    (``jax.lax.cond``), and the method's state stands still but for two things: its
-    counts advance, so that a schedule of its coefficients follows the training, and its
-    diagnostics say that nothing was perturbed.
+    (``jax.lax.cond``), and the method's state does not change, with two exceptions:
+    its counts advance, so that a schedule of its coefficients follows training, and
+    its diagnostics say that nothing was perturbed.
 
     Args:
         method: a method that turns a gradient into a direction; no full optimizer.
@@ -142,7 +142,7 @@ def every_k(
         A transformation that is called like the method; see `when`.
 
     Raises:
-        ValueError: if ``k`` is no integer >= 1, or ``method`` a full optimizer.
+        ValueError: if ``k`` is not an integer >= 1, or ``method`` a full optimizer.
 
     Example:
         >>> import optax, sam_jax
@@ -166,7 +166,7 @@ def late_phase(
         A transformation that is called like the method; see `when`.
 
     Raises:
-        ValueError: if ``start`` or ``stop`` is no integer >= 0, ``stop`` is below
+        ValueError: if ``start`` or ``stop`` is not an integer >= 0, ``stop`` is below
             ``start``, or ``method`` a full optimizer.
 
     Example:
@@ -198,7 +198,7 @@ def stochastic(
         probability: of using it; a number in [0, 1] or a schedule of the update count
             (from 0).
         seed: of the draws; together with the update's keyword ``key``, if that is
-            passed. One inside of another needs a seed of its own.
+            passed. One inside another needs a different seed.
 
     Returns:
         A transformation that is called like the method; see `when`.

@@ -55,7 +55,7 @@ def call(function: Callable[..., Any], params: optax.Params, *args: Any) -> Any:
         # The caller has taken the first gradient with it: the tree is another one.
         if (wrapper := _wrapper(params)) and isinstance(error, _OF_TREES):
             raise ValueError(
-                f"the gradient function fails on {wrapper}: a method stands outside of "
+                f"the gradient function fails on {wrapper}: a method belongs outside "
                 "the transformation that made it of params, as in optax.chain("
                 "sam_jax.sam(rho, mask=...), optax.partition(...))"
             ) from error

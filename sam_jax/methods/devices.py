@@ -1,4 +1,4 @@
-"""Values on several devices, and in groups with a perturbation of their own."""
+"""Values on several devices, and in groups that perturb separately."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -22,7 +22,7 @@ def agree(tree: Any) -> Any:
       from a device's own gradient says so by its type; anything else is left as it is.
       With ``check_vma=False`` no type says anything, and the mean is taken over all
       mapped axes; so it is in a ``jax.pmap`` with an ``axis_name``. Without a name its
-      members are taken for trainings of their own, as those of a ``jax.vmap`` are.
+      members are taken for independent trainings, as those of a ``jax.vmap`` are.
     - Groups along an axis of a ``jax.vmap``, if it has the name `GROUP_AXIS`.
 
     Args:
@@ -42,7 +42,7 @@ def agree(tree: Any) -> Any:
 
 
 def _silent_axes() -> tuple[Any, ...]:
-    """The mapped axes of which no type tells whether a value differs along them."""
+    """The mapped axes whose types do not show whether a value differs along them."""
     axes = jax.sharding.get_abstract_mesh().manual_axes
     spoken = _varying(vary(jnp.zeros([]), axes)) if axes else ()
     # An underscore begins the name that JAX gives to the axis of a pmap without one.
@@ -74,7 +74,7 @@ def cond(decision: Any, used: Callable[[], Any], skipped: Callable[[], Any]) -> 
 
     A shared gradient may be one branch's result, a second gradient of each device's
     own examples the other's: under ``jax.shard_map(..., check_vma=True)`` they have
-    different types, and both are given that which varies.
+    different types, and both get the varying one.
 
     Args:
         decision: scalar boolean.

@@ -76,7 +76,7 @@ def eigen_sam(
 
     Raises:
         ValueError: if ``rho``, ``alpha`` or ``eps`` is negative, infinite or NaN, or
-            ``every`` or ``power_steps`` is no integer in its range.
+            ``every`` or ``power_steps`` is not an integer in its range.
 
     Example:
         >>> import jax, jax.numpy as jnp, sam_jax

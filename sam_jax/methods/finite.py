@@ -22,7 +22,7 @@ def apply_if_finite(
     Args:
         tx: the whole chain: method and optimizer.
         max_consecutive_errors: after this many left out in a row the next one is
-            applied, so that a training that cannot continue does not seem to.
+            applied, so that training that cannot continue does not appear to.
 
     Returns:
         A transformation that is called like ``tx``. Its state is an
@@ -31,7 +31,7 @@ def apply_if_finite(
         still where an update is left out.
 
     Raises:
-        ValueError: if ``max_consecutive_errors`` is no integer >= 0.
+        ValueError: if ``max_consecutive_errors`` is not an integer >= 0.
 
     Example:
         >>> import jax.numpy as jnp, optax, sam_jax

@@ -72,7 +72,7 @@ def lookbehind(
 
     Raises:
         ValueError: if ``learning_rate``, ``rho`` or ``eps`` is negative, infinite or
-            NaN, ``k`` is no integer in [1, 1000], ``alpha`` is outside [0, 1], or
+            NaN, ``k`` is not an integer in [1, 1000], ``alpha`` is outside [0, 1], or
             ``base`` no function that makes an optimizer.
 
     Example:

@@ -73,7 +73,7 @@ def looksam(
 
     Raises:
         ValueError: if ``rho``, ``alpha`` or ``eps`` is negative, infinite or NaN, or
-            ``k`` is no integer >= 1.
+            ``k`` is not an integer >= 1.
 
     Example:
         >>> import jax, jax.numpy as jnp, sam_jax

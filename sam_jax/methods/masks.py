@@ -13,7 +13,7 @@ from sam_jax.methods import calls
 
 Mask = Any  # as in optax.masked: a tree of booleans, or a function params -> that tree
 
-# "norm" (but not "normal"), or "bn" that is no part of another word, such as "subnet".
+# "norm" (but not "normal"), or "bn" that is not part of another word, such as "subnet".
 _NORM_LAYER = re.compile(
     r"(?i:norm(?!al(?!i[sz])))|(?i:(?<![a-z])bn(?![a-z]))|(?<=[a-z])BN(?![A-Za-z])"
 )
@@ -104,7 +104,7 @@ def kept_only(
 ) -> optax.GradientTransformationExtraArgs:
     """The ascent on the parameters of the mask, no displacement of the others.
 
-    An ascent that takes gradients by itself sees a smaller problem: the loss as a
+    An ascent that takes gradients itself sees a smaller problem: the loss as a
     function of the parameters kept, the others being constants.
 
     Args:
@@ -187,7 +187,7 @@ def kept(tree: Any, mask: Mask | None) -> Any:
     """Which leaves a mask keeps: a tree of booleans; all for None.
 
     Raises:
-        ValueError: if the mask is no tree of booleans that fits.
+        ValueError: if the mask is not a tree of booleans that fits.
     """
     if mask is None:
         return jax.tree.map(lambda _: True, tree)

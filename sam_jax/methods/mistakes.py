@@ -53,23 +53,23 @@ def check(
     """Says in one sentence what is wrong with a chain or its gradient, or nothing.
 
     It tries a few updates, whose results are thrown away, and compares them with the
-    gradient. Call it once before the training, outside of ``jax.jit``.
+    gradient. Call it once before training, outside ``jax.jit``.
 
     Args:
-        tx: a method, or any chain around one, as the training uses it.
+        tx: a method, or any chain around one, as used in training.
         params: the weights.
         value_and_grad_fn: ``params -> (loss, grads)`` on a batch.
-        **keywords: what the training passes to every update besides ``grad_fn``,
+        **keywords: what the training loop passes to every update besides ``grad_fn``,
             ``value_and_grad_fn`` and ``value``.
 
     Raises:
         ValueError: if the gradient function returns something else, is not finite, or
-            draws anew in every call; if there is no method, or two; if the method
-            stands behind the optimizer, or something that changes gradients, such as
-            clipping, before it; if the update goes uphill (two optimizers, none, a
-            wrong sign), or along the weights (weight decay behind the optimizer); if
-            nothing is perturbed (a radius of zero, a mask that keeps nothing); if the
-            update is not finite; or if the state changes its type.
+            draws new numbers in every call; if there is no method, or two; if the
+            method comes after the optimizer, or something that changes gradients, such
+            as clipping, comes before it; if the update goes uphill (two optimizers,
+            none, a wrong sign), or along the weights (weight decay after the
+            optimizer); if nothing is perturbed (a radius of zero, a mask that keeps
+            nothing); if the update is not finite; or if the state changes its type.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax, sam_jax
@@ -130,7 +130,7 @@ optax.chain(sam_jax.sam(rho), optax.sgd(learning_rate))
     )
     _refuse_if(
         numerics.cosine(growth, params) > 0.5,
-        "the weights grow where the gradient is zero: weight decay stands before the "
+        "the weights grow where the gradient is zero: put weight decay before the "
         "learning rate, as in optax.chain(sam_jax.sam(rho), "
         "optax.add_decayed_weights(1e-4), optax.sgd(learning_rate))",
     )
@@ -287,20 +287,20 @@ def _check_place(
     ]
     _refuse_if(
         along and along[0] < -0.5 and (uphill or another),
-        "the method perturbs against the gradient: it stands behind the optimizer and "
-        "is given its step; put it first, as in optax.chain(sam_jax.sam(rho), "
+        "the method perturbs against the gradient: it comes after the optimizer and "
+        "receives its step; put it first, as in optax.chain(sam_jax.sam(rho), "
         "optax.sgd(learning_rate))",
     )
     _refuse_if(
         another or abs(_seen(enlarged).grad_norm / given / factor - 1) > tolerance,
-        "something before the method changes the gradient that it is given: clipping, "
-        "weight decay and the optimizer stand behind it, as in optax.chain("
+        "something before the method changes its gradient: put clipping, weight decay "
+        "and the optimizer after it, as in optax.chain("
         "sam_jax.sam(rho), optax.clip_by_global_norm(1.0), optax.sgd(learning_rate))",
     )
 
 
 def _is_perturbed(trials: list[_Trial]) -> bool:
-    """Whether a gradient was taken elsewhere, or without one a perturbation is told."""
+    """Whether a gradient was taken elsewhere, or a perturbation is reported."""
     points = [point for trial in trials for point in trial.points]
     if points:
         return any(point.distance != 0 for point in points)
@@ -330,7 +330,7 @@ def _check_state(before: optax.OptState, after: optax.OptState) -> None:
     _refuse_if(
         changed or jax.tree.structure(before) != jax.tree.structure(after),
         "an update must leave the state's structure, shapes and dtypes as they are, or "
-        f"it is compiled anew and no scan can carry it; {place!r} is "
+        f"it is compiled again and no scan can carry it; {place!r} is "
         f"{old.get(place, 'nothing')} before and {new.get(place, 'nothing')} after",
     )
 

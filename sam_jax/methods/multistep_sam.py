@@ -49,7 +49,7 @@ def multistep_sam(
 
     Raises:
         ValueError: if ``rho`` or ``eps`` is negative, infinite or NaN, or ``steps`` is
-            no integer in [1, 1000].
+            not an integer in [1, 1000].
 
     Example:
         >>> import jax, jax.numpy as jnp, optax, sam_jax
@@ -71,7 +71,7 @@ def multistep_sam(
         Minimization", ICML 2022, `2206.06232 <https://arxiv.org/abs/2206.06232>`_
 
     Differences from the authors' code:
-        tml-epfl/understanding-sam (``sam_iters``) has a step length of its own beside
+        tml-epfl/understanding-sam (``sam_iters``) has a separate step length beside
         the radius. ``optax.contrib.sam`` takes ``sync_period - 1`` steps without a
         projection, as ``project=False``; in its transparent mode in separate updates.
     """

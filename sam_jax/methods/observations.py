@@ -47,7 +47,7 @@ def no_diagnostics(params: optax.Params) -> Diagnostics:
 
 
 def length_and_shares(displacement: optax.Updates) -> tuple[jax.Array, jax.Array]:
-    """The norm, and what part of its square lies in each of the `layers`."""
+    """The norm, and the share of its square in each of the `layers`."""
     norm, of_leaves = numerics.norm_and_shares(displacement)
     numbers = jax.tree.unflatten(
         jax.tree.structure(displacement), range(len(of_leaves))
@@ -153,7 +153,7 @@ def without_diagnostics(
         method: any of the methods.
 
     Returns:
-        A transformation that is called like the method, and takes the step by itself
+        A transformation that is called like the method, and takes the step itself
         if the method does.
 
     Example:
@@ -279,7 +279,7 @@ def diagnostics(state: optax.OptState) -> dict[str, jax.Array]:
 def perturbation_shares(
     state: optax.OptState, params: optax.Params
 ) -> dict[str, jax.Array]:
-    """Where the perturbation of the last update lies: its squared norm by layers.
+    """Shares of the layers in the squared norm of the last update's perturbation.
 
     Args:
         state: state of an Optax transformation.

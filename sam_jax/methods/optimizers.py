@@ -14,7 +14,7 @@ Base = Callable[[optax.ScalarOrSchedule], optax.GradientTransformation]
 
 
 class FullOptimizer(optax.GradientTransformationExtraArgs):
-    """A method that takes the step by itself, learning rate and all."""
+    """A method that takes the step itself, learning rate and all."""
 
 
 class WithBaseState(NamedTuple):
@@ -36,7 +36,7 @@ class WithBaseState(NamedTuple):
 def full_optimizer(
     init: Callable[..., Any], update: Callable[..., tuple[optax.Updates, Any]]
 ) -> FullOptimizer:
-    """As `core.transformation`, for a method that takes the step by itself."""
+    """As `core.transformation`, for a method that takes the step itself."""
     return FullOptimizer(*trees.checked(init, update))
 
 

@@ -81,7 +81,7 @@ def sam_sps(
         <https://arxiv.org/abs/2606.01827>`_
 
     Differences from the authors' code:
-        The PyPI package sam-sps decays weights by 5e-4 unless told otherwise, floors
+        The PyPI package sam-sps decays weights by 5e-4 by default, floors
         the squared norm of the perturbed gradient at 1e-12, and computes the step in
         float32 whatever the dtype of the weights.
     """

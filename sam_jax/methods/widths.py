@@ -1,4 +1,4 @@
-"""Perturbations and steps that go with the width of a network, layer by layer."""
+"""Perturbations and steps that scale with the width of a network, layer by layer."""
 
 import math
 import re

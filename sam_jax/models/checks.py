@@ -6,7 +6,7 @@ from sam_jax import errors
 
 
 def count(setting: str, value: Any, least: int = 1, most: int = 2**16) -> None:
-    """Refuses what is no integer from ``least`` to ``most``.
+    """Refuses what is not an integer from ``least`` to ``most``.
 
     Raises:
         UserError: if ``value`` is not such a number.
@@ -22,7 +22,7 @@ def count(setting: str, value: Any, least: int = 1, most: int = 2**16) -> None:
 
 
 def rate(setting: str, value: Any) -> None:
-    """Refuses what is no probability below 1.
+    """Refuses what is not a probability below 1.
 
     Raises:
         UserError: if ``value`` is not such a number.

@@ -21,7 +21,7 @@ def adapted(
 ) -> pure.Model:
     """Adds ``alpha / rank * (x A) B`` to linear layers: ``x W`` becomes ``x (W + ..)``.
 
-    ``A`` is drawn, of variance 1 / inputs, and ``B`` begins with zeros, so the network
+    ``A`` is drawn, of variance 1 / inputs, and ``B`` starts at zero, so the network
     begins as it was. They are parameters of the layer, ``lora_a`` [inputs, rank] and
     ``lora_b`` [rank, outputs]; those that were there keep their names, and are frozen
     by ``config.freeze`` as any other. The weights are never added up: no array of the

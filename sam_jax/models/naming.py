@@ -1,8 +1,8 @@
 """Where the arrays of a ResNet or ViT are in the files of other libraries.
 
-Kernels lie there as ``[outputs, inputs, *window]`` and have two dimensions in
+Kernels are stored there as ``[outputs, inputs, *window]`` and have two dimensions in
 attention, in timm and torchvision those of query, key and value in one array; in the
-npz files of google-research/vision_transformer they lie as here.
+npz files of google-research/vision_transformer they are stored as here.
 """
 
 import math
@@ -107,7 +107,7 @@ LIBRARIES: Mapping[str, Mapping[str, Mapping[str, str]]] = MappingProxyType(
         _GOOGLE: {"EncoderBlock_0": _GOOGLE_VIT},
     }
 )
-# What a ViT of a library computes that ours does not unless it is told.
+# What a ViT of a library computes that ours does not by default.
 VIT_OPTIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {"hf": {"norm_eps": 1e-12}, _GOOGLE: {"gelu": "tanh"}}
 )
@@ -217,7 +217,7 @@ def _place(
 
 
 def to_library(library: str, name: str, array: np.ndarray) -> np.ndarray:
-    """An array of ours as it lies in a file of a library; of three, its third.
+    """An array of ours as a library's file stores it; of three, its third.
 
     Args:
         library: one of `LIBRARIES`.
@@ -247,7 +247,7 @@ def from_library(
     Args:
         library: one of `LIBRARIES`.
         name: of the array here.
-        array: as it lies in the file, of the shape that `to_library` gives.
+        array: as stored in the file, of the shape that `to_library` gives.
         shape: it has here.
     """
     if library == _GOOGLE or not name.endswith(".kernel"):

@@ -51,7 +51,7 @@ def of_linen(module: nn.Module, initial: nn.Module | None = None) -> Model:
         initial: another one with the same parameters, for the init.
 
     Returns:
-        The functions. The network's state is all that is no parameter.
+        The functions. The network's state is all that is not a parameter.
     """
     flag = _flag(type(module).__call__)
     initial = module if initial is None else initial
@@ -109,7 +109,7 @@ def of_nnx(make: Callable[[nnx.Rngs], nnx.Module]) -> Model:
         train: bool,
         key: jax.Array | None = None,
     ) -> tuple[Any, PyTree]:
-        # What is drawn anew and replaced is not computed in a compiled program.
+        # What is drawn here and replaced is not computed in a compiled program.
         streams = nnx.Rngs(jax.random.key(0) if key is None else key)
         graph, own, random, others = split(make(streams))
         nnx.replace_by_pure_dict(own, nnx.restore_int_paths(params))

@@ -87,7 +87,7 @@ class ViT(nn.Module):
         """Images ``[batch, height, width, channels]`` to float32 logits.
 
         Raises:
-            UserError: if the sides of the images are no multiples of the patch.
+            UserError: if the sides of the images are not multiples of the patch.
         """
         dtype, side = self.make.dtype, self.patch
         batch, height, width, _ = images.shape

@@ -1,6 +1,6 @@
 """Small pictures as text: SVG that a page holds, drawn without another package.
 
-Lines are told apart by colour, by dashes and by marks, so that a grey print and
+Lines differ by colour, by dashes and by marks, so that a grey print and
 colour-blind readers see which is which. Colours are classes (``s0`` to ``s6``) that the
 page's style fills in, for light and for dark screens.
 """

@@ -57,7 +57,7 @@ def figure(title: object, picture: str, kind: str = "") -> Html:
 
 
 def grid(figures: Iterable[str]) -> Html:
-    """Figures beside each other, as many as the page is wide."""
+    """Figures side by side, as many as the page is wide."""
     found = "".join(figures)
     return Html(f'<div class="grid">{found}</div>' if found else "")
 

@@ -1,4 +1,4 @@
-"""What the runs say of their test set: calibration, confusions, mistakes."""
+"""Predictions of the runs on their test set: calibration, confusions, mistakes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -74,7 +74,7 @@ def calibration(seen: Seen) -> Html:
 
 
 def confusion(seen: Seen) -> Html:
-    """Which class is taken for which."""
+    """Which class is mistaken for which."""
     pictures, rows, left = [], [], 0
     for group, _ in seen.drawn:
         found = [seen.scores[id(run)] for run in group.runs if id(run) in seen.scores]
@@ -113,7 +113,7 @@ def confusion(seen: Seen) -> Html:
 
 
 def mistakes(seen: Seen) -> Html:
-    """Wrong predictions that are the surest, as pictures or as a table."""
+    """The most confident wrong predictions, as pictures or as a table."""
     parts = []
     many = len(seen.groups) > 1
     for group, _ in seen.drawn[:4]:

@@ -1,4 +1,4 @@
-"""One rehearsal in a process of its own: JSON from the input, JSON to the output."""
+"""One rehearsal in a separate process: JSON from the input, JSON to the output."""
 
 import contextlib
 import ctypes

@@ -1,4 +1,4 @@
-"""Rehearsals in processes of their own, so that the compiler can be ended."""
+"""Rehearsals in separate processes, so that the compiler can be ended."""
 
 import json
 import os
@@ -103,7 +103,7 @@ def largest(fits: Callable[[int], bool], shares: Sequence[int] = SHARES) -> int 
     """The most examples a chip that fit, by bisection.
 
     Args:
-        fits: whether so many do; a step that fits also does with fewer.
+        fits: whether that many do; a step that fits also does with fewer.
         shares: that are tried, ascending.
 
     Returns:

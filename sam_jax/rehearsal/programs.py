@@ -166,7 +166,7 @@ def of_program(
     run: build.Run,
     warnings: list[str],
 ) -> dict[str, Any]:
-    """What a compiled step says of itself; warnings are added to the list."""
+    """What the text of a compiled step says; warnings are added to the list."""
     program = hlo.Program(compiled.as_text())
     cost = compiled.cost_analysis()
     rounds = loops(program)
@@ -312,7 +312,7 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def too_large(error: Exception, run: build.Run, hbm: int) -> dict[str, Any]:
-    """What the compiler says of a step that needs too much memory.
+    """The compiler's message about a step that needs too much memory.
 
     Raises:
         UserError: for anything else that it says.

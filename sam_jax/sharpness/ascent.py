@@ -1,4 +1,4 @@
-"""What SAM itself sees of the sharpness, and where it predicts it to settle."""
+"""Sharpness as SAM's own step sees it, and the sharpness at which SAM settles."""
 
 import math
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ class AscentStep(NamedTuple):
     """What one step of SAM's ascent finds.
 
     Attributes:
-        value: the loss there, less the loss at the parameters.
+        value: the loss there minus the loss at the parameters.
         grad_norm: length |g| of the gradient; the value is rho |g| to first order.
         perturbation_norm: length of the step; rho, or 0 where the gradient is.
         cosine: of the angle between the gradients here and there.

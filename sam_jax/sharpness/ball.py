@@ -14,7 +14,7 @@ from sam_jax.sharpness import probes, products, spectrum
 
 
 class WorstCase(NamedTuple):
-    """The largest loss that was found in a ball, less the loss at its centre.
+    """The largest loss found in a ball, minus the loss at its centre.
 
     Attributes:
         value: the difference; never negative.

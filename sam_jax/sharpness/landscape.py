@@ -1,4 +1,4 @@
-"""The loss along lines and planes through the parameters, and along a training."""
+"""The loss along lines and planes through the parameters, and along a training run."""
 
 import functools
 from collections.abc import Iterable, Sequence
@@ -26,7 +26,7 @@ class Slice(NamedTuple):
 
 
 class Trajectory(NamedTuple):
-    """Some points of a training, in the plane of their largest spread.
+    """Some points of a training run, in the plane of their largest spread.
 
     Attributes:
         directions: two trees like the parameters, of length 1, orthogonal.
@@ -137,7 +137,7 @@ def _point(params: Any, directions: Sequence[Any], along: jax.Array) -> Any:
 
 
 def between(start: Any, end: Any, t: Any, *, bend: Any = None) -> Any:
-    """A point of the way from one tree to another.
+    """A point of the line from one tree to another.
 
     Args:
         start: the parameters at 0.
@@ -174,7 +174,7 @@ def path(
     points: int = 21,
     batches: Iterable[Any] | None = None,
 ) -> Slice:
-    """The loss on the way between two sets of parameters, such as two checkpoints.
+    """The loss on the line between two sets of parameters, such as two checkpoints.
 
     Args:
         loss: ``loss(params)``, or ``loss(params, batch)`` with ``batches``. BatchNorm's
@@ -210,7 +210,7 @@ _between = jax.jit(between)
 
 
 def trajectory(checkpoints: Sequence[Any]) -> Trajectory:
-    """The plane in which the points of a training are spread most (PCA).
+    """The plane in which the points of a training run spread most (PCA).
 
     Args:
         checkpoints: at least three trees of parameters; the last one is the origin.
@@ -234,7 +234,7 @@ def trajectory(checkpoints: Sequence[Any]) -> Trajectory:
     gram = np.array([[float(numerics.dot(a, b)) for a in steps] for b in steps])
     squares, parts = np.linalg.eigh(gram)
     if squares[-2] <= 1e-12 * squares[-1]:
-        raise checks.BadValue("the checkpoints lie on one line, or are all the same")
+        raise checks.BadValue("the checkpoints are on one line, or are all the same")
     directions = tuple(
         numerics.combine(
             *(

@@ -92,10 +92,10 @@ def gauss_newton_product(loss: Composed, params: Any, vector: Any, *batch: Any) 
 
 
 class Compiled:
-    """A loss that keeps its compiled programs, to be measured again and again.
+    """A loss that keeps its compiled programs, to be measured more than once.
 
     Every function here takes one in the place of the loss; a plain loss is compiled
-    anew by each call. What changes between two measurements is an argument: the
+    again by each call. What changes between two measurements is an argument: the
     parameters, or a part of the batch.
 
     Args:
@@ -165,20 +165,20 @@ def like(tree: Any, params: Any) -> Any:
 
 
 def checked(loss: Loss, params: Any, batches: Iterable[Any] | None) -> Compiled:
-    """Refuses what is no real loss of these parameters, and batches that end.
+    """Refuses what is not a real loss of these parameters, and batches that end.
 
     Returns:
         The loss, `Compiled`.
 
     Raises:
-        ValueError: if the loss is no finite scalar, there are no parameters, or
+        ValueError: if the loss is not a finite scalar, there are no parameters, or
             ``batches`` is empty or can be gone through only once.
     """
     if not jax.tree.leaves(params):
         raise checks.BadValue("params have no arrays, so there is nothing to measure")
     if batches is not None and isinstance(batches, Iterator):
         raise checks.BadValue(
-            "batches must be iterable again and again, as a list is; an iterator or "
+            "batches must be iterable more than once, as a list is; an iterator or "
             "generator is empty after the first time"
         )
     first = () if batches is None else list(itertools.islice(batches, 1))

@@ -92,7 +92,7 @@ def top_eigenvalues(
 
     Raises:
         ValueError: if ``k`` is larger than the number of parameters or of steps, or the
-            loss is no finite scalar.
+            loss is not a finite scalar.
 
     Example:
         >>> import jax.numpy as jnp

@@ -107,7 +107,7 @@ def mask_keeps_the_others(tested: Method) -> None:
     for mask in masks:
         tx = tested.optimizer(**numbers, **({} if mask is None else {"mask": mask}))
         points = problems.points(tx, grads, tx.init(params), params)
-        assert points, "the update takes no gradient by itself: pair=False"
+        assert points, "the update takes no gradient itself: pair=False"
         perturbed = points[tested.traits.perturbed_call]
         moved = jax.tree.map(lambda x, y: bool((x != y).any()), perturbed, params)
         assert any(jax.tree.leaves(moved)) if mask is None else moved == kept, (

@@ -215,7 +215,7 @@ def continues_from_saved_arrays(tested: Method) -> None:
 
 
 def nothing_to_train(tested: Method) -> None:
-    """An empty tree of parameters is no error."""
+    """An empty tree of parameters is not an error."""
     tx = tested.optimizer(base=optax.sgd)
     call = problems.keywords(lambda params: jnp.zeros([]), {})
     with jax.disable_jit():
@@ -237,8 +237,8 @@ def descends(tested: Method) -> None:
     assert losses[1] < losses[0], f"the loss goes from {losses[0]:g} to {losses[1]:g}"
 
 
-# The inverse of the norm is no normal number in float32; "unused" is known to be zero
-# when the program is compiled.
+# The inverse of the norm is not a normal number in float32; "unused" is known to be
+# zero when the program is compiled.
 HUGE = {jnp.float32: 5e37, jnp.float16: 6e4}
 
 
@@ -285,7 +285,7 @@ def _extreme(tx: Any, dtype: Any, huge: float, *, diagnostics: bool) -> None:
     for _ in range(2):  # what it tells may be of the gradient of the update before
         _, state = update(large, state)
     if diagnostics:
-        # They are no excuse: the norm of the huge gradient is finite as well.
+        # The norm of the huge gradient is finite as well.
         seen = observations.diagnostics(state)
         assert "grad_norm" in seen, "there are none: diagnostics=False"
         assert_finite(seen)
@@ -303,7 +303,7 @@ def rate_zero_leaves_the_weights(tested: Method) -> None:
 
 
 def diagnostics_are_of_the_update(tested: Method) -> None:
-    """The diagnostics tell what the update saw.
+    """The diagnostics describe the update.
 
     ``unused_gradient=True`` if it works with a gradient of its own; ``pair=False`` if
     it has no second one; ``diagnostics=False`` if it has none.

@@ -183,7 +183,7 @@ def points(
     params: Any,
     **keywords: Any,
 ) -> list[Any]:
-    """Where an update takes gradients by itself, from the calls of its functions."""
+    """Where an update takes gradients itself, from the calls of its functions."""
     seen = []
 
     def grad_fn(weights, rows=None):

@@ -56,7 +56,7 @@ def full_ascent(problem: finite_sums.FiniteSum, scheme: sampling.Sampling) -> Or
 
 
 def reshuffled(problem: finite_sums.FiniteSum) -> Oracle:
-    """Single components in an order drawn anew for each epoch, for both gradients."""
+    """Single components in an order drawn for each epoch, for both gradients."""
 
     def draw(key: jax.Array, count: jax.Array) -> sampling.Sample:
         epoch, place = count // problem.size, count % problem.size

@@ -71,7 +71,7 @@ def least_squares(
 ) -> FiniteSum:
     """Least squares, or ridge: f_i(x) = (a_i . x - b_i)^2 / 2 + l2 ||x||^2 / 2.
 
-    With f* from the normal equations; it starts from the origin if not told otherwise.
+    With f* from the normal equations; it starts from the origin by default.
 
     Raises:
         ValueError: if ``l2`` is negative, or 0 with a singular matrix.
@@ -99,7 +99,7 @@ def least_squares(
 
     residuals = matrix @ minimizer - target
     if np.abs(residuals).max() < 1e-12 * np.abs(target).max():
-        residuals = np.zeros(len(residuals))  # consistent but for rounding
+        residuals = np.zeros(len(residuals))  # consistent up to rounding
     minimum = float((residuals**2).mean() / 2 + l2 * (minimizer**2).sum() / 2)
     return _finite_sum(
         component_values,

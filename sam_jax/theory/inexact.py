@@ -14,7 +14,7 @@ import optax
 
 from sam_jax.methods import core
 
-# (gradient, key of the update) -> the error but for its length; zero is none.
+# (gradient, key of the update) -> the error up to its length; zero is none.
 Direction = Callable[[optax.Updates, jax.Array], optax.Updates]
 
 
@@ -37,7 +37,7 @@ def along(grads: optax.Updates, key: jax.Array) -> optax.Updates:
 
 
 def anywhere(grads: optax.Updates, key: jax.Array) -> optax.Updates:
-    """A normal error, drawn anew in every update."""
+    """A normal error, drawn in every update."""
     return optax.tree.random_like(key, grads, jax.random.normal)
 
 

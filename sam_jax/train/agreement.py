@@ -117,7 +117,7 @@ def on_first(
 def check_same(config: settings.Settings, workdir: str | os.PathLike[str]) -> None:
     """Refuses processes that were started with different settings.
 
-    Only where data lie and what Weights & Biases is told may differ.
+    Only the places of data and the settings of Weights & Biases may differ.
     """
     if hosts.several():
         own = {
@@ -142,14 +142,14 @@ def check_same_data(dataset: data.Dataset) -> None:
 
 
 def check_same_weights(weights: Any) -> None:
-    """Refuses processes that begin with different weights."""
+    """Refuses processes that start from different weights."""
     if hosts.several():
         digest = hashlib.sha256()
         for leaf in jax.tree.leaves(weights):
             digest.update(np.asarray(leaf).tobytes())
         _check_equal(
             {"digest": digest.hexdigest()},
-            "begin with different weights",
+            "start from different weights",
             "give all the same files in config.init_from",
         )
 
@@ -157,7 +157,7 @@ def check_same_weights(weights: Any) -> None:
 def check_unchanged(
     dataset: data.Dataset, began_with: Mapping[str, str] | None
 ) -> dict[str, str]:
-    """Refuses to continue a run on other data than those that it began with."""
+    """Refuses to continue a run on data that have changed since its start."""
     found = data.fingerprint(dataset)
     if differing := _differences(began_with or found, found):
         raise Refused(

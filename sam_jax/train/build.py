@@ -80,7 +80,7 @@ class Steps:
         groups: who shares a perturbation, and where.
         optimizer: method and optimizer.
         init: ``seed -> state``; the seed is a scalar, uint32. A second argument has the
-            weights to begin with, see `state.init_state`.
+            weights to start from, see `state.init_state`.
         train_step: ``(state, batch) -> (state, metrics)``, the state donated.
         eval_step: ``(params, model_state, batch) -> sums, predictions``.
         is_finite: whether a run can continue from a state; see `state.is_finite`.
@@ -243,7 +243,7 @@ def steps(
     """
     if groups is None:
         if mesh is not None:
-            raise ValueError("a mesh needs the groups that lie on it: pass groups too")
+            raise ValueError("a mesh needs its groups: pass groups too")
         groups, mesh = layout(config)
     elif mesh is None:
         _, mesh = layout(config)

@@ -19,7 +19,7 @@ def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[s
     """Parses a command line; every mistake in it is one line.
 
     Returns:
-        The program, what is no flag, and the settings ``--config.key=value``; the last
+        The program, what is not a flag, and the settings ``--config.key=value``, which
         may also be written as ``--config.key value``, ``--config.key`` for a true one
         and ``--noconfig.key`` for a false one.
     """
@@ -76,7 +76,7 @@ def configuration(card: str | None, *changes: str) -> dict[str, Any]:
 
     Raises:
         UserError: if no card is given, it is missing, fails or gives no configuration,
-            or for a change of what is no setting, with the nearest that is.
+            or for a change of what is not a setting, with the nearest that is.
     """
     if not card:
         raise errors.UserError(
@@ -101,7 +101,7 @@ def continued(workdir: str, *changes: str) -> dict[str, Any]:
 
     Raises:
         UserError: if it is not the folder of a run, its settings name code that no
-            change names, or for a change of what is no setting.
+            change names, or for a change of what is not a setting.
     """
     from sam_jax.train import workdir as workdir_lib  # which imports JAX
 

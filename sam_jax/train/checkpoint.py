@@ -1,4 +1,4 @@
-"""Checkpoints of a run: the last ones and the best, written behind training's back.
+"""Checkpoints of a run: the last ones and the best, written in the background.
 
 The only module that knows Orbax's checkpoints. On disk,
 ``<workdir>/checkpoints/<step>`` holds the state (``state``), what the run had reached
@@ -130,7 +130,7 @@ class Checkpoints(files.Closing):
         Raises:
             UserError: if this save, or the one before, could not be written; the
                 checkpoints that were complete are still there.
-            TypeError: if ``progress`` is no JSON.
+            TypeError: if ``progress`` cannot be JSON.
             ValueError: if ``step`` is below ``latest_step()``.
         """
         self.wait()
@@ -270,7 +270,7 @@ class Checkpoints(files.Closing):
         for folder, error in damaged.items():
             if not self._verified:
                 raise errors.UserError(
-                    f"{error}, and there is no other one: move it away to start anew, "
+                    f"{error}, and there is no other one: move it away to start again, "
                     "or give another --workdir"
                 )
             name = f"damaged-{folder.name}"

@@ -19,7 +19,7 @@ BASELINE_SUFFIXES = ("sgd", BASELINE)
 
 @dataclasses.dataclass(frozen=True)
 class WarmUp(typed.Choice):
-    """What all schedules begin with."""
+    """The warm-up of every schedule."""
 
     warmup_epochs: Nonnegative = 0.0  # linear, from zero
 

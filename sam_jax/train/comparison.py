@@ -1,4 +1,4 @@
-"""Finished runs beside each other: those that differ in the seed only are one row.
+"""Finished runs side by side: those that differ in the seed only are one row.
 
 Nothing here trains, runs code that a run folder names, or imports JAX.
 `comparison_files` writes what `read` takes again.
@@ -61,7 +61,7 @@ class Run:
         return scores and 100 * (1 - scores["accuracy"])
 
     def is_whole(self) -> bool:
-        """Whether its numbers are numbers, such as its files say them."""
+        """Whether what its files give as numbers are numbers."""
         try:
             numbers = [measure(self) for measure in MEASURES.values()]
             numbers += self.error("last", "validation"), (self.last or {}).get("epoch")
@@ -71,7 +71,7 @@ class Run:
 
     @property
     def has_evaluation(self) -> bool:
-        """Whether anything can be said of how good it is."""
+        """Whether it has been evaluated."""
         return self.last is not None or bool(self.curve("test", "accuracy"))
 
     def curve(self, split: str, metric: str) -> dict[int, float]:
@@ -107,7 +107,7 @@ class Group:
     """Runs that differ in the seed only.
 
     Attributes:
-        label: the method and what tells it from the other groups.
+        label: the method and what distinguishes it from the other groups.
         settings: those that not all groups share.
         runs: with different seeds.
     """
@@ -181,8 +181,8 @@ def read_run(folder: pathlib.Path, *, unfinished: bool = False) -> Run:
     run = Run(folder.resolve().name, flat, folder=folder, **kept)
     if not (run.is_whole() and run.error("last") is not None):
         raise errors.UserError(
-            f"{path} is damaged, or of another version: delete it, and sam-jax resume "
-            f"{folder} makes it again"
+            f"{path} is damaged, or from another version: delete it, and sam-jax "
+            f"resume {folder} makes it again"
         )
     reached = (run.last or {}).get("epoch", flat["epochs"])
     if reached < flat["epochs"]:  # it continues for longer than it was planned
@@ -198,7 +198,7 @@ def read_run(folder: pathlib.Path, *, unfinished: bool = False) -> Run:
 
 
 class NotEvaluated(errors.UserError):
-    """Nothing can be said yet of how good a run is."""
+    """A run has not been evaluated yet."""
 
 
 def _unfinished(folder: pathlib.Path, flat: dict[str, Any]) -> Run:

@@ -29,7 +29,7 @@ class DataRecord:
         mean: per channel, in units of pixel / 255; see `data.augment.normalize`.
         std: per channel, likewise.
         steps_per_epoch: updates in an epoch of the run.
-        dtype: of the inputs; other than uint8, they are no images.
+        dtype: of the inputs; other than uint8, they are not images.
     """
 
     name: str

@@ -55,7 +55,7 @@ class Data:
     path: str | None = None
     image_size: Count | None = None  # of image files; None: as they are
     resize: Literal["squash", "crop", "pad"] = "squash"
-    skip_broken: bool = False  # leave out files that are no images
+    skip_broken: bool = False  # leave out files that are not images
     cache_dir: str = "~/.cache/sam_jax/images"  # of decoded files; empty is off
     mean: tuple[float, ...] | None = None  # per channel, of pixel / 255; None: found
     std: tuple[float, ...] | None = None

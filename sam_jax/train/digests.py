@@ -66,7 +66,7 @@ def check(folder: pathlib.Path, only: str | None = None) -> None:
         noted = {name: digest for digest, gap, name in parts if gap}
         if _RECORD not in noted:
             raise DamagedError(
-                f"{folder} is no complete checkpoint (no readable {FILE} in it)"
+                f"{folder} is not a complete checkpoint (no readable {FILE} in it)"
             )
         for name in [only] if only else sorted({*noted, *_names(folder)}):
             if _digest(folder / name) != noted.get(name):
@@ -87,7 +87,7 @@ def _names(folder: pathlib.Path) -> list[str]:
 
 
 def _digest(path: pathlib.Path) -> str | None:
-    """Of the content; None if there is no such file, or it is no name of one."""
+    """Of the content; None if there is no such file, or it is not a name of one."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -3,7 +3,7 @@
 After each call the host is in charge again: Python, the transfer of a batch, the launch
 of a program. Where an update takes a GPU or TPU less time than that, the device waits.
 With ``config.steps_per_dispatch`` above 1 it does that many updates in one call: the
-training set lies on every device, whole, as it was read (uint8 images, int32 labels);
+whole training set is on every device, as it was read (uint8 images, int32 labels);
 the host sends which examples are in the batches, and gets back the metrics of each
 update. The batches, their order and all randomness are the same; the compiler may order
 sums otherwise, as it sees another program. In one process on CPUs the weights were the

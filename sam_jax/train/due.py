@@ -36,7 +36,7 @@ class Saves:
         self.saved(start)
 
     def saved(self, step: int) -> None:
-        """Tells that the state after this step is saved: the seconds begin anew."""
+        """Records that the state after this step is saved; the seconds restart."""
         self._last, self._ask = step, step + 1
         self._since = self._clock() if self._seconds else 0.0
 

@@ -1,10 +1,10 @@
-"""The flag that makes XLA fast on CPUs, and what of it a run began with.
+"""The flag that makes XLA fast on CPUs, and its value at the start of a run.
 
 `FLAG` takes convolutions and reductions of a network to faster kernels: the results
 are those without it to rounding. XLA reads its flags when JAX starts and ends the
 process at one that it does not know. So the trainer's commands set it before that, and
-only for versions that were tried; ``import sam_jax`` sets none. A run keeps the value
-that it began with, in ``environment.json``, so that it continues bit for bit.
+only for versions that were tried; ``import sam_jax`` sets none. A run keeps its
+first value, in ``environment.json``, so that it continues bit for bit.
 """
 
 import contextlib
@@ -26,13 +26,13 @@ TESTED = frozenset({"0.10.2"})  # versions of jaxlib
 
 
 def set_up(folder: str | os.PathLike[str] | None = None) -> None:
-    """Adds `FLAG` to ``XLA_FLAGS`` where it is known to help and nobody objects.
+    """Adds `FLAG` to ``XLA_FLAGS`` where it is known to help, unless the user objects.
 
     That is before JAX is imported, with a version of jaxlib in `TESTED`, on a CPU,
     where ``XLA_FLAGS`` does not have it and ``SAM_JAX_CPU_FLAGS`` is not 0.
 
     Args:
-        folder: of a run, which keeps the value that it began with.
+        folder: of a run, which keeps its first value.
     """
     flags = os.environ.get("XLA_FLAGS", "").strip()
     if (
@@ -74,13 +74,13 @@ def keep(folder: pathlib.Path, *, resumed: bool) -> list[str]:
         return []
     was, is_ = (f"{FLAG}={x}" if x else f"no {FLAG}" for x in (before, now))
     return [
-        f"the run began with {was} in XLA_FLAGS and continues with {is_}: its numbers "
-        "are the same to rounding, not bit for bit"
+        f"the run started with {was} in XLA_FLAGS and continues with {is_}: its "
+        "numbers are the same to rounding, not bit for bit"
     ]
 
 
 def _began(folder: str | os.PathLike[str] | None) -> str | None:
-    """The value that a run began with; `FAST` for one that is to begin."""
+    """The value at the start of a run; `FAST` for a new one."""
     if folder is None or not (storage.path(folder) / "config.json").is_file():
         return FAST
     path = storage.path(folder) / FILE

@@ -1,4 +1,4 @@
-"""What a run says of its test set, example by example, in ``scores.json``.
+"""The predictions of a run for its test set, one by one, in ``scores.json``.
 
 A report draws calibration, confusions and mistakes from it, without the data or JAX.
 """

@@ -109,7 +109,7 @@ def check_new(path: pathlib.Path) -> None:
 
 
 class Closing(contextlib.AbstractContextManager[Any]):
-    """What is closed at the end of a ``with``; the first error is the one to tell."""
+    """What is closed at the end of a ``with``; the first error is reported."""
 
     def close(self) -> None:
         """Gives back what it holds."""
@@ -195,7 +195,7 @@ def from_json(data: str | bytes) -> Any:
     """What `to_json` was given.
 
     Raises:
-        ValueError: if it is no JSON.
+        ValueError: if it is not JSON.
 
     Example:
         >>> from_json('{"loss": "NaN", "steps": [1, 2.5]}')

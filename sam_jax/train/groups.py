@@ -4,7 +4,7 @@ A batch is cut into groups of ``m`` consecutive examples (``config.method_group_
 The method runs once for each group, with that group's gradients, as if there were no
 other; the directions are averaged, and what a method keeps is agreed upon by all groups
 (`sam_jax.methods.devices.agree`). The result is a function of ``m`` alone: whether
-groups lie on one device or on many changes who waits for whom, not what is computed.
+groups are on one device or on many changes who waits for whom, not what is computed.
 
 - One group (m = batch): nothing is done by hand, XLA splits the program over the
   devices. Each of the two gradients is one mean over all of them.

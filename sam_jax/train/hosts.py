@@ -290,8 +290,8 @@ _not_joined = _ending(
     2,
 )
 _lost = _ending(
-    "another process of this run ended (it says why) or is out of reach, or the "
-    "runtime failed here: start all again with the same command, the run continues "
+    "another process of this run ended (it says why) or cannot be reached, or "
+    "the runtime failed here: start all again with the same command, the run continues "
     "from its last checkpoint",
     1,
 )

@@ -1,4 +1,4 @@
-"""How a batch lies on the devices: arithmetic before anything is compiled."""
+"""How a batch is split over the devices: arithmetic before anything is compiled."""
 
 from sam_jax import errors
 from sam_jax.train import coefficients, settings

@@ -1,4 +1,4 @@
-"""A run that has trained: its network, what it says of images, how good it is."""
+"""A trained run: its network, its predictions and their scores."""
 
 import dataclasses
 import functools

@@ -396,7 +396,7 @@ def _say_what_is_lost(
             + (
                 "their scores stay in the results"
                 if finished
-                else "the best is chosen anew, of the evaluations to come"
+                else "the best is chosen again, from the evaluations to come"
             )
         )
         if not finished:

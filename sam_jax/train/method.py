@@ -27,7 +27,7 @@ def make_method(
         learning_rate: of the run, for coefficients that follow it.
 
     Returns:
-        Makes an element for the front of a chain; for a method that takes the step by
+        Makes an element for the front of a chain; for a method that takes the step
         itself, a full optimizer from ``learning_rate`` and what else it has a parameter
         for.
 

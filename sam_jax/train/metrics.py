@@ -56,9 +56,9 @@ class JsonLines:
 
     A run that continues from the checkpoint of step ``resume_step`` does the later
     steps again, so their lines are dropped first, and so is a last line that a kill
-    left unfinished. The file then ends like that of a run that was never stopped, but
-    for the wall times. This needs everything up to a step to be written before the
-    checkpoint of that step is saved.
+    left unfinished. The file then ends like that of a run that was never stopped,
+    except for the wall times. This needs everything up to a step to be written before
+    the checkpoint of that step is saved.
 
     Args:
         path: file to write.
@@ -84,7 +84,7 @@ class JsonLines:
         if resume_step is not None:
             kept = self._kept(resume_step, written)
         elif self._path.is_file() and self._path.stat().st_size:
-            warn(f"there is no checkpoint to continue from: {path} is begun anew")
+            warn(f"there is no checkpoint to continue from: {path} starts again")
         self._digest, self._bytes = hashlib.sha256(kept), len(kept)
         files.replace(self._path, kept)
         self._growing = storage.Growing(self._path, kept)
@@ -294,7 +294,7 @@ def _records(path: Path, data: bytes) -> Iterator[tuple[bytes, dict[str, Any]]]:
     """The lines of a file and what they say, without an unfinished last line."""
     lines = data.splitlines()
     for number, line in enumerate(lines, start=1):
-        wrong = "it is no row of metrics"
+        wrong = "it is not a row of metrics"
         record: Any = None
         try:
             record = files.from_json(line)

@@ -36,7 +36,7 @@ def matching(pattern: str, names: Collection[str], setting: str) -> list[str]:
         found = [each for each in names if re.search(pattern, each)]
     except re.error as error:
         raise errors.UserError(
-            f"{setting}: {pattern!r} is no regular expression ({error})"
+            f"{setting}: {pattern!r} is not a regular expression ({error})"
         ) from error
     if not found:
         raise errors.UserError(

@@ -30,7 +30,7 @@ def network(
     for key in config.model.options:
         if key in _NO_OPTIONS:
             raise errors.UserError(
-                f"config.model.options: {key!r} is no option of a model; "
+                f"config.model.options: {key!r} is not an option of a model; "
                 "config.model.width, config.model.dtype and config.remat are settings"
             )
     return models.build(

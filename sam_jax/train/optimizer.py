@@ -30,7 +30,7 @@ class Optimizer(NamedTuple):
 
     Attributes:
         method: gradient at the weights -> direction, with the keywords of a method; or
-            -> updates, for a method that takes the step by itself.
+            -> updates, for a method that takes the step itself.
         base: direction -> updates.
         learning_rate: the schedule, for the log.
         loss_decay: ``params -> scalar`` to add to the loss.
@@ -145,12 +145,12 @@ def _full_optimizer(
     learning_rate: optax.Schedule,
     make_base: Callable[[optax.ScalarOrSchedule], optax.GradientTransformation],
 ) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
-    """A method that takes the step by itself, around the base or instead of it."""
+    """A method that takes the step itself, around the base or instead of it."""
     name = config.method.name
     if not isinstance(config.cadence, settings.Always):
         raise errors.UserError(
             f"config.cadence.name={config.cadence.name} needs a method that only turns "
-            f"the gradient; {name} takes the step by itself: set "
+            f"the gradient; {name} takes the step itself: set "
             f"config.cadence.name={settings.Always.name}"
         )
     if not method.takes_step(name):
@@ -158,19 +158,18 @@ def _full_optimizer(
         return parts, optax.identity()
     if config.clip_norm is not None:
         raise errors.UserError(
-            f"{name} takes the step by itself and clips nothing: set "
-            "config.clip_norm=None"
+            f"{name} takes the step itself and clips nothing: set config.clip_norm=None"
         )
     if config.learning_rate_factors is not None:
         raise errors.UserError(
-            f"{name} takes the step by itself, of one learning rate: leave "
+            f"{name} takes the step itself, of one learning rate: leave "
             "config.learning_rate_factors out"
         )
     weights = config.weight_decay
     of_gradient = weights.value if weights.kind == "gradient" else 0.0
     if of_gradient and weights.exclude_bias_and_norm:
         raise errors.UserError(
-            f"{name} takes the step by itself and decays every parameter: set "
+            f"{name} takes the step itself and decays every parameter: set "
             "config.weight_decay.exclude_bias_and_norm=False, or "
             "config.weight_decay.kind=loss"
         )

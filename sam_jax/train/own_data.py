@@ -64,7 +64,7 @@ def augmented(own: settings.Own, dataset: data.Dataset, after: Augment) -> Augme
         ``(key, images) -> images``; the draws of ``after`` are what they were.
 
     Raises:
-        UserError: if it is no such function; also when it is called, if it makes
+        UserError: if it is not such a function; also when it is called, if it makes
             inputs of another shape or kind.
     """
     change = own.function("config.augment", "key", "images")
@@ -86,7 +86,7 @@ _OF_IMAGES += ("mixup", "cutmix")
 
 
 def augmentation(config: settings.Data, dataset: data.Dataset) -> Augment:
-    """What the settings do to the images in training; other inputs are as they are."""
+    """What the settings do to the images in training; other inputs are unchanged."""
     if dataset.dtype != np.uint8:
         for setting in _OF_IMAGES:
             if getattr(config, setting):

@@ -1,4 +1,4 @@
-"""What a run says of image files, as a table."""
+"""The predictions of a run for image files, as a table."""
 
 import csv
 import io

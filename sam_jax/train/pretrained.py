@@ -1,4 +1,4 @@
-"""The arrays that a run may begin with: of another run, of a file, of other libraries.
+"""The arrays that a run may start from: of another run, of a file, of other libraries.
 
 Files are safetensors or npz, which hold arrays and no code.
 """
@@ -44,7 +44,7 @@ def read(config: settings.Settings, model: Any = None) -> Source:
         model: its network, if it was passed as an object: the other run's as well.
 
     Raises:
-        UserError: if they are not there, cannot be read, or are no arrays of numbers.
+        UserError: if they are not there, cannot be read, or are not arrays of numbers.
     """
     text = config.init_from or ""
     library, colon, rest = text.partition(":")
@@ -58,7 +58,7 @@ def read(config: settings.Settings, model: Any = None) -> Source:
     if not storage.path(folder).expanduser().is_dir():
         libraries = ", ".join(f"{library}:.." for library in naming.LIBRARIES)
         raise errors.UserError(
-            f"{_SETTING}={text}: there is no such run, and it is no file of "
+            f"{_SETTING}={text}: there is no such run, and it is not a file of "
             f"{' or '.join(_FILES)}, nor {libraries}"
         )
     return _of_run(storage.path(folder).expanduser(), step, config, model)
@@ -88,7 +88,7 @@ def _of_export(path: str) -> Source:
     if not any(name.startswith("params.") for name in arrays):
         libraries = ", ".join(f"{x}:{path}" for x in naming.LIBRARIES)
         raise errors.UserError(
-            f"{_SETTING}={path} is no file of sam-jax export: its arrays are "
+            f"{_SETTING}={path} is not a file of sam-jax export: its arrays are "
             f"{errors.one_line(', '.join(arrays), 100)}; of another library's names "
             f"give one of {libraries}"
         )

@@ -12,7 +12,7 @@ _SETTING = "config.learning_rate_factors"
 
 
 def scaled_by_name(factors: str) -> optax.GradientTransformation:
-    """Multiplies the updates of arrays by their names; goes behind the optimizer.
+    """Multiplies the updates of arrays by their names; comes after the optimizer.
 
     Args:
         factors: ``regex=factor`` with spaces between. The first whose regular
@@ -22,7 +22,7 @@ def scaled_by_name(factors: str) -> optax.GradientTransformation:
         The transformation. Its ``init`` raises UserError if one has no array.
 
     Raises:
-        UserError: if this is no such text, or a factor not above 0.
+        UserError: if the text has another form, or a factor not above 0.
 
     Example:
         >>> params = {"Dense_0": {"bias": 1.0, "kernel": 1.0}, "head": 1.0}

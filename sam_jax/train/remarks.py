@@ -11,7 +11,7 @@ from sam_jax.train import build, cadence, coefficients, method, schedule, settin
 
 
 def of(run: build.Run) -> Iterator[str]:
-    """What has no effect in a run; nothing of it is a mistake of its own.
+    """What has no effect in a run; none of it is a mistake in itself.
 
     Example:
         >>> chosen = {"data": {"name": "digits"}, "model": {"name": "mlp"}, "epochs": 3}

@@ -17,7 +17,7 @@ with errors.needing("train"):
     from rich import console, progress, table, text
 
 _SCORES = ("loss", "accuracy")
-_WIDEST = 10_000  # columns of what is no terminal
+_WIDEST = 10_000  # columns of what is not a terminal
 
 
 class _Console(console.Console):
@@ -161,7 +161,7 @@ class Report:
     ) -> None:
         """Print the one line of an evaluation, on a terminal as wide as that.
 
-        It begins with the means of the training metrics since the evaluation before
+        It starts with the means of the training metrics since the evaluation before
         and ends with the speed of training and the time since then. The speed leaves
         out evaluations and all else that ``examples_per_second`` leaves out. Where all
         of it is too long, a loss and an accuracy follow each split without their

@@ -45,11 +45,11 @@ def _evaluations(folder: pathlib.Path) -> dict[Any, dict[str, Any]]:
 
 
 def refuse_finished(folder: pathlib.Path) -> None:
-    """Refuses to start anew over the results of a run whose checkpoints are gone."""
+    """Refuses to start again over the results of a run whose checkpoints are gone."""
     if (folder / RESULTS_FILE).exists():
         raise errors.UserError(
             f"{folder} has the results of a finished run, but no checkpoint: give "
-            f"another --workdir, or delete {RESULTS_FILE} to train anew"
+            f"another --workdir, or delete {RESULTS_FILE} to train again"
         )
 
 

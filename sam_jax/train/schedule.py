@@ -94,7 +94,7 @@ def sampled(schedule: Callable[[jax.Array], Any], unit: Unit) -> np.ndarray:
 
     Returns:
         Those of all updates and of the one after the last; of a run of more than ten
-        million updates so many evenly spaced ones.
+        million updates that number of evenly spaced ones.
     """
     number = min(unit.total_steps, 10_000_000) + 1
     counts = np.linspace(0, unit.total_steps, number).round().astype(np.int32)

@@ -1,4 +1,4 @@
-"""How good predictions are, and how sure of themselves."""
+"""How accurate predictions are, and how confident."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ _MISTAKES = 48  # that are kept
 
 
 class OfEach(NamedTuple):
-    """What a prediction says of each of N examples, all [N].
+    """The predictions for N examples, all [N].
 
     Attributes:
         label: the true class.
@@ -46,7 +46,7 @@ class Scores:
         bins: float64 [15, 3]; of the predictions of each bin of the calibration error
             their number, the sum of their probabilities, and how many are right.
         mistakes: ``index``, ``label``, ``predicted`` and ``probability`` of the wrong
-            predictions that are the surest, the surest first.
+            predictions of the highest probability, highest first.
         metrics: means of the user's own, by their names.
 
     References:
@@ -151,7 +151,7 @@ def score(
 
 
 def predictions(logits: Any, labels: Any, xp: Any = np) -> OfEach:
-    """What logits [N, C] say of N examples with labels [N]."""
+    """The predictions of logits [N, C] for N examples with labels [N]."""
     shifted = logits - logits.max(1, keepdims=True)
     log_probabilities = shifted - xp.log(xp.exp(shifted).sum(1, keepdims=True))
     of_label = xp.take_along_axis(logits, labels[:, None], 1)

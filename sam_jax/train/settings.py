@@ -180,7 +180,7 @@ class Mesh:
 
 @dataclasses.dataclass(frozen=True)
 class Wandb:
-    """What Weights & Biases is told."""
+    """What is sent to Weights & Biases."""
 
     mode: Literal["disabled", "offline", "online"] = "disabled"
     project: str = "sam_jax"
@@ -226,7 +226,7 @@ class Settings:
     loss: str = "cross_entropy"  # or yours, my_loss.py:fn; see `sam_jax.train.losses`
     label_smoothing: BelowOne = 0.0  # of the cross-entropy
     clip_norm: Positive | None = None  # of the method's direction
-    # What the weights begin with: a run (RUN, RUN@last), a file of `sam-jax export`, or
+    # What the weights start from: a run (RUN, RUN@last), a file of `sam-jax export`, or
     # timm:NAME@FILE, torchvision:.., hf:.., vision_transformer:FILE.npz; None: drawn.
     init_from: str | None = None
     init_fresh: str | None = None  # drawn all the same: a regex of names of arrays
@@ -276,7 +276,7 @@ class Settings:
     remat: bool = False
     # Updates that the devices do by themselves before the host is in charge again: pays
     # where an update takes less time than what the host does for it, as a small network
-    # on a GPU or TPU. The training set then lies on every device.
+    # on a GPU or TPU. Every device then holds the training set.
     steps_per_dispatch: Dispatch = 1
 
     eval_batch_size: Batch = 500
@@ -376,7 +376,7 @@ def of_folder(stored: Any) -> Settings:
 
 
 def to_json(config: Settings) -> str:
-    """The settings as readable JSON, keys sorted; `read` gives them back."""
+    """The settings as readable JSON, keys sorted; `read` reads them again."""
     return files.to_json(
         typed.plain(config),
         indent=2,

@@ -1,9 +1,9 @@
-"""Devices of a run and how arrays lie on them.
+"""Devices of a run, and how arrays are laid out on them.
 
 The mesh is a grid of ``data`` times ``fsdp`` devices, both set by the configuration.
-A batch is split over all of them, first axis first. Parameters and state lie whole on
-every device, or, where ``fsdp`` is above 1, each array is cut along its largest axis
-over the devices of a row ("fully sharded data parallel").
+A batch is split over all of them, first axis first. Every device holds
+all parameters and state; where ``fsdp`` is above 1, each array is cut along its largest
+axis over the devices of a row ("fully sharded data parallel").
 
 Devices that share one perturbation (see `sam_jax.train.groups`) are neighbours in that
 order. So that a group may be part of a row or several rows, each of the two axes is
@@ -55,7 +55,7 @@ def grid(data: int, fsdp: int, count: int | None = None) -> tuple[int, int]:
         count: of the devices; None for those that JAX finds.
 
     Raises:
-        UserError: as `devices`; if there are not so many, ``fsdp`` does not divide
+        UserError: as `devices`; if there are fewer, ``fsdp`` does not divide
             them, some would be left out although other processes hold them, or these
             processes are not connected.
     """
@@ -181,7 +181,7 @@ def describe(mesh: jax.sharding.Mesh) -> str:
     return words if processes == 1 else f"{words}, in {processes} processes"
 
 
-# ── Where arrays lie ─────────────────────────────────────────────────────────────────
+# ── Layout of arrays ─────────────────────────────────────────────────────────────────
 
 
 def replicated(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
@@ -195,7 +195,7 @@ def split(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
 
 
 def of_state(tree: Any, mesh: jax.sharding.Mesh) -> Any:
-    """Where the arrays of a state lie: cut over ``fsdp``, or whole.
+    """The layout of the arrays of a state: cut over ``fsdp``, or whole.
 
     Returns:
         The same tree of shardings. An array of at least `SMALLEST_SHARDED` elements is
@@ -220,7 +220,7 @@ def of_state(tree: Any, mesh: jax.sharding.Mesh) -> Any:
 
 
 def local_rows(batch_size: int, mesh: jax.sharding.Mesh) -> np.ndarray:
-    """The rows of a batch that lie on devices of this process, ascending.
+    """The rows of a batch on the devices of this process, ascending.
 
     Args:
         batch_size: examples in the whole batch, a multiple of the devices.
@@ -239,7 +239,7 @@ def put_batch(
     """Moves a batch to the devices, split along its first axis.
 
     Args:
-        batch: the rows that lie on devices of this process, see `local_rows`.
+        batch: the rows on the devices of this process, see `local_rows`.
         mesh: of the run.
 
     Returns:

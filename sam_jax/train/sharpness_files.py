@@ -51,7 +51,7 @@ def parted(records: Records) -> tuple[Records, Records]:
 def write(folder: pathlib.Path, measures: Records, pictures: Records) -> None:
     """Writes ``sharpness.json`` and draws the pictures, ``sharpness_<name>.png``.
 
-    What was measured before stays, where it is not measured anew.
+    Earlier measurements stay unless they are repeated.
     """
     before = read(folder) or {key: {} for key in _PARTS}
     new = {
@@ -119,7 +119,7 @@ def draw(name: str, shown: Records, path: pathlib.Path) -> None:
     """Draws a picture of one or of several runs.
 
     Lines of several runs are in one panel, told apart by style as well as by colour;
-    planes are beside each other, with the same levels.
+    planes are side by side, with the same levels.
     """
     first = next(iter(shown.values()))
     flat = len(first.get("coordinates", [0])) == 2

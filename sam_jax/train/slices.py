@@ -109,6 +109,6 @@ PICTURES: Mapping[str, Measure] = {
     ),
     "path": Measure("loss on the way to the weights of another run", _path),
     "trajectory": Measure(
-        "loss on the plane in which the training was spread most", _trajectory
+        "loss on the plane in which the checkpoints spread most", _trajectory
     ),
 }

@@ -64,7 +64,7 @@ class Difference(NamedTuple):
     def of(
         cls, mine: Mapping[int, float], other: Mapping[int, float]
     ) -> "Difference | None":
-        """Mine less the other, each seed -> value; None if they share no seed.
+        """Mine minus the other, each seed -> value; None if they share no seed.
 
         Example:
             >>> other = {0: 2.0, 1: 3.0, 2: 5.0, 3: 0.0}

@@ -1,4 +1,4 @@
-"""What a run begins with: the arrays of ``config.init_from``, each in its place."""
+"""What a run starts from: the arrays of ``config.init_from``, each in its place."""
 
 import json
 import pathlib
@@ -17,7 +17,7 @@ _OTHER_CLASSES = "the classes differ"
 
 
 class Start(NamedTuple):
-    """What a run begins with.
+    """What a run starts from.
 
     Attributes:
         given: ``(params, model_state)`` of NumPy, None for what is drawn.
@@ -56,7 +56,7 @@ class Start(NamedTuple):
 
 
 def of(run: build.Run, model: Any = None) -> Start | None:
-    """Reads what a run begins with.
+    """Reads what a run starts from.
 
     Returns:
         The arrays; None if ``config.init_from`` says nothing.
@@ -69,8 +69,8 @@ def of(run: build.Run, model: Any = None) -> Start | None:
     if config.init_from is None:
         if config.init_fresh is not None:
             raise errors.UserError(
-                "config.init_fresh is what is drawn in spite of config.init_from, "
-                "which is None: leave it out"
+                "config.init_fresh has no effect, as config.init_from is None: leave "
+                "it out"
             )
         return None
     source = pretrained.read(config, model)
@@ -166,7 +166,7 @@ def _fresh(pattern: str | None, own: Mapping[str, Any]) -> dict[str, str]:
     if asked == set(inner.values()):
         raise errors.UserError(
             f"{setting}: {pattern!r} matches every array of the network: leave "
-            "config.init_from out to draw all"
+            "config.init_from out to initialize all at random"
         )
     return {name: f"{setting} says" for name in own if inner[name] in asked}
 

@@ -59,7 +59,7 @@ def init_state(
         averages: whether averages of the weights are kept.
         scales_loss: whether a loss scale is kept.
         freeze: which weights are not trained; see `frozen.cut`.
-        given: ``(params, model_state)`` to begin with, None for what is drawn; None
+        given: ``(params, model_state)`` to start from, None for what is drawn; None
             draws all.
 
     Returns:

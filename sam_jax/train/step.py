@@ -171,7 +171,7 @@ def train_step(
     finite = all_finite(seen)
     if recipe.skip_nonfinite:
         finite &= is_finite(new)
-        # What is frozen is no new array, and is not copied.
+        # What is frozen is not a new array, and is not copied.
         new = jax.tree.map(
             lambda a, b: a if a is b else jnp.where(finite, a, b), new, state
         )
@@ -248,7 +248,7 @@ def make_eval_step(
     Returns:
         ``(params, model_state, batch) -> sums, predictions``: sums over the examples
         whose ``mask`` is true, of ``loss``, ``accuracy`` and other measures, and
-        ``examples``; what `scores.predictions` says of each, masked or not.
+        ``examples``; `scores.predictions` of each, masked or not.
     """
 
     def eval_step(

@@ -126,7 +126,7 @@ class Losses:
 
 
 class Batches(Iterable[Examples]):
-    """The examples of a source in batches of one size, again and again.
+    """The examples of a source in batches of one size, repeatedly.
 
     The losses of the last one, which is filled up, are weighted such that the mean over
     the batches is that over the examples.
@@ -233,7 +233,7 @@ class Subject:
 
 
 def drawn(source: data.Source, examples: int | None, seed: int) -> data.Source:
-    """So many examples of a source, in a random order; a streamed source as it is.
+    """A number of examples of a source, in a random order; a streamed source as it is.
 
     Args:
         source: such as the training set.

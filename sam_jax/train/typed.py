@@ -106,13 +106,13 @@ def from_numpy(value: Any) -> Any:
 
 
 def refuse_no_mapping(value: Any, path: str) -> None:
-    """Refuses what is no mapping."""
+    """Refuses what is not a mapping."""
     if not isinstance(value, Mapping):
         raise errors.UserError(f"{path} must be a mapping of settings, got {value!r}")
 
 
 def refuse_unknown(value: Any, valid: Collection[str], path: str) -> None:
-    """Refuses what is no mapping, or has a key that is not valid."""
+    """Refuses what is not a mapping, or has a key that is not valid."""
     refuse_no_mapping(value, path)
     for key in value:
         if key not in valid:

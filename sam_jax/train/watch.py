@@ -31,7 +31,7 @@ _LOGGED = {
 class Watch:
     """Measures the sharpness of a run while it trains.
 
-    Nothing of the training is changed by it; BatchNorm is as in evaluation. Pictures
+    It changes nothing in training; BatchNorm is as in evaluation. Pictures
     are of the last weights alone.
 
     Attributes:

@@ -85,7 +85,7 @@ def _content(workdir: pathlib.Path) -> bytes:
 
 @contextlib.contextmanager
 def claimed(workdir: pathlib.Path, config: settings.Settings) -> Iterator[int]:
-    """Makes the folder this run's, or checks that it is, and locks it meanwhile.
+    """Makes the folder this run's, or checks that it is, and locks it.
 
     A run may be continued with more epochs than it was planned with.
 
@@ -153,7 +153,7 @@ def _write_or_compare(path: pathlib.Path, config: settings.Settings) -> int:
     """The epochs that were planned before."""
     text, epochs = settings.to_json(config) + "\n", config.epochs
     stored = files.read(path) if path.exists() else b""
-    # A schedule that a card has made is no text that could be read.
+    # A schedule that a card has made is not text that could be read.
     if path.exists() and stored != text.encode():
         # Of a run with other code, that is not run to find out what differs.
         named = texts(config)
@@ -188,13 +188,15 @@ def _settings(
     for key, text in _texts(tree):
         if plugins.is_reference(text) and named is not None and text not in named:
             raise OwnCodeError(
-                f"{path} names code of its own, {key}={text}, which is run only if "
+                f"{path} names a file of code, {key}={text}, which is run only if "
                 "you say so"
             )
     try:
         return settings.of_folder(tree)
     except errors.UserError as error:
-        raise errors.UserError(f"{path} is of another version ({error})") from error
+        raise errors.UserError(
+            f"{path} was written by another version ({error})"
+        ) from error
 
 
 def texts(config: settings.Settings) -> set[str]:

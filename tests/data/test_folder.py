@@ -153,9 +153,9 @@ def test_broken_images_are_named_or_left_out(tmp_path):
         ({"train/a": 1, "train/b": 1}, [], "has train and none of test, val"),
         ({"test/a": 1, "test/b": 1}, [], "has test and no train"),
         ({"train/a": 2, "train/b": 2}, ["test/1.png"], "test/1.png has no class"),
-        ({}, ["1.png", "2.png"], "1.png has no class: images lie in"),
-        ({}, [], "has no images: they lie in a folder for each class"),
-        ({}, ["readme.txt"], "has no images: they lie in a folder for each class"),
+        ({}, ["1.png", "2.png"], "1.png has no class: images belong in"),
+        ({}, [], "has no images: they belong in a folder for each class"),
+        ({}, ["readme.txt"], "has no images: they belong in a folder for each class"),
         ({"deep/train/a": 1}, [], "deep has no image"),
         ({"a": 1, "b": 1}, [], "has no image of class"),
         ({"a": 9}, [], "has 1 class: classification needs at least 2"),
@@ -174,7 +174,7 @@ def test_names_that_are_no_text_are_refused(tmp_path):
     for name in (b"train/new\nline", b"train/\xff"):
         folder = os.fsencode(tmp_path) + b"/" + name
         os.makedirs(folder)
-        assert "characters that are no text" in refused(tmp_path)
+        assert "characters that are not text" in refused(tmp_path)
         os.rmdir(folder)
 
 
@@ -190,7 +190,7 @@ def test_names_of_files_and_folders_may_be_anything(tmp_path):
 def test_paths_that_are_refused(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     assert "does not exist" in refused(tmp_path / "nothing")
-    assert "is no folder" in refused(tmp_path / "file")
+    assert "is not a folder" in refused(tmp_path / "file")
     with pytest.raises(errors.UserError, match="name=folder needs a path"):
         data.load("folder")
     images.folder(tmp_path / "a", SPLITS)

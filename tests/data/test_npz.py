@@ -66,7 +66,7 @@ def test_what_is_not_read_is_reported(tmp_path, caplog):
         ({"class_names": np.array(["a", "b"])}, "labels 0 to 2: .* below 2"),
         ({"class_names": np.array(["a", "a", "b"])}, "'a' and 'a', one name but for"),
         ({"class_names": np.array(["a", "A ", "b"])}, "'A ' and 'a', one name but"),
-        ({"class_names": np.array(["a", "b", "\n"])}, "characters that are no text"),
+        ({"class_names": np.array(["a", "b", "\n"])}, "characters that are not text"),
         ({"class_names": np.arange(3)}, "class_names must be two texts"),
         ({"y_train": Y.astype(object)}, "cannot be read: Object arrays"),
         ({"y_test": None}, "has no y_test, but x_train"),
@@ -103,6 +103,6 @@ def test_files_that_are_refused(tmp_path):
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("x", b"text")
         archive.writestr("y", b"text")
-    assert "own.npz: x, y is no array: give" in refused(file)
+    assert "own.npz: x, y is not an array: give" in refused(file)
     np.save(tmp_path / "one.npy", X)
     assert "is a single array" in refused(tmp_path / "one.npy")

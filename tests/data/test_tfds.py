@@ -150,7 +150,7 @@ def test_of_two_processes_one_prepares_and_the_other_waits(published, tmp_path):
     ("settings", "reason"),
     [
         ({"download": False}, "downloading is off"),
-        ({}, "cifar-10-binary.tar.gz is out of reach"),
+        ({}, "cifar-10-binary.tar.gz cannot be reached"),
     ],
 )
 def test_missing_archives_are_named(settings, reason, tmp_path):

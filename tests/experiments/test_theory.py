@@ -350,9 +350,9 @@ def test_unknown_names(capsys):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--out=FILE"], "error: --out=FILE is no folder .*: File exists"),
+        (["--out=FILE"], "error: --out=FILE is not a folder .*: File exists"),
         (["--out=FILE/below"], "error: --out=FILE/below .*: Not a directory"),
-        (["--out=/proc/results"], "error: --out=/proc/results is no folder"),
+        (["--out=/proc/results"], "error: --out=/proc/results is not a folder"),
         (["--workers=0", "--out=FILE"], "error: --workers must be at least 1, got 0"),
     ],
 )

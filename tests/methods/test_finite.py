@@ -34,7 +34,7 @@ def calls(bad):
 @cases.every_method("sam", "looksam", "bsam", "functional_sam")
 def test_a_second_gradient_that_is_not_finite_is_left_out(name, bad):
     if traits(name).needs == ("params",):
-        pytest.skip("takes no gradient by itself")
+        pytest.skip("takes no gradient itself")
     params = problems.network()
     tx = sam_jax.apply_if_finite(cases.optimizer(name), 1)
     grads = cases.gradient_at(params)

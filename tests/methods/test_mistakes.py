@@ -21,7 +21,7 @@ def loss(params):
 SAM, SGD = sam_jax.sam(0.05), optax.sgd(0.1)
 GRADIENT = jax.value_and_grad(loss)
 UPHILL = "^the update goes uphill.*exactly one element takes the step"
-BEHIND = r"^the method perturbs against the gradient: it stands behind the optimizer"
+BEHIND = r"^the method perturbs against the gradient: it comes after the optimizer"
 BEFORE = "^something before the method changes the gradient that it is given: clipping"
 NOTHING = "^nothing is perturbed: rho is zero, now and in later updates, the mask"
 

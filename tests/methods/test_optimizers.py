@@ -1,4 +1,4 @@
-"""What methods share that take the step by themselves."""
+"""What methods share that take the step themselves."""
 
 import optax
 import pytest

@@ -5,7 +5,7 @@ import sam_jax
 from tests.methods import problems
 from tests.methods.traits import Traits
 
-# At rho = 0 the Polyak step remains, which is no optimizer of Optax's chains.
+# At rho = 0 the Polyak step remains, which is not an optimizer of Optax's chains.
 TRAITS = Traits(
     base=None,
     rate=0.2,

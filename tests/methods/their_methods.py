@@ -70,7 +70,7 @@ def sampa(
     def update(updates, state, params=None, *, grad_fn=None, **others):
         for name, value in {"params": params, "grad_fn": grad_fn}.items():
             if value is None:
-                raise ValueError(f"{name} is missing: sampa takes gradients by itself")
+                raise ValueError(f"{name} is missing: sampa takes gradients itself")
 
         def read(x):
             return x(state.count) if callable(x) else x

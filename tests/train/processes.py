@@ -22,7 +22,7 @@ SETTINGS = (
     *("--config.ema_decay=0.9", "--config.log_every_steps=1", "--config.epochs=6"),
     *("--config.eval_every_epochs=3", "--config.checkpoint.every_epochs=3"),
 )
-LOST = "error: another process of this run ended (it says why) or is out of reach"
+LOST = "error: another process of this run ended (it says why) or cannot be reached"
 
 
 def free_port():

@@ -297,7 +297,7 @@ def test_no_card_at_all():
 def test_cards_of_the_package_are_found_by_name_from_any_folder(tmp_path, monkeypatch):
     expected = cards.load(f"{CARDS}/digits_sam.py:usam", "--config.epochs=3")
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "digits_sam").mkdir()  # a folder is no card
+    (tmp_path / "digits_sam").mkdir()  # a folder is not a card
     (tmp_path / "conftest.py").write_text("")
     assert cards.load("digits_sam:usam", "--config.epochs=3") == expected
     assert cards.load("digits_sam.py:usam", "--config.epochs=3") == expected

@@ -247,7 +247,7 @@ def test_foreign_folder(tmp_path):
     (tmp_path / "checkpoints" / "notes").mkdir()
     with checkpoint.Checkpoints(tmp_path) as checkpoints:
         (line,) = checkpoints.lost
-        assert "/900 is no complete checkpoint" in line and "from step 5" in line
+        assert "/900 is not a complete checkpoint" in line and "from step 5" in line
         assert checkpoints.restore(make_state())[1] == {"at": 5}
         checkpoints.save(6, make_state(6), {"at": 6}, is_best=True)
     aside = tmp_path / "checkpoints" / "damaged-900"

@@ -28,7 +28,7 @@ def test_state_is_donated_and_the_step_compiles_once(tiny):
             for path, leaf in jax.tree_util.tree_leaves_with_path(before)
             if not leaf.is_deleted()
         ]
-        # The old diagnostics are no input of the compiled step: five small arrays.
+        # The old diagnostics are not inputs of the compiled step: five small arrays.
         assert all("diagnostics" in path for path in kept), kept
         assert len(kept) <= 5
     assert run.train_step._cache_size() == 1

@@ -87,7 +87,7 @@ def test_a_run_keeps_what_it_began_with(start, tmp_path):
         assert environment.keep(tmp_path, resumed=True) == []
         assert start(tmp_path) == again
     assert environment.keep(tmp_path, resumed=True) == [
-        f"the run began with {OTHER} in XLA_FLAGS and continues with no "
+        f"the run started with {OTHER} in XLA_FLAGS and continues with no "
         f"{environment.FLAG}: its numbers are the same to rounding, not bit for bit"
     ]
 

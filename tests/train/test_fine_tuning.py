@@ -194,7 +194,7 @@ def test_an_array_that_is_not_finite_is_refused(source):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("nowhere", "nowhere: there is no such run, and it is no file of .safetensors"),
+        ("nowhere", "there is no such run, and it is not a file of .safetensors"),
         ("no.npz", "there is no file no.npz"),
         ("broken.safetensors", "broken.safetensors cannot be read: .*; give a whole"),
         ("broken.npz", "broken.npz cannot be read: .*; give a whole file"),
@@ -209,7 +209,10 @@ def test_an_array_that_is_not_finite_is_refused(source):
         ("hf:google/vit-base-patch16-224", "called vit_b16 here"),
         ("torchvision:vit_b_16", "called vit_b16 here"),
         ("timm:wide_net", "needs timm, which is not installed: give a file"),
-        ("future", r"future/config.json is of another version \(unknown setting"),
+        (
+            "future",
+            r"future/config.json was written by another version \(unknown setting",
+        ),
         ("damaged", "damaged/config.json is damaged"),
         ("{first}@7", "step 7 of .* is not kept: take 'best', 'last' or one of 4"),
     ],

@@ -97,7 +97,7 @@ def test_a_step_makes_no_array_of_the_size_of_what_is_frozen(tiny, optimized):
     [
         ({"freeze": "Dense_7"}, r"config.freeze: 'Dense_7' matches no .*Dense_0.bias,"),
         ({"freeze": "Dense"}, r"config.freeze: 'Dense' matches every array"),
-        ({"freeze": "("}, r"config.freeze: '\(' is no regular expression"),
+        ({"freeze": "("}, r"config.freeze: '\(' is not a regular expression"),
         ({"learning_rate_factors": "Conv=2"}, r"_factors: 'Conv' matches no array"),
         ({"learning_rate_factors": ".=2 Dense_0=3"}, "'Dense_0' matches no array"),
         ({"learning_rate_factors": "Dense_0"}, "regex=factor .* got 'Dense_0'"),
@@ -118,7 +118,7 @@ def test_what_does_not_fit_is_refused_at_start(tiny, changes, message):
 
 
 def test_a_method_with_a_step_of_its_own_has_one_rate(tiny):
-    with pytest.raises(errors.UserError, match="bsam takes the step by itself, of one"):
+    with pytest.raises(errors.UserError, match="bsam takes the step itself, of one"):
         build.steps(tiny("bsam", learning_rate_factors=".=2"), BIG)
 
 

@@ -226,7 +226,7 @@ def test_a_folder_of_a_later_version(copied):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"telepathy": True}))
     message = refused(copied)
     assert "telepathy" in message
-    assert "of another version" in message
+    assert "by another version" in message
 
 
 WRONG = {

@@ -106,9 +106,7 @@ def test_refuses_cadences(make, settings, message):
 
 
 def test_refuses_a_cadence_around_a_full_optimizer(make):
-    with pytest.raises(
-        errors.UserError, match=r"momentum_sam takes the step by itself"
-    ):
+    with pytest.raises(errors.UserError, match=r"momentum_sam takes the step itself"):
         make("momentum_sam", **{"cadence.name": "every_k"})
 
 
@@ -211,10 +209,10 @@ def test_decay_of_the_kind_gradient_goes_into_methods_without_a_base(make, metho
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"clip_norm": 1.0}, "bsam takes the step by itself and clips nothing"),
+        ({"clip_norm": 1.0}, "bsam takes the step itself and clips nothing"),
         (
             {"weight_decay.value": 0.1, "weight_decay.exclude_bias_and_norm": True},
-            "bsam takes the step by itself and decays every parameter",
+            "bsam takes the step itself and decays every parameter",
         ),
     ],
 )

@@ -209,7 +209,7 @@ def test_an_own_schedule_is_what_it_does_and_its_arguments_are_settings(chain):
     np.testing.assert_allclose(found, expected, atol=1e-7)
     warm = chain("none", **named, **{"schedule.warmup_epochs": 1.5}).learning_rate
     assert float(warm(3)) == pytest.approx(0.05) and warm(8) == rate(8)
-    # It may branch on what it is given, which then is no argument of a program.
+    # It may branch on what it is given, which then is not an argument of a program.
     of_run = settings.read({"schedule": {"name": named["schedule.name"]}})
     assert shared.numbers_of(of_run) == {} != shared.numbers_of(settings.read({}))
     # A coefficient may follow it as well; of a highest value of its own.

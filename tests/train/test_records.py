@@ -250,7 +250,7 @@ def test_the_best_one_lost_on_the_way_is_chosen_anew(both, tmp_path, capsys):
     shutil.rmtree(folder / "checkpoints" / "4")
     found, shown = go_on(both, folder, capsys)
     (line,) = warnings(shown)
-    assert "of step 4, are lost: the best is chosen anew" in line
+    assert "of step 4, are lost: the best is chosen again" in line
     assert found["best"]["step"] in runs.checkpoints(folder)
 
 
@@ -277,7 +277,7 @@ def test_a_folder_of_a_later_version_is_refused(both, tmp_path):
     path = folder / workdir.CONFIG_FILE
     path.write_text(json.dumps(json.loads(path.read_text()) | {"spin": 1}))
     message = refused(both, folder)
-    assert "of another version" in message and "config.spin" in message
+    assert "by another version" in message and "config.spin" in message
 
 
 def test_a_run_of_a_version_without_scores_in_its_checkpoints(both, tmp_path):

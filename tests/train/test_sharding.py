@@ -182,7 +182,7 @@ def test_any_grid_of_a_tpu_slice(kind, shape):
 
 @pytest.mark.parametrize("count", range(1, 9))
 def test_any_part_of_a_tpu_slice(count):
-    """Also three of eight chips, which are no box."""
+    """Also three of eight chips, which do not form a box."""
     devices = [
         Device(2 * y + x, 0, 0, "tpu", "TPU v5 lite", (x, y, 0))
         for y in range(4)

@@ -84,7 +84,7 @@ def test_a_foreign_folder_is_refused_and_left_as_it_was(tmp_path, tiny):
 def test_an_address_is_refused(tmp_path, tiny, monkeypatch):
     """Else it would be a local folder of that name."""
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(errors.UserError, match=r"is no address: two slashes follow"):
+    with pytest.raises(errors.UserError, match="not an address: two slashes follow"):
         claim(pathlib.Path("gs://bucket/run"), tiny())
     assert list(tmp_path.iterdir()) == []
 
@@ -92,7 +92,7 @@ def test_an_address_is_refused(tmp_path, tiny, monkeypatch):
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path, tiny):
     (tmp_path / "file").write_text("x")
     for folder in (tmp_path / "file" / "run", tmp_path / "file"):
-        assert f"{tmp_path / 'file'} is no folder" in refused(folder, tiny())
+        assert f"{tmp_path / 'file'} is not a folder" in refused(folder, tiny())
     (tmp_path / "link").symlink_to("nothing")
     assert "link is a link to nothing" in refused(tmp_path / "link", tiny())
 

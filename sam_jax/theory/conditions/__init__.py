@@ -1,12 +1,12 @@
-r"""Which theorem applies: every condition by itself, and what follows.
+r"""Which theorem applies: every condition separately, and what follows.
 
 A `Setting` says what is run: a method, a step size and a radius as symbolic
-`families`, and what is known of the function. `assess` holds it against every theorem
+`families`, and what is known of the function. `assess` checks it against every theorem
 of the three papers, condition by condition; `properties` collects which of the five
 fundamental convergence properties (Khanh et al. 2024, Table 1) follow.
 
 A condition holds, fails, or is unknown, because a constant is not known. Theorems of
-Si and Yun 2023 stand here in the form with explicit constants that
+Si and Yun 2023 are here in the form with explicit constants that
 `sam_jax.theory.step_sizes.si_yun` derives.
 
 Example:

@@ -1,4 +1,4 @@
-"""Which methods the theorems speak of: by what their direction is."""
+"""Which methods the theorems cover, by their direction."""
 
 import math
 from collections.abc import Callable, Mapping

@@ -110,7 +110,7 @@ is_deterministic = asks(
     lambda s: "a step sees a sample of f" if s.stochastic else "a step sees all of f",
 )
 has_fresh_samples = asks(
-    "samples, if any, are drawn anew for every step",
+    "samples, if any, are drawn independently for every step",
     lambda s: s.fresh_samples or not s.stochastic,
     lambda s: (
         "they are"

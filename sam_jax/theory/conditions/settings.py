@@ -38,7 +38,7 @@ class Setting:
             are if one that is not empty is.
         kl_exponent: q of the Kurdyka-Lojasiewicz function M t^(1-q), in [0, 1).
         stochastic: whether a step sees a sample of f.
-        fresh_samples: whether each is drawn anew, independently of the iterate, with
+        fresh_samples: whether each is drawn independently of the iterate, with
             the gradient as its mean; not so if the examples are shuffled and each is
             seen once per epoch.
         residual: A, B, C of the expected residual condition of the samples.
@@ -122,7 +122,7 @@ def on(problem: problems.Problem, **others: Any) -> Setting:
 
     Raises:
         ValueError: if constants contradict each other, or ``"sgd"`` has a radius.
-        TypeError: if ``scheme`` is given for a problem that is no finite sum.
+        TypeError: if ``scheme`` is given for a problem that is not a finite sum.
 
     Example:
         >>> problem = problems.quadratic([1.0, 10.0], [1.0, 1.0])

@@ -1,4 +1,4 @@
-"""Holds a setting against every theorem."""
+"""Checks a setting against every theorem."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -19,7 +19,7 @@ _IMPLIED: Mapping[int, frozenset[int]] = {
 
 
 class Verdict(NamedTuple):
-    """A theorem held against a setting.
+    """A theorem checked against a setting.
 
     Attributes:
         theorem: which.
@@ -51,7 +51,7 @@ class Verdict(NamedTuple):
 
 
 def assess(setting: Setting) -> list[Verdict]:
-    """Holds a setting against every theorem.
+    """Checks a setting against every theorem.
 
     Args:
         setting: what is run.

@@ -96,7 +96,7 @@ def level(supremum: float, last: float, *, horizon: bool = False) -> Facts:
 
 @dataclasses.dataclass(frozen=True)
 class Constant(Family):
-    """The same value for ever.
+    """The same value at every step.
 
     Attributes:
         value: finite, >= 0.

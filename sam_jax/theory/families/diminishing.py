@@ -1,4 +1,4 @@
-"""Families that go to zero for ever, and one that does so outside the squares."""
+"""Families that go to zero, and one that does so outside the squares."""
 
 import dataclasses
 import math

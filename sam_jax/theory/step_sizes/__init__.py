@@ -1,6 +1,6 @@
 """Step sizes, radii and bounds of the papers' theorems, one module per paper.
 
-A rule stands next to the bound that it gives. What they are told has the same names
+A rule is next to the bound that it gives. Their arguments have the same names
 everywhere and is described once, in `constants.Constants` and `constants.Rule`:
 
 - ``known``: the `Constants`; a rule asks for those that its formula has.

@@ -1,4 +1,4 @@
-"""What the rules and bounds are told: the letters of the three papers, once for all."""
+"""The arguments of the rules and bounds: the letters of the three papers."""
 
 import math
 from typing import Any, NamedTuple

@@ -2,7 +2,7 @@ r"""Step sizes and bounds of Unified SAM (Oikonomou and Loizou 2025).
 
 The method is x <- x - gamma * grad f_S(x + rho (1 - lam + lam / ||g||) g) with the
 sampled gradient g = grad f_S(x) in both places. "Derived" in a docstring marks what
-follows from a proof of ours, with explicit constants, and is no quotation. All bounds
+follows from a proof of ours, with explicit constants, and is not quoted. All bounds
 rest on one inequality of a step (derived),
 
     E f(x+) <= f - gamma (1 - L rho) / 2 ||grad f||^2 - gamma/2 ||grad f||^2

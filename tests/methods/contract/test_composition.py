@@ -159,7 +159,7 @@ def test_inside_a_wrapper_that_makes_another_tree(name, wrapper):
     def update():
         return wrapped.update(params, wrapped.init(params), params, **call)
 
-    if traits(name).needs == ("params",):  # it takes no gradient by itself
+    if traits(name).needs == ("params",):  # it takes no gradient itself
         assert jax.tree.structure(jax.eval_shape(update)[0]) == jax.tree.structure(
             params
         )

@@ -18,7 +18,7 @@ def loss(params):
 
 
 def keywords(params):
-    """What any method may ask for, of a loss that is no mean over examples."""
+    """What any method may ask for, of a loss that is not a mean over examples."""
     return {
         "grad_fn": jax.grad(loss),
         "value": loss(params),
