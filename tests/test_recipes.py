@@ -16,7 +16,10 @@ import pytest
 import sam_jax
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
-PAGES = {name: (DOCS / name).read_text() for name in ("recipes.md", "other_loops.md")}
+PAGES = {
+    path.name: path.read_text()
+    for path in [*DOCS.glob("recipes*.md"), DOCS / "other_loops.md"]
+}
 BLOCK = re.compile(r"^## (.+?)\n(?:(?!^## ).)*?```python\n(.*?)```", re.M | re.S)
 BLOCKS = {
     f"{page}: {title}": code

@@ -182,6 +182,6 @@ assert np.all(np.diff(distance) > 0)
 # Methods that draw noise (`random_sam`, `bsam`, `esam`) draw the same on all devices. If
 # each has its own perturbation, the keyword
 # `group_key=jax.random.fold_in(key, jax.lax.axis_index("data"))` of the update gives each
-# its own noise. [Recipes](../recipes.md) covers devices without `check_vma`, `jax.pmap`, and
+# its own noise. [Recipes](../recipes_devices.md) covers devices without `check_vma`, `jax.pmap`, and
 # two devices that compute one gradient each. [The guide to pods](../cloud_tpu.md) covers
 # several hosts.

@@ -63,7 +63,7 @@ def sampa(
     `sampa_eval_params` gives x. The gradient at :math:`\tilde x_{t+1}` is of the batch
     of :math:`\nabla L(y_{t+1})`, which the caller brings: an update takes it, and the
     next one uses it. So one batch is enough for an update, and its second gradient may
-    run beside the caller's next one (``docs/recipes.md`` has both on two devices).
+    run beside the caller's next one (``docs/recipes_devices.md``: on two devices).
 
     Two gradients per update; state: two copies of the parameters beside the base's.
 
