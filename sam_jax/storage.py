@@ -282,7 +282,7 @@ class Remote(pathlib.PurePosixPath):
         return target
 
     def check_bucket(self) -> None:
-        """Refuses a bucket that may not be asked for its kind.
+        """Refuses a bucket whose metadata the account may not read.
 
         Orbax asks, when it deletes a checkpoint: too late for a run.
 
@@ -292,9 +292,9 @@ class Remote(pathlib.PurePosixPath):
         bucket = Remote(f"{self.scheme}://{self.parts[1]}")
         if "id" not in (bucket._info() or {}):
             raise errors.UserError(
-                f"{bucket} may not be asked for its kind (storage.buckets.get), which "
-                "deleting old checkpoints needs: give the account also "
-                "roles/storage.legacyBucketReader on it"
+                f"the account may not read the metadata of {bucket} "
+                "(storage.buckets.get), which deleting old checkpoints needs: also "
+                "give it roles/storage.legacyBucketReader"
             )
 
     def mkdir(self, parents: bool = False, exist_ok: bool = False) -> None:

@@ -268,7 +268,7 @@ def resized(positions: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
         [1, 1 + grid[0] * grid[1], width].
 
     Raises:
-        UserError: if the patches were those of no square image.
+        UserError: if the patches do not form a square.
 
     Example:
         >>> resized(np.ones((1, 5, 8), np.float32), (3, 4)).shape
@@ -277,7 +277,7 @@ def resized(positions: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     _, count, width = positions.shape
     if (side := math.isqrt(count - 1)) ** 2 != count - 1:
         raise errors.UserError(
-            f"positions of {count - 1} patches are of no square image, and cannot be "
+            f"positions of {count - 1} patches do not form a square, and cannot be "
             f"interpolated to {grid[0]}x{grid[1]}: give images of the same size"
         )
     patches = jnp.asarray(positions[0, 1:]).reshape(side, side, width)

@@ -45,7 +45,7 @@ def build(
         return network
     if isinstance(network, nnx.Module):
         raise errors.UserError(
-            f"{setting} is an NNX module that has been made, with weights of its own: "
+            f"{setting} is an NNX module that already has weights: "
             "give its class, or a function of rngs that makes one"
         )
     if isinstance(network, nn.Module):

@@ -94,7 +94,7 @@ def place(runs: Sequence[str], out: str | None = None) -> pathlib.Path:
     inside = len(runs) == 1 and only.is_dir()
     path = storage.path(out or (only / REPORT_FILE if inside else REPORT_FILE))
     if path.is_dir() or (path.exists() and not is_ours(path)):
-        raise errors.UserError(f"{path} is there, and no report: give another --out")
+        raise errors.UserError(f"{path} exists and is not a report: give another --out")
     return path
 
 

@@ -161,8 +161,8 @@ def check_unchanged(
     found = data.fingerprint(dataset)
     if differing := _differences(began_with or found, found):
         raise Refused(
-            f"the data have changed since this run began ({differing}): give those of "
-            "then, or another --workdir"
+            f"the data have changed since this run began ({differing}): give the "
+            "original data, or another --workdir"
         )
     return found
 

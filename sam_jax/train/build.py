@@ -181,9 +181,9 @@ def layout(
     sharding.check_batch_size(config.batch_size, rows * fsdp)
     if config.all_reduce_dtype != "float32" and config.method_group_size is None:
         raise errors.UserError(
-            "config.all_reduce_dtype=bfloat16 is for groups with a perturbation of "
-            "their own: set config.method_group_size; with m = batch the gradients are "
-            "reduced in config.model.dtype"
+            "config.all_reduce_dtype=bfloat16 is for groups that perturb "
+            "separately: set config.method_group_size; with m = batch the gradients "
+            "are reduced in config.model.dtype"
         )
     groups = lay_out(
         config.batch_size,

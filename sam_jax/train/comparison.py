@@ -351,8 +351,8 @@ def _validation_error(run: Run) -> float:
         return 100.0
     if (error := run.error("last", "validation")) is None:
         raise errors.UserError(
-            f"{run.name} has no validation set to choose by: hold examples out, such "
-            "as by --config.data.validation=0.1"
+            f"{run.name} has no validation set to choose by: hold examples out, for "
+            "example with --config.data.validation=0.1"
         )
     return error
 

@@ -344,7 +344,7 @@ def _settings(folder: pathlib.Path, own_code: bool) -> settings.Settings:
     try:
         return workdir.stored(folder, None if own_code else ())
     except workdir.OwnCodeError as error:
-        raise errors.UserError(f"{error}: by own_code=True (--own_code)") from error
+        raise errors.UserError(f"{error}: pass own_code=True (--own_code)") from error
     except errors.UserError as error:
         if not (folder / workdir.CONFIG_FILE).is_file():
             raise

@@ -66,8 +66,8 @@ def make_losses(
         own = plugins.load_function(config.loss, "config.loss")
     if config.label_smoothing:
         raise errors.UserError(
-            f"config.label_smoothing belongs to {CROSS_ENTROPY}, {name} has no use for "
-            "it: set config.label_smoothing=0"
+            f"config.label_smoothing is for {CROSS_ENTROPY} and has no effect on "
+            f"{name}: set config.label_smoothing=0"
         )
     of_each = _checked(own, name, num_classes)
     return Losses(of_each, _measure(config, of_each))

@@ -90,5 +90,5 @@ def test_positions_are_interpolated():
     whole = np.concatenate([np.zeros((1, 1, 1)), rows], 1).astype(np.float32)
     found = naming.resized(whole, (8, 6))[0, 1:].reshape(8, 6)
     np.testing.assert_allclose(found, found[:, :1].repeat(6, 1), atol=1e-6)
-    with pytest.raises(errors.UserError, match="12 patches are of no square image"):
+    with pytest.raises(errors.UserError, match="12 patches do not form a square"):
         naming.resized(positions[:, :13], (4, 4))
