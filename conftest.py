@@ -8,8 +8,6 @@ forgets what it compiled; the end of a run tells how large each one was.
 import ctypes
 import gc
 import hashlib
-import importlib.util
-import mmap
 import os
 import pathlib
 import resource
@@ -19,9 +17,12 @@ import sys
 
 import pytest
 
+from sam_jax.train import environment
+
 GIB = 2**30
 DEVICES = "--xla_force_host_platform_device_count"
-# Programs are compiled in a fourth of the time without these two.
+# Programs are compiled in a fourth of the time without these two, which newer versions
+# do not know.
 QUICK = (
     "--xla_cpu_use_fusion_emitters=false",
     "--xla_cpu_parallel_codegen_split_count=1",
@@ -42,26 +43,13 @@ def instructions() -> str:
 PROGRAMS = pathlib.Path(__file__).parent / ".pytest_cache" / f"jax-{instructions()}"
 
 
-def known(flags):
-    """Those of some flags that this version has: XLA ends with an unknown one."""
-    jaxlib = pathlib.Path(str(importlib.util.find_spec("jaxlib").origin)).parent
-    try:
-        with (
-            (jaxlib / "libjax_common.so").open("rb") as file,
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as library,
-        ):
-            return [f for f in flags if library.find(f[2:].split("=")[0].encode()) >= 0]
-    except OSError:
-        return []
-
-
 # JAX reads these when it is imported, which conftests of folders do before any hook.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(PROGRAMS))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
 os.environ["SAM_JAX_CPU_FLAGS"] = "0"  # programs that tests start round as these
 os.environ["MPLBACKEND"] = "Agg"
-for flag in (f"{DEVICES}=8", *known(QUICK)):
+for flag in (f"{DEVICES}=8", *(QUICK if environment.tested() else ())):
     if flag.partition("=")[0] not in (flags := os.environ.get("XLA_FLAGS", "")):
         os.environ["XLA_FLAGS"] = f"{flags} {flag}".strip()
 

@@ -40,11 +40,16 @@ def set_up(folder: str | os.PathLike[str] | None = None) -> None:
         and os.environ.get(SWITCH) != "0"
         and value() is None
         and (not flags or flags.startswith("-"))  # no file of flags
-        and _jaxlib() in TESTED
+        and tested()
         and _on_cpu()
         and _began(folder) == FAST
     ):
         os.environ["XLA_FLAGS"] = f"{flags} {FLAG}={FAST}".strip()
+
+
+def tested() -> bool:
+    """Whether this version of jaxlib is in `TESTED`: XLA ends at unknown flags."""
+    return _jaxlib() in TESTED
 
 
 def value(flags: str | None = None) -> str | None:

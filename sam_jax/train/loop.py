@@ -26,6 +26,7 @@ from sam_jax.train import (
     layout,
     losses,
     metrics,
+    network,
     optimizer,
     remarks,
     report,
@@ -129,7 +130,10 @@ def train_and_evaluate(
         shown = page.AtTheEnd(
             folder, config.report if hosts.is_first() else "off", out.warning
         )
-        training = _Training(run, watch, folder, progress, checkpoints, out, shown)
+        named = config.model.name if model is None else network.name_of(model)
+        training = _Training(
+            run, watch, folder, progress, checkpoints, out, shown, named
+        )
         training.say(train_state, begins, command, resumed=resumed)
         # ── Train; of a finished run, make what is missing.
         finished = training.is_finished(train_state)
@@ -171,6 +175,7 @@ class _Training:
     checkpoints: checkpoint.Checkpoints
     out: report.Report
     shown: page.AtTheEnd
+    named: str  # the network
 
     def is_finished(self, train_state: state.TrainState) -> bool:
         """Whether nothing is left to do."""
@@ -192,7 +197,8 @@ class _Training:
             lambda: environment.keep(self.folder, resumed=resumed)
         )
         words = {"begins with": begins.words()} if begins else {}
-        out.header(_header(run, train_state, self.folder, command) | words)
+        head = _header(run, self.named, train_state, self.folder, command)
+        out.header(head | words)
         more = _more_epochs(run, self.progress, int(train_state.step))
         told = *flags, *(begins.remarks if begins else ()), *remarks.of(run), *more
         for remark in told:
@@ -405,6 +411,7 @@ def _say_what_is_lost(
 
 def _header(
     run: build.Run,
+    named: str,
     train_state: state.TrainState,
     folder: pathlib.Path,
     command: str | None,
@@ -419,7 +426,7 @@ def _header(
         "devices": sharding.describe(run.mesh),
         "data": f"{dataset.name}: {dataset.train.num_examples} training, {held_out} "
         f"validation, {dataset.test.num_examples} test examples",
-        "model": f"{config.model.name}, {trained + kept:,} parameters"
+        "model": f"{named}, {trained + kept:,} parameters"
         + (f" ({kept:,} frozen)" if kept else "")
         + f", {config.model.dtype}",
         **optimizer.describe(config),

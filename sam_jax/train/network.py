@@ -45,6 +45,16 @@ def network(
     )
 
 
+def name_of(own: Any) -> str:
+    """What a network that the user brings is called: by its class or function.
+
+    Example:
+        >>> name_of(models.Model)
+        'Model'
+    """
+    return getattr(own, "__name__", type(own).__name__)
+
+
 def _number(batch_norm: str | int) -> int | None:
     """Examples by which BatchNorm normalizes, where a number says it."""
     return batch_norm if isinstance(batch_norm, int) else None

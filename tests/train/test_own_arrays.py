@@ -26,13 +26,14 @@ def rows(count, generator):
     ("examples", "net"),
     [(sequences, my_parts.TokenNet), (rows, my_parts.TableNet)],
 )
-def test_a_network_need_not_be_for_images(tiny, tmp_path, examples, net):
+def test_a_network_need_not_be_for_images(tiny, tmp_path, examples, net, capsys):
     generator = np.random.default_rng(0)
     dataset = data.of_arrays(
         examples(256, generator), examples(100, generator), name="own"
     )
     config = tiny("sam", epochs=6, learning_rate=0.5)
     found = runs.Finished(config, tmp_path, dataset=dataset, model=net)
+    assert f" {net.__name__}, " in capsys.readouterr().out, "not config.model.name"
     tests = [row for row in found.rows if row["split"] == "test"]
     assert tests[-1]["loss"] < 0.9 * tests[0]["loss"]
     assert tests[-1]["accuracy"] > tests[0]["accuracy"]
