@@ -284,8 +284,10 @@ def test_initialisation_depends_on_the_key_and_the_shape_of_the_images_alone():
 @pytest.mark.parametrize("shape", [(3, 3, 4, 6), (6, 4)])
 def test_flat_draws_are_those_of_variance_scaling(mode, shape):
     ours = layers.scaled_normal(2.0, mode)(jax.random.key(3), shape, jnp.float32)
-    theirs = nn.initializers.variance_scaling(2.0, mode, "normal")
-    np.testing.assert_array_equal(ours, theirs(jax.random.key(3), shape, jnp.float32))
+    made = nn.initializers.variance_scaling(2.0, mode, "normal")
+    theirs = made(jax.random.key(3), shape, jnp.float32)
+    # To the bit with jax 0.10; others round one product differently.
+    np.testing.assert_array_max_ulp(ours, theirs, 1)
 
 
 def test_convolutions_start_he_normal_over_their_outputs_and_biases_zero():
