@@ -119,18 +119,19 @@ def next_word(outputs, batch):
 # ## Read
 #
 # The trainer takes the data, the network and the loss as objects. The labels of this run are
-# not used.
+# not used. With a cache, programs that several runs share are compiled once.
 
 # %%
+jax.config.update("jax_compilation_cache_dir", "programs")
 quiet = {"report": "off", "eval_every_epochs": 1000, "log_every_steps": 1000}
 adam = {"name": "adamw"}
 reading = settings.read(
-    quiet | {"epochs": 6, "batch_size": 64, "learning_rate": 0.003, "optimizer": adam}
+    quiet | {"epochs": 4, "batch_size": 64, "learning_rate": 0.003, "optimizer": adam}
 )
 nothing = np.arange(len(unlabelled)) % 2
 rows = (unlabelled, nothing)
 corpus = data.of_arrays(rows, (unlabelled[:200], nothing[:200]), class_names="ab")
-loop.train_and_evaluate(
+_ = loop.train_and_evaluate(
     reading,
     "runs/reader",
     dataset=corpus,
@@ -143,15 +144,15 @@ loop.train_and_evaluate(
 # ## Fine-tune
 #
 # `init_from` names the run whose weights training starts from. The head has other classes
-# and is initialized at random. `freeze` is a regular expression on the names of arrays: here all but the last
-# block, its norm and the head. A frozen array is a constant: no gradient is taken, and SAM
-# neither perturbs it nor counts it in its norm.
+# and is initialized at random. `freeze` is a regular expression on the names of arrays:
+# here all but the last block, its norm and the head. A frozen array is a constant: no
+# gradient is taken, and SAM neither perturbs it nor counts it in its norm.
 
 # %%
 task = data.of_arrays(train, test, class_names=tasks)
 tuning = {
     **quiet,
-    "epochs": 20,
+    "epochs": 12,
     "batch_size": 32,
     "learning_rate": 0.003,
     "optimizer": adam,

@@ -25,6 +25,7 @@ GREEK = {
 SIGNS = {"||": "‖", "<=": "≤", ">=": "≥", "->": "→", "+-": "±", "sqrt(": "√("}
 LOW = str.maketrans("0123456789aehijklmnoprstuvx", "₀₁₂₃₄₅₆₇₈₉ₐₑₕᵢⱼₖₗₘₙₒₚᵣₛₜᵤᵥₓ")
 HIGH = str.maketrans("-0123456789nTtk", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹ⁿᵀᵗᵏ")
+_LONG = 1e4  # numbers whose digits meet those of the next tick
 _LOW = re.compile(r"(?<=\b[\wα-ω])_([0-9aehijklmnoprstuvx]{1,3})\b")
 _HIGH = re.compile(r"\^(-?\d+|[nTtk])(?![\w.])")
 
@@ -95,14 +96,24 @@ def legends(made: Sequence[axes.Axes]) -> None:
         drawn = [x for x in panel.lines if not str(x.get_label()).startswith("_")]
         solid = [x for x in drawn if x.get_linestyle() != ":"]
         _distinguish(panel, solid)
-        if count := len(panel.get_legend_handles_labels()[0]):
+        labels = panel.get_legend_handles_labels()[1]
+        if labels:
             place: Any = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2)}
-            panel.legend(**place, ncols=2, fontsize=8, frameon=False)
-            most = max(most, math.ceil(count / 2))
+            columns = 2 if _fit_twice(panel, labels) else 1
+            panel.legend(**place, ncols=columns, fontsize=8, frameon=False)
+            most = max(most, math.ceil(len(labels) / columns))
     if most:
         picture = made[0].get_figure(root=True)
         assert picture is not None
         picture.set_figheight(picture.get_figheight() + 0.18 * most)
+
+
+def _fit_twice(panel: axes.Axes, labels: Sequence[str]) -> bool:
+    """Whether two columns of labels are no wider than the panel, in inches."""
+    picture = panel.get_figure(root=True)
+    assert picture is not None
+    width = picture.get_figwidth() / len(picture.axes)
+    return 2 * (0.5 + 0.065 * max(map(len, labels))) <= width
 
 
 def _distinguish(panel: axes.Axes, solid: Sequence[lines.Line2D]) -> None:
@@ -152,6 +163,9 @@ def finish(picture: figure.Figure) -> None:
         for axis in (panel.xaxis, panel.yaxis):
             if isinstance(shown := axis.get_major_formatter(), ticker.ScalarFormatter):
                 shown.set_scientific(False)
+                if max(map(abs, axis.get_view_interval())) >= _LONG:
+                    axis.set_major_locator(ticker.MaxNLocator(3))
+                    axis.set_major_formatter("{x:,.0f}")
             if axis.get_scale() == "log":
                 low, high = axis.get_view_interval()
                 narrow = high < 20 * low
@@ -174,8 +188,8 @@ def thumbnail(picture: figure.Figure) -> None:
     first, *others = picture.axes
     for panel in others:
         panel.remove()
-    if legend := first.get_legend():
-        legend.remove()
+    for words in (*first.texts, *filter(None, [first.get_legend()])):
+        words.remove()
     first.set_subplotspec(gridspec.GridSpec(1, 1, figure=picture)[0])
     first.set(title="", xlabel="", ylabel="")
     first.tick_params(labelbottom=False, labelleft=False, which="both")

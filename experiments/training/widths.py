@@ -135,31 +135,28 @@ def draw(results: Mapping[str, Mapping[str, Any]], path: pathlib.Path) -> None:
     panels = figure.subplots(2, 2).ravel()
     places = np.arange(len(RADII))
     names = [f"{rho:g}" for rho in RADII]
-    for panel, (form, of_width) in zip(panels, results.items(), strict=False):
-        looks = zip(figures.COLORS[2:], figures.LINES, figures.MARKS, strict=False)
-        for i, (width, look) in enumerate(zip(of_width, looks, strict=False)):
-            color, dashes, mark = look
-            mean, spread = of_width[width].mean(1), of_width[width].std(1, ddof=1)
+    widths = sorted(results[FORMS[0]], key=int)
+    looks = [*zip(figures.LINES, figures.MARKS, strict=False)]
+    for panel, form in zip(panels, FORMS, strict=False):
+        for i, width in enumerate(widths):
+            found = results[form][width]
+            color, (dashes, mark) = figures.COLORS[2 + i % 5], looks[i % len(looks)]
             style: dict = {"color": color, "linestyle": dashes, "marker": mark}
             style |= {"ms": 5, "lw": figures.WIDTH, "elinewidth": 1, "capsize": 2}
             beside = places + 0.06 * (i - 1.5)  # bars do not cover each other
-            panel.errorbar(beside, mean, spread, label=f"width {width}", **style)
+            means, bars = found.mean(1), found.std(1, ddof=1)
+            panel.errorbar(beside, means, bars, label=f"width {width}", **style)
         panel.set(ylim=(0, 100), xlabel="radius rho", ylabel="test error (%)")
         panel.set_xticks(places, names)
         panel.set_title(TITLES[form], fontsize=10)
         panel.legend(frameon=False, fontsize=9, loc="upper left")
     last = panels[-1]
-    for slot, dashes, mark, (form, of_width) in zip(
-        figures.slots([*results]),
-        figures.LINES,
-        figures.MARKS,
-        results.items(),
-        strict=False,
+    for slot, form, (dashes, mark) in zip(
+        figures.slots(FORMS), FORMS, looks, strict=False
     ):
-        chosen = [RADII.index(best(found)[0]) for found in of_width.values()]
+        chosen = [RADII.index(best(results[form][width])[0]) for width in widths]
         style = {"color": figures.COLORS[slot], "linestyle": dashes, "marker": mark}
-        style |= {"ms": 10 - slot, "lw": figures.WIDTH}
-        last.plot([*of_width], chosen, label=form, **style)
+        last.plot(widths, chosen, label=form, ms=11 - 2 * slot, lw=4 - slot, **style)
     last.set(xlabel="width", ylabel="best radius rho")
     last.set_title("radius of the smallest mean error", fontsize=10)
     last.set_yticks(places, names)

@@ -225,4 +225,5 @@ def draw(path: pathlib.Path, table: Table, runs: Sequence[Run]) -> None:
             axes.set_xlabel(measure)
         pair[0].set_title(title, loc="left", fontsize=10)
         pair[1].tick_params(labelleft=False)
+        pair[1].set_xlim(0, 104)
     figures.save(figure, path)

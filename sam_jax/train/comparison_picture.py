@@ -1,6 +1,7 @@
 """The picture of a comparison: errors of all groups, curves of a few."""
 
 import pathlib
+import re
 import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -30,11 +31,14 @@ def draw(groups: Sequence[Group], path: pathlib.Path, title: str) -> None:
     means = {id(g): spread.mean for g in groups if (spread := g.spread(ERROR))}
     shown = [group for group in groups if id(group) in means]
     ranked = sorted(shown, key=lambda group: means[id(group)])[:_MOST_ROWS]
-    colors = {id(x): c for x, c in zip(shown, of_groups(shown), strict=True)}
     every = [run for group in shown for run in group.runs if run.last]
     few = len(shown) <= len(COLORS)
     has_curves = few and all(run.curve("test", "accuracy") for run in every)
-    height = max(3.8, 1.2 + 0.26 * len(ranked))
+    found = of_groups(shown)
+    if has_curves:  # which are told apart by their colours
+        found = [COLORS[slot] for slot in figures.slots([x.label for x in shown])]
+    colors = {id(group): color for group, color in zip(shown, found, strict=True)}
+    height = max(3.8 if has_curves else 2.2, 1.2 + 0.26 * len(ranked))
     size = (13.5, height) if has_curves else (8.0, height)
     figure = figures.empty(size, title)
     panels = figure.subplots(1, 3 if has_curves else 1, squeeze=False)[0]
@@ -47,10 +51,9 @@ def draw(groups: Sequence[Group], path: pathlib.Path, title: str) -> None:
 
 
 def of_groups(groups: Sequence[Group]) -> list[str]:
-    """Colours: a method's own; one for all where there are more than colours."""
-    if len(groups) > len(COLORS):
-        return [COLORS[2]] * len(groups)
-    return [COLORS[slot] for slot in figures.slots([group.label for group in groups])]
+    """Colours of rows: SGD's, SAM's, and one for all other methods."""
+    names = [re.split("[(,]", group.label)[0] for group in groups]
+    return [COLORS[{"sgd": 0, "sam": 1}.get(name, 2)] for name in names]
 
 
 def rows(

@@ -270,6 +270,22 @@ def test_a_picture_shows_the_data_by_their_names():
     assert list(right.lines[1].get_ydata()) == [60.0, 60.0], "a number is horizontal"
 
 
+def test_words_of_a_picture_do_not_meet():
+    """Long numbers leave room for each other, as long labels do in legends."""
+    picture, (left, right) = pictures.panels(2, width=3.4)
+    left.plot([0, 1_000_000], [0, 1], label="short")
+    right.plot([0, 1], [0, 1], label="importance, as released and again")
+    left.text(0.5, 0.5, "words")
+    pictures.legends([left, right])
+    pictures.finish(picture)
+    assert len(left.get_xticks()) <= 5
+    assert left.xaxis.get_major_formatter()(1e6) == "1,000,000"
+    columns = [x.get_legend()._ncols for x in (left, right)]
+    assert columns == [2, 1]
+    pictures.thumbnail(picture)
+    assert not left.texts and left.get_legend() is None and picture.axes == [left]
+
+
 def test_the_member_of_a_traced_index():
     members = [finite_sums.parabolas([-1.0, c], start=c) for c in (2.0, 5.0)]
 

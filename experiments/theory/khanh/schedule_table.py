@@ -19,10 +19,10 @@ CLAIM = claims.Claim(
 us). Diminish 1, 2 and 3 satisfy Theorem 3.2 with any bounded radius. Corollary 3.5, for
 non-convex functions, needs $\sum t_k \rho_k < \infty$: with $\rho_k = C/k^p$ any
 $p > 0$ for Diminish 1 and 3, but $p > 0.4999$ for Diminish 2, so that the almost
-constant radius $p = 0.001$ of Remark 3.6 does not go with it. **A constant radius goes
-with none of them:** the paper's own experiments, $\rho = 0.05$ on networks, are outside
-of Corollary 3.5 for every schedule. A constant step size is fine for USAM (Theorem
-4.2); a cosine is made for a finite number of steps and satisfies none of these.""",
+constant radius $p = 0.001$ of Remark 3.6 is too large. **With a constant radius all of
+them fail:** the paper's own experiments, $\rho = 0.05$ on networks, are outside
+Corollary 3.5 for every schedule. A constant step size satisfies Theorem 4.2 on USAM; a
+cosine is made for a finite number of steps and satisfies none of these.""",
     recipe="""Symbolic verdicts of `sam_jax.theory.conditions` for seven schedules, with
 L = 1 and 0.05 for rho or C. Numerically, the sums of t_k rho_k over the blocks (N, 2N]
 of the library's schedules, up to 2^20 steps.""",
@@ -104,7 +104,7 @@ def run(quick: bool) -> claims.Outcome:
     ]
     picture, (left, right) = pictures.panels(2, width=5.2, height=3.9)
     _matrix(left, verdicts)
-    # Two of them lie on top of each other.
+    # Two of them coincide.
     for width, (name, (step, radius)) in zip(
         (4, 1.4, 1.4, 1.4), CASES.items(), strict=True
     ):
@@ -112,7 +112,7 @@ def run(quick: bool) -> claims.Outcome:
         label = f"{name}: {'finite' if finite else 'infinite'}"
         style = "--" if finite else "-"
         right.plot(ends, sums[name], style, label=label, linewidth=width)
-    title = "a finite number of terms cannot tell"
+    title = "partial sums do not show convergence"
     pictures.log_log(right, "steps", "partial sum of t rho", title)
     pictures.legends([right])
     return claims.Outcome(checks, picture, data)
@@ -216,4 +216,4 @@ def _matrix(panel: axes.Axes, verdicts: dict[str, list[bool]]) -> None:
     panel.set_xticks(range(len(COLUMNS)), COLUMNS, rotation=40, ha="right", size=7)
     panel.set_yticks(range(len(verdicts)), list(verdicts), size=8)
     panel.grid(False)
-    panel.set_title("is the condition, the theorem satisfied?")
+    panel.set_title("Which schedule satisfies which condition?")
