@@ -208,9 +208,9 @@ def test_paths_that_are_refused(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"path": "x"}, "path is for images of your own, and name=digits"),
-        ({"image_size": 8}, "image_size is for images of your own"),
-        ({"skip_broken": True}, "skip_broken is for images of your own"),
+        ({"path": "x"}, "path is for your own images, and name=digits"),
+        ({"image_size": 8}, "image_size is for your own images"),
+        ({"skip_broken": True}, "skip_broken is for your own images"),
     ],
 )
 def test_settings_of_files_are_for_files(settings, said):

@@ -64,8 +64,11 @@ def test_what_is_not_read_is_reported(tmp_path, caplog):
         ({"y_train": Y + 2**32}, "y_train has labels 4294967296"),
         ({"y_test": Y[:4] + 99}, "y_test has labels 99 to 101"),
         ({"class_names": np.array(["a", "b"])}, "labels 0 to 2: .* below 2"),
-        ({"class_names": np.array(["a", "a", "b"])}, "'a' and 'a', one name but for"),
-        ({"class_names": np.array(["a", "A ", "b"])}, "'A ' and 'a', one name but"),
+        (
+            {"class_names": np.array(["a", "a", "b"])},
+            "'a' and 'a', one name except for",
+        ),
+        ({"class_names": np.array(["a", "A ", "b"])}, "'A ' and 'a', one name except"),
         ({"class_names": np.array(["a", "b", "\n"])}, "characters that are not text"),
         ({"class_names": np.arange(3)}, "class_names must be two texts"),
         ({"y_train": Y.astype(object)}, "cannot be read: Object arrays"),
@@ -89,7 +92,7 @@ def test_files_that_are_refused(tmp_path):
     assert "does not exist" in refused(file)
     assert "is a folder" in refused(tmp_path)
     np.savez(file, **KERAS)
-    assert "image_size is for images of your own" in refused(file, image_size=3)
+    assert "image_size is for your own images" in refused(file, image_size=3)
     whole = file.read_bytes()
     for content in (b"", b"text", whole[:100], whole[:-30]):
         file.write_bytes(content)

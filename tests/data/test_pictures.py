@@ -345,5 +345,5 @@ def test_a_cache_that_cannot_be_written_is_reported(tmp_path, caplog):
 def test_nothing_is_written_among_the_images(tmp_path):
     listed = files(tmp_path / "images", COLOUR)
     inside = pictures.How(cache_dir=str(tmp_path / "images" / "cache"))
-    with pytest.raises(errors.UserError, match=r"cache_dir=.* lies inside of"):
+    with pytest.raises(errors.UserError, match=r"cache_dir=.* is inside"):
         pictures.read(listed, str(tmp_path / "images"), inside)

@@ -273,8 +273,9 @@ def test_a_picture_shows_the_data_by_their_names():
 def test_words_of_a_picture_do_not_meet():
     """Long numbers leave room for each other, as long labels do in legends."""
     picture, (left, right) = pictures.panels(2, width=3.4)
-    left.plot([0, 1_000_000], [0, 1], label="short")
-    right.plot([0, 1], [0, 1], label="importance, as released and again")
+    for name in "ab":
+        left.plot([0, 1_000_000], [0, 1], label=name)
+        right.plot([0, 1], [0, 1], label=f"{name}: importance sampling, as released")
     left.text(0.5, 0.5, "words")
     pictures.legends([left, right])
     pictures.finish(picture)

@@ -22,7 +22,7 @@ SAM, SGD = sam_jax.sam(0.05), optax.sgd(0.1)
 GRADIENT = jax.value_and_grad(loss)
 UPHILL = "^the update goes uphill.*exactly one element takes the step"
 BEHIND = r"^the method perturbs against the gradient: it comes after the optimizer"
-BEFORE = "^something before the method changes the gradient that it is given: clipping"
+BEFORE = "^something before the method changes its gradient: put clipping"
 NOTHING = "^nothing is perturbed: rho is zero, now and in later updates, the mask"
 
 

@@ -55,7 +55,7 @@ IN_A_SETTING = {
     ("data.name=folder",): ["config.data.path", "needs a path"],
     ("data.name=image_folder",): ["did you mean 'folder'?"],
     ("data.name=folder", "data.path=/no"): ["config.data.path=/no does not exist"],
-    ("data.image_size=8",): ["config.data", "image_size is for images of your own"],
+    ("data.image_size=8",): ["config.data", "image_size is for your own images"],
     ("data.image_size=9999",): ["config.data.image_size must be at most 4096"],
     ("data.resize=pad",): ["config.data.resize=pad needs image_size"],
     ("data.mean=(0.5,0.5)",): ["config.data.mean=(0.5, 0.5)", "give 1 numbers"],

@@ -86,7 +86,7 @@ def test_names_of_classes_of_arrays():
         "cat",
         "dog",
     )
-    with pytest.raises(errors.UserError, match=r"'Cat' and 'cat ', one name but"):
+    with pytest.raises(errors.UserError, match=r"'Cat' and 'cat ', one name except"):
         data.of_arrays((X, Y), (X, Y), class_names=["cat ", "Cat"])
 
 

@@ -164,7 +164,7 @@ def test_inside_a_wrapper_that_makes_another_tree(name, wrapper):
             params
         )
         return
-    with pytest.raises(ValueError, match="a method stands outside of the") as refused:
+    with pytest.raises(ValueError, match="a method belongs outside the") as refused:
         jax.eval_shape(update)
     assert "\n" not in str(refused.value)
     assert "optax.chain(sam_jax.sam(rho, mask=...), optax.part" in str(refused.value)
