@@ -177,7 +177,11 @@ def test_the_head_is_drawn_where_the_classes_differ(source):
         ({}, {"init_fresh": "Dense_5"}, "init_fresh: 'Dense_5' matches no array"),
         ({}, {"init_fresh": "."}, "init_fresh: '.' matches every array"),
         ({}, {"init_fresh": "Dense_0"}, "nothing of it is used"),
-        ({}, {"init_from": None, "init_fresh": "."}, "in spite of config.init_from"),
+        (
+            {},
+            {"init_from": None, "init_fresh": "."},
+            "has no effect, as config.init_from",
+        ),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(source, arrays, config, message):
@@ -200,7 +204,7 @@ def test_an_array_that_is_not_finite_is_refused(source):
         ("broken.npz", "broken.npz cannot be read: .*; give a whole file"),
         (
             "other.npz",
-            r"no file of sam-jax export: its arrays are w; .* timm:other.npz",
+            r"not a file of sam-jax export: its arrays are w; .* timm:other.npz",
         ),
         ("timm:other.npz", "timm has no network like this one"),
         ("hf:", "hf: names no file: give hf:FILE"),
