@@ -158,11 +158,10 @@ def read(path: str | os.PathLike[str], *, unfinished: bool = False) -> list[Run]
         return [read_run(folder, unfinished=unfinished)]
     file = folder if folder.is_file() else folder / RESULTS_FILE
     if not file.is_file():
-        what = "not there" if not folder.exists() else "not the folder of a run"
-        raise errors.UserError(
-            f"{folder} is {what}, nor one with the {RESULTS_FILE} of a sweep: give the "
-            "folders of finished runs"
-        )
+        what = "is not there"
+        if folder.exists():
+            what = f"is not the folder of a run, nor one with a sweep's {RESULTS_FILE}"
+        raise errors.UserError(f"{folder} {what}: give the folders of finished runs")
     return _recorded(file)
 
 
