@@ -89,6 +89,8 @@ def line_chart(
     edges = [e for line in lines for e in (line.y, line.low, line.high)]
     values = np.concatenate([e for e in edges if e is not None])
     low, high = bounds or (float(values.min()), float(values.max()))
+    if not bounds and high - low < 1e-4 * abs(high):  # equal up to float32's rounding
+        low, high = low - abs(low) / 2, high + abs(high) / 2
     if log is None:
         log = low > _SMALL and high / low > 10
     across = np.concatenate([line.x for line in lines])

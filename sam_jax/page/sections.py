@@ -91,7 +91,7 @@ def _sentence(seen: Seen) -> Html:
     for number, other in enumerate(seen.groups):
         if (difference := found[number]) and (group in (first, other)):
             said.append(
-                f"{other.label} less {first.label}, seed by seed: {difference} points"
+                f"{other.label} minus {first.label}, seed by seed: {difference} points"
                 f", {difference.tested}"
                 + (", significant." if decided[number] else ".")
             )

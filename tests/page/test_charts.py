@@ -53,6 +53,14 @@ def test_a_line_is_where_its_numbers_are():
     assert [point.split(",")[1] for point in points.split()] == ["226", "118", "10"]
 
 
+def test_a_constant_has_different_ticks():
+    """Rounding of a constant perturbation norm is no variation to show."""
+    y = 0.5 + 1e-7 * np.arange(5.0)
+    svg = charts.line_chart([charts.Line("a", 0, np.arange(5.0), y)], "epoch", "")
+    ticks = re.findall(r'class="tick left"[^>]*>([^<]*)<', svg)
+    assert len(ticks) > 2 and len(set(ticks)) == len(ticks)
+
+
 def test_many_points_are_their_means_and_their_range():
     x = np.arange(1600.0)
     svg = charts.line_chart([charts.Line("a", 0, x, np.tile([0.0, 1.0], 800))], "x", "")
