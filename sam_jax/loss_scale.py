@@ -12,14 +12,14 @@ from sam_jax.methods import numerics
 class LossScale(NamedTuple):
     """The factor of a loss whose network computes in float16; a pytree.
 
-    Half of the gradients of a usual network are below 6e-8, the smallest number of
-    float16. A factor on the loss brings them into its range, and is taken out of the
-    gradients again, which are those of float32 weights. An update in which anything has
-    overflown is left out whole, method, optimizer and all, and the factor halved; after
-    `PERIOD` updates in a row without, it is doubled. Every gradient of an update has
-    the same factor, the one at the perturbed weights too, and either may overflow:
-    judge what comes out, the updates. The loss itself is computed in float32, from
-    outputs in float16: the factor leaves the latter's range.
+    In a typical network, half of the gradients are below 6e-8, the smallest number of
+    float16. A factor on the loss brings them into range. The gradients, which belong to
+    float32 weights, are divided by it afterwards. If anything in an update overflows,
+    the whole update is skipped, method and optimizer included, and the factor is
+    halved. After `PERIOD` updates without an overflow it is doubled. All gradients of
+    an update share the factor. That at the perturbed weights may overflow alone, so
+    check the resulting update. The loss itself is computed in float32, from outputs in
+    float16, because the factor would take it out of the range of float16.
 
     Attributes:
         scale: the factor, a power of two between 1 and `HIGHEST`. Scalar, float32.
@@ -51,7 +51,7 @@ class LossScale(NamedTuple):
 
     @classmethod
     def initial(cls) -> Self:
-        """Before the first update."""
+        """The loss scale before the first update."""
         return cls(jnp.full([], 2.0**16, jnp.float32), jnp.zeros([], jnp.int32))
 
     def value_and_grad(
@@ -60,11 +60,11 @@ class LossScale(NamedTuple):
         """As ``jax.value_and_grad`` of the first argument, with the factor inside.
 
         Args:
-            loss_fn: gives the loss, or with ``has_aux`` the loss and anything else.
-            has_aux: whether it does.
+            loss_fn: returns the loss; with ``has_aux``, a pair of it and anything else.
+            has_aux: whether it returns such a pair.
 
         Returns:
-            The same, without the factor in what it returns.
+            A function whose results do not contain the factor.
         """
 
         def scaled_fn(*args: Any, **kwargs: Any) -> Any:
@@ -84,11 +84,11 @@ class LossScale(NamedTuple):
         return numerics.wide(loss) * self.scale
 
     def unscaled(self, tree: Any) -> Any:
-        """Arrays without the factor; exact, but where it leaves their range."""
+        """Arrays divided by the factor; exact, unless they leave their range."""
         return numerics.multiply(tree, 1 / self.scale)
 
     def adjusted(self, finite: jax.Array) -> Self:
-        """The one for the next update.
+        """The loss scale for the next update.
 
         Args:
             finite: whether everything that this update computed was. Scalar, boolean.

@@ -105,6 +105,14 @@ def test_pages_are_whole_light_and_linked(site):
         )
 
 
+@pytest.mark.slow("builds the whole site")
+def test_what_a_function_returns_is_one_text(site):
+    """A docstring's second line is no second result."""
+    text = (site / "reference" / "library.html").read_text()
+    words = " ".join(re.sub("<[^>]+>", " ", html.unescape(text)).split())
+    assert "without those that are None or not measured" in words
+
+
 LOOK = """
 const found = {};
 for (const frame of document.querySelectorAll('iframe')) {

@@ -131,8 +131,8 @@ def every_k(
 ) -> optax.GradientTransformationExtraArgs:
     """Uses a method in every k-th update, beginning with the first.
 
-    ``1 + 1/k`` gradients per update for a method of two. Where a paper scales the
-    radius with the interval (Composer: rho 0.5 for k = 10), do so by ``rho``.
+    ``1 + 1/k`` gradients per update for a method with two. If a paper scales the radius
+    with the interval (Composer: rho 0.5 for k = 10), set ``rho`` accordingly.
 
     Args:
         method: a method that turns a gradient into a direction.
@@ -160,7 +160,7 @@ def late_phase(
     Args:
         method: a method that turns a gradient into a direction.
         start: the first update with the method, counted from 0.
-        stop: the first one after that without it; None is never.
+        stop: the first update after that without it; None for no end.
 
     Returns:
         A transformation that is called like the method; see `when`.

@@ -21,14 +21,14 @@ def apply_if_finite(
 
     Args:
         tx: the whole chain: method and optimizer.
-        max_consecutive_errors: after this many left out in a row the next one is
-            applied, so that training that cannot continue does not appear to.
+        max_consecutive_errors: after this many skipped in a row, the next update is
+            applied, so that training that cannot continue fails visibly.
 
     Returns:
         A transformation that is called like ``tx``. Its state is an
-        ``optax.ApplyIfFiniteState``: ``notfinite_count`` left out in a row,
-        ``total_notfinite`` in all, ``last_finite`` and ``inner_state``, which stands
-        still where an update is left out.
+        ``optax.ApplyIfFiniteState``: ``notfinite_count`` skipped in a row,
+        ``total_notfinite`` in all, ``last_finite`` and ``inner_state``, which does not
+        change in a skipped update.
 
     Raises:
         ValueError: if ``max_consecutive_errors`` is not an integer >= 0.

@@ -189,7 +189,7 @@ def momentum_sam_eval_params(
         A tree like ``params``.
 
     Raises:
-        ValueError: if the state is none of `momentum_sam`.
+        ValueError: if the state does not belong to `momentum_sam`.
 
     Example:
         >>> import jax.numpy as jnp, sam_jax

@@ -188,7 +188,7 @@ def sampa_eval_params(state: optax.OptState, params: optax.Params) -> optax.Para
         A tree like ``params``.
 
     Raises:
-        ValueError: if the state is none of `sampa`.
+        ValueError: if the state does not belong to `sampa`.
 
     Example:
         >>> import jax.numpy as jnp, sam_jax

@@ -51,10 +51,10 @@ def normalize_by_fans(
 ) -> optax.GradientTransformation:
     r"""The steepest ascent in a ball scaled by the width: :math:`T^2 g/\|T g\|`.
 
-    :math:`T_l^2 = n_{out} / n_{in}` of each array, see `fans`. So a perturbation
-    changes the outputs of every layer by as much at any width: it scales as the updates
-    of the maximal update parametrization do. `normalize` in its
-    place perturbs the last layers alone where a network is wide.
+    :math:`T_l^2 = n_{out} / n_{in}` of each array, see `fans`. A perturbation then
+    changes the outputs of every layer by the same amount at any width: it scales as the
+    updates of the maximal update parametrization do. In a wide network, `normalize`
+    would perturb only the last layers.
 
     Args:
         base: arrays, or their shapes, of the same network in the width at which this is
