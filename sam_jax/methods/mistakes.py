@@ -80,8 +80,8 @@ def check(
         >>> sam_jax.check(tx, jnp.ones(2), value_and_grad_fn)
         Traceback (most recent call last):
         ...
-        sam_jax.checks.BadValue: the method perturbs against the gradient: it stands \
-behind the optimizer and is given its step; put it first, as in \
+        sam_jax.checks.BadValue: the method perturbs against the gradient: it comes \
+after the optimizer and receives its step; put it first, as in \
 optax.chain(sam_jax.sam(rho), optax.sgd(learning_rate))
     """
     loss, grads = _checked_gradient(params, value_and_grad_fn)
