@@ -21,12 +21,6 @@ from sam_jax.train import environment
 
 GIB = 2**30
 DEVICES = "--xla_force_host_platform_device_count"
-# Programs are compiled in a fourth of the time without these two, which newer versions
-# do not know.
-QUICK = (
-    "--xla_cpu_use_fusion_emitters=false",
-    "--xla_cpu_parallel_codegen_split_count=1",
-)
 STORED = 2 * GIB  # more compiled programs than this on disk are thrown away
 
 
@@ -49,7 +43,7 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(PROGRAMS))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
 os.environ["SAM_JAX_CPU_FLAGS"] = "0"  # programs that tests start round as these
 os.environ["MPLBACKEND"] = "Agg"
-for flag in (f"{DEVICES}=8", *(QUICK if environment.tested() else ())):
+for flag in (f"{DEVICES}=8", *(environment.TINY if environment.tested() else ())):
     if flag.partition("=")[0] not in (flags := os.environ.get("XLA_FLAGS", "")):
         os.environ["XLA_FLAGS"] = f"{flags} {flag}".strip()
 

@@ -2,8 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Concatenate, NamedTuple, ParamSpec
 
 import numpy as np
 from matplotlib import figure
@@ -134,6 +134,30 @@ def at_least(what: str, measured: Any, bound: Any) -> Check:
 def says(what: str, measured: object, predicted: object) -> Check:
     """A statement (text, boolean) that must be the same."""
     return Check(what, str(predicted), str(measured), measured == predicted)
+
+
+P = ParamSpec("P")
+
+
+def _adds(function: Callable[P, Check]) -> Callable[Concatenate["Checks", P], None]:
+    def add(self: "Checks", *args: P.args, **settings: P.kwargs) -> None:
+        self.append(function(*args, **settings))
+
+    return add
+
+
+class Checks(list[Check]):
+    """The checks of a claim, to which the functions of these names add one.
+
+    Example:
+        >>> checks = Checks()
+        >>> checks.at_most("gap", 1.0, 2.0)
+        >>> [check.passed for check in checks]
+        [True]
+    """
+
+    close, at_most = _adds(close), _adds(at_most)
+    at_least, says = _adds(at_least), _adds(says)
 
 
 def _one_sided(

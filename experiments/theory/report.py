@@ -59,7 +59,7 @@ def write(
     figures.save(outcome.picture, place / "figure.png", ".png", ".svg")
     pictures.thumbnail(outcome.picture)
     figures.save(outcome.picture, place / "thumbnail.png")
-    files.replace(place / "data.json", _json(document) + "\n")
+    files.replace(place / "data.json", files.to_lines(document) + "\n")
     return record
 
 
@@ -166,20 +166,6 @@ def _size(record: Mapping[str, Any]) -> str:
 
 def _escaped(rows: Sequence[Sequence[str]]) -> list[list[str]]:
     return [[cell.replace("|", "\\|") for cell in cells] for cells in rows]
-
-
-def _json(value: Any, depth: int = 0) -> str:
-    """JSON with a line for each entry of a mapping; the numbers of a list share one."""
-    if isinstance(value, Mapping):
-        pairs = value.items()
-        entries = [f"{json.dumps(k)}: {_json(part, depth + 1)}" for k, part in pairs]
-    elif isinstance(value, list) and any(isinstance(part, Mapping) for part in value):
-        entries = [json.dumps(part) for part in value]
-    else:
-        return json.dumps(value)
-    pad = "\n" + " " * depth
-    start, end = "{}" if isinstance(value, Mapping) else "[]"
-    return start + ",".join(f"{pad} {entry}" for entry in entries) + pad + end
 
 
 def _plain(data: Any) -> Any:

@@ -20,6 +20,7 @@ import rich.progress
 
 from experiments.theory import catalog, mutations, report
 from sam_jax import errors
+from sam_jax.train import environment
 
 
 def run(patterns: Sequence[str], quick: bool, out: pathlib.Path, workers: int) -> int:
@@ -103,6 +104,7 @@ def mutate(patterns: Sequence[str], out: pathlib.Path, workers: int) -> int:
 
 def processes(workers: int) -> concurrent.futures.ProcessPoolExecutor:
     """A process of its own for each worker: JAX must start unforked."""
+    environment.for_tiny_programs()
     return concurrent.futures.ProcessPoolExecutor(
         workers, multiprocessing.get_context("spawn"), initializer=_end_with_parent
     )

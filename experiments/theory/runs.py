@@ -44,6 +44,30 @@ def descend(
     )
 
 
+def sam(
+    problem: problems.Problem,
+    rho: Any,
+    eta: Any,
+    checkpoints: Sequence[int] | np.ndarray,
+    record: descent.Measure = nothing,
+    *,
+    make: Callable[[Any], optax.GradientTransformation] = sam_jax.sam,
+    **settings: Any,
+) -> descent.Trace:
+    """SAM, or what ``make`` makes of a radius, at every radius and step size.
+
+    The trace of `descend` in NumPy, with leading axes of the shape to which ``rho`` and
+    ``eta`` broadcast; ``settings`` are those of `descend`.
+    """
+    return each(
+        lambda rho, eta: descend(
+            problem, make(rho), eta, checkpoints, record, **settings
+        ),
+        rho,
+        eta,
+    )
+
+
 def second_half(means: Any) -> Any:
     """The means over the second half, of those over half of the steps and over all."""
     return jax.tree.map(lambda mean: 2 * mean[1] - mean[0], means)

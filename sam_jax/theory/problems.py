@@ -47,6 +47,10 @@ class Problem:
         """Gradient of f at x, [d]."""
         return jax.grad(self.value)(x)
 
+    def squared_gradient(self, x: jax.Array) -> jax.Array:
+        """||grad f||^2 at x, a scalar."""
+        return jnp.sum(self.gradient(x) ** 2)
+
     def gap(self, x: jax.Array) -> jax.Array:
         """f(x) - f*, a scalar."""
         return self.value(x) - self.minimum

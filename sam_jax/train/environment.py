@@ -1,10 +1,13 @@
-"""The flag that makes XLA fast on CPUs, and its value at the start of a run.
+"""The flags that make XLA fast on CPUs, and their value at the start of a run.
 
 `FLAG` takes convolutions and reductions of a network to faster kernels: the results
 are those without it to rounding. XLA reads its flags when JAX starts and ends the
 process at one that it does not know. So the trainer's commands set it before that, and
 only for versions that were tried; ``import sam_jax`` sets none. A run keeps its
 first value, in ``environment.json``, so that it continues bit for bit.
+
+`TINY` is for processes that run many small programs briefly: compiling them takes half
+of the time.
 """
 
 import contextlib
@@ -21,6 +24,10 @@ from sam_jax.train import files
 FILE = "environment.json"
 FLAG = "--xla_cpu_experimental_ynn_fusion_type"
 FAST = "LIBRARY_FUSION_TYPE_REDUCE"
+TINY = (
+    "--xla_cpu_use_fusion_emitters=false",
+    "--xla_cpu_parallel_codegen_split_count=1",
+)
 SWITCH = "SAM_JAX_CPU_FLAGS"  # 0 is off
 TESTED = frozenset({"0.10.2"})  # versions of jaxlib
 
@@ -34,17 +41,25 @@ def set_up(folder: str | os.PathLike[str] | None = None) -> None:
     Args:
         folder: of a run, which keeps its first value.
     """
+    if "jax" not in sys.modules and _began(folder) == FAST:
+        _add(f"{FLAG}={FAST}")
+
+
+def for_tiny_programs() -> None:
+    """Adds `TINY` for the processes that this one will start, likewise."""
+    _add(*TINY)
+
+
+def _add(*settings: str) -> None:
     flags = os.environ.get("XLA_FLAGS", "").strip()
+    new = [setting for setting in settings if value(flag=setting.split("=")[0]) is None]
     if (
-        "jax" not in sys.modules
-        and os.environ.get(SWITCH) != "0"
-        and value() is None
+        os.environ.get(SWITCH) != "0"
         and (not flags or flags.startswith("-"))  # no file of flags
         and tested()
         and _on_cpu()
-        and _began(folder) == FAST
     ):
-        os.environ["XLA_FLAGS"] = f"{flags} {FLAG}={FAST}".strip()
+        os.environ["XLA_FLAGS"] = " ".join([flags, *new]).strip()
 
 
 def tested() -> bool:
@@ -52,8 +67,8 @@ def tested() -> bool:
     return _jaxlib() in TESTED
 
 
-def value(flags: str | None = None) -> str | None:
-    """The value of `FLAG` in ``XLA_FLAGS``, or in a text like it.
+def value(flags: str | None = None, flag: str = FLAG) -> str | None:
+    """The value of a flag in ``XLA_FLAGS``, or in a text like it.
 
     Example:
         >>> value(f"--xla_cpu_max_isa=AVX2 {FLAG}=LIBRARY_FUSION_TYPE_DOT")
@@ -61,7 +76,7 @@ def value(flags: str | None = None) -> str | None:
     """
     flags = os.environ.get("XLA_FLAGS", "") if flags is None else flags
     given = [word.partition("=") for word in flags.split()]
-    return next((text for name, _, text in reversed(given) if name == FLAG), None)
+    return next((text for name, _, text in reversed(given) if name == flag), None)
 
 
 def keep(folder: pathlib.Path, *, resumed: bool) -> list[str]:

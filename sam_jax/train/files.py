@@ -168,6 +168,8 @@ def to_json(tree: Any, **style: Any) -> str:
 def to_lines(tree: Any, depth: int = 0) -> str:
     """As `to_json`, for people: what fits into a line of 100 characters is one.
 
+    So is a list of numbers or words, however long.
+
     Example:
         >>> print(to_lines({"runs": [{"loss": 1 / 3}] * 4, "steps": [1, 2]}))
         {
@@ -181,13 +183,16 @@ def to_lines(tree: Any, depth: int = 0) -> str:
         }
     """
     line = to_json(tree)
-    if len(line) <= 100 - depth or not isinstance(tree, Mapping | list | tuple):
+    several = Mapping | list | tuple
+    if len(line) <= 100 - depth or not isinstance(tree, several):
         return line
     pad = "\n" + " " * depth
     if isinstance(tree, Mapping):
         parts = (f"{json.dumps(k)}: {to_lines(v, depth + 1)}" for k, v in tree.items())
-    else:
+    elif any(isinstance(value, several) for value in tree):
         parts = (to_lines(value, depth + 1) for value in tree)
+    else:
+        return line
     return line[0] + ",".join(f"{pad} {part}" for part in parts) + pad + line[-1]
 
 

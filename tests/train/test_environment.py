@@ -78,6 +78,20 @@ def test_is_too_late_once_jax_is_imported(start, monkeypatch):
     assert start() == ""
 
 
+def test_processes_of_tiny_programs_compile_quickly(start, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax", sys)  # it is for those to come
+    first, second = environment.TINY
+    other = f"{second}0"
+    for given, added in [("", f"{first} {second}"), (other, f"{other} {first}")]:
+        start(XLA_FLAGS=given)
+        environment.for_tiny_programs()
+        assert os.environ["XLA_FLAGS"] == added
+    for kept in ({environment.SWITCH: "0"}, {"XLA_FLAGS": "flags.txt"}):
+        before = start(**kept)
+        environment.for_tiny_programs()
+        assert os.environ["XLA_FLAGS"] == before
+
+
 def test_a_run_keeps_what_it_began_with(start, tmp_path):
     (tmp_path / "config.json").write_text("{}")
     assert start(tmp_path) == ""  # of an earlier version

@@ -1,10 +1,8 @@
 """LightSAM converges with every radius and every learning rate."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-import sam_jax
 from experiments.theory import claims, pictures, runs
 from sam_jax import contrib
 from sam_jax.theory import descent, problems
@@ -60,31 +58,26 @@ def run(quick: bool) -> claims.Outcome:
     stall, runaway = _sam(chosen["sinusoid"], parabola)
     data = {"T": checkpoints, "rho": RHOS, "eta": ETAS, "sum": sums, "U": limits}
     shown = {n: of[1] for n, of in sums.items()}
-    return claims.Outcome(
-        [
-            claims.at_most("sum of ||grad f||^2 / U, all settings", shares, 1.0),
-            claims.at_most("growth of the sum in the last decade", grows, 1.01),
-            claims.at_least(
-                "parabola: the sum over U without rho", needed / without, 1.0
-            ),
-            claims.close("first iterates against NumPy", *_first(), rtol=1e-6),
-            claims.close(
-                "SAM, sinusoid: ||grad f||^2 / (L rho)^2",
-                stall**2 / 0.09,
-                27 / (100 * np.pi**2),
-                rtol=1e-6,
-            ),
-            claims.at_least("SAM, parabola: last |x|", runaway, 1e6),
-        ],
-        pictures.row(
-            data | {"sum of ||grad f||^2": shown},
-            {name: f"{name}, rho = 0.3" for name in chosen},
-            "T",
-            "sum of ||grad f||^2",
-            by="eta",
-        ),
-        data,
+    checks = claims.Checks()
+    checks.at_most("sum of ||grad f||^2 / U, all settings", shares, 1.0)
+    checks.at_most("growth of the sum in the last decade", grows, 1.01)
+    checks.at_least("parabola: the sum over U without rho", needed / without, 1.0)
+    checks.close("first iterates against NumPy", *_first(), rtol=1e-6)
+    checks.close(
+        "SAM, sinusoid: ||grad f||^2 / (L rho)^2",
+        stall**2 / 0.09,
+        27 / (100 * np.pi**2),
+        rtol=1e-6,
     )
+    checks.at_least("SAM, parabola: last |x|", runaway, 1e6)
+    picture = pictures.row(
+        data | {"sum of ||grad f||^2": shown},
+        {name: f"{name}, rho = 0.3" for name in chosen},
+        "T",
+        "sum of ||grad f||^2",
+        by="eta",
+    )
+    return claims.Outcome(checks, picture, data)
 
 
 def _problems() -> dict[str, problems.Problem]:
@@ -97,17 +90,9 @@ def _sums(
     problem: problems.Problem, rho: np.ndarray, eta: np.ndarray, checkpoints: np.ndarray
 ) -> np.ndarray:
     """Sums of the squared gradients before the checkpoints."""
-
-    def means(rho: jax.Array, eta: jax.Array) -> jax.Array:
-        return runs.descend(
-            problem,
-            contrib.light_sam(rho),  # pyright: ignore
-            eta,
-            checkpoints,
-            mean_of=lambda x: jnp.sum(problem.gradient(x) ** 2),
-        ).means
-
-    return runs.each(means, rho, eta) * checkpoints
+    squared, make = problem.squared_gradient, contrib.light_sam
+    found = runs.sam(problem, rho, eta, checkpoints, make=make, mean_of=squared)
+    return found.means * checkpoints
 
 
 def _limit(
@@ -117,7 +102,7 @@ def _limit(
     x, L = jnp.asarray(problem.start), problem.smoothness
     gradient = np.asarray(problem.gradient(x))
     ahead = x + rho * gradient / np.linalg.norm(gradient)
-    u, v = (float(jnp.sum(problem.gradient(jnp.asarray(y)) ** 2)) for y in (x, ahead))
+    u, v = (float(problem.squared_gradient(jnp.asarray(y))) for y in (x, ahead))
     error, high = part * (L * rho) ** 2, 1e12
     limit = high
     for _ in range(1_000):
@@ -132,24 +117,16 @@ def _sam(
     wave: problems.Problem, parabola: problems.Problem
 ) -> tuple[np.ndarray, np.ndarray]:
     """SAM's last gradients on the sinusoid, and the last |x| on the parabola."""
-
-    def last(problem: problems.Problem, eta: jax.Array) -> jax.Array:
-        return runs.descend(problem, sam_jax.sam(0.3), eta, [1_000]).x[0]
-
-    ends = runs.each(lambda eta: wave.gradient(last(wave, eta)[None])[0], [0.1, 1.0])
-    return ends, np.abs(runs.each(lambda eta: last(parabola, eta), [2.5]))
+    stalled = runs.sam(wave, 0.3, [0.1, 1.0], [1_000], lambda x: wave.gradient(x)[0])
+    return stalled.recorded, np.abs(runs.sam(parabola, 0.3, 2.5, [1_000]).x)
 
 
 def _first() -> tuple[np.ndarray, np.ndarray]:
     """Ten iterates on the parabola, and those of a program of its own."""
     parabola, rho, eta = problems.quadratic([1.0], [2.0]), 0.5, 0.7
-    found = runs.once(
-        lambda: (
-            runs.descend(
-                parabola, contrib.light_sam(rho), eta, np.arange(11), lambda x: x[0]
-            ).recorded
-        )
-    )
+    found = runs.sam(
+        parabola, rho, eta, np.arange(11), lambda x: x[0], make=contrib.light_sam
+    ).recorded
     x, u, v, path = 2.0, 0.0, 0.0, [2.0]
     for _ in range(10):
         u += x**2

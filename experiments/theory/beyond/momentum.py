@@ -54,7 +54,7 @@ B = np.array([0.0, 0.5, 0.9, 0.95])  # of the stochastic part
 
 def run(quick: bool) -> claims.Outcome:
     """Runs the claim; ``quick`` takes fewer chains."""
-    checks, data = _deterministic()
+    cycles, data = _deterministic()
     means, errors, variances = _stationary(300 if quick else 2000)
     eta, noise = 0.02 * (1 - B), 2 * (3 + 2 * RHO) ** 2 / 9
     variance = (1 + B) * eta * noise / ((1 - B) * (2 * (1 + B) - eta))
@@ -63,29 +63,19 @@ def run(quick: bool) -> claims.Outcome:
     data["predicted_variance_of_sam"] = variance
     off = np.abs(means - [0, -RHO / 3]) / errors
     stall = 27 * RHO**2 / (100 * np.pi**2)
-    return claims.Outcome(
-        [
-            claims.close(
-                "stationary mean of m-SAM, b = 0.9",
-                means[2, 1],
-                -RHO / 3,
-                atol=float(4 * errors[2, 1]),
-            ),
-            claims.at_most(
-                "|mean + rho/3| of m-SAM in standard errors, all b", off[:, 1], 4.0
-            ),
-            claims.at_most("|mean| of SGD in standard errors, all b", off[:, 0], 4.0),
-            claims.close(
-                "variance of m-SAM, all b", variances[:, 1], variance, rtol=0.05
-            ),
-            *checks,
-            claims.close(
-                "||grad f||^2 of the sinusoid, all b", _stall(), stall, rtol=1e-6
-            ),
-        ],
-        _picture(data),
-        data,
+    checks = claims.Checks()
+    checks.close(
+        "stationary mean of m-SAM, b = 0.9",
+        means[2, 1],
+        -RHO / 3,
+        atol=float(4 * errors[2, 1]),
     )
+    checks.at_most("|mean + rho/3| of m-SAM in standard errors, all b", off[:, 1], 4.0)
+    checks.at_most("|mean| of SGD in standard errors, all b", off[:, 0], 4.0)
+    checks.close("variance of m-SAM, all b", variances[:, 1], variance, rtol=0.05)
+    checks += cycles
+    checks.close("||grad f||^2 of the sinusoid, all b", _stall(), stall, rtol=1e-6)
+    return claims.Outcome(checks, _picture(data), data)
 
 
 def _deterministic() -> tuple[list[claims.Check], dict[str, Any]]:
@@ -110,18 +100,17 @@ def _deterministic() -> tuple[list[claims.Check], dict[str, Any]]:
     within = amplitude[:, :-1]
     what = "amplitude of the cycle, all b and s below the limit"
     one, nearest = "amplitude of the cycle, b = 0.9, s = 0.38", np.concatenate(distance)
-    checks = [
-        claims.close(one, within[2, 2], predicted[2, 2], rtol=1e-6),
-        claims.close(what, within, predicted, rtol=1e-6),
-        claims.at_most(
-            "from rest: relative distance to the nearest cycle, all b", nearest, 1e-6
-        ),
-        claims.close("from rest, b = 0: largest |x|", rest[0], known[0][1], rtol=1e-6),
-        claims.at_least(
-            "from rest, b = 0.9: largest |x| over that of the 2-cycle", longer, 2.0
-        ),
-        claims.at_least("distance 5 % above the limit", beyond, 1e6),
-    ]
+    checks = claims.Checks()
+    checks.close(one, within[2, 2], predicted[2, 2], rtol=1e-6)
+    checks.close(what, within, predicted, rtol=1e-6)
+    checks.at_most(
+        "from rest: relative distance to the nearest cycle, all b", nearest, 1e-6
+    )
+    checks.close("from rest, b = 0: largest |x|", rest[0], known[0][1], rtol=1e-6)
+    checks.at_least(
+        "from rest, b = 0.9: largest |x| over that of the 2-cycle", longer, 2.0
+    )
+    checks.at_least("distance 5 % above the limit", beyond, 1e6)
     data = {"momentum": DECAY, "s": s, "amplitude": amplitude, "predicted": predicted}
     data |= {"starts_from_rest": grid, "amplitude_from_rest": rest}
     return checks, data | {"cycles_by_half_period": known}

@@ -74,29 +74,26 @@ def run(quick: bool) -> claims.Outcome:
     data = {"steps": ends, "gradient_norm": norms, "proved": proved}
     data |= {"mean_of_squares": means, "bound": bound, "smoothness": L}
     cycling = "||grad f|| of constant SAM, from a tenth of the steps on"
-    checks = [
-        claims.at_most(
-            "||grad f|| over that of constant SAM, where the limit 0 is proved",
-            [shares[name] for name in covered],
-            0.05,
-        ),
-        claims.says(
-            "settings of which lim ||grad f|| = 0 is derived",
-            ", ".join(covered),
-            "GD, USAM, SAM, t_k and rho_k",
-        ),
-        claims.close(cycling, late, cycle, rtol=0.05),
-        claims.at_most(
-            "mean of ||grad f||^2 over the bound of Theorem 3.4",
-            means[1:] / bound[1:],
-            1.0,
-        ),
-        claims.at_most(
-            "||grad f|| with the diminishing radius alone over constant SAM",
-            shares["SAM, rho_k"],
-            0.05,
-        ),
-    ]
+    checks = claims.Checks()
+    checks.at_most(
+        "||grad f|| over that of constant SAM, where the limit 0 is proved",
+        [shares[name] for name in covered],
+        0.05,
+    )
+    checks.says(
+        "settings of which lim ||grad f|| = 0 is derived",
+        ", ".join(covered),
+        "GD, USAM, SAM, t_k and rho_k",
+    )
+    checks.close(cycling, late, cycle, rtol=0.05)
+    checks.at_most(
+        "mean of ||grad f||^2 over the bound of Theorem 3.4", means[1:] / bound[1:], 1.0
+    )
+    checks.at_most(
+        "||grad f|| with the diminishing radius alone over constant SAM",
+        shares["SAM, rho_k"],
+        0.05,
+    )
     picture = pictures.draw(
         data | {"2-cycle": cycle},
         pictures.Panel("steps", "gradient_norm", "2-cycle", ylim=(1e-12, 3)),

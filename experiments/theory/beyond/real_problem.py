@@ -74,33 +74,23 @@ def run(quick: bool) -> claims.Outcome:
     nearer = {"m-SAM": ("x_m", to_biased[-1])}
     nearer |= {name: ("x*", to_minimizer[name][-1]) for name in ("SGD", "n-SAM")}
     mean_iterate = gaps["m-SAM"][-1]
-    checks = [
-        *(
-            claims.at_most(
-                f"{name}: ||mean iterate - {to}|| / ||x_m - x*||, eta = 0.05",
-                distance,
-                0.2,
-            )
-            for name, (to, distance) in nearer.items()
-        ),
-        claims.close(
-            "m-SAM: f(mean iterate) - f*, eta = 0.05",
-            mean_iterate,
-            gap_of_bias,
-            rtol=0.25,
-        ),
-        *(
-            claims.at_most(
-                f"gap over the bound of Theorem 3.2, {name}",
-                curve["gap"] / curve["bound"],
-                1.0,
-            )
-            for name, curve in curves.items()
-        ),
-        claims.at_least(
-            "gamma* of importance over uniform sampling, lambda = 0, 0.5, 1", gain, 1.2
-        ),
-    ]
+    checks = claims.Checks()
+    for name, (to, distance) in nearer.items():
+        checks.at_most(
+            f"{name}: ||mean iterate - {to}|| / ||x_m - x*||, eta = 0.05", distance, 0.2
+        )
+    checks.close(
+        "m-SAM: f(mean iterate) - f*, eta = 0.05", mean_iterate, gap_of_bias, rtol=0.25
+    )
+    for name, curve in curves.items():
+        checks.at_most(
+            f"gap over the bound of Theorem 3.2, {name}",
+            curve["gap"] / curve["bound"],
+            1.0,
+        )
+    checks.at_least(
+        "gamma* of importance over uniform sampling, lambda = 0, 0.5, 1", gain, 1.2
+    )
     return claims.Outcome(checks, _picture(data), data)
 
 

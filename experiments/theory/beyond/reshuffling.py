@@ -48,7 +48,7 @@ def run(quick: bool) -> claims.Outcome:
         "reshuffled": descent.reshuffled(problem),
     }
     variance = {"with replacement": _with_replacement(), "reshuffled": _reshuffled()}
-    means, squares, gaps, checks = {}, {}, {}, []
+    means, squares, gaps, within = {}, {}, {}, claims.Checks()
     for name, oracle in orders.items():
         # [eta, method, chain, moment], about the predicted mean
         moments = _moments(problem, oracle, chains)
@@ -61,7 +61,7 @@ def run(quick: bool) -> claims.Outcome:
         of_square = np.abs(squares[name] - variance[name]) / errors[..., 1]
         for what, off in (("mean", of_mean), ("variance", of_square)):
             text = f"|{what} - prediction| in standard errors, {name}"
-            checks.append(claims.at_most(text, off, 4.0))
+            within.at_most(text, off, 4.0)
     noise, spread = (
         of["reshuffled"][-1, 0] / of["with replacement"][-1, 0]
         for of in (gaps, variance)
@@ -75,24 +75,18 @@ def run(quick: bool) -> claims.Outcome:
         {name: (of[:, j] + BIAS[j] ** 2) / 2 for name, of in variance.items()}
         for j in range(2)
     ]
-    return claims.Outcome(
-        [
-            claims.close(
-                "gap of reshuffled m-SAM, eta = 0.005", last, floor, rtol=0.03
-            ),
-            claims.at_most(shown, noise, 1.5 * spread),
-            *checks,
-        ],
-        pictures.row(
-            {"step size eta": ETAS, "E f(x) - f*": of_method, "closed form": closed},
-            dict(enumerate(METHODS)),
-            "step size eta",
-            "E f(x) - f*",
-            "closed form",
-            width=4.2,
-        ),
-        data,
+    checks = claims.Checks()
+    checks.close("gap of reshuffled m-SAM, eta = 0.005", last, floor, rtol=0.03)
+    checks.at_most(shown, noise, 1.5 * spread)
+    picture = pictures.row(
+        {"step size eta": ETAS, "E f(x) - f*": of_method, "closed form": closed},
+        dict(enumerate(METHODS)),
+        "step size eta",
+        "E f(x) - f*",
+        "closed form",
+        width=4.2,
     )
+    return claims.Outcome(checks + within, picture, data)
 
 
 def _moments(

@@ -48,9 +48,7 @@ def run(quick: bool) -> claims.Outcome:
     etas = np.minimum(largest, np.sqrt(2 * gap / (3 * L**3 * RHO**2 * ends)))
 
     def mean(eta: jax.Array) -> jax.Array:
-        def squared(x: jax.Array) -> jax.Array:
-            return jnp.sum(problem.gradient(x) ** 2)
-
+        squared = problem.squared_gradient
         return _descend(problem, eta, RHO, start, checkpoints, mean_of=squared).means
 
     means, (kept,) = np.split(runs.each(mean, [*etas, largest]), [len(etas)])
@@ -64,28 +62,19 @@ def run(quick: bool) -> claims.Outcome:
     data = {"horizon": ends, "eta": etas, "mean": final, "bound": bound}
     data |= {"step": np.arange(60), "x": found[:, :60], "eta_of_cycle": STEPS}
     data |= {"cycle": cycle[:, :2]}
-    return claims.Outcome(
-        [
-            claims.at_most("mean against its bound", means, bounds),
-            claims.at_least(
-                "mean with eta = 1/(2 L), over the bound without rho",
-                kept[-1] / without,
-                1.0,
-            ),
-            claims.close(
-                "the last four iterates, the cycle", found[:, -4:], cycle, atol=1e-9
-            ),
-            claims.at_most("|x| of gradient descent", np.abs(plain[:, -1]), 1e-9),
-        ],
-        pictures.draw(
-            data | {"|x_t|": np.abs(data["x"]), "a, b": np.abs(data["cycle"].ravel())},
-            pictures.Panel("horizon", "mean", "bound", "mean ||grad f||^2, eta(T)"),
-            pictures.Panel(
-                "step", "|x_t|", "a, b", "parabola", by="eta_of_cycle", log="y"
-            ),
-        ),
-        data,
+    checks = claims.Checks()
+    checks.at_most("mean against its bound", means, bounds)
+    checks.at_least(
+        "mean with eta = 1/(2 L), over the bound without rho", kept[-1] / without, 1.0
     )
+    checks.close("the last four iterates, the cycle", found[:, -4:], cycle, atol=1e-9)
+    checks.at_most("|x| of gradient descent", np.abs(plain[:, -1]), 1e-9)
+    picture = pictures.draw(
+        data | {"|x_t|": np.abs(data["x"]), "a, b": np.abs(data["cycle"].ravel())},
+        pictures.Panel("horizon", "mean", "bound", "mean ||grad f||^2, eta(T)"),
+        pictures.Panel("step", "|x_t|", "a, b", "parabola", by="eta_of_cycle", log="y"),
+    )
+    return claims.Outcome(checks, picture, data)
 
 
 def _descend(

@@ -77,33 +77,33 @@ def run(quick: bool) -> claims.Outcome:
 
     picture, (panel,) = pictures.panels(width=6.6, height=5.4)
     _heat_map(panel, measured, predicted)
+    checks = claims.Checks()
+    checks.close(
+        "SAM: parabola, sinusoid, vanishing noise",
+        measured[row["SAM"], [0, 1, 3]],
+        stalls[[0, 1, 3]],
+        rtol=0.01,
+    )
+    checks.close(
+        "SAM: skewed parabolas",
+        measured[row["SAM"], 2],
+        stalls[2],
+        atol=float(5 * errors[row["SAM"], 2]),
+    )
+    checks.at_most(
+        "SGD, USAM, extragradient: parabola, sinusoid",
+        measured[np.ix_(exact, [0, 1])],
+        1e-6,
+    )
+    checks.at_most(
+        "SGD, n-SAM, USAM, extragradient with noise, over t + 5 errors",
+        measured[rows, columns] / (RATE + 5 * errors[rows, columns]),
+        1.0,
+    )
     return claims.Outcome(
-        checks=[
-            claims.close(
-                "SAM: parabola, sinusoid, vanishing noise",
-                measured[row["SAM"], [0, 1, 3]],
-                stalls[[0, 1, 3]],
-                rtol=0.01,
-            ),
-            claims.close(
-                "SAM: skewed parabolas",
-                measured[row["SAM"], 2],
-                stalls[2],
-                atol=float(5 * errors[row["SAM"], 2]),
-            ),
-            claims.at_most(
-                "SGD, USAM, extragradient: parabola, sinusoid",
-                measured[np.ix_(exact, [0, 1])],
-                1e-6,
-            ),
-            claims.at_most(
-                "SGD, n-SAM, USAM, extragradient with noise, over t + 5 errors",
-                measured[rows, columns] / (RATE + 5 * errors[rows, columns]),
-                1.0,
-            ),
-        ],
-        picture=picture,
-        data={
+        checks,
+        picture,
+        {
             "methods": list(METHODS),
             "problems": PROBLEMS,
             "measured": measured,

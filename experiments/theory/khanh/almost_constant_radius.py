@@ -62,17 +62,14 @@ def run(quick: bool) -> claims.Outcome:
     k = descent.geometric(10**6, 120)[1:]
     data = {"steps": checkpoints, "gradient": norms, "k": k, "radius": shares[k - 1]}
     data["below_99_percent_from"] = below
-    return claims.Outcome(
-        [
-            claims.at_least("rho_k / C at k = 10^6", shares[-1], 0.99),
-            claims.close("first k with rho_k < 0.99 C", below, 0.99**-1000, rtol=1e-4),
-            claims.at_most("last / first gradient norm of SAM", falls, 1e-3),
-            claims.at_least("F-SAM, saddle: last gradient norm / C", stays, 0.1),
-        ],
-        pictures.draw(
-            data | {"0.99": 0.99},
-            pictures.Panel("k", "radius", "0.99", "k^-0.001", log="x"),
-            pictures.Panel("steps", "gradient", title="1/(L k^0.001), t = 1/(k + L)"),
-        ),
-        data,
+    checks = claims.Checks()
+    checks.at_least("rho_k / C at k = 10^6", shares[-1], 0.99)
+    checks.close("first k with rho_k < 0.99 C", below, 0.99**-1000, rtol=1e-4)
+    checks.at_most("last / first gradient norm of SAM", falls, 1e-3)
+    checks.at_least("F-SAM, saddle: last gradient norm / C", stays, 0.1)
+    picture = pictures.draw(
+        data | {"0.99": 0.99},
+        pictures.Panel("k", "radius", "0.99", "k^-0.001", log="x"),
+        pictures.Panel("steps", "gradient", title="1/(L k^0.001), t = 1/(k + L)"),
     )
+    return claims.Outcome(checks, picture, data)

@@ -68,17 +68,14 @@ def run(quick: bool) -> claims.Outcome:
     data |= {"summable": summable, "sam": sam}
     shown = {"k": checkpoints + 1, "|x_k|": {n: np.abs(v) for n, v in found.items()}}
     title = "f(x) = x^2, t_k = 0.5/(k + 1)"
-    return claims.Outcome(
-        [
-            claims.close("last iterate", constant[-1], predicted[-1], rtol=1e-9),
-            claims.close("all iterates", constant, predicted, rtol=1e-9),
-            claims.close("rho / k: all iterates", summable, vanishing, rtol=1e-9),
-            claims.at_most("SAM: last |x_k|", abs(sam[-1]), reached),
-        ],
-        pictures.draw(
-            shown | {"closed form": predicted},
-            pictures.Panel("k", "|x_k|", "closed form", title),
-            width=5.2,
-        ),
-        data,
+    checks = claims.Checks()
+    checks.close("last iterate", constant[-1], predicted[-1], rtol=1e-9)
+    checks.close("all iterates", constant, predicted, rtol=1e-9)
+    checks.close("rho / k: all iterates", summable, vanishing, rtol=1e-9)
+    checks.at_most("SAM: last |x_k|", abs(sam[-1]), reached)
+    picture = pictures.draw(
+        shown | {"closed form": predicted},
+        pictures.Panel("k", "|x_k|", "closed form", title),
+        width=5.2,
     )
+    return claims.Outcome(checks, picture, data)

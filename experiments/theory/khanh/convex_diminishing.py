@@ -12,11 +12,7 @@ import optax
 import sam_jax
 from experiments.theory import claims, pictures, runs
 from sam_jax import schedules
-from sam_jax.theory import (
-    descent,
-    finite_sums,
-    problems,
-)
+from sam_jax.theory import descent, finite_sums, problems
 from sam_jax.theory.step_sizes import khanh
 
 CLAIM = claims.Claim(
@@ -86,27 +82,22 @@ def run(quick: bool) -> claims.Outcome:
     norms = {name: np.sqrt(recorded["squared"]) for name, recorded in found.items()}
     # Of k^-0.5001.
     bound = {name: np.sqrt(np.r_[np.nan, bounds[name, 1]]) for name in chosen}
-    return claims.Outcome(
-        [
-            claims.at_most("min ||grad f||^2 / bound, diminishing t", shares, 1.0),
-            claims.at_most("last gap / first gap, diminishing t", falls, 0.1),
-            claims.close(
-                "k^-0.5001, quadratic: distance", distance[1], momentary, rtol=0.01
-            ),
-            *_constant(found["quadratic"], distance[3], count),
-        ],
-        pictures.row(
-            {"k": checkpoints + 1, "||grad f||": norms, "t": NAMES, "bound": bound},
-            list(chosen),
-            "k",
-            "||grad f||",
-            "bound",
-            by="t",
-            ylim=(1e-6, 30),
-            width=2.9,
-        ),
-        data,
+    checks = claims.Checks()
+    checks.at_most("min ||grad f||^2 / bound, diminishing t", shares, 1.0)
+    checks.at_most("last gap / first gap, diminishing t", falls, 0.1)
+    checks.close("k^-0.5001, quadratic: distance", distance[1], momentary, rtol=0.01)
+    checks += _constant(found["quadratic"], distance[3], count)
+    picture = pictures.row(
+        {"k": checkpoints + 1, "||grad f||": norms, "t": NAMES, "bound": bound},
+        list(chosen),
+        "k",
+        "||grad f||",
+        "bound",
+        by="t",
+        ylim=(1e-6, 30),
+        width=2.9,
     )
+    return claims.Outcome(checks, picture, data)
 
 
 def _constant(
@@ -130,7 +121,7 @@ def _descend(
 
     def one(problem: problems.Problem, schedule: optax.Schedule) -> Any:
         def measure(x: jax.Array) -> dict[str, jax.Array]:
-            squared = jnp.sum(problem.gradient(x) ** 2)
+            squared = problem.squared_gradient(x)
             return {"x": x, "gap": problem.gap(x), "squared": squared}
 
         method = sam_jax.sam(RADIUS)

@@ -94,22 +94,19 @@ def run(quick: bool) -> claims.Outcome:
     norms = {n: np.sqrt(squared[:, 20, ::10]) for n, (_, _, squared) in found.items()}
     data = {"k": k[::10], "t": ("constant", "k^-0.5"), "gradient": norms}
     data["gradient"] = {n: norm[:, : len(data["k"])] for n, norm in norms.items()}
-    return claims.Outcome(
-        [
-            claims.at_most("f(x+) - right-hand side, all errors", excess, 1e-12),
-            claims.at_least("the same with L/100", max(control), 1e-3),
-            claims.at_most("last gradient norm, constant t", last, 1e-6),
-            claims.at_most("movement of x in the last tenth", moved, 1e-6),
-            claims.at_least("||grad f(x)|| / ||x|| at 1e-8", quotient, 100 * L),
-            claims.at_most("not bounded below: lowest f", outside, -1e6),
-            claims.at_most("the same from inside: last gradient", inside, 1e-6),
-            claims.says("properties that the checker derives", *_checked()),
-        ],
-        pictures.row(
-            data, list(ERRORS), "k", "gradient", by="t", log="y", label="||grad f||"
-        ),
-        data,
+    checks = claims.Checks()
+    checks.at_most("f(x+) - right-hand side, all errors", excess, 1e-12)
+    checks.at_least("the same with L/100", max(control), 1e-3)
+    checks.at_most("last gradient norm, constant t", last, 1e-6)
+    checks.at_most("movement of x in the last tenth", moved, 1e-6)
+    checks.at_least("||grad f(x)|| / ||x|| at 1e-8", quotient, 100 * L)
+    checks.at_most("not bounded below: lowest f", outside, -1e6)
+    checks.at_most("the same from inside: last gradient", inside, 1e-6)
+    checks.says("properties that the checker derives", *_checked())
+    picture = pictures.row(
+        data, list(ERRORS), "k", "gradient", by="t", log="y", label="||grad f||"
     )
+    return claims.Outcome(checks, picture, data)
 
 
 def _descend(
@@ -119,7 +116,7 @@ def _descend(
 
     def one(power: jax.Array, start: jax.Array, key: jax.Array) -> Any:
         def measure(x: jax.Array) -> tuple[jax.Array, ...]:
-            return x, problem.value(x), jnp.sum(problem.gradient(x) ** 2)
+            return x, problem.value(x), problem.squared_gradient(x)
 
         return {
             name: runs.descend(

@@ -69,28 +69,23 @@ def run(quick: bool) -> claims.Outcome:
     )
     quadratic = absolute["quadratic"]["SAM"], relative["quadratic"]["USAM"]
     most = "on the quadratic: largest error"
-    return claims.Outcome(
-        [
-            claims.at_most("error / (L rho), all methods", every_absolute, 1 + 1e-9),
-            claims.at_most("error / (nu ||grad f||)", every_relative, 1 + 1e-9),
-            claims.at_most("(1 - nu) ||grad f|| / ||g||", shorter, 1 + 1e-9),
-            claims.at_most("||g|| / ((1 + nu) ||grad f||)", longer, 1 + 1e-9),
-            claims.at_most("||grad f||^2 / <g, grad f>, convex", descending, 1 + 1e-9),
-            claims.close(f"SAM {most} / (L rho)", quadratic[0], 1.0, atol=1e-3),
-            claims.close(
-                f"USAM {most} / (nu ||grad f||)", quadratic[1], 1.0, atol=1e-3
-            ),
-        ],
-        pictures.row(
-            {"step k": np.arange(1, count + 1), "norm": curves, "bound": bounds},
-            {name: f"{name}, quadratic" for name in curves},
-            "step k",
-            "norm",
-            "bound",
-            log="y",
-        ),
-        data,
+    checks = claims.Checks()
+    checks.at_most("error / (L rho), all methods", every_absolute, 1 + 1e-9)
+    checks.at_most("error / (nu ||grad f||)", every_relative, 1 + 1e-9)
+    checks.at_most("(1 - nu) ||grad f|| / ||g||", shorter, 1 + 1e-9)
+    checks.at_most("||g|| / ((1 + nu) ||grad f||)", longer, 1 + 1e-9)
+    checks.at_most("||grad f||^2 / <g, grad f>, convex", descending, 1 + 1e-9)
+    checks.close(f"SAM {most} / (L rho)", quadratic[0], 1.0, atol=1e-3)
+    checks.close(f"USAM {most} / (nu ||grad f||)", quadratic[1], 1.0, atol=1e-3)
+    picture = pictures.row(
+        {"step k": np.arange(1, count + 1), "norm": curves, "bound": bounds},
+        {name: f"{name}, quadratic" for name in curves},
+        "step k",
+        "norm",
+        "bound",
+        log="y",
     )
+    return claims.Outcome(checks, picture, data)
 
 
 def _ratios(steps: _methods.Steps, nu: np.ndarray) -> dict[str, float]:

@@ -53,40 +53,31 @@ def run(quick: bool) -> claims.Outcome:
     cycle = khanh.two_cycle(t[9], RADIUS, ratio[9]) / bound[9]
     data = {"ratio": ratio, "step_size": t, "bound": bound}
     data |= {"largest_distance_over_bound": largest, "distance": sam[:, 0, :61]}
-    return claims.Outcome(
-        [
-            claims.at_most(
-                "distance / bound, t in mid-interval, l/s = 1.2 ... 10",
-                largest[:6],
-                1.0,
-            ),
-            claims.at_most("the same for l/s < 2, t <= 2/(s + l)", largest[6:9], 1.0),
-            claims.at_least(
-                "there ||x_{k+1}|| - (t rho s - (1 - t s) ||x_k||)",
-                excess.min(),
-                -1e-12,
-            ),
-            claims.close(
-                "gradient descent at l/s = 2.5, 3, 10: growth per step",
-                growth,
-                (t * ratio - 1)[3:6, None],
-                rtol=1e-9,
-            ),
-            claims.at_most(
-                "gradient descent at l/s = 2.5, t = 0.75: distance",
-                plain[9, :, -1],
-                1e-9,
-            ),
-            claims.close(
-                "SAM at l/s = 2.5, t = 0.75: distance / bound",
-                sam[9, :, -1] / bound[9],
-                cycle,
-                rtol=1e-9,
-            ),
-        ],
-        _picture(data),
-        data,
+    checks = claims.Checks()
+    checks.at_most(
+        "distance / bound, t in mid-interval, l/s = 1.2 ... 10", largest[:6], 1.0
     )
+    checks.at_most("the same for l/s < 2, t <= 2/(s + l)", largest[6:9], 1.0)
+    checks.at_least(
+        "there ||x_{k+1}|| - (t rho s - (1 - t s) ||x_k||)", excess.min(), -1e-12
+    )
+    checks.close(
+        "gradient descent at l/s = 2.5, 3, 10: growth per step",
+        growth,
+        (t * ratio - 1)[3:6, None],
+        rtol=1e-9,
+    )
+    checks.at_most(
+        "gradient descent at l/s = 2.5, t = 0.75: distance", plain[9, :, -1], 1e-9
+    )
+    checks.close(
+        "SAM at l/s = 2.5, t = 0.75: distance / bound",
+        sam[9, :, -1] / bound[9],
+        cycle,
+        rtol=1e-9,
+    )
+    picture = _picture(data)
+    return claims.Outcome(checks, picture, data)
 
 
 def _distances(

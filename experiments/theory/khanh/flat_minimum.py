@@ -68,28 +68,27 @@ def run(quick: bool) -> claims.Outcome:
     program = np.stack([_program(t, sign * rho) for sign in (1, -1)])
     data = {"k": checkpoints[1:], "x_k": {n: of[1:] for n, of in found.items()}}
     data["x' = -t f'(x)"] = [_after(t * k) for k in checkpoints[1:]]
-    return claims.Outcome(
-        [
-            claims.close(
-                "integral / (t k), the last decade",
-                np.array(passed) / (t * checkpoints[late]),
-                1.0,
-                rtol=0.01,
-            ),
-            claims.close("phi'(f) |f'| along the path", kl, 1.0, rtol=1e-9),
-            claims.at_least(
-                "C of Assumption 2.3, logarithmic and powers",
-                [of.assumption_2_3(points) for of in functions],
-                1 - 1e-12,
-            ),
-            claims.at_most("local exponent of x_k", -slopes, 0.1),
-            claims.close(
-                "first hundred iterates against NumPy", x[:, :101], program, rtol=1e-12
-            ),
-        ],
-        pictures.draw(data, pictures.Panel("k", "x_k", "x' = -t f'(x)"), width=5.2),
-        data,
+    checks = claims.Checks()
+    checks.close(
+        "integral / (t k), the last decade",
+        np.array(passed) / (t * checkpoints[late]),
+        1.0,
+        rtol=0.01,
     )
+    checks.close("phi'(f) |f'| along the path", kl, 1.0, rtol=1e-9)
+    checks.at_least(
+        "C of Assumption 2.3, logarithmic and powers",
+        [of.assumption_2_3(points) for of in functions],
+        1 - 1e-12,
+    )
+    checks.at_most("local exponent of x_k", -slopes, 0.1)
+    checks.close(
+        "first hundred iterates against NumPy", x[:, :101], program, rtol=1e-12
+    )
+    picture = pictures.draw(
+        data, pictures.Panel("k", "x_k", "x' = -t f'(x)"), width=5.2
+    )
+    return claims.Outcome(checks, picture, data)
 
 
 def _gradient(x: Any) -> Any:

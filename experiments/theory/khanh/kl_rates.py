@@ -11,10 +11,7 @@ from matplotlib import figure
 
 from experiments.theory import claims, pictures, runs
 from experiments.theory.khanh import _methods
-from sam_jax.theory import (
-    descent,
-    problems,
-)
+from sam_jax.theory import descent, problems
 from sam_jax.theory.step_sizes import khanh
 
 CLAIM = claims.Claim(
@@ -69,27 +66,20 @@ def run(quick: bool) -> claims.Outcome:
             slopes[key].append(-float(fit[0]))
             published[key].append(rate)
             ours[key].append(powers / (p - 2))
-    checks = [
-        claims.close(
-            f"p = {p:g}, {name}: exponent of the distance",
-            slopes["distance"][i],
-            published["distance"][i],
-            rtol=0.01,
-        )
-        for i, (p, name) in enumerate(itertools.product(EXPONENTS, METHODS))
-    ]
+    checks = claims.Checks()
+    for i, (p, name) in enumerate(itertools.product(EXPONENTS, METHODS)):
+        what = f"p = {p:g}, {name}: exponent of the distance"
+        checks.close(what, slopes["distance"][i], published["distance"][i], rtol=0.01)
     for key in ("gradient", "gap"):
         what, slope = f"exponent of the {key}", slopes[key]
-        checks += [
-            claims.at_least(what, slope, published[key]),
-            claims.close(f"{what}, ours", slope, ours[key], rtol=0.01),
-        ]
+        checks.at_least(what, slope, published[key])
+        checks.close(f"{what}, ours", slope, ours[key], rtol=0.01)
     t, rho = _coefficients(_problem(2.0).smoothness)
     for name, sign in zip(METHODS, (1, -1), strict=True):
         gap = found[f"{name}, p = 2"]["gap"]
         factor = (1 - 2 * t * (1 + sign * 2 * rho)) ** 2
         what = f"p = 2, {name}: factor of the gap"
-        checks.append(claims.close(what, gap[1:] / gap[:-1], factor, rtol=1e-9))
+        checks.close(what, gap[1:] / gap[:-1], factor, rtol=1e-9)
     data = {"steps": checkpoints, "curves": found, "slopes": slopes}
     data |= {"published": published, "ours": ours}
     return claims.Outcome(checks, _picture(data), data)

@@ -92,33 +92,26 @@ def run(quick: bool) -> claims.Outcome:
         {method: of["gradient"][i] for method, of in found[LOG].items()}
         for i in range(4)
     ]
-    return claims.Outcome(
-        [
-            claims.at_most("||grad f||: last decade / before", fall[..., :3], 0.5),
-            claims.at_most("smallest ||grad f||^2 / bound", shares, 1.0),
-            claims.at_most("change of f in the last decade", changes, 1e-2),
-            claims.at_most(
-                "distance from the last iterate: last decade / before", rests, 0.5
-            ),
-            claims.close(
-                "constant t and rho: last decade / before", constant, 1.0, atol=0.2
-            ),
-            claims.at_least(
-                "the same, log(1 + r^2): smallest ||grad f||^2 / bound without e",
-                [_over_gap(chosen[LOG], of) for of in found[LOG].values()],
-                1.0,
-            ),
-        ],
-        pictures.row(
-            {"iteration k": CHECKPOINTS + 1, label: curves},
-            {i: f"t, rho: {name}" for i, name in enumerate(SETTINGS)},
-            "iteration k",
-            label,
-            ylim=(1e-12, 100),
-            width=2.9,
-        ),
-        data,
+    checks = claims.Checks()
+    checks.at_most("||grad f||: last decade / before", fall[..., :3], 0.5)
+    checks.at_most("smallest ||grad f||^2 / bound", shares, 1.0)
+    checks.at_most("change of f in the last decade", changes, 1e-2)
+    checks.at_most("distance from the last iterate: last decade / before", rests, 0.5)
+    checks.close("constant t and rho: last decade / before", constant, 1.0, atol=0.2)
+    checks.at_least(
+        "the same, log(1 + r^2): smallest ||grad f||^2 / bound without e",
+        [_over_gap(chosen[LOG], of) for of in found[LOG].values()],
+        1.0,
     )
+    picture = pictures.row(
+        {"iteration k": CHECKPOINTS + 1, label: curves},
+        {i: f"t, rho: {name}" for i, name in enumerate(SETTINGS)},
+        "iteration k",
+        label,
+        ylim=(1e-12, 100),
+        width=2.9,
+    )
+    return claims.Outcome(checks, picture, data)
 
 
 def _descend(

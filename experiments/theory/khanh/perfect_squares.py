@@ -80,25 +80,18 @@ def run(quick: bool) -> claims.Outcome:
         shares.append(norms[name][late] / ceiling)
     of_schedule, more = _schedule()
     data = {"steps": checkpoints, "gradient": norms} | more
-    return claims.Outcome(
-        [
-            claims.at_most("last gradient norm / first, after a square", falls, 1e-3),
-            claims.at_most(
-                "gradient norm after late squares / (2 t_k L^2 C)", shares, 1.0
-            ),
-            claims.at_least(
-                "gradient norm after late squares, of that with C/k", kept, 10.0
-            ),
-            claims.at_most("F-SAM, saddle: the same, of that with C", share, 0.05),
-            *of_schedule,
-        ],
-        pictures.draw(
-            data,
-            pictures.Panel("k", ("radius", "sums"), "limit", "rho_k / C and (11)"),
-            pictures.Panel("steps", "gradient", title="SAM"),
-        ),
+    checks = claims.Checks()
+    checks.at_most("last gradient norm / first, after a square", falls, 1e-3)
+    checks.at_most("gradient norm after late squares / (2 t_k L^2 C)", shares, 1.0)
+    checks.at_least("gradient norm after late squares, of that with C/k", kept, 10.0)
+    checks.at_most("F-SAM, saddle: the same, of that with C", share, 0.05)
+    checks += of_schedule
+    picture = pictures.draw(
         data,
+        pictures.Panel("k", ("radius", "sums"), "limit", "rho_k / C and (11)"),
+        pictures.Panel("steps", "gradient", title="SAM"),
     )
+    return claims.Outcome(checks, picture, data)
 
 
 def _schedule() -> tuple[list[claims.Check], dict[str, Any]]:

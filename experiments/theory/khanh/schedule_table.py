@@ -93,15 +93,14 @@ def run(quick: bool) -> claims.Outcome:
     sums = {name: np.cumsum(values)[ends - 1] for name, values in terms.items()}
     data = {"columns": COLUMNS, "verdicts": verdicts, "block_ratio": ratios}
     data |= {"block_ratio_of_order": symbolic, "steps": ends, "partial_sums": sums}
-    checks = [
-        *_checks_of_table(verdicts),
-        claims.close(
-            "ratio of the last two blocks of t rho",
-            list(ratios.values()),
-            list(symbolic.values()),
-            rtol=2e-3,
-        ),
-    ]
+    checks = claims.Checks()
+    checks += _checks_of_table(verdicts)
+    checks.close(
+        "ratio of the last two blocks of t rho",
+        list(ratios.values()),
+        list(symbolic.values()),
+        rtol=2e-3,
+    )
     picture, (left, right) = pictures.panels(2, width=5.2, height=3.9)
     _matrix(left, verdicts)
     # Two of them coincide.

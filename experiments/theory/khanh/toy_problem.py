@@ -45,34 +45,20 @@ def run(quick: bool) -> claims.Outcome:
     data = {"methods": NAMES, "largest_relative_difference": apart}
     data["curves"] = {n: {"steps": steps[n], "f": f} for n, f in curves.items()}
     shown = {f"k, n = {n}": k + 1 for n, k in steps.items()}
-    return claims.Outcome(
-        [
-            *(
-                claims.at_most(
-                    f"n = {n}: |f(p = 0.001) / f(constant) - 1|", share, 0.05
-                )
-                for n, share in apart.items()
-            ),
-            claims.at_most(
-                "the same at the end, every n",
-                at_end,
-                1 - (100.0 * np.array(SIZES)) ** -0.002,
-            ),
-            *(
-                claims.close(f"n = {n}: last f, all methods", found, other, rtol=0.01)
-                for n, found, other in zip(SIZES, last, SEPARATE, strict=True)
-            ),
-        ],
-        pictures.draw(
-            shown | {"f(x_k)": curves, "method": NAMES},
-            *(
-                pictures.Panel(f"k, n = {n}", "f(x_k)", by="method", of=(n,))
-                for n in SIZES
-            ),
-            width=2.9,
-        ),
-        data,
+    checks = claims.Checks()
+    for n, share in apart.items():
+        checks.at_most(f"n = {n}: |f(p = 0.001) / f(constant) - 1|", share, 0.05)
+    checks.at_most(
+        "the same at the end, every n", at_end, 1 - (100.0 * np.array(SIZES)) ** -0.002
     )
+    for n, found, other in zip(SIZES, last, SEPARATE, strict=True):
+        checks.close(f"n = {n}: last f, all methods", found, other, rtol=0.01)
+    picture = pictures.draw(
+        shown | {"f(x_k)": curves, "method": NAMES},
+        *(pictures.Panel(f"k, n = {n}", "f(x_k)", by="method", of=(n,)) for n in SIZES),
+        width=2.9,
+    )
+    return claims.Outcome(checks, picture, data)
 
 
 def _curves(n: int, checkpoints: np.ndarray) -> np.ndarray:

@@ -3,7 +3,6 @@
 import jax
 import numpy as np
 
-import sam_jax
 from experiments.theory import claims, pictures, runs
 from sam_jax.theory import problems
 from sam_jax.theory.step_sizes import khanh
@@ -35,16 +34,13 @@ def run(quick: bool) -> claims.Outcome:
     problem = problems.quadratic([1.0, 1.5], [1.0, 1.0])
     checkpoints = np.r_[np.arange(120), 5000, 5001]
 
-    def descend(t: jax.Array, rho: jax.Array) -> dict[str, jax.Array]:
-        def measure(x: jax.Array) -> dict[str, jax.Array]:
-            return {"x": x, "gap": problem.gap(x)}
-
-        return runs.descend(problem, sam_jax.sam(rho), t, checkpoints, measure).recorded
+    def measure(x: jax.Array) -> dict[str, jax.Array]:
+        return {"x": x, "gap": problem.gap(x)}
 
     steps = np.array([1 / 3] * 5 + [0.05, 0.2, 0.6, 1.0])
     L = problem.smoothness
     radii = np.array([0.0, 0.01, 0.05, 0.1, 0.3] + [0.1] * 4)
-    found = runs.each(descend, steps, radii)
+    found = runs.sam(problem, radii, steps, checkpoints, measure).recorded
     before, last = found["x"][:, -2], found["x"][:, -1]
     cycle = khanh.two_cycle(steps, radii, 1.5)
     distance = np.linalg.norm(last, axis=1)
@@ -58,48 +54,34 @@ def run(quick: bool) -> claims.Outcome:
     shown["its cycle"] = np.outer(0.75 * cycle[:5] ** 2, np.ones(120))
     shown |= {"step size t": steps[5:], "distance": distance[5:]}
     shown["t rho l / (2 - t l)"] = cycle[5:]
-    return claims.Outcome(
-        [
-            claims.close(
-                "distance, t = 1/3, rho = 0.1", distance[3], cycle[3], rtol=1e-9
-            ),
-            claims.close("distance, all settings", distance[1:], cycle[1:], rtol=1e-9),
-            claims.close("x_{k+1} + x_k", last + before, 0.0, atol=1e-12),
-            claims.at_most("distance of gradient descent", distance[0], 1e-12),
-            claims.at_most("gap, the bound, t <= 1/L", found["gap"][:8], bound + 1e-15),
-            claims.close(
-                "parabola, t = 1/L: last gap over the bound, over that as quoted",
-                _attained(),
-                [1.0, L],
-                rtol=1e-9,
-            ),
-        ],
-        pictures.draw(
-            shown,
-            pictures.Panel(
-                "iteration",
-                "f, t = 1/3",
-                "its cycle",
-                by="rho",
-                log="y",
-                ylim=(1e-14, 3),
-            ),
-            pictures.Panel(
-                "step size t", "distance", "t rho l / (2 - t l)", "5,000 steps", log=""
-            ),
-        ),
-        data,
+    checks = claims.Checks()
+    checks.close("distance, t = 1/3, rho = 0.1", distance[3], cycle[3], rtol=1e-9)
+    checks.close("distance, all settings", distance[1:], cycle[1:], rtol=1e-9)
+    checks.close("x_{k+1} + x_k", last + before, 0.0, atol=1e-12)
+    checks.at_most("distance of gradient descent", distance[0], 1e-12)
+    checks.at_most("gap, the bound, t <= 1/L", found["gap"][:8], bound + 1e-15)
+    checks.close(
+        "parabola, t = 1/L: last gap over the bound, over that as quoted",
+        _attained(),
+        [1.0, L],
+        rtol=1e-9,
     )
+    picture = pictures.draw(
+        shown,
+        pictures.Panel(
+            "iteration", "f, t = 1/3", "its cycle", by="rho", log="y", ylim=(1e-14, 3)
+        ),
+        pictures.Panel(
+            "step size t", "distance", "t rho l / (2 - t l)", "5,000 steps", log=""
+        ),
+    )
+    return claims.Outcome(checks, picture, data)
 
 
 def _attained() -> list[float]:
     """The cycle's gap at t = 1/L over the bound's second part, with L^3 and L^2."""
     parabola, rho = problems.quadratic([1.5], [1.0]), 0.1
     t, L = 1 / parabola.smoothness, parabola.smoothness
-    found = runs.once(
-        lambda: (
-            runs.descend(parabola, sam_jax.sam(rho), t, [2_000], parabola.gap).recorded
-        )
-    )[0]
+    found = runs.sam(parabola, rho, t, [2_000], parabola.gap).recorded[0]
     floor = float(khanh.neighbourhood(t, rho, L, L, 0.0, 0))
     return [found / floor, found / (floor / L)]

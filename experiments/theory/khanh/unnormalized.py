@@ -80,23 +80,19 @@ def run(quick: bool) -> claims.Outcome:
     seen = slice(0, 296, 3)
     data = {"steps": CHECKPOINTS[seen], "step_size": t, "rho": rho}
     data["gradient"] = {name: of["gradient"][:, seen] for name, of in found.items()}
-    checks = [
-        claims.at_most("last / first gradient norm, constant t", constant, 1e-6),
-        claims.at_most("last / first gradient norm, t k^-0.5", diminishing, 0.2),
-        claims.at_most("movement of x in the last tenth, constant t", moved, 1e-6),
-        claims.at_most("largest rise of f between checkpoints", rises, 1e-14),
-        claims.at_most("gap / (factor^k first gap)", obeyed, 1 + 1e-9),
-        claims.close(
-            "quadratic: contraction of the slowest mode",
-            contracted,
-            contraction,
-            rtol=1e-6,
-        ),
-        claims.close("SAM on the quadratic: distance", stalled, cycle, rtol=1e-9),
-        claims.close(
-            "parabola, IGDr: what a step leaves of the gap", *_attained(), rtol=1e-3
-        ),
-    ]
+    checks = claims.Checks()
+    checks.at_most("last / first gradient norm, constant t", constant, 1e-6)
+    checks.at_most("last / first gradient norm, t k^-0.5", diminishing, 0.2)
+    checks.at_most("movement of x in the last tenth, constant t", moved, 1e-6)
+    checks.at_most("largest rise of f between checkpoints", rises, 1e-14)
+    checks.at_most("gap / (factor^k first gap)", obeyed, 1 + 1e-9)
+    checks.close(
+        "quadratic: contraction of the slowest mode", contracted, contraction, rtol=1e-6
+    )
+    checks.close("SAM on the quadratic: distance", stalled, cycle, rtol=1e-9)
+    checks.close(
+        "parabola, IGDr: what a step leaves of the gap", *_attained(), rtol=1e-3
+    )
     shown = {"k": CHECKPOINTS[seen] + 1, "2-cycle of SAM": [10 * cycle, np.nan]}
     shown["||grad f||"] = [
         {name: of[i] for name, of in data["gradient"].items() if "extra" not in name}

@@ -74,25 +74,20 @@ def run(quick: bool) -> claims.Outcome:
     data |= {"cycle": cycle, "x_k": np.abs(data["USAM"])}
     data["last_gradient"] = {name: np.abs(value) for name, value in last.items()}
     others = [np.abs(last[name]).max() for name in ("extragradient", "IGDr")]
-    return claims.Outcome(
-        [
-            claims.at_most("USAM: last gradient", np.abs(last["USAM"]), 1e-6),
-            claims.close(
-                "USAM: |x| / cycle", np.abs(now) / cycle[:, None], 1.0, rtol=1e-9
-            ),
-            claims.close("USAM: x_{k+1} + x_k", now + before, 0.0, atol=1e-9),
-            claims.at_least("USAM: ||g - grad f|| / ||grad f||", error, 1.0),
-            claims.at_most("extragradient, IGDr: last gradient", others, 1e-6),
-        ],
-        pictures.draw(
-            data,
-            pictures.Panel(
-                "k", "x_k", "cycle", "USAM from 0.01", "t", log="y", label="|x_k|"
-            ),
-            width=5.2,
-        ),
+    checks = claims.Checks()
+    checks.at_most("USAM: last gradient", np.abs(last["USAM"]), 1e-6)
+    checks.close("USAM: |x| / cycle", np.abs(now) / cycle[:, None], 1.0, rtol=1e-9)
+    checks.close("USAM: x_{k+1} + x_k", now + before, 0.0, atol=1e-9)
+    checks.at_least("USAM: ||g - grad f|| / ||grad f||", error, 1.0)
+    checks.at_most("extragradient, IGDr: last gradient", others, 1e-6)
+    picture = pictures.draw(
         data,
+        pictures.Panel(
+            "k", "x_k", "cycle", "USAM from 0.01", "t", log="y", label="|x_k|"
+        ),
+        width=5.2,
     )
+    return claims.Outcome(checks, picture, data)
 
 
 def _gradient(x: np.ndarray) -> np.ndarray:

@@ -72,9 +72,7 @@ def tables(schemes: Sequence[sampling.Sampling]) -> list[Table]:
     made = []
     for samples in enumerated:
         table = Table(
-            np.zeros(length),
-            np.zeros((length, width), int),
-            np.zeros((length, width)),
+            np.zeros(length), np.zeros((length, width), int), np.zeros((length, width))
         )
         for i, (probability, sample) in enumerate(samples):
             table.probabilities[i] = probability

@@ -73,29 +73,22 @@ def run(quick: bool) -> claims.Outcome:
     last, (_, rule, _) = means[row, -1], settings[row]
     cycle = unified.two_cycle(problem.smoothness, 1.0, rule)
     rate = (1 - rule.gamma * problem.pl) ** steps * first
-    return claims.Outcome(
-        [
-            claims.at_most(what, ratios, 1.0),
-            *(
-                claims.at_most(f"the same, {name}", ratios[each == i], 1.0)
-                for i, name in enumerate(schemes)
-            ),
-            claims.close(
-                "full, lambda = 1: last gap / cycle", last / cycle, 1.0, rtol=1e-6
-            ),
-            claims.at_least("the same over the bound without N", last / rate, 1.0),
-        ],
-        pictures.row(
-            data | {"mean gap / bound": shares, "one": np.ones(len(LAMS))},
-            {j: f"lambda = {lam:g}" for j, lam in enumerate(LAMS)},
-            "steps",
-            "mean gap / bound",
-            "one",
-            by="samplings",
-            ylim=(1e-9, 3),
-        ),
-        data,
+    checks = claims.Checks()
+    checks.at_most(what, ratios, 1.0)
+    for i, name in enumerate(schemes):
+        checks.at_most(f"the same, {name}", ratios[each == i], 1.0)
+    checks.close("full, lambda = 1: last gap / cycle", last / cycle, 1.0, rtol=1e-6)
+    checks.at_least("the same over the bound without N", last / rate, 1.0)
+    picture = pictures.row(
+        data | {"mean gap / bound": shares, "one": np.ones(len(LAMS))},
+        {j: f"lambda = {lam:g}" for j, lam in enumerate(LAMS)},
+        "steps",
+        "mean gap / bound",
+        "one",
+        by="samplings",
+        ylim=(1e-9, 3),
     )
+    return claims.Outcome(checks, picture, data)
 
 
 def _schemes(problem: finite_sums.FiniteSum) -> dict[str, sampling.Sampling]:

@@ -59,22 +59,19 @@ def run(quick: bool) -> claims.Outcome:
     data |= {"constant": constant / first, "decreasing": decreasing / first}
     data["plateau"] = plateaus / first
     data["switch"] = [unified.switch(known.mu, rule) for rule in rules]
-    return claims.Outcome(
-        [
-            claims.at_most(what, falls, 0.5),
-            claims.at_most("gap, constant rule, Theorem 3.2", constant, bounds),
-            claims.at_most("gap, decreasing rule, 3.5", decreasing, late_bounds),
-            claims.at_least("plateau at lambda = 1, of that at lambda = 0", rise, 5.0),
-        ],
-        pictures.row(
-            data,
-            {i: f"lambda = {lam:g}" for i, lam in enumerate(LAMS)},
-            "steps",
-            ("constant", "decreasing"),
-            "plateau",
-            log="y",
-            ylim=(1e-6, 2),
-            label="relative mean gap",
-        ),
+    checks = claims.Checks()
+    checks.at_most(what, falls, 0.5)
+    checks.at_most("gap, constant rule, Theorem 3.2", constant, bounds)
+    checks.at_most("gap, decreasing rule, 3.5", decreasing, late_bounds)
+    checks.at_least("plateau at lambda = 1, of that at lambda = 0", rise, 5.0)
+    picture = pictures.row(
         data,
+        {i: f"lambda = {lam:g}" for i, lam in enumerate(LAMS)},
+        "steps",
+        ("constant", "decreasing"),
+        "plateau",
+        log="y",
+        ylim=(1e-6, 2),
+        label="relative mean gap",
     )
+    return claims.Outcome(checks, picture, data)

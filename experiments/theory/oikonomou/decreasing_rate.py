@@ -75,32 +75,29 @@ def run(quick: bool) -> claims.Outcome:
     data = {"lam": LAMS, "rules": [rule for _, rule in settings], "steps": checkpoints}
     data |= {"decreasing": gaps, "constant": constant, "usam_2022": rivals.mean(0)}
     data["bound"] = bounds
-    return claims.Outcome(
-        [
-            claims.close("T * mean gap, all lambda", scaled, 4 / 3, rtol=0.05 + spread),
-            claims.at_most(
-                "mean gap, all checkpoints after the start", gaps[:, 1:], bounds[:, 1:]
-            ),
-            claims.at_least(
-                f"{of_constant}, of the decreasing rule's", last / gaps[:, -1], 10.0
-            ),
-            claims.close(
-                f"{of_constant}, lambda = 0: its stationary gap",
-                last[0],
-                stationary.gap,
-                rtol=spread,
-            ),
-            claims.close(rival, ratio, 16 / 13, rtol=0.03, atol=float(tolerance)),
-        ],
-        pictures.draw(
-            data,
-            pictures.Panel(
-                "steps", ("decreasing", "usam_2022"), ("constant", "bound"), by="lam"
-            ),
-            width=5.0,
-        ),
-        data,
+    checks = claims.Checks()
+    checks.close("T * mean gap, all lambda", scaled, 4 / 3, rtol=0.05 + spread)
+    checks.at_most(
+        "mean gap, all checkpoints after the start", gaps[:, 1:], bounds[:, 1:]
     )
+    checks.at_least(
+        f"{of_constant}, of the decreasing rule's", last / gaps[:, -1], 10.0
+    )
+    checks.close(
+        f"{of_constant}, lambda = 0: its stationary gap",
+        last[0],
+        stationary.gap,
+        rtol=spread,
+    )
+    checks.close(rival, ratio, 16 / 13, rtol=0.03, atol=float(tolerance))
+    picture = pictures.draw(
+        data,
+        pictures.Panel(
+            "steps", ("decreasing", "usam_2022"), ("constant", "bound"), by="lam"
+        ),
+        width=5.0,
+    )
+    return claims.Outcome(checks, picture, data)
 
 
 def _rivals(

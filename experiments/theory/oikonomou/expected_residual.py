@@ -61,30 +61,23 @@ def run(quick: bool) -> claims.Outcome:
     )
     panel.axvline(1.0, label="bound", **pictures.BOUND)
     pictures.linear(panel, "left / right-hand side", "", "range over all points")
+    checks = claims.Checks()
+    checks.at_most("largest ratio, all samplings", largest, 1 + 1e-9)
+    checks.at_least("largest ratio, all samplings", largest, 0.8)
+    checks.close(
+        "E g^2 / x^2, L = (1, 2, 9): 1-, 2-, 3-nice, importance",
+        sides[:, 0],
+        [86 / 3, 115 / 6, 16.0, 16.0],
+        rtol=1e-12,
+    )
+    checks.close("their bounds", sides[:, 1], [36.0, 21.0, 16.0, 16.0], rtol=1e-12)
+    checks.close("bounded variance, equal parabolas: ratio", special[0], 1, rtol=1e-12)
+    checks.close(
+        "bounded gradients, logistic: largest ratio", special[1].max(), 1.0, atol=0.01
+    )
+    checks.at_least("the same on the ridge regression", broken, 10.0)
     return claims.Outcome(
-        [
-            claims.at_most("largest ratio, all samplings", largest, 1 + 1e-9),
-            claims.at_least("largest ratio, all samplings", largest, 0.8),
-            claims.close(
-                "E g^2 / x^2, L = (1, 2, 9): 1-, 2-, 3-nice, importance",
-                sides[:, 0],
-                [86 / 3, 115 / 6, 16.0, 16.0],
-                rtol=1e-12,
-            ),
-            claims.close(
-                "their bounds", sides[:, 1], [36.0, 21.0, 16.0, 16.0], rtol=1e-12
-            ),
-            claims.close(
-                "bounded variance, equal parabolas: ratio", special[0], 1, rtol=1e-12
-            ),
-            claims.close(
-                "bounded gradients, logistic: largest ratio",
-                special[1].max(),
-                1.0,
-                atol=0.01,
-            ),
-            claims.at_least("the same on the ridge regression", broken, 10.0),
-        ],
+        checks,
         picture,
         {
             "largest_ratio": dict(zip(ratios, largest, strict=True)),

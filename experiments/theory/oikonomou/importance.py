@@ -57,38 +57,33 @@ def run(quick: bool) -> claims.Outcome:
     last = gaps[2, :, -12:].mean(1)
     data = {"names": NAMES, "lam": LAMS, "rules": [rule for _, rule, _ in settings]}
     data |= {"steps": checkpoints, "relative_gap": gaps, "biased_limit": limit}
-    return claims.Outcome(
-        [
-            claims.at_most(
-                "gap of the reweighted form, of uniform sampling's",
-                gaps[1, :, late:].mean(1) / gaps[0, :, late:].mean(1),
-                0.5,
-            ),
-            claims.at_most(
-                "last relative gap, reweighted, against half the bias",
-                gaps[1, :, -1],
-                limit / 2,
-            ),
-            claims.at_least(
-                "relative gap as released, against 0.9 of the bias", last, 0.9 * limit
-            ),
-            claims.at_most(
-                "relative gap as released, against twice the bias", last, 2 * limit
-            ),
-        ],
-        pictures.row(
-            {"steps": checkpoints, "names": NAMES, "bias": np.full(3, limit)}
-            | {"relative gap": np.moveaxis(gaps, 1, 0)},
-            {i: f"lambda = {lam:g}" for i, lam in enumerate(LAMS)},
-            "steps",
-            "relative gap",
-            "bias",
-            by="names",
-            log="y",
-            ylim=(1e-6, 3),
-        ),
-        data,
+    checks = claims.Checks()
+    checks.at_most(
+        "gap of the reweighted form, of uniform sampling's",
+        gaps[1, :, late:].mean(1) / gaps[0, :, late:].mean(1),
+        0.5,
     )
+    checks.at_most(
+        "last relative gap, reweighted, against half the bias",
+        gaps[1, :, -1],
+        limit / 2,
+    )
+    checks.at_least(
+        "relative gap as released, against 0.9 of the bias", last, 0.9 * limit
+    )
+    checks.at_most("relative gap as released, against twice the bias", last, 2 * limit)
+    picture = pictures.row(
+        {"steps": checkpoints, "names": NAMES, "bias": np.full(3, limit)}
+        | {"relative gap": np.moveaxis(gaps, 1, 0)},
+        {i: f"lambda = {lam:g}" for i, lam in enumerate(LAMS)},
+        "steps",
+        "relative gap",
+        "bias",
+        by="names",
+        log="y",
+        ylim=(1e-6, 3),
+    )
+    return claims.Outcome(checks, picture, data)
 
 
 def _biased_limit(probabilities: np.ndarray) -> float:

@@ -61,31 +61,23 @@ def run(quick: bool) -> claims.Outcome:
     drawn_mean = "mean of the drawn gradient at x*"
     data = {"lam": LAMS, "steps": checkpoints, "released": released}
     data |= {"reweighted": weighted, "bound": bounds, "biased_limit": limit}
-    return claims.Outcome(
-        [
-            claims.at_most("last gap, released form", released[:, -1], bounds[:, -1]),
-            claims.close(
-                f"{drawn_mean}, released form", float(p @ pulls), 0.0, atol=1e-12
-            ),
-            claims.close(
-                "last gap, released form: that of x_p", released[:, -1], limit, rtol=0.1
-            ),
-            claims.at_most("gap, reweighted, all steps", weighted, bounds),
-            claims.close(
-                f"{drawn_mean}, reweighted",
-                float(p @ (pulls / (p * p.size))),
-                0.0,
-                atol=1e-12,
-            ),
-        ],
-        pictures.draw(
-            data | {"bound, lambda = 1": bounds[-1]},
-            *(
-                pictures.Panel(
-                    "steps", key, ("bound, lambda = 1", "biased_limit"), by="lam"
-                )
-                for key in ("released", "reweighted")
-            ),
-        ),
-        data,
+    checks = claims.Checks()
+    checks.at_most("last gap, released form", released[:, -1], bounds[:, -1])
+    checks.close(f"{drawn_mean}, released form", float(p @ pulls), 0.0, atol=1e-12)
+    checks.close(
+        "last gap, released form: that of x_p", released[:, -1], limit, rtol=0.1
     )
+    checks.at_most("gap, reweighted, all steps", weighted, bounds)
+    checks.close(
+        f"{drawn_mean}, reweighted", float(p @ (pulls / (p * p.size))), 0.0, atol=1e-12
+    )
+    picture = pictures.draw(
+        data | {"bound, lambda = 1": bounds[-1]},
+        *(
+            pictures.Panel(
+                "steps", key, ("bound, lambda = 1", "biased_limit"), by="lam"
+            )
+            for key in ("released", "reweighted")
+        ),
+    )
+    return claims.Outcome(checks, picture, data)

@@ -60,28 +60,23 @@ def run(quick: bool) -> claims.Outcome:
     plain, rest = seen[:, 0, -1], seen[:, 1:, -1]
     data = {"lam": LAMS, "cases": list(cases), "steps": checkpoints, "gap": seen}
     data["floor"] = floor
-    return claims.Outcome(
-        [
-            claims.at_most("last gap, lambda = 0, both", plain, 1e-20),
-            claims.at_least("last gap, lambda > 0, both", rest, 1e-12),
-            claims.at_most("last gap, lambda > 0, against N", rest, floor[:, 1:]),
-            claims.at_most("gap, all checkpoints", seen, limits + 1e-25),
-            claims.close(
-                "plateau, full gradients, lambda > 0", rest[1], cycles, rtol=1e-4
-            ),
-        ],
-        pictures.row(
-            data | {"bound, lambda = 0": limits[:, 0]},
-            dict(enumerate(cases)),
-            "steps",
-            "gap",
-            "bound, lambda = 0",
-            by="lam",
-            log="y",
-            ylim=(1e-27, 1e2),
-        ),
-        data,
+    checks = claims.Checks()
+    checks.at_most("last gap, lambda = 0, both", plain, 1e-20)
+    checks.at_least("last gap, lambda > 0, both", rest, 1e-12)
+    checks.at_most("last gap, lambda > 0, against N", rest, floor[:, 1:])
+    checks.at_most("gap, all checkpoints", seen, limits + 1e-25)
+    checks.close("plateau, full gradients, lambda > 0", rest[1], cycles, rtol=1e-4)
+    picture = pictures.row(
+        data | {"bound, lambda = 0": limits[:, 0]},
+        dict(enumerate(cases)),
+        "steps",
+        "gap",
+        "bound, lambda = 0",
+        by="lam",
+        log="y",
+        ylim=(1e-27, 1e2),
     )
+    return claims.Outcome(checks, picture, data)
 
 
 def _consistent() -> finite_sums.FiniteSum:

@@ -92,22 +92,21 @@ def run(quick: bool) -> claims.Outcome:
     data |= {"gap": gap, "predicted_gap": gap_limit, "sinusoid_lam": list(STALLS)}
     data |= {"sinusoid_steps": WAVE_STEPS, "sinusoid_x": ends / WAVE_RULE.rho}
     off, tolerance = np.abs(gap - gap_limit), gap_error + 0.01 * gap_limit
-    checks = [
-        claims.at_most(
-            "|mean gap - closed form| / (4 s.e. + 1 %), all lambda and schedules",
-            off / tolerance,
-            1.0,
-        ),
-        claims.at_most(
-            "|mean of x - closed form| / (4 s.e.), all lambda and schedules",
-            np.abs(mean - mean_limit) / mean_error,
-            1.0,
-        ),
-        claims.close(
-            "mean of x, lambda = 1", mean[4], mean_limit[4], atol=float(mean_error[4])
-        ),
-        *_checks_of_wave(np.array([last["0"], last["1/t"]]), here, there),
-    ]
+    checks = claims.Checks()
+    checks.at_most(
+        "|mean gap - closed form| / (4 s.e. + 1 %), all lambda and schedules",
+        off / tolerance,
+        1.0,
+    )
+    checks.at_most(
+        "|mean of x - closed form| / (4 s.e.), all lambda and schedules",
+        np.abs(mean - mean_limit) / mean_error,
+        1.0,
+    )
+    checks.close(
+        "mean of x, lambda = 1", mean[4], mean_limit[4], atol=float(mean_error[4])
+    )
+    checks += _checks_of_wave(np.array([last["0"], last["1/t"]]), here, there)
     shown = {"lambda": list(LAMS), "mean f(x) - f*": gap, "closed form": gap_limit}
     shown |= {"iteration": WAVE_STEPS, "minimum": -0.3}
     shown["x / rho"] = dict(zip(STALLS, data["sinusoid_x"], strict=True))

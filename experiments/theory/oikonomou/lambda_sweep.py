@@ -51,38 +51,35 @@ def run(quick: bool) -> claims.Outcome:
     data |= {"gamma": [rule.gamma for _, rule in settings], "steps": checkpoints}
     data |= {"relative_gap": gaps / first, "plateau": plateaus / first}
     data["floor"] = [unified.floor(known, *setting) / first for setting in settings]
-    return claims.Outcome(
-        [
-            claims.close(
-                "plateau / closed form, lambda = 0.1 .. 1, both rules",
-                ends[lams > 0] / plateaus[lams > 0],
-                1.0,
-                rtol=1e-4,
-            ),
-            claims.close(
-                "gap at lambda = 0, both rules, all checkpoints, linear map",
-                gaps[[0, 11]] / first,
-                np.array(linear) / first,
-                rtol=1e-6,
-                atol=1e-22,
-            ),
-            claims.says("plateaus rise with lambda", rise, True),
-            claims.at_most("gap, all settings and checkpoints", gaps, bounds),
-            claims.close("f(x_0), the authors' draw", first, 257.366338, rtol=1e-8),
-        ],
-        pictures.row(
-            data
-            | {"lambda": LAMS, "relative_gap": data["relative_gap"].reshape(2, 11, -1)},
-            dict(enumerate(RULES)),
-            "steps",
-            "relative_gap",
-            by="lambda",
-            log="y",
-            ylim=(1e-17, 30),
-            width=4.2,
-        ),
-        data,
+    checks = claims.Checks()
+    checks.close(
+        "plateau / closed form, lambda = 0.1 .. 1, both rules",
+        ends[lams > 0] / plateaus[lams > 0],
+        1.0,
+        rtol=1e-4,
     )
+    checks.close(
+        "gap at lambda = 0, both rules, all checkpoints, linear map",
+        gaps[[0, 11]] / first,
+        np.array(linear) / first,
+        rtol=1e-6,
+        atol=1e-22,
+    )
+    checks.says("plateaus rise with lambda", rise, True)
+    checks.at_most("gap, all settings and checkpoints", gaps, bounds)
+    checks.close("f(x_0), the authors' draw", first, 257.366338, rtol=1e-8)
+    picture = pictures.row(
+        data
+        | {"lambda": LAMS, "relative_gap": data["relative_gap"].reshape(2, 11, -1)},
+        dict(enumerate(RULES)),
+        "steps",
+        "relative_gap",
+        by="lambda",
+        log="y",
+        ylim=(1e-17, 30),
+        width=4.2,
+    )
+    return claims.Outcome(checks, picture, data)
 
 
 def _linear(

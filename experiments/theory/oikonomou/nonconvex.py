@@ -1,10 +1,8 @@
 """Theorem 3.7: the non-convex inequality and the rule for a target."""
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -52,36 +50,23 @@ def run(quick: bool) -> claims.Outcome:
     largest = max(epsilon for epsilon, _ in data["targets"])
     marks = data["planned_steps"]
     within = marks <= np.array([plan.steps for plan in data["plans"]])[:, None]
-    return claims.Outcome(
-        [
-            inequality,
-            rule,
-            claims.at_least(
-                "||grad f(x_0)||: the target is not met at once", start, largest
-            ),
-            *_needed(),
-        ],
-        pictures.draw(
-            data
-            | {"mean ||grad f||^2": data["mean_squared_norm"][3:], "epsilon": 0.3}
-            | {"mean ||grad f||": np.where(within, data["planned_norm"], np.nan)[:3]},
-            pictures.Panel(
-                "steps", "mean ||grad f||^2", title="rule for T = 3,000", by="lam"
-            ),
-            pictures.Panel(
-                "planned_steps",
-                "mean ||grad f||",
-                "epsilon",
-                "rule for a target",
-                "lam",
-            ),
+    checks = claims.Checks()
+    checks.append(inequality)
+    checks.append(rule)
+    checks.at_least("||grad f(x_0)||: the target is not met at once", start, largest)
+    checks += _needed()
+    picture = pictures.draw(
+        data
+        | {"mean ||grad f||^2": data["mean_squared_norm"][3:], "epsilon": 0.3}
+        | {"mean ||grad f||": np.where(within, data["planned_norm"], np.nan)[:3]},
+        pictures.Panel(
+            "steps", "mean ||grad f||^2", title="rule for T = 3,000", by="lam"
         ),
-        data,
+        pictures.Panel(
+            "planned_steps", "mean ||grad f||", "epsilon", "rule for a target", "lam"
+        ),
     )
-
-
-def _squared_norm(problem: problems.Problem, x: jax.Array) -> jax.Array:
-    return jnp.sum(problem.gradient(x) ** 2)
+    return claims.Outcome(checks, picture, data)
 
 
 def _inequality(
@@ -103,7 +88,7 @@ def _inequality(
         settings,
         problem,
         checkpoints,
-        functools.partial(_squared_norm, problem),
+        problem.squared_gradient,
         chains=chains,
     )
     means = norms.mean(1)
@@ -137,7 +122,7 @@ def _rule(
         ],
         problem,
         marks,
-        lambda x: jnp.sqrt(_squared_norm(problem, x)),
+        lambda x: jnp.sqrt(problem.squared_gradient(x)),
         chains=8,
     ).mean(1)
     best = [
@@ -167,7 +152,7 @@ def _needed() -> list[claims.Check]:
         [(1.0, unified.Rule(rho, gamma))],
         wave,
         checkpoints,
-        functools.partial(_squared_norm, wave),
+        wave.squared_gradient,
     ).min()
     known, first = unified.deterministic(wave), runs.first_gap(wave)
     [without] = unified.nonconvex_bound(

@@ -72,22 +72,21 @@ def run(quick: bool) -> claims.Outcome:
     data = {"steps": checkpoints, "polyak": polyak["gap"][:, 0], "rules": rules}
     data |= {"fixed": fixed, "interpolated": interpolated["gap"].mean(1)}
     data["noisy"] = noisy["gap"].mean(1)
-    checks = [
-        claims.at_most(
-            "last gap, USAM, full gradients and interpolated samples", last, 1e-20
-        ),
-        claims.at_most("last gap, SAM, full gradients", sam[-1], neighbourhood),
-        claims.close(
-            "last gap, SAM, over rho^2 g'Hg / (2 ||g||^2) there", share, 1.0, rtol=0.01
-        ),
-        claims.at_least("last mean gap, noise", noisy["gap"][:, :, -1].mean(1), 1e-6),
-        claims.at_most(
-            "gap of USAM, Polyak step, after 500 steps, of each fixed rule's",
-            usam[50] / fixed[:, 50],
-            1.0,
-        ),
-        claims.at_most("growth of the distance to the minimizer", growth, 1e-12),
-    ]
+    checks = claims.Checks()
+    checks.at_most(
+        "last gap, USAM, full gradients and interpolated samples", last, 1e-20
+    )
+    checks.at_most("last gap, SAM, full gradients", sam[-1], neighbourhood)
+    checks.close(
+        "last gap, SAM, over rho^2 g'Hg / (2 ||g||^2) there", share, 1.0, rtol=0.01
+    )
+    checks.at_least("last mean gap, noise", noisy["gap"][:, :, -1].mean(1), 1e-6)
+    checks.at_most(
+        "gap of USAM, Polyak step, after 500 steps, of each fixed rule's",
+        usam[50] / fixed[:, 50],
+        1.0,
+    )
+    checks.at_most("growth of the distance to the minimizer", growth, 1e-12)
     names = ("USAM", "SAM")
     full_batch = {"USAM": usam, "SAM": sam, **dict(zip(rules, fixed, strict=True))}
     samples = {

@@ -67,32 +67,24 @@ def run(quick: bool) -> claims.Outcome:
     data = {"steps": checkpoints, "gap": near, "gap_from_ones": far}
     data |= {"predicted": predicted, "grid": grid, "grid_last_gap": ends}
     data |= {"grid_predicted": plateaus, "grid_floor": floors}
-    return claims.Outcome(
-        [
-            claims.close("gap, lambda = 1", near[2, -1], predicted[2], rtol=1e-6),
-            claims.close("gap, lambda = 0.5", near[1, -1], predicted[1], rtol=1e-6),
-            claims.close(
-                "gap / closed form, all of the grid", ends / plateaus, 1.0, rtol=1e-6
-            ),
-            claims.at_most("gap, lambda = 0", near[0, -1], 1e-25),
-            claims.at_most("closed form against N", plateaus, floors),
-            claims.close(
-                "gap from (1, 1), lambda = 0.5: the other cycle",
-                far[1, -1],
-                lower,
-                rtol=1e-6,
-            ),
-        ],
-        pictures.draw(
-            data | {"lambda": [0.0, 0.5, 1.0], "lambda = 0.5 from (1, 1)": far[1]},
-            pictures.Panel(
-                "steps",
-                ("gap", "lambda = 0.5 from (1, 1)"),
-                "predicted",
-                by="lambda",
-                ylim=(1e-19, 30),
-            ),
-            pictures.Panel("grid_predicted", ("grid_last_gap", "grid_floor")),
-        ),
-        data,
+    checks = claims.Checks()
+    checks.close("gap, lambda = 1", near[2, -1], predicted[2], rtol=1e-6)
+    checks.close("gap, lambda = 0.5", near[1, -1], predicted[1], rtol=1e-6)
+    checks.close("gap / closed form, all of the grid", ends / plateaus, 1.0, rtol=1e-6)
+    checks.at_most("gap, lambda = 0", near[0, -1], 1e-25)
+    checks.at_most("closed form against N", plateaus, floors)
+    checks.close(
+        "gap from (1, 1), lambda = 0.5: the other cycle", far[1, -1], lower, rtol=1e-6
     )
+    picture = pictures.draw(
+        data | {"lambda": [0.0, 0.5, 1.0], "lambda = 0.5 from (1, 1)": far[1]},
+        pictures.Panel(
+            "steps",
+            ("gap", "lambda = 0.5 from (1, 1)"),
+            "predicted",
+            by="lambda",
+            ylim=(1e-19, 30),
+        ),
+        pictures.Panel("grid_predicted", ("grid_last_gap", "grid_floor")),
+    )
+    return claims.Outcome(checks, picture, data)

@@ -67,28 +67,23 @@ def run(quick: bool) -> claims.Outcome:
     data = {"lam": LAMS, "theta": THETAS, "mean": means, "gap": gaps}
     data |= {"unified_sam_bias": biases, "lyapunov_variance": variances}
     first, plain = mean_errors[:, 0].max(), mean_errors[0].max()
-    return claims.Outcome(
-        [
-            claims.at_most(what, shares, 0.5),
-            claims.close(
-                "mean of x, theta = 1", means[:, 0], biases, atol=float(first)
-            ),
-            claims.close("mean of x, lambda = 0", means[0], 0.0, atol=float(plain)),
-            claims.close(
-                "mean gap, lambda = 0, all theta",
-                gaps[0],
-                variances / 2,
-                rtol=0.01,
-                atol=float(gap_errors[0].max()),
-            ),
-        ],
-        pictures.draw(
-            data | {"mean": means.T, "gap": gaps.T},
-            pictures.Panel("lam", "mean", "unified_sam_bias", by="theta", log=""),
-            pictures.Panel("lam", "gap", by="theta", log=""),
-        ),
-        data,
+    checks = claims.Checks()
+    checks.at_most(what, shares, 0.5)
+    checks.close("mean of x, theta = 1", means[:, 0], biases, atol=float(first))
+    checks.close("mean of x, lambda = 0", means[0], 0.0, atol=float(plain))
+    checks.close(
+        "mean gap, lambda = 0, all theta",
+        gaps[0],
+        variances / 2,
+        rtol=0.01,
+        atol=float(gap_errors[0].max()),
     )
+    picture = pictures.draw(
+        data | {"mean": means.T, "gap": gaps.T},
+        pictures.Panel("lam", "mean", "unified_sam_bias", by="theta", log=""),
+        pictures.Panel("lam", "gap", by="theta", log=""),
+    )
+    return claims.Outcome(checks, picture, data)
 
 
 def _variance(theta: float) -> float:

@@ -1,10 +1,8 @@
 """Theorem 3.3: on convex functions the mean squared gradient falls like 1/sqrt(T)."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-import sam_jax
 from experiments.theory import claims, pictures, runs
 from sam_jax.theory import finite_sums, step_sizes
 from sam_jax.theory.step_sizes import si_yun
@@ -43,17 +41,11 @@ def run(quick: bool) -> claims.Outcome:
     etas = np.array([si_yun.convex(known, RHO, gap, int(t)) for t in ends])
     largest = 1 / (2 * beta)
 
-    def descend(eta: jax.Array) -> jax.Array:
-        return runs.descend(
-            problem,
-            sam_jax.sam(RHO),
-            eta,
-            checkpoints,
-            mean_of=lambda x: jnp.sum(problem.gradient(x) ** 2),
-            start=start,
-        ).means
-
-    means, (kept,) = np.split(runs.each(descend, [*etas, largest]), [len(etas)])
+    squared = problem.squared_gradient
+    found = runs.sam(
+        problem, RHO, [*etas, largest], checkpoints, mean_of=squared, start=start
+    )
+    means, kept = found.means[:-1], found.means[-1]
     rule = step_sizes.Rule(RHO, etas[:, None])
     bounds = si_yun.convex_bound(known, rule, gap, checkpoints)
     final, bound = horizons.last(means), horizons.last(bounds)
@@ -61,22 +53,17 @@ def run(quick: bool) -> claims.Outcome:
     share = kept[-1] / (4 / 3 * gap / (largest * ends[-1]))
     data = {"horizon": ends, "eta": etas, "mean": final, "bound": bound}
     data |= {"checkpoint": checkpoints, "longest_run": means[-1]}
-    return claims.Outcome(
-        [
-            claims.at_most(f"mean at T = {ends[-1]:,}", final[-1], bound[-1]),
-            claims.at_most("mean against its bound", means, bounds),
-            claims.at_most("exponent of the mean in T", slope, -0.45),
-            claims.at_least(
-                "mean with eta = 1/(2 beta) over (4/3) Delta/(eta T)", share, 1.0
-            ),
-        ],
-        pictures.draw(
-            data,
-            pictures.Panel("horizon", "mean", "bound", "mean ||grad f||^2, eta(T)"),
-            pictures.Panel("checkpoint", "longest_run", title="so far, one run"),
-        ),
+    checks = claims.Checks()
+    checks.at_most(f"mean at T = {ends[-1]:,}", final[-1], bound[-1])
+    checks.at_most("mean against its bound", means, bounds)
+    checks.at_most("exponent of the mean in T", slope, -0.45)
+    checks.at_least("mean with eta = 1/(2 beta) over (4/3) Delta/(eta T)", share, 1.0)
+    picture = pictures.draw(
         data,
+        pictures.Panel("horizon", "mean", "bound", "mean ||grad f||^2, eta(T)"),
+        pictures.Panel("checkpoint", "longest_run", title="so far, one run"),
     )
+    return claims.Outcome(checks, picture, data)
 
 
 def both_labels() -> tuple[finite_sums.FiniteSum, np.ndarray, float]:

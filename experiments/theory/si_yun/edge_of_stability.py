@@ -9,7 +9,6 @@ import numpy as np
 from matplotlib import figure
 from sklearn import datasets
 
-import sam_jax
 from experiments.theory import claims, pictures, runs
 from experiments.theory.si_yun import _spectrum
 from sam_jax.theory import problems
@@ -54,12 +53,8 @@ def run(quick: bool) -> claims.Outcome:
             "curvature": _spectrum.top_eigenvalue(problem.value, x),
         }
 
-    def descend(eta: jax.Array, rho: jax.Array) -> dict[str, jax.Array]:
-        method = sam_jax.sam(rho)
-        return runs.descend(problem, method, eta, checkpoints, measure).recorded
-
     # [SAM and gradient descent, setting, checkpoint]
-    seen = runs.each(descend, ETAS, [RHOS, np.zeros(5)])
+    seen = runs.sam(problem, [RHOS, np.zeros(5)], ETAS, checkpoints, measure).recorded
     # The gradient descents have no edge of their own that depends on rho: SAM's.
     edge = _edge(seen["gradient"], ETAS[:, None], RHOS[:, None])
     window = (checkpoints >= 100) & (checkpoints <= 300)
@@ -67,19 +62,12 @@ def run(quick: bool) -> claims.Outcome:
     share = (seen["curvature"][0] * ETAS[:, None] / 2)[:, window]
     data = {"checkpoint": checkpoints, "eta": ETAS, "rho": RHOS, "edge": edge}
     data |= {"median_ratio": medians, **seen}
-    return claims.Outcome(
-        [
-            claims.close(
-                "median of lambda_max / edge, SAM", medians[0], 1.0, atol=0.15
-            ),
-            claims.at_least("the same, gradient descent", medians[1], 1.3),
-            claims.at_most(
-                "lambda_max eta / 2, SAM, iterations 100 to 300", share, 0.6
-            ),
-        ],
-        _picture(data),
-        data,
-    )
+    checks = claims.Checks()
+    checks.close("median of lambda_max / edge, SAM", medians[0], 1.0, atol=0.15)
+    checks.at_least("the same, gradient descent", medians[1], 1.3)
+    checks.at_most("lambda_max eta / 2, SAM, iterations 100 to 300", share, 0.6)
+    picture = _picture(data)
+    return claims.Outcome(checks, picture, data)
 
 
 def _edge(gradient: np.ndarray, eta: np.ndarray, rho: np.ndarray) -> np.ndarray:

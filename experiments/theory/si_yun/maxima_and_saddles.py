@@ -62,22 +62,17 @@ def run(quick: bool) -> claims.Outcome:
     stays, leaves = np.abs(line[0, :3, 200:]), line[0, 3:, 200:]
     data = {"iteration": checkpoints[:200], "wells": line[:, :, :200]}
     data["saddle"] = plane[:, :, :200]
-    return claims.Outcome(
-        [
-            claims.at_most("|x| from within rho of the maximum", stays, ETA * RHO),
-            claims.at_least("x from outside, smallest", leaves, low),
-            claims.at_most("x from outside, largest", leaves, high),
-            claims.close(
-                "|x| at the saddle", np.abs(plane[0, 0, -2:, 0]), amplitude, rtol=1e-9
-            ),
-            claims.close("y at the saddle", plane[0, 0, -1, 1], 0.0, atol=1e-9),
-            claims.at_least("|y| from the far start", abs(plane[0, 1, -1, 1]), 0.99),
-            claims.close("|x| of GD in the wells", line[1, :, -1], 1.0, atol=1e-9),
-            claims.close("y of GD at the saddle", plane[1, :, -1, 1], 1.0, atol=1e-9),
-        ],
-        _picture(data, starts),
-        data,
-    )
+    checks = claims.Checks()
+    checks.at_most("|x| from within rho of the maximum", stays, ETA * RHO)
+    checks.at_least("x from outside, smallest", leaves, low)
+    checks.at_most("x from outside, largest", leaves, high)
+    checks.close("|x| at the saddle", np.abs(plane[0, 0, -2:, 0]), amplitude, rtol=1e-9)
+    checks.close("y at the saddle", plane[0, 0, -1, 1], 0.0, atol=1e-9)
+    checks.at_least("|y| from the far start", abs(plane[0, 1, -1, 1]), 0.99)
+    checks.close("|x| of GD in the wells", line[1, :, -1], 1.0, atol=1e-9)
+    checks.close("y of GD at the saddle", plane[1, :, -1, 1], 1.0, atol=1e-9)
+    picture = _picture(data, starts)
+    return claims.Outcome(checks, picture, data)
 
 
 def _picture(data: Mapping[str, Any], starts: np.ndarray) -> figure.Figure:

@@ -58,38 +58,29 @@ def run(quick: bool) -> claims.Outcome:
     beyond = rest[:, ~below]
     data = {"b": DECAYS, "share_of_threshold": SHARES, "amplitude": ratio}
     data |= {"predicted": cycle, "from_rest": np.abs(rest[..., -1])}
-    return claims.Outcome(
-        [
-            claims.close(
-                "|x| / rho from near the cycle", ratio / RHO, cycle / RHO, rtol=1e-6
-            ),
-            claims.close(
-                "x_{t+1} + x_t", averaged[..., -1] + averaged[..., -2], 0, atol=1e-9
-            ),
-            claims.close("average against trace", averaged, traced, atol=1e-9),
-            claims.close("|x| / |cycle| - 1 from rest, b = 0", excess[0], 0, atol=1e-6),
-            claims.says(
-                "from rest with b = 0.9 other cycles occur",
-                bool((np.abs(excess[2]) > 0.01).any()),
-                True,
-            ),
-            claims.at_least(
-                "|x| at and above s = 2(1 + b)", np.abs(beyond[..., -1]), 10
-            ),
-            claims.at_least(
-                "growth of |x| there in the last 1,000 steps",
-                np.abs(beyond[..., -1] / beyond[..., -3]),
-                1.5,
-            ),
-        ],
-        pictures.draw(
-            {"s/(2(1 + b))": SHARES[below], "|x|": ratio, "cycle": cycle, "b": DECAYS}
-            | {"iteration": np.arange(200), "from rest": np.abs(rest[:, 1, :200])},
-            pictures.Panel("s/(2(1 + b))", "|x|", "cycle", "the 2-cycle", "b", log="y"),
-            pictures.Panel("iteration", "from rest", by="b", log="y", label="|x|"),
-        ),
-        data,
+    checks = claims.Checks()
+    checks.close("|x| / rho from near the cycle", ratio / RHO, cycle / RHO, rtol=1e-6)
+    checks.close("x_{t+1} + x_t", averaged[..., -1] + averaged[..., -2], 0, atol=1e-9)
+    checks.close("average against trace", averaged, traced, atol=1e-9)
+    checks.close("|x| / |cycle| - 1 from rest, b = 0", excess[0], 0, atol=1e-6)
+    checks.says(
+        "from rest with b = 0.9 other cycles occur",
+        bool((np.abs(excess[2]) > 0.01).any()),
+        True,
     )
+    checks.at_least("|x| at and above s = 2(1 + b)", np.abs(beyond[..., -1]), 10)
+    checks.at_least(
+        "growth of |x| there in the last 1,000 steps",
+        np.abs(beyond[..., -1] / beyond[..., -3]),
+        1.5,
+    )
+    picture = pictures.draw(
+        {"s/(2(1 + b))": SHARES[below], "|x|": ratio, "cycle": cycle, "b": DECAYS}
+        | {"iteration": np.arange(200), "from rest": np.abs(rest[:, 1, :200])},
+        pictures.Panel("s/(2(1 + b))", "|x|", "cycle", "the 2-cycle", "b", log="y"),
+        pictures.Panel("iteration", "from rest", by="b", log="y", label="|x|"),
+    )
+    return claims.Outcome(checks, picture, data)
 
 
 def _paths(

@@ -3,17 +3,11 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 import sam_jax
 from experiments.theory import claims, pictures, runs
-from sam_jax.theory import (
-    descent,
-    finite_sums,
-    problems,
-    step_sizes,
-)
+from sam_jax.theory import descent, finite_sums, problems, step_sizes
 from sam_jax.theory.step_sizes import si_yun
 
 CLAIM = claims.Claim(
@@ -48,11 +42,7 @@ def run(quick: bool) -> claims.Outcome:
 
     def descend(index: jax.Array, rho: jax.Array, eta: jax.Array) -> jax.Array:
         member = runs.one_of(problem, index)
-
-        def squared(x: jax.Array) -> jax.Array:
-            return jnp.sum(member.gradient(x) ** 2)
-
-        method = sam_jax.sam(rho)
+        squared, method = member.squared_gradient, sam_jax.sam(rho)
         return runs.descend(member, method, eta, checkpoints, mean_of=squared).means
 
     found = runs.each(descend, which, rho, eta).reshape(3, 8, -1)
@@ -74,28 +64,23 @@ def run(quick: bool) -> claims.Outcome:
     stall = 0.3**2 * float(si_yun.stall_gradient()) ** 2
     data = {"checkpoint": checkpoints, "rho": rho.ravel(), "eta": eta.ravel()}
     data |= {"mean": means, "bound": bounds}
-    return claims.Outcome(
-        [
-            claims.at_most("mean ||grad f||^2 against its bound", found, bound),
-            *(
-                claims.at_most(f"mean, {name}", means[name], bounds[name])
-                for name in names
-            ),
-            claims.at_least("mean, sinusoid, rho = 0.3", means["sinusoid"][2], stall),
-        ],
-        pictures.row(
-            data
-            | {"mean": {name: of[:4] for name, of in means.items()}}
-            | {"bound": {name: of[:4] for name, of in bounds.items()}},
-            {name: f"{name}, eta = 1/beta" for name in names},
-            "checkpoint",
-            "mean",
-            "bound",
-            by="rho",
-            label="mean ||grad f||^2",
-        ),
-        data,
+    checks = claims.Checks()
+    checks.at_most("mean ||grad f||^2 against its bound", found, bound)
+    for name in names:
+        checks.at_most(f"mean, {name}", means[name], bounds[name])
+    checks.at_least("mean, sinusoid, rho = 0.3", means["sinusoid"][2], stall)
+    picture = pictures.row(
+        data
+        | {"mean": {name: of[:4] for name, of in means.items()}}
+        | {"bound": {name: of[:4] for name, of in bounds.items()}},
+        {name: f"{name}, eta = 1/beta" for name in names},
+        "checkpoint",
+        "mean",
+        "bound",
+        by="rho",
+        label="mean ||grad f||^2",
     )
+    return claims.Outcome(checks, picture, data)
 
 
 def _problems() -> dict[str, problems.Problem]:

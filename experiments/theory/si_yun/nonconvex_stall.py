@@ -76,34 +76,23 @@ def run(quick: bool) -> claims.Outcome:
     data |= {"checkpoint": checkpoints}
     data["controls"] = dict(zip(CONTROLS, controls[0], strict=True))
     squared = gradient**2
-    return claims.Outcome(
-        [
-            claims.close(
-                "f'^2 / (beta rho)^2, all starts",
-                squared[..., -1],
-                stalled**2,
-                rtol=1e-9,
-            ),
-            claims.close(
-                "(f - f*) / (beta rho^2)",
-                gap[..., -1],
-                float(si_yun.stall_gap()),
-                rtol=1e-9,
-            ),
-            claims.close("f'(perturbed) / (beta rho)", ahead[..., -1], 0, atol=1e-9),
-            claims.at_least(
-                "f'^2 / (beta rho)^2 in every step, |x_0| <= 0.1 rho",
-                squared[:, 12:],
-                stalled**2 * (1 - 1e-9),
-            ),
-            claims.at_most(
-                "|f'| / (beta rho) of USAM and GD", controls[:, :2, at_500], 1e-9
-            ),
-            claims.at_most("|f'| / (beta rho), decaying radius", decaying, 0.01),
-        ],
-        _picture(data, squared[1, 14]),
-        data,
+    checks = claims.Checks()
+    checks.close(
+        "f'^2 / (beta rho)^2, all starts", squared[..., -1], stalled**2, rtol=1e-9
     )
+    checks.close(
+        "(f - f*) / (beta rho^2)", gap[..., -1], float(si_yun.stall_gap()), rtol=1e-9
+    )
+    checks.close("f'(perturbed) / (beta rho)", ahead[..., -1], 0, atol=1e-9)
+    checks.at_least(
+        "f'^2 / (beta rho)^2 in every step, |x_0| <= 0.1 rho",
+        squared[:, 12:],
+        stalled**2 * (1 - 1e-9),
+    )
+    checks.at_most("|f'| / (beta rho) of USAM and GD", controls[:, :2, at_500], 1e-9)
+    checks.at_most("|f'| / (beta rho), decaying radius", decaying, 0.01)
+    picture = _picture(data, squared[1, 14])
+    return claims.Outcome(checks, picture, data)
 
 
 def _stall(i: jax.Array, start: jax.Array) -> dict[str, jax.Array]:

@@ -72,18 +72,13 @@ def run(quick: bool) -> claims.Outcome:
     panel.set_ylim(-0.01, 0.25)
     pictures.linear(panel, "u = w rho", "||grad f|| / (beta rho)", "where SAM ends")
     pictures.legends([panel])
+    checks = claims.Checks()
+    checks.close(
+        f"||grad f|| / (beta rho) at u = {worst:.5f}", found[1], at_worst, rtol=1e-6
+    )
+    checks.close("the same, sin u < 0", found[stalls], predicted, rtol=1e-6)
+    checks.at_most("the same, sin u > 0", found[~stalls], steps)
+    checks.at_most("the largest of all", found, found[1] + 1e-9)
     return claims.Outcome(
-        [
-            claims.close(
-                f"||grad f|| / (beta rho) at u = {worst:.5f}",
-                found[1],
-                at_worst,
-                rtol=1e-6,
-            ),
-            claims.close("the same, sin u < 0", found[stalls], predicted, rtol=1e-6),
-            claims.at_most("the same, sin u > 0", found[~stalls], steps),
-            claims.at_most("the largest of all", found, found[1] + 1e-9),
-        ],
-        picture,
-        {"u": shifts, "gradient": found, "stalls": stalls},
+        checks, picture, {"u": shifts, "gradient": found, "stalls": stalls}
     )

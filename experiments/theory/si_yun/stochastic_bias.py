@@ -48,10 +48,7 @@ METHODS = {
 }
 NAMES = [*METHODS, "n-SAM"]
 # Centers and curvatures of the two sums, both with the minimizer 0.
-SUMS = (
-    ([-1.0, -1.0, 2.0], [1.0, 1.0, 1.0]),
-    ([-2.0, -2.0, 20.0], [1.0, 1.0, 0.2]),
-)
+SUMS = (([-1.0, -1.0, 2.0], [1.0, 1.0, 1.0]), ([-2.0, -2.0, 20.0], [1.0, 1.0, 0.2]))
 MEMBERS = [finite_sums.parabolas(*constants) for constants in SUMS]
 
 
@@ -67,27 +64,22 @@ def run(quick: bool) -> claims.Outcome:
     data = {"method": NAMES, "eta": etas, "mean_x_and_gap": mean}
     data |= {"standard_error": error, "predicted": predicted}
     off = np.abs(mean[:-1] - predicted) / error[:-1]
-    return claims.Outcome(
-        [
-            claims.close(
-                f"mean of m-SAM, eta = {etas[-1]}",
-                mean[0, -1, 0],
-                -RHO / 3,
-                atol=4 * float(error[0, -1, 0]),
-            ),
-            *(
-                claims.at_most(f"|{what} - predicted| / s.e., {name}", of[:, j], 4.0)
-                for j, what in enumerate(("mean", "gap"))
-                for name, of in zip(METHODS, off, strict=True)
-            ),
-            claims.at_most(
-                f"gap of n-SAM, eta = {etas[-1]}", mean[-1, -1, 1], FLOOR / 5
-            ),
-            claims.at_least("gap of m-SAM", mean[0, :, 1], FLOOR),
-        ],
-        _picture(data),
-        data,
+    checks = claims.Checks()
+    checks.close(
+        f"mean of m-SAM, eta = {etas[-1]}",
+        mean[0, -1, 0],
+        -RHO / 3,
+        atol=4 * float(error[0, -1, 0]),
     )
+    checks += (
+        claims.at_most(f"|{what} - predicted| / s.e., {name}", of[:, j], 4.0)
+        for j, what in enumerate(("mean", "gap"))
+        for name, of in zip(METHODS, off, strict=True)
+    )
+    checks.at_most(f"gap of n-SAM, eta = {etas[-1]}", mean[-1, -1, 1], FLOOR / 5)
+    checks.at_least("gap of m-SAM", mean[0, :, 1], FLOOR)
+    picture = _picture(data)
+    return claims.Outcome(checks, picture, data)
 
 
 def _moments(etas: np.ndarray, chains: int, steps: int) -> np.ndarray:

@@ -1,7 +1,6 @@
 """Theorem 4.3: stochastic SAM on convex functions, O(1/sqrt(T)) and O(rho^2)."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 import sam_jax
@@ -58,7 +57,7 @@ def run(quick: bool) -> claims.Outcome:
         etas,
         checkpoints,
         chains=20 if quick else 60,
-        mean_of=lambda x: jnp.sum(problem.gradient(x) ** 2),
+        mean_of=problem.squared_gradient,
     )
     rule = step_sizes.Rule(RHOS[:, None, None], etas[..., None])
     bounds = si_yun.stochastic_bound(known, rule, gap, checkpoints)
@@ -69,30 +68,25 @@ def run(quick: bool) -> claims.Outcome:
         for name, values in {"mean": mean, "standard_error": error}.items()
     }
     data["bound"] = bound
-    return claims.Outcome(
-        [
-            claims.at_most(
-                f"mean E||grad f||^2 + 3 s.e. of m-SAM at T = {ends[-1]:,}",
-                (mean + 3 * error)[1, :, -1],
-                bound[:, -1],
-            ),
-            *(
-                claims.at_most(f"mean E||grad f||^2 + 3 s.e., {name}", high, bounds)
-                for name, high in zip(NAMES, found.high, strict=True)
-            ),
-            *_needed(5_000 if quick else 20_000),
-        ],
-        pictures.row(
-            data | {"bound": dict.fromkeys(NAMES, bound)},
-            NAMES,
-            "horizon",
-            "mean",
-            "bound",
-            by="rho",
-            label="mean ||grad f||^2",
-        ),
-        data,
+    checks = claims.Checks()
+    checks.at_most(
+        f"mean E||grad f||^2 + 3 s.e. of m-SAM at T = {ends[-1]:,}",
+        (mean + 3 * error)[1, :, -1],
+        bound[:, -1],
     )
+    for name, high in zip(NAMES, found.high, strict=True):
+        checks.at_most(f"mean E||grad f||^2 + 3 s.e., {name}", high, bounds)
+    checks += _needed(5_000 if quick else 20_000)
+    picture = pictures.row(
+        data | {"bound": dict.fromkeys(NAMES, bound)},
+        NAMES,
+        "horizon",
+        "mean",
+        "bound",
+        by="rho",
+        label="mean ||grad f||^2",
+    )
+    return claims.Outcome(checks, picture, data)
 
 
 def _needed(steps: int) -> list[claims.Check]:
@@ -107,7 +101,7 @@ def _needed(steps: int) -> list[claims.Check]:
             sam_jax.sam(rho),
             eta,
             [steps],
-            mean_of=lambda x: jnp.sum(problem.gradient(x) ** 2),
+            mean_of=problem.squared_gradient,
             oracle=descent.same_sample(problem, scheme),
             key=key,
         )

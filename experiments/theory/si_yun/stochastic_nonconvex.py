@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import sam_jax
 from experiments.theory import claims, pictures, runs
 from sam_jax.theory import descent, finite_sums, problems, step_sizes
 from sam_jax.theory.step_sizes import si_yun
@@ -87,27 +86,16 @@ def run(quick: bool) -> claims.Outcome:
     data["mean"] = {name: values[::3] for name, values in measured.items()}
     data["bound"] = {name: values[::3] for name, values in bounds.items()}
     titles = {"m-SAM, shifted": "m-SAM: mean E(||grad f|| - beta rho)^2"}
-    return claims.Outcome(
-        [
-            claims.at_most(
-                titles.get(name, f"{name}: mean E||grad f||^2"),
-                high[name],
-                bounds[name],
-            )
-            for name in ("n-SAM", "m-SAM, shifted", "m-SAM")
-        ]
-        + _needed(),
-        pictures.row(
-            data,
-            list(FORMULAS),
-            "checkpoint",
-            "mean",
-            "bound",
-            by="rho",
-            label="mean E||grad f||^2",
-        ),
-        data,
+    checks = claims.Checks()
+    for name in ("n-SAM", "m-SAM, shifted", "m-SAM"):
+        what = titles.get(name, f"{name}: mean E||grad f||^2")
+        checks.at_most(what, high[name], bounds[name])
+    checks += _needed()
+    label = "mean E||grad f||^2"
+    picture = pictures.row(
+        data, list(FORMULAS), "checkpoint", "mean", "bound", by="rho", label=label
     )
+    return claims.Outcome(checks, picture, data)
 
 
 FORMULAS = {
@@ -134,15 +122,8 @@ def _needed() -> list[claims.Check]:
     """On the sinusoid the bound would not hold without its part in rho^2."""
     rho, eta, steps = 0.3, 0.2, 2_000
     wave = problems.sinusoid(1.0, rho, 0.02)
-
-    def squared(x: jax.Array) -> jax.Array:
-        return jnp.sum(wave.gradient(x) ** 2)
-
-    trace = runs.once(
-        lambda: runs.descend(
-            wave, sam_jax.sam(rho), eta, [steps], squared, mean_of=squared
-        )
-    )
+    squared = wave.squared_gradient
+    trace = runs.sam(wave, rho, eta, [steps], squared, mean_of=squared)
     known = step_sizes.Constants(0.0, wave.smoothness, variance=0.0)
     without = si_yun.n_sam_nonconvex_bound(
         known, step_sizes.Rule(0.0, eta), runs.first_gap(wave), steps

@@ -75,22 +75,14 @@ def run(quick: bool) -> claims.Outcome:
         pictures.Panel("iteration + 1", "E f(x) / (a rho^2)", "1/18", "mean gap"),
     )
     picture.axes[0].get_legend().remove()  # pyright: ignore[reportOptionalMemberAccess]
-    return claims.Outcome(
-        [
-            claims.close("gap / (a rho^2), mean", gaps / RHOS**2, 1 / 18, rtol=1e-9),
-            claims.close("exponent of the gap in rho", exponent, 2.0, atol=1e-6),
-            claims.close("x / rho, every chain", scaled[..., -1], -1 / 3, atol=1e-9),
-            claims.at_least("gap / (a rho^2), every step near c", near, 0.0159),
-            claims.at_most(
-                "gap / (a rho^2) of SGD and n-SAM, eta = 0.02", ends[:, 1], 1 / 180
-            ),
-            claims.at_most(
-                "the same, of that with eta = 0.1", ends[:, 1] / ends[:, 0], 0.5
-            ),
-        ],
-        picture,
-        data,
-    )
+    checks = claims.Checks()
+    checks.close("gap / (a rho^2), mean", gaps / RHOS**2, 1 / 18, rtol=1e-9)
+    checks.close("exponent of the gap in rho", exponent, 2.0, atol=1e-6)
+    checks.close("x / rho, every chain", scaled[..., -1], -1 / 3, atol=1e-9)
+    checks.at_least("gap / (a rho^2), every step near c", near, 0.0159)
+    checks.at_most("gap / (a rho^2) of SGD and n-SAM, eta = 0.02", ends[:, 1], 1 / 180)
+    checks.at_most("the same, of that with eta = 0.1", ends[:, 1] / ends[:, 0], 0.5)
+    return claims.Outcome(checks, picture, data)
 
 
 def _paths(chains: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:

@@ -70,30 +70,21 @@ def run(quick: bool) -> claims.Outcome:
     data |= {key: dict(zip(RADII, of, strict=True)) for key, of in parts.items()}
     last, error = horizons.last(found.mean), horizons.last(found.error)
     closed, tolerance = (mean_x**2 + variance) / 2, 4 * float(error[0, -1])
-    return claims.Outcome(
-        [
-            claims.close(
-                f"gap of m-SAM at T = {ends[-1]:,}", last[0, -1], closed, atol=tolerance
-            ),
-            *(
-                claims.at_most(f"gap + 3 s.e., {name}", high, bound)
-                for name, high, bound in zip(RADII, found.high, bounds, strict=True)
-            ),
-            claims.at_least("gap of m-SAM at the largest T", last[0, -1], FLOOR),
-            *(
-                claims.at_most(f"gap of {name} at the largest T", last[i, -1], FLOOR)
-                for i, name in ((1, "SGD"), (2, "n-SAM"))
-            ),
-        ],
-        pictures.draw(
-            data
-            | {"E f(x_T) - f*": dict(zip(RADII, last, strict=True))}
-            | {"E f(x_t) - f*": dict(zip(RADII, found.mean[:, -1], strict=True))}
-            | {"bound of m-SAM": bounds[0][-1], "a rho^2/18": FLOOR},
-            pictures.Panel("horizon", "E f(x_T) - f*", "a rho^2/18"),
-            pictures.Panel(
-                "checkpoint", "E f(x_t) - f*", ("bound of m-SAM", "a rho^2/18")
-            ),
-        ),
-        data,
+    checks = claims.Checks()
+    checks.close(
+        f"gap of m-SAM at T = {ends[-1]:,}", last[0, -1], closed, atol=tolerance
     )
+    for name, high, bound in zip(RADII, found.high, bounds, strict=True):
+        checks.at_most(f"gap + 3 s.e., {name}", high, bound)
+    checks.at_least("gap of m-SAM at the largest T", last[0, -1], FLOOR)
+    for i, name in ((1, "SGD"), (2, "n-SAM")):
+        checks.at_most(f"gap of {name} at the largest T", last[i, -1], FLOOR)
+    picture = pictures.draw(
+        data
+        | {"E f(x_T) - f*": dict(zip(RADII, last, strict=True))}
+        | {"E f(x_t) - f*": dict(zip(RADII, found.mean[:, -1], strict=True))}
+        | {"bound of m-SAM": bounds[0][-1], "a rho^2/18": FLOOR},
+        pictures.Panel("horizon", "E f(x_T) - f*", "a rho^2/18"),
+        pictures.Panel("checkpoint", "E f(x_t) - f*", ("bound of m-SAM", "a rho^2/18")),
+    )
+    return claims.Outcome(checks, picture, data)

@@ -59,19 +59,16 @@ def run(quick: bool) -> claims.Outcome:
         {f"eta mu T = {share:g}": gap for share, gap in zip(*case, strict=True)}
         for case in zip(SHARES, gaps, strict=True)
     ]
-    return claims.Outcome(
-        [
-            claims.at_least("gap on the cycle, eta mu T = 1", gaps[0, 0], bound),
-            claims.at_least("gap, all settings", gaps, bound),
-            claims.close("|x_T| on the cycle", np.abs(last[0]), cycles, rtol=1e-9),
-            claims.close("x_T from far away", last[1], slow, rtol=1e-9),
-        ],
-        pictures.row(
-            {"horizon": horizons, "gap": curves, "bound": [bound, bound]},
-            titles,
-            "horizon",
-            "gap",
-            "bound",
-        ),
-        data,
+    checks = claims.Checks()
+    checks.at_least("gap on the cycle, eta mu T = 1", gaps[0, 0], bound)
+    checks.at_least("gap, all settings", gaps, bound)
+    checks.close("|x_T| on the cycle", np.abs(last[0]), cycles, rtol=1e-9)
+    checks.close("x_T from far away", last[1], slow, rtol=1e-9)
+    picture = pictures.row(
+        {"horizon": horizons, "gap": curves, "bound": [bound, bound]},
+        titles,
+        "horizon",
+        "gap",
+        "bound",
     )
+    return claims.Outcome(checks, picture, data)

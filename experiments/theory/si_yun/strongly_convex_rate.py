@@ -1,9 +1,7 @@
 """Theorem 3.1: deterministic SAM reaches the optimum at the rate log^2 T / T^2."""
 
-import jax
 import numpy as np
 
-import sam_jax
 from experiments.theory import claims, pictures, runs
 from sam_jax.theory import problems, step_sizes
 from sam_jax.theory.step_sizes import si_yun
@@ -48,11 +46,7 @@ def run(quick: bool) -> claims.Outcome:
     known = step_sizes.Constants(mu, beta)
     etas = np.array([si_yun.strongly_convex(known, RHO, gap, int(t)) for t in ends])
 
-    def descend(eta: jax.Array) -> jax.Array:
-        method = sam_jax.sam(RHO)
-        return runs.descend(problem, method, eta, checkpoints, problem.gap).recorded
-
-    gaps = runs.each(descend, etas)
+    gaps = runs.sam(problem, RHO, etas, checkpoints, problem.gap).recorded
     rule = step_sizes.Rule(RHO, etas[:, None])
     bounds = si_yun.strongly_convex_bound(known, rule, gap, checkpoints)
     final, bound = horizons.last(gaps), horizons.last(bounds)
@@ -63,20 +57,15 @@ def run(quick: bool) -> claims.Outcome:
     cycle = limit / (1 - beta * etas / 2) ** 2
     data = {"horizon": ends, "eta": etas, "gap": final, "bound": bound}
     data |= {"scaled": scaled, "limit": limit}
-    return claims.Outcome(
-        [
-            claims.close(
-                f"gap T^2 / log^2 at T = {ends[-1]:,}", scaled[-1], limit, rtol=0.02
-            ),
-            claims.close("the same against the 2-cycle", scaled, cycle, rtol=1e-3),
-            claims.at_most("gap against its bound", gaps, bounds),
-        ],
-        pictures.draw(
-            data | {"2-cycle": cycle},
-            pictures.Panel("horizon", "gap", "bound", "eta(T) by the rule"),
-            pictures.Panel(
-                "horizon", "scaled", ("2-cycle", "limit"), "gap T^2 / log^2", log="x"
-            ),
+    checks = claims.Checks()
+    checks.close(f"gap T^2 / log^2 at T = {ends[-1]:,}", scaled[-1], limit, rtol=0.02)
+    checks.close("the same against the 2-cycle", scaled, cycle, rtol=1e-3)
+    checks.at_most("gap against its bound", gaps, bounds)
+    picture = pictures.draw(
+        data | {"2-cycle": cycle},
+        pictures.Panel("horizon", "gap", "bound", "eta(T) by the rule"),
+        pictures.Panel(
+            "horizon", "scaled", ("2-cycle", "limit"), "gap T^2 / log^2", log="x"
         ),
-        data,
     )
+    return claims.Outcome(checks, picture, data)

@@ -77,15 +77,9 @@ def run(quick: bool) -> claims.Outcome:
     pictures.bound(right, None, 4.0, "flattest, 4")
     pictures.log_log(right, "iteration + 1", "trace of the Hessian", "sharpness")
     pictures.legends([left, right])
-    return claims.Outcome(
-        [
-            claims.close("trace of the Hessian, SAM", traces[0, :, -1], 4.0, rtol=0.01),
-            claims.close("SAM's (x, y)", last[0], 1.0, atol=0.01),
-            claims.close(
-                "(x, y) of the others against GD's", last[2:] - last[1], 0.0, atol=0.1
-            ),
-            claims.at_least("trace of the others", traces[1:, :, -1], 8.0),
-        ],
-        picture,
-        data,
-    )
+    checks = claims.Checks()
+    checks.close("trace of the Hessian, SAM", traces[0, :, -1], 4.0, rtol=0.01)
+    checks.close("SAM's (x, y)", last[0], 1.0, atol=0.01)
+    checks.close("(x, y) of the others against GD's", last[2:] - last[1], 0.0, atol=0.1)
+    checks.at_least("trace of the others", traces[1:, :, -1], 8.0)
+    return claims.Outcome(checks, picture, data)

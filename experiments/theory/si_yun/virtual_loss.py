@@ -72,29 +72,28 @@ def run(quick: bool) -> claims.Outcome:
     kinks = [jump("mean", place) for place in (-1.0, 2.0, 0.5)]
     expected, at_zero = np.array([2, 1]) * 2 * RHO / 3, jump("quadratic", 0.0)
     found, cell = virtual["quadratic"], cells["quadratic"]
-    checks = [
-        claims.close(
-            "minimizer of the mean virtual loss",
-            lowest["mean"],
-            -RHO / 3,
-            atol=cells["mean"],
-        ),
-        claims.close(
-            "J of x^2/2 but for a constant",
-            found - found[0],
-            closed - closed[0],
-            atol=cell * RHO,
-        ),
-        claims.close(
-            "minimizers of J on the wave / rho",
-            lowest["wave"] / RHO,
-            [-0.1, 0.7],
-            atol=cells["wave"] / RHO,
-        ),
-        claims.close("jump of G at 0 for x^2/2", at_zero, 2 * RHO, rtol=1e-6),
-        claims.close("jumps of the mean G at -1 and 2", kinks[:2], expected, rtol=1e-6),
-        claims.close("the same in between", kinks[2], 0.0, atol=1e-6),
-    ]
+    checks = claims.Checks()
+    checks.close(
+        "minimizer of the mean virtual loss",
+        lowest["mean"],
+        -RHO / 3,
+        atol=cells["mean"],
+    )
+    checks.close(
+        "J of x^2/2 but for a constant",
+        found - found[0],
+        closed - closed[0],
+        atol=cell * RHO,
+    )
+    checks.close(
+        "minimizers of J on the wave / rho",
+        lowest["wave"] / RHO,
+        [-0.1, 0.7],
+        atol=cells["wave"] / RHO,
+    )
+    checks.close("jump of G at 0 for x^2/2", at_zero, 2 * RHO, rtol=1e-6)
+    checks.close("jumps of the mean G at -1 and 2", kinks[:2], expected, rtol=1e-6)
+    checks.close("the same in between", kinks[2], 0.0, atol=1e-6)
     keys, data = ("x", "f", "virtual_loss"), {}
     for name, minimizers in lowest.items():
         curves = grids[name][::20], plain[name][::20], virtual[name][::20]
