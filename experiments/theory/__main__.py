@@ -9,8 +9,8 @@
     # which theorems cover a training run, and why the others do not
     python -m experiments.theory check --config=configs/cifar10_sam.py
 
-Each claim leaves ``data.json``, ``figure.png``, ``.svg`` and ``thumbnail.png`` in its
-folder below ``--out``; ``README.md`` there is the table of all. The exit code is 1
+Each claim leaves ``data.json``, ``figure.svg`` and ``thumbnail.png`` in its folder
+below ``--out``; ``README.md`` there is the table of all. The exit code is 1
 if a verdict is not the expected one, or a claim survives what it does not declare.
 """
 

@@ -60,7 +60,7 @@ class Outcome(NamedTuple):
 
     Attributes:
         checks: comparisons; the first one stands for the claim in the index.
-        picture: for ``figure.png``.
+        picture: for ``figure.svg``.
         data: what the picture shows: name -> numbers, lists or arrays, nested at will.
     """
 

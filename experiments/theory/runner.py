@@ -55,7 +55,8 @@ def run(patterns: Sequence[str], quick: bool, out: pathlib.Path, workers: int) -
     try:
         with bar:
             task = bar.add_task("", total=len(chosen))
-            futures = {pool.submit(run_one, n, quick, out): n for n in chosen}
+            # From the end, where those that take longest are.
+            futures = {pool.submit(run_one, n, quick, out): n for n in chosen[::-1]}
             for future in concurrent.futures.as_completed(futures):
                 record, error = future.result()
                 name = futures[future]

@@ -103,11 +103,11 @@ def _limit(
     gradient = np.asarray(problem.gradient(x))
     ahead = x + rho * gradient / np.linalg.norm(gradient)
     u, v = (float(problem.squared_gradient(jnp.asarray(y))) for y in (x, ahead))
-    error, high = part * (L * rho) ** 2, 1e12
+    error, high, gap = part * (L * rho) ** 2, 1e12, runs.first_gap(problem)
     limit = high
     for _ in range(1_000):
         of_u, of_v = 1 + np.log(limit / u), 1 + np.log(high / v)
-        root = 2 * runs.first_gap(problem) / eta + error / np.sqrt(v) * of_u
+        root = 2 * gap / eta + error / np.sqrt(v) * of_u
         high = float(root + L * eta * of_v) ** 2
         limit = 2 * high + 2 * error * of_u
     return limit

@@ -150,9 +150,8 @@ class _Evaluated(NamedTuple):
 
 def _evaluate(problem: finite_sums.FiniteSum, points: np.ndarray) -> _Evaluated:
     every = jax.jacobian(lambda x: problem.component_values(x, slice(None)))
-    at = jnp.asarray(points)
-    parts, gaps = jax.vmap(every)(at), jax.vmap(problem.gap)(at)
-    return _Evaluated(problem, np.asarray(parts), np.asarray(gaps))
+    both = jax.jit(jax.vmap(lambda x: (every(x), problem.gap(x))))
+    return _Evaluated(problem, *map(np.asarray, both(jnp.asarray(points))))
 
 
 def _sides(

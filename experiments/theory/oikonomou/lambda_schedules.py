@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import sam_jax
-from experiments.theory import claims, pictures
+from experiments.theory import claims, pictures, runs
 from experiments.theory.oikonomou import _chains
 from sam_jax.theory import descent, finite_sums, problems, sampling
 from sam_jax.theory.step_sizes import unified
@@ -161,13 +161,17 @@ def _slopes(x: float, lam: float) -> tuple[float, float]:
     return float(jnp.abs(slope)), float(jnp.abs(there))
 
 
-def _displacements(lam: str) -> list[float]:
+def _displacements(lam: str) -> list[np.ndarray]:
     """Lengths of the perturbation at t = 1, 2 and 4 where the gradient is 4."""
     tx = sam_jax.unified_sam(0.1, lam=lam)
     slope = jax.grad(lambda x: 4 * jnp.sum(x))
     x = jnp.zeros(1)
-    state, seen = tx.init(x), []
-    for _ in range(4):
-        _, state = tx.update(slope(x), state, x, grad_fn=slope)
-        seen.append(float(sam_jax.diagnostics(state)["perturbation_norm"]))
-    return [seen[0], seen[1], seen[3]]
+
+    def lengths() -> list[jax.Array]:
+        state, seen = tx.init(x), []
+        for _ in range(4):
+            _, state = tx.update(slope(x), state, x, grad_fn=slope)
+            seen.append(sam_jax.diagnostics(state)["perturbation_norm"])
+        return [seen[0], seen[1], seen[3]]
+
+    return runs.once(lengths)

@@ -43,7 +43,7 @@ def run(quick: bool) -> claims.Outcome:
     program = _chains.constant(descent.exact(problem))
     gaps = _chains.descend(program, settings, problem, checkpoints)[:, 0]
     plateaus = np.array([unified.two_cycle(known.L, *setting) for setting in settings])
-    bounds = [unified.bound(known, *s, first, checkpoints) for s in settings]
+    bounds = np.array([unified.bound(known, *s, first, checkpoints) for s in settings])
     linear = [_linear(problem, settings[i][1], checkpoints) for i in (0, 11)]
     lams, ends = np.tile(LAMS, 2), gaps[:, -1]
     rise = bool((np.diff(ends.reshape(2, 11)) > 0).all())
@@ -66,7 +66,8 @@ def run(quick: bool) -> claims.Outcome:
         atol=1e-22,
     )
     checks.says("plateaus rise with lambda", rise, True)
-    checks.at_most("gap, all settings and checkpoints", gaps, bounds)
+    # At the start both sides are the same number, but for rounding.
+    checks.at_most("gap, all settings, all steps", gaps[:, 1:], bounds[:, 1:])
     checks.close("f(x_0), the authors' draw", first, 257.366338, rtol=1e-8)
     picture = pictures.row(
         data
