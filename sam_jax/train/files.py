@@ -181,6 +181,8 @@ def to_lines(tree: Any, depth: int = 0) -> str:
          ],
          "steps": [1, 2]
         }
+        >>> len(to_lines({"steps": list(range(60))}).splitlines())
+        3
     """
     line = to_json(tree)
     several = Mapping | list | tuple

@@ -163,6 +163,7 @@ def test_any_quadratic(eigenvalues, seed):
     change = jnp.linalg.norm(problem.gradient(x) - problem.gradient(y))
     assert change <= problem.smoothness * np.linalg.norm(x - y) * (1 + 1e-9)
     squared = jnp.sum(problem.gradient(x) ** 2)
+    np.testing.assert_allclose(problem.squared_gradient(x), squared, rtol=1e-12)
     assert squared >= 2 * problem.pl * problem.gap(x) * (1 - 1e-9)
 
 

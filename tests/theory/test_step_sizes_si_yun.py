@@ -28,7 +28,7 @@ def _means(problem, oracle, eta, rho, checkpoints, chains=1):
             problem.start,
             checkpoints,
             record=problem.gap,
-            mean_of=lambda x: jnp.sum(problem.gradient(x) ** 2),
+            mean_of=problem.squared_gradient,
             key=key,
         )
         return trace.means, trace.recorded
