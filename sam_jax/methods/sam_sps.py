@@ -22,7 +22,7 @@ def sam_sps(
     learning_rate: optax.ScalarOrSchedule = 1.0,
     rho: optax.ScalarOrSchedule = 0.1,
     *,
-    lam: optax.ScalarOrSchedule = 1.0,
+    lam: optax.ScalarOrSchedule | str = 1.0,
     f_min: optax.ScalarOrSchedule = 0.0,
     weight_decay: optax.ScalarOrSchedule = 0.0,
     eps: float = 1e-12,
@@ -49,7 +49,7 @@ def sam_sps(
             schedule of the update count (from 0).
         rho: radius of the perturbation; a number >= 0 or a schedule.
         lam: how much of the gradient is normalized, as in `unified_sam`: 1 is SAM, 0 is
-            USAM; a number in [0, 1] or a schedule.
+            USAM; a number in [0, 1], a schedule, ``'1/t'`` or ``'1-1/t'``.
         f_min: lower bound :math:`L_{\min}` of a batch's loss; a number or a schedule.
         weight_decay: :math:`\delta`, at the unperturbed weights and not part of the
             step size; a number >= 0 or a schedule.

@@ -43,6 +43,7 @@ CASES = [
     ("sparse_sam", "every", [0, 2.5, True, schedule], INTEGER),
     ("unified_sam", "lam", ["1/T", "t", ""], "must be .*one of '1/t', '1-1/t', got '"),
     ("vasso", "lam", ["1/T"], "must be .*one of '1/t', '1-1/t', got '"),
+    ("sam_sps", "lam", ["1/T"], "must be .*one of '1/t', '1-1/t', got '"),
     ("unified_sam", "lam", [-0.1, 1.1, NAN, None], INTERVAL),
     ("vasso", "theta", [-0.1, 1.1, None], INTERVAL),
     ("vasso", "lam", [-0.1, 1.1, None], INTERVAL),

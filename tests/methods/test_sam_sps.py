@@ -27,6 +27,12 @@ def step(tx, w=START, loss=loss):
     return np.asarray(w + updates), state
 
 
+def test_the_named_schedules_of_unified_sam():
+    named, _ = step(sam_jax.sam_sps(1.0, 0.3, lam="1/t"))
+    schedule, _ = step(sam_jax.sam_sps(1.0, 0.3, lam=sam_jax.schedules.one_over_t()))
+    np.testing.assert_array_equal(named, schedule)
+
+
 def test_no_step_below_the_bound_or_without_a_gradient():
     after, _ = step(sam_jax.sam_sps(1.0, f_min=1e6))
     np.testing.assert_array_equal(after, START)
