@@ -43,7 +43,7 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(PROGRAMS))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
 os.environ["SAM_JAX_CPU_FLAGS"] = "0"  # programs that tests start round as these
 os.environ["MPLBACKEND"] = "Agg"
-for flag in (f"{DEVICES}=8", *(environment.TINY if environment.tested() else ())):
+for flag in (f"{DEVICES}=8", *(environment.TINY if environment.is_tested() else ())):
     if flag.partition("=")[0] not in (flags := os.environ.get("XLA_FLAGS", "")):
         os.environ["XLA_FLAGS"] = f"{flags} {flag}".strip()
 

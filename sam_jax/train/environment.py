@@ -56,13 +56,13 @@ def _add(*settings: str) -> None:
     if (
         os.environ.get(SWITCH) != "0"
         and (not flags or flags.startswith("-"))  # no file of flags
-        and tested()
+        and is_tested()
         and _on_cpu()
     ):
         os.environ["XLA_FLAGS"] = " ".join([flags, *new]).strip()
 
 
-def tested() -> bool:
+def is_tested() -> bool:
     """Whether this version of jaxlib is in `TESTED`: XLA ends at unknown flags."""
     return _jaxlib() in TESTED
 

@@ -200,4 +200,4 @@ print(os.environ.get("XLA_FLAGS"))
         cwd=ROOT,
         env=env | {"JAX_PLATFORMS": "cpu"},
     )
-    assert (environment.FLAG in said.stdout) == environment.tested()
+    assert (environment.FLAG in said.stdout) == environment.is_tested()
