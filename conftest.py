@@ -68,15 +68,22 @@ def pytest_collection_finish():
 
 @pytest.fixture(scope="module", autouse=True)
 def quick_to_compile():
-    """Programs are compiled in half of the time, and run a few times only.
-
-    A folder whose programs run long has a fixture of this name that does nothing.
-    """
+    """Programs are compiled in half of the time, and run a few times only."""
     import jax
 
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
+def optimized():
+    """Programs are compiled as a user's: what they hold in memory, how they round."""
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 class Memory:

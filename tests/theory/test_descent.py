@@ -15,6 +15,7 @@ def gaps_of(tx, problem, checkpoints, **others):
     return runs.recorded(problem, tx, checkpoints, problem.gap, **others)
 
 
+@pytest.mark.usefixtures("optimized")  # as the loop is rounded
 def test_the_same_as_a_loop_by_hand():
     problem = problems.quadratic([1.0, 3.0], [1.0, -0.5])
     trace = descent.descend(

@@ -210,11 +210,3 @@ def handlers_stay() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
-
-
-@pytest.fixture
-def optimized():
-    """Programs that leave out what is unused, and are compiled for many calls."""
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", True)
