@@ -40,7 +40,7 @@ PROGRAMS = pathlib.Path(__file__).parent / ".pytest_cache" / f"jax-{instructions
 # JAX reads these when it is imported, which conftests of folders do before any hook.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(PROGRAMS))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ["SAM_JAX_CPU_FLAGS"] = "0"  # programs that tests start round as these
 os.environ["MPLBACKEND"] = "Agg"
 for flag in (f"{DEVICES}=8", *(environment.TINY if environment.is_tested() else ())):
