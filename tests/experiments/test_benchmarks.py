@@ -284,7 +284,7 @@ def test_theory_speed_writes_a_table_and_a_record(tmp_path, capsys):
 
 
 @pytest.mark.slow("compiles five steps; test_remat.py counts the memory of a gradient")
-def test_memory_of_a_step_falls(tmp_path, capsys):
+def test_memory_of_a_step_falls(tmp_path, capsys, optimized):
     """With less kept, and with fewer examples in the network at once."""
     argv = [
         "--models=resnet_digits:8",

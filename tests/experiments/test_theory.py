@@ -32,6 +32,12 @@ from sam_jax import errors
 from sam_jax.theory import finite_sums
 from tests import tiers
 
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_to_compile():
+    """Not here, where programs take many steps."""
+
+
 # ── The claims ───────────────────────────────────────────────────────────────────────
 
 
