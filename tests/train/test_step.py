@@ -92,11 +92,14 @@ def test_equals_sam_with_momentum_written_by_hand(trainer, net):
 def test_weights_of_examples_count_like_copies_of_them(trainer, method):
     # Without dropout or BatchNorm's statistics of the batch in the way: the mean of
     # weight * loss over (a, b) with weights (2, 0) is the loss of a alone.
+    settings = {"learning_rate": 0.5, "method.rho": 0.2, "method.gamma": 1.0}
+    known = {"sgd": ("learning_rate",), "esam": tuple(settings)}
+    names = known.get(method, ("learning_rate", "method.rho"))
+    steps = trainer(method, **{name: settings[name] for name in names})
+    start = steps.state
+
     def after(batch):
-        settings = {"learning_rate": 0.5, "method.rho": 0.2, "method.gamma": 1.0}
-        known = {"sgd": ("learning_rate",), "esam": tuple(settings)}
-        names = known.get(method, ("learning_rate", "method.rho"))
-        steps = trainer(method, **{name: settings[name] for name in names})
+        steps.state = start
         ((state, metrics),) = steps.run([batch])
         return state.params, metrics["loss"]
 
@@ -151,14 +154,28 @@ def test_cross_entropy_with_smoothing_by_hand():
 
 
 @pytest.mark.parametrize(("augment", "dropout"), [(noisy, 0.0), (plain, 0.5)])
-def test_both_gradients_see_the_same_randomness(trainer, augment, dropout):
-    # With almost no perturbation the two gradients differ by their randomness only.
-    steps = trainer(augment=augment, dropout=dropout, **{"method.rho": 1e-5})
-    for _, metrics in steps.run(batches(2)):
-        assert metrics["gradient_cosine"] > 0.999
-        np.testing.assert_allclose(
-            metrics["perturbed_loss"], metrics["loss"], rtol=1e-3
-        )
+def test_randomness_is_of_seed_and_step_and_one_for_both_gradients(
+    trainer, augment, dropout
+):
+    # With almost no perturbation the two gradients differ by their randomness only;
+    # with the same weights and the same batch at every step the losses do.
+    unmoved = {"method.rho": 1e-5, "learning_rate": 0.0}
+    steps = trainer("sam", augment, dropout, **unmoved)
+    batch, start = next(batches(1)), steps.state
+
+    def losses(seed):
+        steps.state = start._replace(seed=jnp.uint32(seed))
+        history = [metrics for _, metrics in steps.run([batch] * 2)]
+        for metrics in history:
+            assert metrics["gradient_cosine"] > 0.999
+            np.testing.assert_allclose(
+                metrics["perturbed_loss"], metrics["loss"], rtol=1e-3
+            )
+        return [float(metrics["loss"]) for metrics in history]
+
+    first, again, other = losses(1), losses(1), losses(2)
+    assert first == again
+    assert len({*first, *other}) == 4
 
 
 MIXED = {"data.mixup": 1.0, "data.cutmix": 1.0}
@@ -205,21 +222,6 @@ def test_examples_with_weights_are_not_mixed(tiny):
     settings = tiny(**MIXED, **{"data.sampling.name": "importance"})
     with pytest.raises(errors.UserError, match="drawn alike"):
         own_data.mix(settings, groups=1)
-
-
-@pytest.mark.parametrize(("augment", "dropout"), [(noisy, 0.0), (plain, 0.5)])
-def test_randomness_is_a_function_of_seed_and_step(trainer, augment, dropout):
-    # The same weights and the same batch at every step: what differs is the randomness.
-    steps = trainer("none", augment, dropout, learning_rate=0.0)
-    batch, start = next(batches(1)), steps.state
-
-    def losses(seed):
-        steps.state = start._replace(seed=jnp.uint32(seed))
-        return [float(metrics["loss"]) for _, metrics in steps.run([batch] * 2)]
-
-    first, again, other = losses(1), losses(1), losses(2)
-    assert first == again
-    assert len({*first, *other}) == 4
 
 
 # ── Updates that are not finite ──────────────────────────────────────────────────────
@@ -326,7 +328,6 @@ def test_two_averages_are_refused(tiny):
 
 def test_without_averages_the_weights_are_evaluated(trainer):
     steps = trainer()
-    [(after, _)] = steps.run(batches(1))
-    assert after.average is None
-    weights = after.params, after.model_state
-    assert_same(state.evaluated(after, steps.optimizer), weights)
+    assert steps.state.average is None
+    weights = steps.state.params, steps.state.model_state
+    assert_same(state.evaluated(steps.state, steps.optimizer), weights)
