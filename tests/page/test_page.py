@@ -3,8 +3,6 @@
 import html.parser
 import json
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -217,9 +215,7 @@ def test_a_report_imports_no_jax(tmp_path):
         f"assert commands.main(['report', {str(folder)!r}]) == 0\n"
         "print({'jax', 'matplotlib'} & set(sys.modules))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=runs.ROOT, capture_output=True, text=True
-    )
+    done = runs.python(program)
     assert done.stdout.endswith("set()\n"), done.stderr
 
 

@@ -108,7 +108,9 @@ def starter(folder: pathlib.Path) -> Iterator:
 
     def start(number, *flags, devices=None, **settings):
         each, quick = devices or DEVICES // number, runs.ONE_DEVICE["XLA_FLAGS"]
-        environment = os.environ | {
+        environment = {
+            **os.environ,
+            **runs.ONE_DEVICE,
             "PYTHONPATH": str(runs.ROOT),
             "XLA_FLAGS": f"{quick} --xla_force_host_platform_device_count={each}",
         }

@@ -3,6 +3,8 @@
 import dataclasses
 import os
 import pathlib
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -24,7 +26,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 ONE_DEVICE = {
     "XLA_FLAGS": " ".join(
         flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag
-    )
+    ),
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
 }
 LEARNING_RATE = 0.1  # of the chains that the fixture `chain` makes
 STEPS_PER_EPOCH = 4
@@ -34,6 +37,13 @@ DIGITS = str(ROOT / "configs" / "digits_sam.py")
 def reference(name):
     """What a setting has for a part of `my_parts`, seen from the root."""
     return f"tests/train/my_parts.py:{name}"
+
+
+def python(program):
+    """What a Python program leaves, in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True
+    )
 
 
 def chain(optimizer):

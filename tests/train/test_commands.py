@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import pathlib
-import subprocess
 import sys
 
 import numpy as np
@@ -49,9 +48,7 @@ for verb in {list(commands.VERBS)}:
         assert ended.code == 0
 print("jax" in sys.modules)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=runs.ROOT, capture_output=True, text=True
-    )
+    done = runs.python(program)
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("False\n")
     for verb, line in commands.VERBS.items():
@@ -117,9 +114,7 @@ def test_a_signal_before_the_verb_begins_is_one_line():
         "sys.argv = ['sam-jax', 'evaluate', 'run']\n"
         "runpy.run_module('sam_jax', run_name='__main__')\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=runs.ROOT, capture_output=True, text=True
-    )
+    done = runs.python(program)
     assert (done.returncode, done.stderr) == (130, "error: ended by SIGINT\n")
 
 

@@ -2,8 +2,6 @@
 
 import csv
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -217,7 +215,5 @@ def test_comparing_imports_no_jax(ended, tmp_path):
         "import sys; from sam_jax import commands\n"
         f"assert commands.main({words!r}) == 0; print('jax' in sys.modules)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=runs.ROOT, capture_output=True, text=True
-    )
+    done = runs.python(program)
     assert done.stdout.endswith("False\n"), done.stderr
