@@ -30,10 +30,10 @@ def value_and_grad(params):
     return optax.tree.norm(params, squared=True), gradient(params)
 
 
-def run(opt, steps):
+def run(tx, steps):
     """Parameters and state after each of some updates."""
     params, history = parameters(), []
-    tx = runs.chain(opt)
+    tx = tx if isinstance(tx, optax.GradientTransformation) else runs.chain(tx)
     state = tx.init(params)
 
     @jax.jit
@@ -153,11 +153,7 @@ def test_momentum_sam_wraps_the_base_with_its_clipping_and_decay(make):
         optax.sgd(LEARNING_RATE, momentum=0.9),
     )
     theirs = sam_jax.momentum_sam(LEARNING_RATE, rho=0.2, base=lambda _: base)
-    params = parameters()
-    state = theirs.init(params)
-    for ours, _ in run(opt, 4):
-        updates, state = theirs.update(gradient(params), state, params)
-        params = optax.apply_updates(params, updates)
+    for (ours, _), (params, _) in zip(run(opt, 4), run(theirs, 4), strict=True):
         assert_close(ours, params)
 
 
@@ -192,17 +188,7 @@ def test_decay_of_the_kind_gradient_goes_into_methods_without_a_base(make, metho
     coefficients = {"rho": 0.05} | ({"num_examples": 1000} if method == "bsam" else {})
     opt = make(method, **{"weight_decay.value": 0.3, "method.rho": 0.05})
     theirs = getattr(sam_jax, method)(LEARNING_RATE, weight_decay=0.3, **coefficients)
-    params = parameters()
-    state = theirs.init(params)
-    for ours, _ in run(opt, 3):
-        updates, state = theirs.update(
-            gradient(params),
-            state,
-            params,
-            grad_fn=gradient,
-            value_and_grad_fn=value_and_grad,
-        )
-        params = optax.apply_updates(params, updates)
+    for (ours, _), (params, _) in zip(run(opt, 3), run(theirs, 3), strict=True):
         assert_close(ours, params)
 
 
