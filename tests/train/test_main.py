@@ -25,6 +25,12 @@ def finish(process):
     return process.returncode, out, err
 
 
+def here(*words):
+    """The exit code of the command in this process."""
+    with flagsaver.flagsaver():
+        return main.main(cards.parse(["main", *words]))
+
+
 # ── Mistakes, each with what the message must say ────────────────────────────────────
 
 # What the settings alone cannot tell: the names of networks and data, and sizes.
@@ -85,7 +91,9 @@ def test_mistake_in_a_setting_leaves_no_folder(settings, tmp_path):
 # ── Real processes ───────────────────────────────────────────────────────────────────
 
 
-def test_a_run_without_workdir_says_how_to_continue(trainer, tmp_path):
+def test_a_run_without_workdir_says_how_to_continue(
+    trainer, tmp_path, monkeypatch, capsys
+):
     code, out, err = finish(trainer(CARD, *TINY))
     assert (code, err) == (0, ""), err
     (folder,) = (tmp_path / "runs").iterdir()
@@ -99,19 +107,17 @@ def test_a_run_without_workdir_says_how_to_continue(trainer, tmp_path):
     assert shlex.split(resume)[:3] == ["python", "-m", "sam_jax.main"]
     assert "\x1b" not in out  # no control characters in a pipe
 
-    code, again, _ = finish(trainer(*shlex.split(resume)[3:]))
-    assert code == 0
+    monkeypatch.chdir(tmp_path)
+    assert here(*shlex.split(resume)[3:]) == 0
+    again = capsys.readouterr().out
     assert "This run is finished" in again
     assert out.partition("weights of")[2] == again.partition("weights of")[2]
 
 
 def test_a_run_that_diverges_ends_in_one_line(tmp_path, capsys):
-    settings = [*TINY, "--config.learning_rate=1e30"]
-    with flagsaver.flagsaver():
-        main.flags.FLAGS(["main", CARD, f"--workdir={tmp_path / 'run'}"])
-        code = main.main(["main", *settings])
+    huge = "--config.learning_rate=1e30"
+    assert here(CARD, *TINY, huge, f"--workdir={tmp_path}") == 1
     err = capsys.readouterr().err
-    assert code == 1, err
     (line,) = err.splitlines()
     assert line.startswith("error: ") and "is not finite" in line
 
