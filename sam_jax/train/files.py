@@ -83,7 +83,8 @@ def make_folder(path: pathlib.Path, flag: str = "--workdir") -> None:
         for each in (path, *path.parents):
             if os.path.lexists(each) and not each.is_dir():
                 dangling = each.is_symlink() and not each.exists()
-                reason = f"{each} is {'a link to nothing' if dangling else 'not a folder'}"
+                what = "a link to nothing" if dangling else "not a folder"
+                reason = f"{each} is {what}"
         raise errors.UserError(
             f"cannot write to {path} ({reason}): give another {flag}"
         ) from error
