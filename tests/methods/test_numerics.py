@@ -28,7 +28,7 @@ leaf = st.tuples(
 
 
 @pytest.mark.usefixtures("float64")
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(leaf, max_size=3), st.booleans())
 def test_norm_is_exact_for_every_tree_constant_or_not(leaves, zero):
     rng, arrays = np.random.default_rng(0), []
