@@ -179,7 +179,7 @@ BAD = {
         n.whole, n.params, k=3, steps=2
     ),
     "batches are empty": lambda n: sharpness.trace(n.loss, n.params, batches=[]),
-    "again and again": lambda n: sharpness.trace(
+    "more than once": lambda n: sharpness.trace(
         n.loss, n.params, batches=iter(n.batches)
     ),
     "must be a scalar": lambda n: sharpness.density(
