@@ -1,4 +1,4 @@
-"""Heavy-ball momentum in front of the floors of both kinds."""
+"""Heavy-ball momentum and the two kinds of floors: cycles and bias."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,36 +14,36 @@ from experiments.theory import claims, pictures, runs
 from sam_jax.theory import descent, finite_sums, problems, sampling
 
 CLAIM = claims.Claim(
-    title="Momentum adds longer cycles to SAM's and leaves its bias where it is",
+    title="Momentum adds longer cycles to SAM and does not change its bias",
     source="ours",
     statement=r"""With heavy-ball momentum $b$ (a trace $m = b m + g$, $x - \eta m$)
 and $s = \eta l$: on a parabola of curvature $l$ SAM's 2-cycle stays stable and has the
 amplitude
 
 $$
-\frac{s \rho}{2 (1 + b) - s}, \qquad 0 < s < 2 (1 + b);
+\frac{s \rho}{2 (1 + b) - s}, \qquad 0 < s < 2 (1 + b).
 $$
 
-above that limit SAM diverges. It is no longer the only one: there are cycles
-$x_{t+p} = -x_t$ for $p = 2, 3, \ldots$ too, larger and just as stable, so that the
-start decides. Between two changes of sign the iteration is linear, which gives all of
-them by a linear system. Where SAM stalls at a zero of its own gradient field (the
-sinusoid), momentum changes nothing. The bias of m-SAM stays too: between the centers
+Above this limit SAM diverges. The 2-cycle is not the only cycle: there are also cycles
+$x_{t+p} = -x_t$ for $p = 2, 3, \ldots$, which are larger and also stable, so the start
+decides where SAM ends. Between two sign changes the iteration is linear, so each cycle
+solves a linear system. Where SAM stalls at a zero of its own gradient field (the
+sinusoid), momentum changes nothing. The bias of m-SAM also stays: between the centers
 its mean gradient is affine, so the stationary mean of the parabolas is $-\rho/3$ for
-every $b$, and the variance is that of a second-order autoregression, with
+every $b$. The variance is that of a second-order autoregression, with
 $V = 2 (3 + 2 \rho)^2 / 9$:
 
 $$
 \frac{(1 + b)\, \eta V}{(1 - b)\, (2 (1 + b) - \eta)}.
 $$""",
     recipe="""rho = 0.3. Parabola, l = 1, 4,000 steps: b = 0, 0.5, 0.9 and nine s each,
-started 1 % beside the 2-cycle; s = 0.1 (1 + b), from rest at 40 points in [0.01, 1].
-Sinusoid, beta = 1, eta = 0.1, 4,000 steps. Parabolas at -1, -1, 2, one drawn a step,
-eta = 0.02 (1 - b), b = 0, 0.5, 0.9, 0.95: 2,000 steps, means over the second half of
-2,000 chains.""",
-    criterion="""Amplitudes to 1e-6 (from rest: of one of the cycles p <= 20), and the
-sinusoid's ||grad f||^2 = 27 beta^2 rho^2 / (100 pi^2) to 1e-6; means to four standard
-errors of the chains, variances to 5 %.""",
+started 1 % off the 2-cycle; s = 0.1 (1 + b), from rest at 40 points in [0.01, 1].
+Sinusoid, beta = 1, eta = 0.1, 4,000 steps. Parabolas at -1, -1, 2, one drawn in each
+step, eta = 0.02 (1 - b), b = 0, 0.5, 0.9, 0.95: 2,000 steps, means over the second half
+of 2,000 chains.""",
+    criterion="""The closed forms hold for amplitudes to 1e-6 (from rest: for one of the
+cycles p <= 20), for the sinusoid's ||grad f||^2 = 27 beta^2 rho^2 / (100 pi^2) to 1e-6,
+for means within four standard errors of the chains, and for variances to 5 %.""",
 )
 
 RHO = 0.3
@@ -79,12 +79,12 @@ def run(quick: bool) -> claims.Outcome:
 
 
 def _deterministic() -> tuple[list[claims.Check], dict[str, Any]]:
-    """The cycles of the parabola: from beside the 2-cycle, and from rest."""
+    """The cycles of the parabola: from starts near the 2-cycle, and from rest."""
     limit = 2 * (1 + DECAY[:, None])
     s = np.array(SHARES) * limit
     below = s[:, :-1]
     predicted = below * RHO / (limit - below)
-    # Beyond the limit there is no cycle; any start will do.
+    # Beyond the limit there is no cycle; any start works.
     starts = 1.01 * np.c_[predicted, np.ones(3)]
     amplitude = _ends(s, starts, moving=True)
     grid = np.geomspace(0.01, 1.0, 40)
@@ -126,7 +126,7 @@ def _chain(
 def _ends(s: np.ndarray, starts: np.ndarray, *, moving: bool) -> np.ndarray:
     """Largest |x| of the last 120 steps on x^2 / 2, [b, ..] with the starts.
 
-    ``moving`` starts with the trace that a step has which jumps over the minimum.
+    ``moving`` starts with the trace of a step that jumps over the minimum.
     """
     problem = problems.quadratic([1.0], [1.0])
 

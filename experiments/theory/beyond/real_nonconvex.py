@@ -1,4 +1,4 @@
-"""A non-convex loss of real data: what the radius and the step size must do."""
+"""A non-convex loss on real data: conditions on the radius and the step size."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from sam_jax.theory import conditions, descent, families, finite_sums, step_size
 from sam_jax.theory.step_sizes import khanh, si_yun
 
 CLAIM = claims.Claim(
-    title="On a non-convex real problem the condition checker is right",
+    title="The condition checker is right on a real non-convex problem",
     source="ours; Corollary 3.5 and Theorem 4.2 of Khanh et al. 2024, Theorem 3.4 of "
     "Si and Yun 2023",
     statement=r"""Digits with the non-convex regularizer $\sum_j x_j^2/(1 + x_j^2)$,
@@ -21,14 +21,14 @@ the 2-cycle of the Hessian's top eigenvalue $l$, where
 $\|\nabla f\| = l\, t \rho l/(2 - t l)$ to leading order in $\rho$; the mean of
 $\|\nabla f\|^2$ is below $2 \Delta/(\eta T) + L^2 \rho^2$ (Theorem 3.4). Where
 `sam_jax.theory.conditions` derives $\lim \|\nabla f\| = 0$, **the gradient does tend to
-zero:** gradient descent and USAM with constants, SAM with $t_k = 1/(L k^{0.6})$ and
-$\rho_k = C/\sqrt k$. The diminishing radius alone, which no theorem covers, is enough
-here.""",
-    recipe="""Digits 3 and 8, coefficient 0.1, L from the data, from the origin.
+zero:** for gradient descent and USAM with constant coefficients, and for SAM with
+$t_k = 1/(L k^{0.6})$ and $\rho_k = C/\sqrt k$. Here the diminishing radius alone is
+enough, which no theorem covers.""",
+    recipe="""Digits 3 and 8, coefficient 0.1, L from the data, start at the origin.
 t = 1/(2L), rho = C = 0.3; USAM with rho = 0.2/L. 4,000 steps.""",
     criterion="""Where lim ||grad f|| = 0 is derived, ||grad f|| of the last step is at
-most 5 % of that of constant SAM, which is the cycle's to 5 % from a tenth of the steps
-on; the bound holds at every checkpoint.""",
+most 5 % of that of constant SAM, which is the cycle's to 5 % after the first tenth of
+the steps. The bound holds at every checkpoint.""",
 )
 
 RHO = 0.3
@@ -73,7 +73,7 @@ def run(quick: bool) -> claims.Outcome:
     late = norms["SAM"][np.searchsorted(ends, steps // 10) :]
     data = {"steps": ends, "gradient_norm": norms, "proved": proved}
     data |= {"mean_of_squares": means, "bound": bound, "smoothness": L}
-    cycling = "||grad f|| of constant SAM, from a tenth of the steps on"
+    cycling = "||grad f|| of constant SAM, after the first tenth of the steps"
     checks = claims.Checks()
     checks.at_most(
         "||grad f|| over that of constant SAM, where the limit 0 is proved",
@@ -81,7 +81,7 @@ def run(quick: bool) -> claims.Outcome:
         0.05,
     )
     checks.says(
-        "settings of which lim ||grad f|| = 0 is derived",
+        "settings for which lim ||grad f|| = 0 is derived",
         ", ".join(covered),
         "GD, USAM, SAM, t_k and rho_k",
     )

@@ -16,7 +16,7 @@ CLAIM = claims.Claim(
     title="On real data m-SAM stops at its biased point, n-SAM and SGD do not",
     source="ours; Theorem 3.2 of Oikonomou and Loizou 2025, after Theorem 4.2 of Si "
     "and Yun 2023",
-    statement=r"""What Si and Yun prove by example happens on digits, too: as
+    statement=r"""The floor that Si and Yun prove by example also occurs on digits. As
 $\eta \to 0$, m-SAM tends to the zero $x_m$ of its mean gradient field
 
 $$
@@ -25,16 +25,16 @@ $$
 $$
 
 which is not the minimizer; n-SAM and SGD tend to the minimizer. The bound of Theorem
-3.2, with constants computed from the data, holds; importance sampling has the smaller
-$A$ and a larger step size.""",
+3.2 holds with constants computed from the data. Importance sampling has a smaller $A$
+and a larger step size.""",
     recipe="""Digits 3 and 8 of scikit-learn (n = 357, d = 65), logistic regression
-with l2 = 0.01, one example a step. Floors: rho = 0.5, eta = 0.2 and 0.05, from x*, 8
-chains of 12,000 steps; the mean of all iterates of the second half. x_m: iteration of
-the mean field. Bound: lambda = 0, 0.5, 1, rho*/2 and gamma*, uniform and importance
-sampling, from the origin, 10,000 steps, mean of 8 chains.""",
-    criterion="""At the smaller eta the mean iterate of m-SAM is nearer to x_m, those of
-SGD and n-SAM nearer to x*, than a fifth of ||x_m - x*||; the bound holds at every
-checkpoint.""",
+with l2 = 0.01, one example in each step. Floors: rho = 0.5, eta = 0.2 and 0.05, start
+x*, 8 chains of 12,000 steps; the mean of all iterates of the second half. x_m:
+iteration of the mean field. Bound: lambda = 0, 0.5, 1, rho*/2 and gamma*, uniform and
+importance sampling, start at the origin, 10,000 steps, mean of 8 chains.""",
+    criterion="""At the smaller eta the distance of the mean iterate of m-SAM to x_m,
+and those of SGD and n-SAM to x*, are below a fifth of ||x_m - x*||. The bound holds at
+every checkpoint.""",
 )
 
 RHO = 0.5
@@ -113,7 +113,7 @@ def _picture(data: dict[str, Any]) -> figure.Figure:
 
 
 def _zero_of_mean_field(problem: finite_sums.FiniteSum) -> np.ndarray:
-    """Where the mean step of m-SAM is zero."""
+    """The point at which the mean step of m-SAM is zero."""
     rows = jnp.arange(problem.size)
 
     def field(x: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Random reshuffling in front of the two floors: noise and bias."""
+"""Random reshuffling and the two floors: noise and bias."""
 
 import jax
 import jax.numpy as jnp
@@ -9,27 +9,29 @@ from experiments.theory import claims, pictures, runs
 from sam_jax.theory import descent, finite_sums, sampling
 
 CLAIM = claims.Claim(
-    title="Reshuffling lowers the floor of SGD and leaves the bias of SAM",
+    title="Reshuffling lowers the floor of SGD and does not change the bias of SAM",
     source="ours",
-    statement=r"""On parabolas $(x - b_i)^2 / 2$ a step of m-SAM is, between the two
-centers next to the mean, a step of SGD on parabolas at
-$c_i = b_i - \rho \operatorname{sign}(x - b_i)$. So both have closed forms. With a new
-order in each epoch of $n$ steps, $x$ at the epochs' ends has the mean of the $c_i$,
-which is $-\rho/3$ as with replacement, and the variance
+    statement=r"""On parabolas $(x - b_i)^2 / 2$, between the two centers next to the
+mean, a step of m-SAM is a step of SGD on parabolas at
+$c_i = b_i - \rho \operatorname{sign}(x - b_i)$. So both methods have closed forms. With
+a new order in each epoch of $n$ steps, $x$ at the end of an epoch has the mean of the
+$c_i$, which is $-\rho/3$ as with replacement, and the variance
 
 $$
 \frac{\sum_j (a_j - \bar a)^2 \sum_i (c_i - \bar c)^2}{(n - 1)\,(1 - (1 - \eta)^{2n})},
 \qquad a_j = \eta (1 - \eta)^{n - j},
 $$
 
-$\bar a$ and $\bar c$ the means: of order $\eta^3$, against $\eta$ with replacement. The
-gap of SGD falls with it, that of m-SAM stops at $\rho^2/18$.""",
+where $\bar a$ and $\bar c$ are the means. The variance is of order $\eta^3$, and of
+order $\eta$ with replacement. The gap of SGD falls with the variance; that of m-SAM
+stops at $\rho^2/18$.""",
     recipe="""n = 12: eight parabolas at -1 and four at 2; rho = 0.3; single components,
 with replacement or reshuffled; eta = 0.02, 0.01, 0.005. 200 chains from the predicted
-mean, 40 epochs' ends each between steps 800 and 1,600.""",
-    criterion="""Mean squares of the distance to the predicted mean within four standard
-errors (of the chains) of the variance; means of m-SAM likewise; mean gap of reshuffled
-m-SAM at the smallest eta rho^2/18 to 3 %.""",
+mean, each with 40 ends of epochs between steps 800 and 1,600.""",
+    criterion="""The mean squared distance to the predicted mean agrees with the
+variance within four standard errors (of the chains), and the means of m-SAM with the
+prediction likewise. At the smallest eta the mean gap of reshuffled m-SAM is rho^2/18 to
+3 %.""",
 )
 
 RHO = 0.3

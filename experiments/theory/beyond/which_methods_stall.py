@@ -1,4 +1,4 @@
-"""Which methods stall where: all that take a step of SAM's kind, four problems."""
+"""Which methods stall where: all methods with an ascent step, on four problems."""
 
 import functools
 from collections.abc import Callable
@@ -21,18 +21,18 @@ CLAIM = claims.Claim(
     "and Yun 2023",
     statement=r"""With a constant radius, **SAM stalls in all four ways:** in a 2-cycle
 of size $t \rho l/(2 - t l)$ on a parabola; where $\|\nabla f\| = 0.1654 \beta \rho$ on
-the sinusoid; at a mean of $-\rho/3$ on skewed parabolas, one drawn a step; and at
+the sinusoid; at a mean of $-\rho/3$ on skewed parabolas, one drawn in each step; and at
 $-\rho/3$ where the noise vanishes. Gradient descent, USAM and extragradient do not
-stall on the first three (a step of USAM is biased on the fourth), SAM with the ascent
-along the full gradient (n-SAM) not on the last two. The other methods are measured,
-nothing is predicted.""",
+stall on the first three problems (a step of USAM is biased on the fourth). SAM with the
+ascent along the full gradient (n-SAM) does not stall on the last two. The other methods
+are measured without a prediction.""",
     recipe="""rho = 0.3, t = 0.02, 3,000 steps. Parabola with l = 1.5; the sinusoid with
 beta = 1; parabolas at -1, -1, 2; the vanishing noise with a = 1; 48 chains for the last
-two, the mean of |the mean of x| over the second half. Defaults of the methods' other
-coefficients.""",
-    criterion="""In units of rho (beta rho for gradients): SAM's four values to 1 % (the
-third to five standard errors); below 1e-6 where no stall is predicted without noise,
-and below t and five standard errors with it.""",
+two, the mean of |the mean of x| over the second half. The methods' other coefficients
+have their defaults.""",
+    criterion="""In units of rho (beta rho for gradients): SAM's four values agree to
+1 % (the third to five standard errors). Where no stall is predicted, the value is below
+1e-6 without noise, and below t plus five standard errors with noise.""",
 )
 
 RHO, RATE = 0.3, 0.02
@@ -114,7 +114,7 @@ def run(quick: bool) -> claims.Outcome:
 
 
 def _side_by_side() -> optax.GradientTransformationExtraArgs:
-    """Each coordinate by a method of its own: one program for all of them."""
+    """Each coordinate by its own method: one program for all of them."""
     chains = [
         optax.with_extra_args_support(optax.chain(make(RHO), optax.sgd(RATE)))
         for make in METHODS.values()
@@ -136,7 +136,7 @@ def _side_by_side() -> optax.GradientTransformationExtraArgs:
 
 
 def _measure(chains: int) -> tuple[np.ndarray, np.ndarray]:
-    """How far from the goals the methods end, [method, problem]; standard errors."""
+    """Distances of the methods' ends from the goals, [method, problem], and errors."""
     parabola = problems.quadratic([1.5], [1.0])
     sinusoid = problems.sinusoid(1.0, RHO, 0.05 * RHO)
     skewed = finite_sums.parabolas([-1.0, -1.0, 2.0], start=0.0)

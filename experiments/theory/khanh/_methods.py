@@ -1,4 +1,4 @@
-"""The paper's methods by name, and what each of their steps does."""
+"""The paper's methods by name, and what each step of them does."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -15,8 +15,8 @@ from sam_jax.theory import finite_sums, problems
 
 Make = Callable[[optax.ScalarOrSchedule], optax.GradientTransformation]
 
-# Algorithms 2c-2f: the perturbation has the length rho, whatever its direction. Plain
-# noise, because that of the default vanishes with the weights.
+# Algorithms 2c-2f: the perturbation has the length rho, whatever its direction. The
+# noise is plain: the default's noise vanishes with the weights.
 NORMALIZED: Mapping[str, Make] = {
     "SAM": sam_jax.sam,
     "F-SAM": functools.partial(sam_jax.friendly_sam, include_current=True),
@@ -59,7 +59,7 @@ def every_step(
     normalized: Coefficients,
     unnormalized: Coefficients,
 ) -> dict[str, dict[str, Steps]]:
-    """Runs all methods with constant coefficients and looks at every step.
+    """Runs all methods with constant coefficients and records every step.
 
     Args:
         chosen: what to minimize, by name; all of the same dimension.
@@ -144,7 +144,7 @@ def grid(starts: int) -> Grid:
 
 
 def known_smoothness() -> dict[str, problems.Problem]:
-    """A convex problem and two that are not, whose L holds everywhere."""
+    """One convex and two nonconvex problems whose L holds everywhere."""
     generator = np.random.default_rng(0)
     matrix = generator.normal(size=(DIMENSION, DIMENSION))
     target = generator.normal(size=DIMENSION)

@@ -14,21 +14,20 @@ CLAIM = claims.Claim(
     title="The almost constant radius C/k^0.001",
     source="Khanh et al. 2024, Remark 3.6",
     statement=r"""The radius $\rho_k = C/k^{0.001}$ with $t_k = 1/k$ satisfies (11),
-$\sum t_k \rho_k < \infty$ and $\limsup \rho_k < 2/L$, so that SAM converges on
-functions that are not convex. The radius stays above $0.99\,C$ after millions of
-iterations.""",
+$\sum t_k \rho_k < \infty$ and $\limsup \rho_k < 2/L$, so SAM converges on nonconvex
+functions. The radius stays above $0.99\,C$ after millions of iterations.""",
     recipe="""The library's schedule at k = 10^6; the first k at which it is below 0.99.
 SAM on (xy - 1)^2 and on the saddle (x^2 - y^2)/2 + y^4/4, C = 1/L, t_k = 1/(k + L),
 10^5 steps.""",
     criterion="""As published: rho_k/C >= 0.99 at k = 10^6. SAM's gradient norm falls
-to at most 1e-3 of the first. Ours: the sum in (11) is C zeta(1.001), about 1000 C, and
-grows like C log k up to k = e^1000, so that (11) tells nothing of shorter runs: F-SAM,
-whose perturbations keep their direction, still has ||grad f|| >= 0.1 C on the saddle at
-the end.""",
+to at most 1e-3 of its first value. Ours: the sum in (11) is C zeta(1.001), about
+1000 C. It grows like C log k up to k = e^1000, so (11) says nothing about shorter runs.
+F-SAM, whose perturbations keep their direction, ends on the saddle with
+||grad f|| >= 0.1 C.""",
     refuted="""The sentence was read from an OCR of the paper. k^-0.001 falls below
 0.99 at k = 0.99^-1000, near 23,163, and is 0.9863 at k = 10^6; it stays above 0.98 up
-to k = 5.9 10^8. What the remark is for, the convergence of SAM, is not affected.""",
-    survivors={"tripled": "C < 2/L is not needed: SAM converges with 3/L here, too"},
+to k = 5.9 10^8. The conclusion of the remark, that SAM converges, is not affected.""",
+    survivors={"tripled": "C < 2/L is not needed here: SAM also converges with 3/L"},
 )
 
 CASES = {

@@ -1,4 +1,4 @@
-"""Example 3.4: a constant error, and the wrong limit."""
+"""Example 3.4: a constant error leads to the wrong limit."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from sam_jax import schedules
 from sam_jax.theory import descent, problems
 
 CLAIM = claims.Claim(
-    title="Descent with a constant error ends at a point that is not stationary",
+    title="Descent with a constant error converges to a nonstationary point",
     source="Khanh et al. 2024, Example 3.4",
     statement=r"""On $f(x) = x^2$ the inexact gradient
 $f'(x - \rho \operatorname{sign} x)$, a perturbation *down* the gradient, with
@@ -23,14 +23,14 @@ $$
 x_{k+1} - \rho = (1 - 2 t_k)(x_k - \rho).
 $$
 
-Theorem 3.3 needs $\sum t_k e_k < \infty$. SAM's perturbation, up the gradient, is
-harmless here: $f$ is convex (Theorem 3.2).""",
+Theorem 3.3 needs $\sum t_k e_k < \infty$. SAM's perturbation goes up the gradient and
+is harmless here, because $f$ is convex (Theorem 3.2).""",
     recipe="""t_k = 0.5/(k + 1), rho = 0.3, x_1 = 1, 200,000 steps; then rho_k = 0.3/k,
 for which the sum is finite; then SAM with rho = 0.3.""",
     criterion="""Every iterate is rho + (x_1 - rho)/(N + 1) to 1e-9 (ours: the product
 in closed form). With rho_k = 0.3/k the limit is 0: every iterate is
-(x_1 + sum_k rho_k)/(N + 1) to 1e-9 (ours). SAM ends within 2 t_k rho of 0 (ours: what
-one step from 0 reaches).""",
+(x_1 + sum_k rho_k)/(N + 1) to 1e-9 (ours). SAM ends within 2 t_k rho of 0 (ours: the
+distance that one step from 0 covers).""",
 )
 
 RHO = 0.3

@@ -20,7 +20,7 @@ CLAIM = claims.Claim(
     source="Khanh et al. 2024, Theorem 3.2",
     statement=r"""Let $f$ be convex with Lipschitz gradient, $\sum t_k = \infty$,
 $\sum t_k^2 < \infty$ and $\sup \rho_k < \infty$. Then $\liminf \|\nabla f(x_k)\| = 0$,
-and with a bounded level set $f(x_k) \to \min f$. Derived, by adding up the descent
+and with a bounded level set $f(x_k) \to \min f$. Derived, by summing the descent
 inequality for $L t_k \le 1$:
 
 $$
@@ -29,16 +29,16 @@ $$
 $$
 
 which tends to 0. A constant step size leaves SAM at its 2-cycle.""",
-    recipe="""A quadratic (1, 2); the valley (x_1 + x_2 - 1)^2/2, whose level sets are
-not bounded; |x|^4, flat; logistic regression of separable data, without a minimum.
+    recipe="""A quadratic (1, 2); the valley (x_1 + x_2 - 1)^2/2 with unbounded level
+sets; |x|^4, flat; logistic regression on separable data, which has no minimum.
 rho = 0.1; t_1 = 1/L, times 1/k, k^-0.5001 and 1/(m log m), m = floor(k/5) + 2
-("Diminish 1, 2, 3", here per step); 10^5 steps, and with constant t for contrast.""",
+("Diminish 1, 2, 3", here per step); 10^5 steps; constant t for contrast.""",
     criterion="""The smallest recorded squared gradient norm obeys the derived bound at
-every checkpoint. The last gap is at most 0.1 of the first (ours; Diminish 3 adds up
-like log log). With k^-0.5001 SAM on the quadratic follows the cycle
-t_k rho l/(2 - t_k l) of its momentary step size to 1 % (ours). Constant t: the distance
-on the quadratic stays t rho l/(2 - t l), and the smallest squared gradient is above the
-bound without its part in rho.""",
+every checkpoint. The last gap is at most 0.1 of the first (ours; the partial sums of
+Diminish 3 grow like log log). With k^-0.5001 SAM on the quadratic follows the cycle
+t_k rho l/(2 - t_k l) of its current step size to 1 % (ours). With constant t the
+distance on the quadratic stays t rho l/(2 - t l), and the smallest squared gradient
+norm exceeds the bound without its rho term.""",
 )
 
 RADIUS = 0.1

@@ -11,10 +11,10 @@ from sam_jax.theory import conditions, families, inexact, problems
 from sam_jax.theory.step_sizes import khanh
 
 CLAIM = claims.Claim(
-    title="Steps with a relative error need L-descent, no Lipschitz gradient",
+    title="Steps with a relative error need L-descent but no Lipschitz gradient",
     source="Khanh et al. 2024, Theorem 4.1 and condition (4)",
-    statement=r"""$f(y) \le f(x) + \langle \nabla f(x), y - x \rangle +
-\frac L2 \|y - x\|^2$ is all that Theorem 4.1 asks of $f$. It holds for
+    statement=r"""Theorem 4.1 requires only $f(y) \le f(x) + \langle \nabla f(x), y - x
+\rangle + \frac L2 \|y - x\|^2$ of $f$. This condition holds for
 $\frac12 \langle Ax, x \rangle + \langle b, x \rangle + c - h(x)$ with $L = \|A\|$ and
 any smooth convex $h$, such as $\frac23 \sum_i |x_i|^{3/2}$, whose gradient is not
 Lipschitz continuous. With $\|g^k - \nabla f(x^k)\| \le \nu \|\nabla f(x^k)\|$ and
@@ -23,17 +23,17 @@ $f(x^{k+1}) \le f(x^k) - \frac{t_k}{2} (2 - 2\nu - L t_k (1 + \nu)^2)
 \|\nabla f(x^k)\|^2$, and **$f(x^k) \to -\infty$, or all accumulation points are
 stationary**; under the KL property the iterates converge.""",
     recipe=r"""$f(x) = \sum_i a_i x_i^2 / 2 - \frac23 |x_i|^{3/2}$, $a = (1, 2, 4)$,
-16 normal starts and 8 within $10^{-3}$ of the origin; $\nu = 0.5$, the error against
-the gradient, along it and in a normal direction, $\delta = 0.1$, the largest $t$,
-constant or times $k^{-1/2}$, 1,500 steps. Not bounded below: $x^2 / 2 - x^4 / 4$, from
-0.5, 0.8, 1.2 and 2.""",
+16 normal starts and 8 of scale $10^{-3}$ near the origin; $\nu = 0.5$, the error
+against the gradient, along it and in a Gaussian random direction, $\delta = 0.1$, the
+largest $t$, constant or times $k^{-1/2}$, 1,500 steps. Not bounded below:
+$x^2 / 2 - x^4 / 4$, from 0.5, 0.8, 1.2 and 2.""",
     criterion=r"""$f(x^{k+1})$ exceeds the right-hand side by no more than rounding;
-with $L/100$ it does, by more than $10^{-3}$. With constant $t$ the last gradient is
-below $10^{-6}$, and the last tenth of the iterates within $10^{-6}$ of the last one
-($f$ is semialgebraic). $\|\nabla f(x) - \nabla f(0)\| / \|x\|$ is above $100 L$ near 0.
-Without a lower bound $f(x^k)$ passes $-10^6$ from outside of $[-1, 1]$, and the
-gradient vanishes from inside. The condition checker derives the properties (2), (4) and
-(5).""",
+with $L/100$ it exceeds it by more than $10^{-3}$. With constant $t$ the last gradient
+is below $10^{-6}$, and the last tenth of the iterates is within $10^{-6}$ of the last
+one ($f$ is semialgebraic). $\|\nabla f(x) - \nabla f(0)\| / \|x\|$ is above $100 L$
+near 0. Without a lower bound, $f(x^k)$ falls below $-10^6$ from starts outside
+$[-1, 1]$, and the gradient vanishes from starts inside. The condition checker derives
+the properties (2), (4) and (5).""",
     survivors=dict.fromkeys(
         mutations.FACTORS, "the errors are added to the gradient: there is no ascent"
     ),
@@ -96,12 +96,12 @@ def run(quick: bool) -> claims.Outcome:
     data["gradient"] = {n: norm[:, : len(data["k"])] for n, norm in norms.items()}
     checks = claims.Checks()
     checks.at_most("f(x+) - right-hand side, all errors", excess, 1e-12)
-    checks.at_least("the same with L/100", max(control), 1e-3)
+    checks.at_least("f(x+) - right-hand side with L/100", max(control), 1e-3)
     checks.at_most("last gradient norm, constant t", last, 1e-6)
     checks.at_most("movement of x in the last tenth", moved, 1e-6)
     checks.at_least("||grad f(x)|| / ||x|| at 1e-8", quotient, 100 * L)
-    checks.at_most("not bounded below: lowest f", outside, -1e6)
-    checks.at_most("the same from inside: last gradient", inside, 1e-6)
+    checks.at_most("not bounded below, from outside: lowest f", outside, -1e6)
+    checks.at_most("not bounded below, from inside: last gradient", inside, 1e-6)
     checks.says("properties that the checker derives", *_checked())
     picture = pictures.row(
         data, list(ERRORS), "k", "gradient", by="t", log="y", label="||grad f||"
@@ -149,7 +149,7 @@ def _unbounded() -> tuple[list[float], list[float]]:
 
 
 def _checked() -> tuple[str, str]:
-    """What the checker says of IGDr, and what Theorem 4.1 gives."""
+    """The properties that the checker derives for IGDr, and those of Theorem 4.1."""
     setting = conditions.Setting(
         method="igdr",
         step_size=families.Constant(STEP),

@@ -1,4 +1,4 @@
-"""The inequality behind each theorem, at every step of every method."""
+"""The descent inequality of each theorem, at every step of every method."""
 
 from collections.abc import Callable, Mapping
 
@@ -17,16 +17,16 @@ f - \frac t2 \|\nabla f\|^2 +$ **$L^3 t^2 \rho^2 / 2$** (Theorem 3.2). On a func
 with Lipschitz gradient a step of SAM, F-SAM, VaSSO or RSAM, with $e = L\rho < 2$, gives
 $f(x^+) \le f - c_1 t \|\nabla f\|^2 +$ **$c_2 t e$**, $c_1 = (2 - Lt - e + Lte)/2$ and
 $c_2 = (1 - Lt + Lte)/2$ (Theorem 3.3), and $\|\nabla f(x^+)\| - \|\nabla f\| \le
-L t \|\nabla f\| + L t e$, which Lemma B.1 asks for. A step of USAM or extragradient
+L t \|\nabla f\| + L t e$, as Lemma B.1 requires. A step of USAM or extragradient
 with $\rho = \nu/L$ and $t \le (2 - 2\nu - \delta)/(L (1 + \nu)^2)$ gives $f(x^+) \le f
--$ **$\frac t2 (2 - 2\nu - Lt (1 + \nu)^2) \|\nabla f\|^2$** (Theorem 4.1, (40)), so
-that both conditions of Propositions B.3 to B.5 hold, (H1) $f - f(x^+) \ge \sigma
-\|\nabla f\| \|x^+ - x\|$ with $\sigma = (2 - 2\nu - Lt (1 + \nu)^2)/(2 + 2\nu)$ and
-(H2) equal values are those of equal iterates, $\sigma \|x^+ - x\|^2 \le t (1 + \nu)
-(f - f(x^+))$; and with a desingularizing function the path is finite: $\sigma
+-$ **$\frac t2 (2 - 2\nu - Lt (1 + \nu)^2) \|\nabla f\|^2$** (Theorem 4.1, (40)). Hence
+both conditions of Propositions B.3 to B.5 hold: (H1) $f - f(x^+) \ge \sigma
+\|\nabla f\| \|x^+ - x\|$ with $\sigma = (2 - 2\nu - Lt (1 + \nu)^2)/(2 + 2\nu)$, and
+(H2), equal values imply equal iterates, by $\sigma \|x^+ - x\|^2 \le t (1 + \nu)
+(f - f(x^+))$. With a desingularizing function the path is finite: $\sigma
 \|x^+ - x\| \le \varphi(f - f^*) - \varphi(f(x^+) - f^*)$ ($\sigma$: ours).
-With $t = 1/L$ the first two are attained in the 2-cycle on a quadratic (ours), so that
-the slack below tends to 0.""",
+With $t = 1/L$ the first two inequalities are attained in the 2-cycle on a quadratic
+(ours), so the slack below tends to 0.""",
     recipe="""A quadratic, sums of log(1 + r^2) (n = 4) and of r^2/(1 + r^2) (8 rows),
 all with a known L; 24 random starts, each with three radii (0.05, 0.5 and 0.95 of
 rho = 2/L, or of nu = 1) and three step sizes (0.1, 0.5 and 1 of the largest), 200
@@ -37,14 +37,14 @@ quadratic, phi(s) = sqrt(2 s / mu).""",
 1e-3.""",
 )
 
-# Steps and a factor of L -> what the left-hand side exceeds the right-hand side by.
+# Steps and a factor of L -> left-hand side minus right-hand side.
 Excess = Callable[[_methods.Steps, float], np.ndarray]
 
 
 def _inequalities(
     problem: problems.Problem, grid: _methods.Grid
 ) -> dict[str, tuple[list[str], Excess]]:
-    """Name -> the methods of which it is claimed, and the excess [trajectory, step]."""
+    """Name -> the methods that it covers, and the excess [trajectory, step]."""
     L, nu = problem.smoothness, grid.radius[:, None]
     t, relative = grid.step[:, None] / L, _relative_steps(L, grid)[:, None]
 
@@ -167,7 +167,7 @@ def _excess(
     found: Mapping[str, Mapping[str, _methods.Steps]],
     grid: _methods.Grid,
 ) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, float]]:
-    """Inequality -> per method the excess, worst of all, [step]; and with L/4."""
+    """Inequality -> the worst excess of each method, [step]; and that with L/4."""
     worst: dict[str, dict[str, np.ndarray]] = {}
     control: dict[str, float] = {}
     for problem, of in zip(chosen.values(), found.values(), strict=True):

@@ -1,4 +1,4 @@
-"""What makes the methods gradient descent with an absolute or a relative error."""
+"""The methods are gradient descent with an absolute or a relative error."""
 
 import numpy as np
 
@@ -8,18 +8,18 @@ from experiments.theory.khanh import _methods
 CLAIM = claims.Claim(
     title="SAM's error is absolute, that of USAM and extragradient relative",
     source="Khanh et al. 2024, proofs of Corollary 3.5 and Theorems 3.2, 4.1 and 4.2",
-    statement=r"""With a Lipschitz gradient the error of the gradient that a method
-uses is
+    statement=r"""With a Lipschitz gradient, the gradient $g$ that a method uses has one
+of two errors:
 
 $$
-\|g - \nabla f\| \le L \rho, \qquad \|g - \nabla f\| \le \nu \|\nabla f\|:
+\|g - \nabla f\| \le L \rho, \qquad \|g - \nabla f\| \le \nu \|\nabla f\|.
 $$
 
-the first for SAM, F-SAM, VaSSO and RSAM, whatever the direction of their perturbation,
-the second for USAM and extragradient with $\rho = \nu/L$, whence
-$(1 - \nu) \|\nabla f\| \le \|g\| \le (1 + \nu) \|\nabla f\|$ (39). On a convex function
-SAM and USAM also have $\langle g, \nabla f \rangle \ge \|\nabla f\|^2$. Near a minimum
-the first error stays, the second vanishes.""",
+The first bound holds for SAM, F-SAM, VaSSO and RSAM, whatever the direction of their
+perturbation. The second holds for USAM and extragradient with $\rho = \nu/L$. It
+implies $(1 - \nu) \|\nabla f\| \le \|g\| \le (1 + \nu) \|\nabla f\|$ (39). On a convex
+function SAM and USAM also have $\langle g, \nabla f \rangle \ge \|\nabla f\|^2$. Near a
+minimum the absolute error stays and the relative error vanishes.""",
     recipe="""A quadratic, sums of log(1 + r^2) (n = 4) and of r^2/(1 + r^2) (8 rows),
 all with a known L; 24 random starts, three radii (0.05, 0.5 and 0.95 of rho = 2/L, or
 of nu = 1) and three step sizes, 200 steps; g is read off the steps.""",
@@ -89,7 +89,7 @@ def run(quick: bool) -> claims.Outcome:
 
 
 def _ratios(steps: _methods.Steps, nu: np.ndarray) -> dict[str, float]:
-    """What is at most 1, for the methods of which it is claimed, the largest of all."""
+    """The largest value of each ratio that some theorem bounds by 1."""
     norm, length = np.sqrt(steps.squared), np.linalg.norm(steps.direction, axis=-1)
     seen = norm > LARGE
     product = (steps.direction * steps.gradient).sum(-1)

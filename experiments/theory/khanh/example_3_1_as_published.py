@@ -25,13 +25,14 @@ that distance and does not converge.""",
 published interval, for r < 2 also in the middle of its part up to 2/(s + l), for
 r = 2.5 also t = 0.75, which is below 2/l; 16 random starts within the bound, 400
 steps.""",
-    criterion="""As published: no distance exceeds the bound, at any r. Where it holds:
-the same for r < 2 and t <= 2/(s + l).""",
-    refuted="""The proof uses ||I - tA|| <= 1 - t s, which is true up to t = 2/(s + l)
-only. The published interval contains such step sizes if and only if l/s < 2. Its middle
-lies above 2/l for l/s = 2.5, 3 or 10, where gradient descent itself diverges; with
-l/s = 2.5 and t = 0.75 it converges, but SAM's 2-cycle t rho l / (2 - t l) lies out of
-the bound. That SAM does not converge is right for every t < 2/l: see `two_cycle`.""",
+    criterion="""As published: no distance exceeds the bound, at any r. Where the proof
+holds: no distance exceeds the bound for r < 2 and t <= 2/(s + l).""",
+    refuted="""The proof uses ||I - tA|| <= 1 - t s, which is true only up to
+t = 2/(s + l). The published interval contains such step sizes if and only if l/s < 2.
+Its middle lies above 2/l for l/s = 2.5, 3 or 10, where gradient descent itself
+diverges. With l/s = 2.5 and t = 0.75 gradient descent converges, but SAM's 2-cycle
+t rho l / (2 - t l) lies outside the bound. SAM does not converge for any t < 2/l, as
+the example says: see `two_cycle`.""",
 )
 
 RADIUS = 0.1
@@ -57,9 +58,9 @@ def run(quick: bool) -> claims.Outcome:
     checks.at_most(
         "distance / bound, t in mid-interval, l/s = 1.2 ... 10", largest[:6], 1.0
     )
-    checks.at_most("the same for l/s < 2, t <= 2/(s + l)", largest[6:9], 1.0)
+    checks.at_most("distance / bound, l/s < 2, t <= 2/(s + l)", largest[6:9], 1.0)
     checks.at_least(
-        "there ||x_{k+1}|| - (t rho s - (1 - t s) ||x_k||)", excess.min(), -1e-12
+        "l/s < 2: ||x_{k+1}|| - (t rho s - (1 - t s) ||x_k||)", excess.min(), -1e-12
     )
     checks.close(
         "gradient descent at l/s = 2.5, 3, 10: growth per step",

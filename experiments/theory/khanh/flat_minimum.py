@@ -1,4 +1,4 @@
-"""A KL function that is no power: the flattest minimum."""
+"""A desingularizing function that is not a power: the flattest minimum."""
 
 from typing import Any
 
@@ -13,21 +13,23 @@ from sam_jax.theory import descent, desingularizing, problems
 from sam_jax.theory.step_sizes import khanh
 
 CLAIM = claims.Claim(
-    title="General desingularizing functions: exp(-1/|x|) is reached like 1/log k",
+    title="General desingularizing functions: on exp(-1/|x|) x_k falls like 1/log k",
     source="Khanh et al. 2024, Theorem 4.1 (iv), Definition 2.1 and Assumption 2.3",
-    statement=r"""Theorem 4.1 (iv) holds for every desingularizing function, its rates
-only for the powers $M t^{1-q}$. At the minimum of $f(x) = e^{-1/|x|}$ no power will do,
-$\varphi(t) = 1 / \log(1/t)$ will (ours): $\varphi'(f(x)) |f'(x)| = 1$, and Assumption
-2.3 holds with $C = 1$. USAM and extragradient converge, slower than every power of $k$:
+    statement=r"""Theorem 4.1 (iv) holds for every desingularizing function, but its
+rates hold only for the powers $M t^{1-q}$. At the minimum of $f(x) = e^{-1/|x|}$ no
+power is a desingularizing function, but $\varphi(t) = 1 / \log(1/t)$ is (ours):
+$\varphi'(f(x)) |f'(x)| = 1$, and Assumption 2.3 holds with $C = 1$. USAM and
+extragradient converge more slowly than any power of $k$:
 **$t k = \int e^u u^{-4}\, du$ from $1/x_1$ to $1/x_k$** in the limit of
-$x' = -t f'(x)$, so that $x_k \log k \to 1$.""",
+$x' = -t f'(x)$, so $x_k \log k \to 1$.""",
     recipe=r"""$L = \max |f''|$, at $1/x = 3 + \sqrt 3$; $\nu = 0.5$, $\rho = \nu / L$,
-$t$ the largest with $\delta = 0.1$; from 0.4, $10^6$ steps ($10^5$ in the short
+$t$ the largest with $\delta = 0.1$; start 0.4, $10^6$ steps ($10^5$ in the short
 form).""",
     criterion=r"""$\varphi' |f'|$ is 1 to $10^{-9}$ along the path; the largest $C$ over
 200 points is at least 1 for this $\varphi$ and for the powers $q = 0.2, 0.5, 0.9$. The
-integral is $tk$ to 1 % over the last decade, the local exponent of $x_k$ there below
-0.1. The first hundred iterates are those of a NumPy program to $10^{-12}$.""",
+integral equals $tk$ to 1 % over the last decade, where the local exponent of $x_k$ is
+below 0.1. The first hundred iterates agree with those of a NumPy program to
+$10^{-12}$.""",
 )
 
 START = 0.4
@@ -105,10 +107,10 @@ def _program(t: float, rho: float) -> np.ndarray:
 
 
 def _time(x: float) -> float:
-    """What t k is where the path of x' = -f'(x) is at x."""
+    """The time t k at which the path of x' = -f'(x) is at x."""
     return integrate.quad(lambda u: np.exp(u) / u**4, 1 / START, 1 / x)[0]
 
 
 def _after(tk: float) -> float:
-    """Where that path is then."""
+    """The point of that path at the time ``tk``."""
     return optimize.brentq(lambda x: _time(x) - tk, 0.02, START)  # pyright: ignore

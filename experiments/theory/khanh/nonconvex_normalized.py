@@ -1,4 +1,4 @@
-"""Theorem 3.3 and Corollary 3.5: SAM and its normalized variants, not convex."""
+"""Theorem 3.3 and Corollary 3.5: SAM and its normalized variants, nonconvex."""
 
 import functools
 from collections.abc import Mapping
@@ -15,11 +15,11 @@ from sam_jax.theory import descent, problems
 from sam_jax.theory.step_sizes import khanh
 
 CLAIM = claims.Claim(
-    title="Not convex: SAM, F-SAM, VaSSO and RSAM converge if sum t_k rho_k is finite",
+    title="Nonconvex: SAM, F-SAM, VaSSO and RSAM converge if sum t_k rho_k is finite",
     source="Khanh et al. 2024, Theorem 3.3 and Corollary 3.5",
     statement=r"""Let $f$ have a Lipschitz gradient, $\sum t_k = \infty$, $t_k \to 0$,
 $\sum t_k \rho_k < \infty$ and $\limsup \rho_k < 2/L$. Then $\nabla f(x_k) \to 0$ and
-$f(x_k)$ converges, whatever the directions of the perturbations. Derived, by adding up
+$f(x_k)$ converges, whatever the directions of the perturbations. Derived, by summing
 the descent inequality, with $e_k = L \rho_k$:
 
 $$
@@ -33,16 +33,16 @@ With constant $t$ and $\rho$ the gradient does not vanish.""",
 t_k = 2/(k + 4L^2)^0.5001 with p = 0.75, so that L t_k < 1; F-SAM in the paper's form
 (sigma 1, lambda 0.9), VaSSO with theta = 0.4, RSAM with normal noise of size 0.1;
 30,000 steps. Contrast: t = 1/L, rho = 1/L.""",
-    criterion="""The largest gradient norm of the last decade of checkpoints is at most
-half of that of the decade before (ours: ||grad f|| goes at least like rho_k, a factor
-of 0.32 for p = 0.5), for every problem, method and setting; the smallest obeys the
-derived bound; f changes by at most 1e-2 of its first gap in the last decade; x comes to
-rest (Theorem 3.3 (iii): these functions are analytic), its distance from the last
-iterate is at most half of that in the decade before. With
+    criterion="""For every problem, method and setting: the largest gradient norm of the
+last decade of checkpoints is at most half of that of the decade before (ours:
+||grad f|| falls at least like rho_k, by a factor of 0.32 for p = 0.5); the smallest
+gradient norm obeys the derived bound; f changes by at most 1e-2 of its first gap in the
+last decade; x converges (Theorem 3.3 (iii): these functions are analytic), and its
+distance from the last iterate is at most half of that in the decade before. With
 constant coefficients the decades differ by at most 20 % on the saddle and the sums;
-on the sums the smallest squared gradient is above the bound without its part in e_k.
-Which stationary point it is the theorem leaves open: with constant coefficients SAM
-and VaSSO end in the saddle here.""",
+on the sums the smallest squared gradient norm exceeds the bound without its e_k term.
+The theorem does not say which stationary point is reached: with constant coefficients
+SAM and VaSSO end at the saddle point here.""",
     survivors={
         "reversed": "the theorem holds for every direction of the perturbations"
     },
@@ -99,7 +99,7 @@ def run(quick: bool) -> claims.Outcome:
     checks.at_most("distance from the last iterate: last decade / before", rests, 0.5)
     checks.close("constant t and rho: last decade / before", constant, 1.0, atol=0.2)
     checks.at_least(
-        "the same, log(1 + r^2): smallest ||grad f||^2 / bound without e",
+        "constant t and rho, log(1 + r^2): smallest ||grad f||^2 / bound without e",
         [_over_gap(chosen[LOG], of) for of in found[LOG].values()],
         1.0,
     )
@@ -169,7 +169,7 @@ def _step_sizes(problem: problems.Problem) -> np.ndarray:
 
 
 def _over_gap(problem: problems.Problem, recorded: Mapping[str, np.ndarray]) -> float:
-    """Constant t and rho, L t = e = 1, c1 = 1/2: over the bound's part in the gap."""
+    """Constant t and rho, L t = e = 1, c1 = 1/2: over the gap term of the bound."""
     gap, gradient = recorded["gap"][3, 0], recorded["gradient"][3]
     return float(gradient.min() ** 2 * COUNT / (2 * problem.smoothness * gap))
 

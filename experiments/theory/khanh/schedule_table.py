@@ -15,19 +15,20 @@ CLAIM = claims.Claim(
     title="Which schedules satisfy which theorem",
     source="Khanh et al. 2024, section 5 against Theorem 3.2, Corollary 3.5, "
     "Theorem 4.2",
-    statement=r"""Decided by exponents, not by adding terms (the table is derived by
-us). Diminish 1, 2 and 3 satisfy Theorem 3.2 with any bounded radius. Corollary 3.5, for
-non-convex functions, needs $\sum t_k \rho_k < \infty$: with $\rho_k = C/k^p$ any
-$p > 0$ for Diminish 1 and 3, but $p > 0.4999$ for Diminish 2, so that the almost
-constant radius $p = 0.001$ of Remark 3.6 is too large. **With a constant radius all of
-them fail:** the paper's own experiments, $\rho = 0.05$ on networks, are outside
-Corollary 3.5 for every schedule. A constant step size satisfies Theorem 4.2 on USAM; a
-cosine is made for a finite number of steps and satisfies none of these.""",
+    statement=r"""The verdicts follow from exponents, not from sums of terms (the table
+is ours). Diminish 1, 2 and 3 satisfy Theorem 3.2 with any bounded radius. Corollary
+3.5, for nonconvex functions, needs $\sum t_k \rho_k < \infty$. With $\rho_k = C/k^p$
+this holds for any $p > 0$ with Diminish 1 and 3, but only for $p > 0.4999$ with
+Diminish 2, so the almost constant radius $p = 0.001$ of Remark 3.6 is too large.
+**With a constant radius all of them fail:** the paper's own experiments, $\rho = 0.05$
+on networks, are outside Corollary 3.5 for every schedule. A constant step size
+satisfies Theorem 4.2 on USAM. A cosine is defined for a finite number of steps and
+satisfies none of these.""",
     recipe="""Symbolic verdicts of `sam_jax.theory.conditions` for seven schedules, with
 L = 1 and 0.05 for rho or C. Numerically, the sums of t_k rho_k over the blocks (N, 2N]
 of the library's schedules, up to 2^20 steps.""",
-    criterion="""All verdicts are those of the table; the ratio of two consecutive
-blocks is the one of the symbolic order, k^-a (log k)^-b, to 0.2 %.""",
+    criterion="""All verdicts agree with the table. The ratio of two consecutive blocks
+equals that of the symbolic order, k^-a (log k)^-b, to 0.2 %.""",
     survivors=dict.fromkeys(
         mutations.FACTORS, "decided by exponents: no method is run"
     ),
@@ -146,7 +147,7 @@ def _checks_of_table(verdicts: Mapping[str, Sequence[bool]]) -> list[claims.Chec
     found = covered("C/k^0.5", but=["C/k^0.4999"])
     return [
         claims.says(
-            f"verdicts unlike the table, of {size}", ", ".join(wrong) or "none", "none"
+            f"verdicts off the table, of {size}", ", ".join(wrong) or "none", "none"
         ),
         claims.says(what, covered("constant"), "none"),
         claims.says(almost, covered("C/k^0.001"), "Diminish 1, Diminish 3"),
@@ -192,7 +193,7 @@ def _block_ratio(values: np.ndarray) -> float:
 
 
 def _order_ratio(order: orders.Order, count: int) -> float:
-    """What `_block_ratio` tends to, by the integral of the symbolic order."""
+    """The limit of `_block_ratio`, by the integral of the symbolic order."""
     [term] = order.terms
     power, log = float(term.power), float(term.log)
 

@@ -13,18 +13,18 @@ CLAIM = claims.Claim(
     statement=r"""On a strongly convex quadratic SAM with a constant step size $t < 2/l$
 and a constant radius $\rho$ does not converge: it ends in the cycle $x \to -x$ along
 the top eigenvector, at the distance **$t \rho l / (2 - t l)$** from the minimizer
-(closed form: ours). Gradient descent converges. The bound that the paper quotes from
-Dai et al. 2023, linear to a neighbourhood, in the form that we derive for convex $f$
-and $t \le 1/L$: **$f(x^k) - f^* \le (1 - t\mu(2 - Lt))^k (f(x^1) - f^*) + \frac{L^3 t
-\rho^2}{2\mu(2 - Lt)}$**; with $L^2$, as quoted, the cycle at $t = 1/L$ lies above it
-where $L > 1$.""",
+(closed form: ours). Gradient descent converges. The paper quotes a bound from Dai et
+al. 2023: linear convergence to a neighbourhood. We derive it for convex $f$ and
+$t \le 1/L$ in the form **$f(x^k) - f^* \le (1 - t\mu(2 - Lt))^k (f(x^1) - f^*) +
+\frac{L^3 t \rho^2}{2\mu(2 - Lt)}$**. With $L^2$, as quoted, the cycle at $t = 1/L$
+exceeds the bound if $L > 1$.""",
     recipe=r"""$f(x) = (x_1^2 + 1.5 x_2^2) / 2$, start (1, 1), 5,000 steps; $t = 1/3$
-and four radii, then $\rho = 0.1$ and four step sizes. For the bound $t \le 1/L$, and
+and four radii, then $\rho = 0.1$ and four step sizes. For the bound: $t \le 1/L$, and
 the parabola $0.75 x^2$ with $t = 1/L$.""",
     criterion=r"""The distance of the last iterate is the closed form to $10^{-9}$, the
 iterates alternate, and gradient descent is below $10^{-12}$. The gap obeys the derived
-bound at every checkpoint; on the parabola it ends at the bound's second part to
-$10^{-9}$, 1.5 times of that with $L^2$.""",
+bound at every checkpoint. On the parabola it ends at the second term of the bound to
+$10^{-9}$, 1.5 times that term with $L^2$.""",
 )
 
 
@@ -79,7 +79,7 @@ def run(quick: bool) -> claims.Outcome:
 
 
 def _attained() -> list[float]:
-    """The cycle's gap at t = 1/L over the bound's second part, with L^3 and L^2."""
+    """The cycle's gap at t = 1/L over the bound's second term, with L^3 and L^2."""
     parabola, rho = problems.quadratic([1.5], [1.0]), 0.1
     t, L = 1 / parabola.smoothness, parabola.smoothness
     found = runs.sam(parabola, rho, t, [2_000], parabola.gap).recorded[0]

@@ -28,15 +28,15 @@ $$
 
 SAM with the same $t$ and $\rho$ stops at its 2-cycle.""",
     recipe="""A quadratic (1, 3, 10), ridge-regularized logistic regression (30 x 5),
-and, not convex, sums of log(1 + r^2) (n = 4) and (xy - 1)^2; nu = 0.5, delta = 0.1,
+and, nonconvex, sums of log(1 + r^2) (n = 4) and (xy - 1)^2; nu = 0.5, delta = 0.1,
 rho = nu/L, t the largest allowed, constant or times k^-0.5; 4,000 steps.""",
     criterion="""f never rises by more than rounding; every gap on the first two obeys
 the factor; on the quadratic the slowest mode contracts by 1 - tl(1 +- rho l) to 1e-6;
 the last gradient is below 1e-6 of the first (constant t) and 0.2 of it (diminishing
 t); with constant t the iterates of the last tenth lie within 1e-6 of the last one (KL:
 these functions are analytic). SAM on the quadratic ends at t rho l/(2 - tl).
-On a parabola (t = 0.01/L, errors of length nu ||grad f|| against the gradient) a step
-leaves of the gap what the factor says, to 0.1 %.""",
+On a parabola (t = 0.01/L, errors of length nu ||grad f|| against the gradient) each
+step multiplies the gap by the factor, to 0.1 %.""",
 )
 
 NU, DELTA = 0.5, 0.1
@@ -91,7 +91,7 @@ def run(quick: bool) -> claims.Outcome:
     )
     checks.close("SAM on the quadratic: distance", stalled, cycle, rtol=1e-9)
     checks.close(
-        "parabola, IGDr: what a step leaves of the gap", *_attained(), rtol=1e-3
+        "parabola, IGDr: gap after a step / before it", *_attained(), rtol=1e-3
     )
     shown = {"k": CHECKPOINTS[seen] + 1, "2-cycle of SAM": [10 * cycle, np.nan]}
     shown["||grad f||"] = [
@@ -104,7 +104,7 @@ def run(quick: bool) -> claims.Outcome:
 
 
 def _attained() -> tuple[np.ndarray, float]:
-    """The shares of the gap that steps with the worst error leave, and the factor."""
+    """Gap after a step / before it, with the worst error, and the factor."""
     parabola, t = problems.quadratic([1.0], [1.0]), 0.01
     method, steps = inexact.igdr(NU, inexact.against), np.arange(20)
     gaps = runs.once(

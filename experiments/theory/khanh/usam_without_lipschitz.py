@@ -1,4 +1,4 @@
-"""Theorem 4.2 as published asks of f the L-descent condition alone."""
+"""Theorem 4.2 as published assumes only the L-descent condition."""
 
 from typing import Any
 
@@ -26,11 +26,11 @@ starts 0.001, 0.01, 0.05 and 0.1, 3,000 steps.""",
 ends in the cycle $c, -c$ with $2c = t (\sqrt w - w)$, $w = \rho \sqrt c - (1 + \rho)
 c$, to $10^{-9}$; there $\|g - \nabla f\| / \|\nabla f\|$ is above 1. IGDr with the same
 $\nu$ and $t$ (error against the gradient) and extragradient end below $10^{-6}$.""",
-    refuted=r"""The proof bounds USAM's error by $L \rho_k \|\nabla f(x^k)\|$, for which
-the gradient must be Lipschitz continuous. Near a kink of the gradient the perturbed
-point lies on its other side, and USAM jumps to and fro over a local maximum. With a
-Lipschitz continuous gradient, the paper's other assumption of section 4, the theorem
-holds (`khanh/unnormalized`); Theorem 4.1 needs L-descent only
+    refuted=r"""The proof bounds USAM's error by $L \rho_k \|\nabla f(x^k)\|$, which
+requires a Lipschitz continuous gradient. Near a kink of the gradient the perturbed
+point lies on the other side of the kink, and USAM jumps back and forth across a local
+maximum. With a Lipschitz continuous gradient, the paper's other assumption of section
+4, the theorem holds (`khanh/unnormalized`); Theorem 4.1 needs only L-descent
 (`khanh/descent_condition`).""",
 )
 

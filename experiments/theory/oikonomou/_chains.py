@@ -12,7 +12,7 @@ import sam_jax
 from sam_jax.theory import descent, finite_sums, problems, sampling
 from sam_jax.theory.step_sizes import unified
 
-# What a setting consists of, traced -> the chain and the losses it sees.
+# The parts of a setting, traced -> the chain and the losses that it sees.
 Program = Callable[..., tuple[optax.GradientTransformation, descent.Oracle]]
 
 
@@ -29,7 +29,7 @@ def constant(oracle: descent.Oracle) -> Program:
 def decreasing_chain(mu: float) -> Callable[..., optax.GradientTransformation]:
     """Unified SAM and SGD by the rule of Theorem 3.5, on a clock.
 
-    A clock of 1 is the theorem's; one of 0 stands still: the caps, constant.
+    A clock of 1 is the theorem's. A clock of 0 stands still: the constant caps.
     """
 
     def make(
@@ -51,7 +51,7 @@ def decreasing(mu: float, oracle: descent.Oracle) -> Program:
 
 
 class Table(NamedTuple):
-    """All samples of a sampling, so that the sampling can be part of a setting.
+    """All samples of a sampling, so the sampling can be part of a setting.
 
     Attributes:
         probabilities: [o].
@@ -65,7 +65,7 @@ class Table(NamedTuple):
 
 
 def tables(schemes: Sequence[sampling.Sampling]) -> list[Table]:
-    """The tables of samplings, padded to one shape with what is never drawn."""
+    """The tables of samplings, padded to one shape with samples of probability 0."""
     enumerated = [list(scheme.outcomes()) for scheme in schemes]
     length = max(map(len, enumerated))
     width = max(len(sample.rows) for samples in enumerated for _, sample in samples)
@@ -122,11 +122,11 @@ def descend(
         settings: tuples of numbers and arrays, such as ``(lam, rule)``, [s].
         problem: with its start.
         checkpoints: numbers of updates.
-        record: measured at each checkpoint, the gap if not given.
+        record: measured at each checkpoint; by default the gap.
         chains: number of independent chains of a setting.
 
     Returns:
-        What was recorded, leading axes [s, chains, checkpoints].
+        The recorded values, leading axes [s, chains, checkpoints].
     """
 
     def one(setting: tuple[Any, ...], key: jax.Array) -> Any:

@@ -1,4 +1,4 @@
-"""Importance sampling as in the released code: not a stochastic gradient of f."""
+"""Importance sampling as released does not use a stochastic gradient of f."""
 
 import numpy as np
 
@@ -11,19 +11,20 @@ CLAIM = claims.Claim(
     title="Released importance sampling obeys the theory",
     source="Oikonomou and Loizou 2025, Figure 3 (released code)",
     statement=r"""The released code draws component $i$ with $p_i = L_i / \sum_j L_j$
-and uses its gradient as it is. If that were the paper's importance sampling, the
-decreasing rule of Theorem 3.5 would converge to the minimizer of $f$ like $1/t$.""",
+and uses its gradient without a weight. If this were the paper's importance sampling,
+the decreasing rule of Theorem 3.5 would converge to the minimizer of $f$ like
+$1/t$.""",
     recipe="""f_i(x) = L_i (x - b_i)^2 / 2 with L = (1, 2, 9), b = (3, -3, 0.5), start
 5; rho_t, gamma_t of Theorem 3.5, 30,000 steps (quick: 6,000), lambda = 0, 0.5, 1, 256
-chains; weights 1 / (n p_i) and none.""",
+chains; weights 1 / (n p_i), and no weights.""",
     criterion="""The mean of the drawn gradient at the minimizer is 0, and the last mean
 gap is below the theorem's bound.""",
-    refuted="""This is a deviation of the released code; the paper's importance sampling
-has the weights. Without the weights 1 / (n p_i) the drawn gradient is one of
-sum p_i f_i, another function; the iterates converge, like 1/t, but to *its* minimizer.
-With the weights both checks hold, as the last rows show.""",
+    refuted="""The released code deviates from the paper, whose importance sampling has
+the weights 1 / (n p_i). Without them the drawn gradient is a stochastic gradient of
+sum p_i f_i, which is another function. The iterates converge like 1/t, but to *its*
+minimizer. With the weights both checks hold, as the last rows show.""",
     survivors=dict.fromkeys(
-        mutations.FACTORS, "about sampling, which does the same to SGD"
+        mutations.FACTORS, "on sampling, which has the same effect on SGD"
     ),
 )
 
@@ -65,7 +66,7 @@ def run(quick: bool) -> claims.Outcome:
     checks.at_most("last gap, released form", released[:, -1], bounds[:, -1])
     checks.close(f"{drawn_mean}, released form", float(p @ pulls), 0.0, atol=1e-12)
     checks.close(
-        "last gap, released form: that of x_p", released[:, -1], limit, rtol=0.1
+        "last gap, released form: gap of x_p", released[:, -1], limit, rtol=0.1
     )
     checks.at_most("gap, reweighted, all steps", weighted, bounds)
     checks.close(

@@ -8,11 +8,11 @@ from sam_jax.theory import descent, finite_sums
 from sam_jax.theory.step_sizes import unified
 
 CLAIM = claims.Claim(
-    title="The larger lambda, the higher the plateau of full-gradient Unified SAM",
+    title="The plateau of full-gradient Unified SAM rises with lambda",
     source="Oikonomou and Loizou 2025, Figure 1 and Corollary 3.4",
     statement=r"""With full gradients and the theorem's constants, $\lambda = 0$ (USAM)
-converges linearly to the minimizer, every $\lambda > 0$ to a plateau that rises with
-$\lambda$. Derived: the plateau is that of a 2-cycle along the top eigenvector,
+converges linearly to the minimizer, and every $\lambda > 0$ to a plateau that rises
+with $\lambda$. Derived: the plateau is that of a 2-cycle along the top eigenvector,
 
 $$
 \frac L2 c^2, \qquad
@@ -25,8 +25,9 @@ eigendirection.""",
 matrix, solution and start are those of the authors' code with its seed. 10,000 steps,
 lambda = 0, 0.1, .. 1; the simplified rule of the last version of the code, which the
 figure shows, and rho = rho*/2, gamma = gamma*.""",
-    criterion="""All plateaus are the closed form to 1e-4, rise with lambda, lambda = 0
-is the linear map to 1e-6, and the bound of Theorem 3.2 holds at every checkpoint.""",
+    criterion="""All plateaus are the closed form to 1e-4 and rise with lambda. The gap
+of lambda = 0 is that of the linear map to 1e-6. The bound of Theorem 3.2 holds at every
+checkpoint.""",
 )
 
 LAMS = np.arange(11) / 10
@@ -66,7 +67,7 @@ def run(quick: bool) -> claims.Outcome:
         atol=1e-22,
     )
     checks.says("plateaus rise with lambda", rise, True)
-    # At the start both sides are the same number, but for rounding.
+    # At the start both sides are the same number, except for rounding.
     checks.at_most("gap, all settings, all steps", gaps[:, 1:], bounds[:, 1:])
     checks.close("f(x_0), the authors' draw", first, 257.366338, rtol=1e-8)
     picture = pictures.row(

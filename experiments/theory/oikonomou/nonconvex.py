@@ -12,29 +12,29 @@ from sam_jax.theory import descent, finite_sums, problems, sampling
 from sam_jax.theory.step_sizes import unified
 
 CLAIM = claims.Claim(
-    title="On non-convex sums the least gradient norm obeys Theorem 3.7",
+    title="On non-convex sums the smallest gradient norm obeys Theorem 3.7",
     source="Oikonomou and Loizou 2025, Theorem 3.7 (in a derived form)",
-    statement=r"""For smooth components, without convexity or PL (derived, with
-explicit constants): the least $\mathrm E\|\nabla f(x_t)\|^2$ over $t < T$ is at most
+    statement=r"""For smooth components, without convexity or PL (derived, with explicit
+constants), the smallest $\mathrm E\|\nabla f(x_t)\|^2$ over $t < T$ is at most
 
 $$
 \frac{2 (1 + 2AQ)^T (f(x_0) - f^{\inf})}{\gamma T} + \frac{2CQ}{\gamma}
 + 2 L \rho \lambda^2 (1 + 2 \gamma L^2 \rho).
 $$
 
-With the theorem's $\rho$, $\gamma$ and $T$ for a target $\epsilon$ the least
+With the theorem's $\rho$, $\gamma$ and $T$ for a target $\epsilon$, the smallest
 $\mathrm E\|\nabla f\|$ is at most $\epsilon$.""",
     recipe="""f_i(x) = phi(a_i . x - b_i), phi(z) = z^2 / (1 + z^2), n = 20, d = 3,
 lambda = 0, 0.5, 1. Inequality: uniform single samples, T = 500 and 3,000,
 rho = 1 / (4 L sqrt(T)), gamma = 0.3 / (L sqrt(T)), 200 chains. Rule: independent
 sampling with p = 0.99, epsilon = 0.3 and 0.15 (quick: 0.3), 8 chains.""",
-    criterion="""The least mean of the squared norm over the checkpoints, plus four
-standard errors, is not above the right-hand side; the least mean norm is at most
-epsilon. (A minimum over checkpoints is never below that over all steps. Both are upper
-bounds with much room here, which SGD meets too: what they exclude is divergence.) That
-the last term is needed the stalling sinusoid shows (L = 1, rho = 0.3, lambda = 1,
-gamma = 0.1, 2,000 full gradients): its least squared norm is 27 (L rho)^2 / (100 pi^2)
-to 1e-6, above the right-hand side without that term.""",
+    criterion="""The smallest mean of the squared norm over the checkpoints, plus four
+standard errors, is not above the right-hand side. The smallest mean norm is at most
+epsilon. (A minimum over checkpoints is never below that over all steps. Both bounds are
+far from tight here, and SGD meets them too: they exclude only divergence.) The stalling
+sinusoid (L = 1, rho = 0.3, lambda = 1, gamma = 0.1, 2,000 full gradients) shows that
+the last term is needed: the smallest squared norm is 27 (L rho)^2 / (100 pi^2) to 1e-6,
+above the right-hand side without that term.""",
 )
 
 LAMS, HORIZONS = (0.0, 0.5, 1.0), (500, 3000)
@@ -72,7 +72,7 @@ def run(quick: bool) -> claims.Outcome:
 def _inequality(
     problem: finite_sums.FiniteSum, chains: int
 ) -> tuple[claims.Check, dict[str, Any]]:
-    """The least mean against the right-hand side, and what was measured."""
+    """Checks of the smallest mean with the right-hand side, and the measured data."""
     first = runs.first_gap(problem)  # f^inf >= 0, the bound that is used
     single = sampling.uniform(problem.size)
     known = unified.constants(problem, single)
@@ -101,14 +101,14 @@ def _inequality(
         right += list(unified.nonconvex_bound(known, lam, rule, first, [t]))
     data = {"lam": LAMS, "settings": settings, "steps": checkpoints}
     data |= {"mean_squared_norm": means, "least": least, "right_hand_side": right}
-    what = "least mean of ||grad f||^2, all settings"
+    what = "smallest mean of ||grad f||^2, all settings"
     return claims.at_most(what, least, right), data
 
 
 def _rule(
     problem: finite_sums.FiniteSum, epsilons: Sequence[float]
 ) -> tuple[claims.Check, dict[str, Any]]:
-    """What the rule for a target reaches, and its plans."""
+    """The norms that the rule for a target reaches, and its plans."""
     large = sampling.Independent(np.full(problem.size, 0.99))
     known, first = unified.constants(problem, large), runs.first_gap(problem)
     targets = [(e, lam) for e in epsilons for lam in LAMS]
@@ -131,7 +131,7 @@ def _rule(
     ]
     data = {"targets": targets, "plans": plans, "planned_steps": marks}
     data |= {"planned_norm": reached, "best": best}
-    what, goals = "least mean of ||grad f||, all targets", [e for e, _ in targets]
+    what, goals = "smallest mean of ||grad f||, all targets", [e for e, _ in targets]
     return claims.at_most(what, best, goals), data
 
 
@@ -159,7 +159,7 @@ def _needed() -> list[claims.Check]:
         known, 1.0, unified.Rule(0.0, gamma), first, [steps]
     )
     stall, share = 27 / (100 * np.pi**2), least / rho**2
-    what = "sinusoid, lambda = 1: least ||grad f||^2"
+    what = "sinusoid, lambda = 1: smallest ||grad f||^2"
     return [
         claims.at_least(f"{what} over the bound without lambda", least / without, 1.0),
         claims.close(f"{what} / (L rho)^2", share, stall, rtol=1e-6),

@@ -1,4 +1,4 @@
-"""SAM with a Polyak step size: what is exact, and where it stops."""
+"""SAM with a Polyak step size: exact convergence, and where SAM stops."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from sam_jax.theory import descent, finite_sums, sampling
 from sam_jax.theory.step_sizes import unified
 
 CLAIM = claims.Claim(
-    title="USAM with a Polyak step converges exactly if interpolated, SAM does not",
+    title="With a Polyak step USAM converges exactly under interpolation; SAM does not",
     source="Oikonomou and Loizou 2026, SAM-SPS",
     statement=r"""At the perturbed point $e$, without a cap, let
 
@@ -21,22 +21,24 @@ $$
 \gamma = \frac{[f(e) - f^* - \langle \nabla f(e), e - x \rangle]_+}{\|\nabla f(e)\|^2}.
 $$
 
-For USAM ($\lambda = 0$), $\rho \le 1/L$ and strongly convex $f$: linear and exact with
-full gradients or under interpolation, to a neighbourhood otherwise. Derived: for convex
-$f$ and *every* $\lambda$ the distance to a common minimizer never grows; SAM on a
-quadratic stops once $f(x) - f^* \le \rho^2\, g^\top H g / (2 \|g\|^2)$, hence inside
-the gap $L \rho^2 / 2$.""",
+For USAM ($\lambda = 0$), $\rho \le 1/L$ and strongly convex $f$, the convergence is
+linear and exact with full gradients or under interpolation, and to a neighbourhood
+otherwise. Derived: for convex $f$ and *every* $\lambda$ the distance to a common
+minimizer never grows. SAM on a quadratic stops once
+$f(x) - f^* \le \rho^2\, g^\top H g / (2 \|g\|^2)$, hence at a gap of at most
+$L \rho^2 / 2$.""",
     recipe="""Full gradients: f(x) = ||Ax - b||^2 / (2n), n = d = 100, condition number
 10 of A (the authors' seed), 3,000 steps (quick: 2,000); USAM with rho = 1 / (2L) and a
 Polyak step, and with the rules of Unified SAM, of Andriushchenko and Flammarion 2022
 and of Khanh et al. 2024 (rho = 1 / (2L), gamma = 2 / (9L)); SAM with rho = 0.1.
 Samples: Gaussian A, n = 50, d = 10, subsets of 10, with and without noise in b,
-rho = 1 / (2 L_max), 8 chains, f_min = 0. The method's cap of gamma is 1e6, which is
-none.""",
+rho = 1 / (2 L_max), 8 chains, f_min = 0. The method's cap of gamma is 1e6, so it has no
+effect.""",
     criterion="""USAM's last gap is below 1e-20 with full gradients and with
-interpolated samples, above 1e-6 with noise; after 500 steps it is below that of every
-fixed rule; SAM's is rho^2 g'Hg / (2 ||g||^2) at its last iterate to 1 %, and below
-L rho^2 / 2; the distance grows by no more than rounding between checkpoints.""",
+interpolated samples, and above 1e-6 with noise. After 500 steps USAM's gap is below
+that of every fixed rule. SAM's last gap is rho^2 g'Hg / (2 ||g||^2) at its last iterate
+to 1 %, and below L rho^2 / 2. Between checkpoints the distance grows by no more than
+rounding.""",
 )
 
 SAM_RADIUS = 0.1
@@ -82,7 +84,7 @@ def run(quick: bool) -> claims.Outcome:
     )
     checks.at_least("last mean gap, noise", noisy["gap"][:, :, -1].mean(1), 1e-6)
     checks.at_most(
-        "gap of USAM, Polyak step, after 500 steps, of each fixed rule's",
+        "gap of USAM, Polyak step, after 500 steps / of each fixed rule",
         usam[50] / fixed[:, 50],
         1.0,
     )

@@ -21,15 +21,15 @@ $$
 c = \frac{\gamma L \rho \lambda}{2 - \gamma L (1 + L \rho (1 - \lambda))}.
 $$
 
-This is of second order in $\lambda \rho$; the term of the corollary,
+This is of second order in $\lambda \rho$. The term of the corollary,
 $N = (L / \mu) \lambda^2 \rho (1 + 2 \gamma L^2 \rho)$, is of first order in $\rho$ and
-lies above. A cycle along a lower eigenvector exists too: a run whose top coordinate
-underflows to zero on the way stays in that one.""",
+larger. A cycle along a lower eigenvector also exists: a run whose top coordinate
+underflows to zero on the way stays in it.""",
     recipe="""Eigenvalues 0.1 and 10, 12,000 steps. From (0.1, 0.1) with rho*/2 and
 gamma*, lambda = 0, 0.5, 1; from (1, 1) the same; from (0, 0.1) lambda = 0.25, 0.5, 1,
 rho = s rho*, gamma = r gamma*(rho) for s = 0.1, 0.5, 0.9 and r = 0.5, 1.""",
-    criterion="""The last gap is the closed form to 1e-6 wherever lambda > 0 and N is
-not below it; lambda = 0 ends below 1e-25; from (1, 1) lambda = 0.5 ends in the cycle of
+    criterion="""Wherever lambda > 0 the last gap is the closed form to 1e-6, and N is
+not below it. lambda = 0 ends below 1e-25. From (1, 1) lambda = 0.5 ends in the cycle of
 the lower eigenvector.""",
 )
 
@@ -72,7 +72,7 @@ def run(quick: bool) -> claims.Outcome:
     checks.close("gap, lambda = 0.5", near[1, -1], predicted[1], rtol=1e-6)
     checks.close("gap / closed form, all of the grid", ends / plateaus, 1.0, rtol=1e-6)
     checks.at_most("gap, lambda = 0", near[0, -1], 1e-25)
-    checks.at_most("closed form against N", plateaus, floors)
+    checks.at_most("closed form: N", plateaus, floors)
     checks.close(
         "gap from (1, 1), lambda = 0.5: the other cycle", far[1, -1], lower, rtol=1e-6
     )

@@ -15,7 +15,7 @@ def top_eigenvalue(
         value: the function.
         x: the point, [d].
         iterations: of Lanczos; each is one Hessian-vector product. The start vector is
-            fixed, all earlier vectors are projected out twice.
+            fixed, and all earlier vectors are projected out twice.
 
     Returns:
         The estimate, a scalar; never above the eigenvalue.

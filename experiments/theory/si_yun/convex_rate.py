@@ -20,12 +20,12 @@ $$
 \frac43 \left(\frac{\Delta}{\eta T} + \frac{\beta^3 \eta \rho^2}{2}\right).
 $$""",
     recipe="""Logistic regression with 10 random examples in 5 dimensions, each with
-both labels, so that f is convex, not strongly, and its minimum log 2 is at 0; rho =
-0.5, start with norm 4, T from 100 to 100,000 (10,000 in the short form).""",
+both labels, so f is convex but not strongly convex, and its minimum log 2 is at 0;
+rho = 0.5, start with norm 4, T from 100 to 100,000 (10,000 in the short form).""",
     criterion="""The bound holds at every checkpoint of every run, and the mean falls
 with T at least as fast as T^-0.45. With eta = 1/(2 beta) kept at the largest T the mean
-is above (4/3) Delta/(eta T), so that no bound without the second part could hold.""",
-    survivors={"tripled": "the part of the bound in rho^2 has room for it"},
+is above (4/3) Delta/(eta T), so the bound needs its second term.""",
+    survivors={"tripled": "the rho^2 term of the bound is large enough for it"},
 )
 
 RHO = 0.5
@@ -55,7 +55,7 @@ def run(quick: bool) -> claims.Outcome:
     data |= {"checkpoint": checkpoints, "longest_run": means[-1]}
     checks = claims.Checks()
     checks.at_most(f"mean at T = {ends[-1]:,}", final[-1], bound[-1])
-    checks.at_most("mean against its bound", means, bounds)
+    checks.at_most("mean, all runs: its bound", means, bounds)
     checks.at_most("exponent of the mean in T", slope, -0.45)
     checks.at_least("mean with eta = 1/(2 beta) over (4/3) Delta/(eta T)", share, 1.0)
     picture = pictures.draw(
@@ -67,7 +67,7 @@ def run(quick: bool) -> claims.Outcome:
 
 
 def both_labels() -> tuple[finite_sums.FiniteSum, np.ndarray, float]:
-    """Ten examples with both labels each, a start and its gap: the minimum is at 0."""
+    """Ten examples, each with both labels, a start and its gap; the minimum is at 0."""
     features = np.random.default_rng(0).normal(size=(10, 5))
     labels = np.r_[np.ones(10), -np.ones(10)]
     problem = finite_sums.logistic(np.r_[features, features], labels)

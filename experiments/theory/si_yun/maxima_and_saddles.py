@@ -16,19 +16,19 @@ from sam_jax.theory.step_sizes import si_yun
 CLAIM = claims.Claim(
     title="SAM stays at maxima that are nearer than rho, and may end at saddles",
     source="ours, on the setting of Si and Yun 2023",
-    statement=r"""Derived: within $\rho$ of a maximum on the line the perturbed point
-lies beyond the maximum, so that a step goes *towards* it: SAM stays within
+    statement=r"""Derived, in one dimension: within $\rho$ of a maximum the perturbed
+point lies beyond the maximum, so a step goes *towards* the maximum. SAM stays within
 $\eta h \rho$ of it, where $h$ bounds the curvature there. At a strict saddle the ascent
-follows the steepest direction; once that is the curved-up one the escape never starts,
-and SAM ends in the 2-cycle of the convex direction, $\eta \rho/(2 - \eta)$, with the
-other one at 0.""",
+follows the steepest direction. Once the convex direction is the steepest, the escape
+never starts: SAM ends in the 2-cycle of the convex direction, $\eta \rho/(2 - \eta)$,
+and the other coordinate tends to 0.""",
     recipe="""rho = eta = 0.1, 20,000 steps (3,000 in the short form). Wells x^4/4 -
 x^2/2 from 0.001, 0.05, 0.09 (within rho of the maximum 0) and 0.11, 0.3; saddle (x^2 -
 y^2)/2 + y^4/4 from (0.5, 0.03) and (0.5, 0.3). Control: gradient descent.""",
     criterion="""From within rho the last 500 iterates have |x| <= eta h rho, h = 1;
 from outside they lie in [1 - eta f'(1 + rho), 1 - eta f'(1 - rho)] around the minimum.
-On the saddle |x| is the cycle's to 1e-9 and y = 0 from the near start, |y| > 0.99 from
-the far one; gradient descent reaches minima from everywhere.""",
+On the saddle the near start ends with the cycle's |x| to 1e-9 and y = 0, and the far
+start with |y| > 0.99. Gradient descent reaches a minimum from every start.""",
 )
 
 RHO = ETA = 0.1

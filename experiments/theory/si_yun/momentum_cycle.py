@@ -1,4 +1,4 @@
-"""SAM with momentum: the 2-cycle and where it diverges."""
+"""SAM with momentum: its 2-cycle, and the threshold of divergence."""
 
 import jax
 import numpy as np
@@ -10,7 +10,7 @@ from sam_jax.theory import descent, problems
 from sam_jax.theory.step_sizes import si_yun
 
 CLAIM = claims.Claim(
-    title="With momentum SAM has a stable 2-cycle, and diverges from s = 2(1 + b) on",
+    title="SAM with momentum has a stable 2-cycle and diverges for s >= 2(1 + b)",
     source="ours, on the setting of Si and Yun 2023",
     statement=r"""Derived: on $\lambda x^2/2$ with the average
 $m \leftarrow b m + (1 - b) g$ and $x \leftarrow x - \alpha m$, SAM has one alternating
@@ -20,15 +20,17 @@ $$
 |x| = \frac{s \rho}{2 (1 + b) - s}, \qquad s = \alpha \lambda (1 - b).
 $$
 
-It is stable for $0 < s < 2(1 + b)$; from $s = 2(1 + b)$ on SAM diverges. A trace
-$m \leftarrow b m + g$ is the same with $s = \alpha \lambda$. With much momentum the
-cycle is not the only one: from rest far away SAM may end in a longer one.""",
+It is stable for $0 < s < 2(1 + b)$; for $s \ge 2(1 + b)$ SAM diverges. A trace
+$m \leftarrow b m + g$ gives the same cycle with $s = \alpha \lambda$. With large
+momentum other cycles exist: from a distant start at rest SAM may end in a longer
+one.""",
     recipe="""lambda = 2, rho = 0.1; b = 0, 0.5, 0.9; s/(2(1 + b)) from 0.02 to 0.95 in
 12 values and 1, 1.02; the average by optax.ema, the trace by optax.trace. Starts: the
 cycle with x and m enlarged by 10 %, and x = 1 with m = 0; 2,000 steps.""",
-    criterion="""From near the cycle the last iterates alternate with the closed form's
-amplitude to 1e-6, and average and trace agree; so they do from rest with b = 0, but not
-all with b = 0.9. At and above the threshold |x| is above 10 and growing.""",
+    criterion="""From starts near the cycle the last iterates alternate with the
+amplitude of the closed form to 1e-6, and average and trace agree. From rest the
+amplitude is the same with b = 0, but not in every setting with b = 0.9. At and above
+the threshold |x| is above 10 and growing.""",
 )
 
 CURVATURE, RHO = 2.0, 0.1
@@ -70,7 +72,7 @@ def run(quick: bool) -> claims.Outcome:
     )
     checks.at_least("|x| at and above s = 2(1 + b)", np.abs(beyond[..., -1]), 10)
     checks.at_least(
-        "growth of |x| there in the last 1,000 steps",
+        "growth of |x| in the last 1,000 steps, s >= 2(1 + b)",
         np.abs(beyond[..., -1] / beyond[..., -3]),
         1.5,
     )
@@ -86,7 +88,7 @@ def run(quick: bool) -> claims.Outcome:
 def _paths(
     decay: jax.Array, rate: jax.Array, start: jax.Array, memory: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Of SAM with the average and with the trace, from a point and its memory."""
+    """Paths of SAM with the average and with the trace, from a point and a memory."""
     step = rate / CURVATURE
     average = _started(optax.ema(decay, debias=False), memory)
     trace = _started(optax.trace(decay), memory / (1 - decay))
@@ -107,7 +109,7 @@ def _paths(
 def _started(
     base: optax.GradientTransformation, memory: jax.Array
 ) -> optax.GradientTransformation:
-    """Momentum with a memory: the mean or trace it starts with."""
+    """Momentum that starts with a given memory, its average or trace."""
 
     def init(params: optax.Params) -> optax.OptState:
         state = base.init(params)

@@ -1,4 +1,4 @@
-"""Theorem 3.5: deterministic SAM stalls where the gradient is of order beta rho."""
+"""Theorem 3.5: deterministic SAM stalls at a gradient of order beta rho."""
 
 import functools
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ CLAIM = claims.Claim(
     statement=r"""The floor of order $\rho^2$ cannot be removed (as recalled). On
 $f(x) = \frac{9 \beta \rho^2}{25 \pi^2} \sin \frac{5 \pi x}{3 \rho}$ and for
 $\eta \le 1/\beta$ SAM converges, from every start that is not a stationary point, to a
-point where the *perturbed* point is a minimum:
+point whose *perturbed* point is a minimum:
 
 $$
 \|\nabla f\|^2 \to \frac{27 \beta^2 \rho^2}{100 \pi^2}, \qquad
@@ -28,14 +28,15 @@ f - f^* \to \frac{9 \beta \rho^2}{50 \pi^2};
 $$
 
 from a start within $0.1 \rho$ of 0 the gradient is never smaller. Without
-normalization, without ascent or with a decaying radius the gradient vanishes.""",
+normalization, without ascent, or with a decaying radius, the gradient vanishes.""",
     recipe="""(beta, rho, eta beta) = (1, 1, 0.5), (2, 0.3, 0.2), (5, 0.05, 1), (0.5,
 0.3, 0.1); twelve starts over a period and five in [-0.1 rho, 0.1 rho], 500 steps.
 Controls from 0.05 rho: USAM and gradient descent for 500 steps, rho/sqrt(t + 1) and
 rho/(t + 1) for 20,000 (5,000 in the short form).""",
-    criterion="""Squared gradient and gap are their constants to 1e-9, the perturbed
-gradient is 0 to 1e-9; the lower bound holds in every step; USAM and gradient descent
-reach 1e-9, decaying radii 1 % of beta rho.""",
+    criterion="""The squared gradient and the gap equal these constants to 1e-9, and the
+perturbed gradient is 0 to 1e-9. The lower bound holds in every step. The gradient falls
+to 1e-9 beta rho with USAM and gradient descent, and to 1 % of beta rho with decaying
+radii.""",
 )
 
 # beta, rho, eta beta
@@ -140,7 +141,7 @@ def _picture(data: Mapping[str, Any], stall: np.ndarray) -> figure.Figure:
     left.set_ylim(1e-25, 1)
     pictures.log_log(left, "iteration", "(f' / (beta rho))^2", "beta = 2, rho = 0.3")
     grid, here = np.linspace(-0.6, 1.3, 400), np.array([-0.1, 0.7])
-    # Where its perturbed point lies, but for a period.
+    # The perturbed point, up to a period.
     there = here + np.array([-0.2, 0.2])
     height = jax.vmap(lambda z: MEMBERS[0].gap(z[None]))
     right.plot(grid, height(jnp.asarray(grid)), color="#555555")

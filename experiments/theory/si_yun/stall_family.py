@@ -1,4 +1,4 @@
-"""How far from a stationary point SAM can stall: waves of every length."""
+"""The gradient at which SAM can stall: waves of every length."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from sam_jax.theory import descent
 from sam_jax.theory.step_sizes import si_yun
 
 CLAIM = claims.Claim(
-    title="Non-convex, deterministic: the stall on every wave, and the worst one",
+    title="Non-convex, deterministic: the stall on every wave, and the worst wave",
     source="ours, after Si and Yun 2023, Theorem 3.5",
     statement=r"""Derived: on $f(x) = (\beta/w^2) \sin(w x)$ with $w = u/\rho$ SAM
 stalls with
@@ -23,14 +23,15 @@ $$
 \|\nabla f\| = -\beta \rho \frac{\sin u}{u} \quad \text{where} \quad \sin u < 0.
 $$
 
-Elsewhere an extremum, minimum or maximum, attracts it up to a distance $O(\eta)$. The
-wave of Theorem 3.5 has $u = 5\pi/3$ (as recalled) and the gradient $0.165 \beta \rho$;
-the worst one solves $\tan u = u$, $u = 4.493$, with $0.217 \beta \rho$.""",
+Elsewhere an extremum, minimum or maximum, attracts SAM up to a distance $O(\eta)$. The
+wave of Theorem 3.5 has $u = 5\pi/3$ (as recalled) and the gradient $0.165 \beta \rho$.
+The worst wave solves $\tan u = u$: $u = 4.493$, with the gradient
+$0.217 \beta \rho$.""",
     recipe="""beta = 1, rho = 1, eta = 0.05; u from 0.3 to 4 pi in 160 values, the
-paper's and the worst one; start halfway from the minimum to the inflection, 1,000
+paper's u and the worst one; start halfway from the minimum to the inflection, 1,000
 steps.""",
     criterion="""Where sin u < 0 the gradient is the closed form to 1e-6, elsewhere at
-most eta beta^2 rho/u, the length of a step; none is above the worst member's.""",
+most eta beta^2 rho/u, the length of a step. No gradient is above the worst wave's.""",
 )
 
 ETA = 0.05

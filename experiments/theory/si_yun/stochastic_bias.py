@@ -16,24 +16,25 @@ from sam_jax.theory.step_sizes import si_yun
 CLAIM = claims.Claim(
     title="m-SAM is biased by -rho(2p - 1) for every step size",
     source="Si and Yun 2023, Theorem 4.2; the functions are ours",
-    statement=r"""Derived: on components $c_i (x - b_i)^2/2$ with two centers m-SAM's
-step is linear between them. With equal curvatures $a$ and a share $p$ at the left
-center its stationary mean is $-\rho(2p - 1)$ for every $\eta$, the variance
-$\eta a p(1 - p) (b_2 - b_1 + 2\rho)^2 / (2 - \eta a)$, so that
+    statement=r"""Derived: on components $c_i (x - b_i)^2/2$ with two centers, the step
+of m-SAM is linear between them. With equal curvatures $a$ and a share $p$ at the left
+center, the stationary mean is $-\rho(2p - 1)$ for every $\eta$ and the variance is
+$\eta a p(1 - p) (b_2 - b_1 + 2\rho)^2 / (2 - \eta a)$, so
 
 $$
-\mathrm E f - f^* \ge \frac{a \rho^2 (2p - 1)^2}{2};
+\mathrm E f - f^* \ge \frac{a \rho^2 (2p - 1)^2}{2}.
 $$
 
-with unequal ones the shift is $-\rho (p a_1 - (1 - p) a_2)/(p a_1 + (1 - p) a_2)$. SGD
-and SAM without normalization are unbiased, with variances of the same form; n-SAM's gap
-vanishes with $\eta$.""",
+With unequal curvatures the shift is
+$-\rho (p a_1 - (1 - p) a_2)/(p a_1 + (1 - p) a_2)$. SGD and SAM without normalization
+are unbiased, with variances of the same form. The gap of n-SAM vanishes with
+$\eta$.""",
     recipe="""Centers (-1, -1, 2) with curvatures 1, and (-2, -2, 20) with (1, 1, 0.2),
 minimizers 0; rho = 0.3; eta = 0.05, 0.02, 0.01, 0.005; 250 chains of 8,000 steps from 0
 (80 of 4,000, without the smallest eta, in the short form), means over the second
 half.""",
-    criterion="""Means and gaps over the chains within 4 of their standard errors (fixed
-seed) of the closed forms; n-SAM's gap at the smallest eta is below a fifth of the
+    criterion="""Means and gaps over the chains are within 4 standard errors (fixed
+seed) of the closed forms. At the smallest eta the gap of n-SAM is below a fifth of the
 floor a rho^2/18.""",
 )
 
@@ -83,7 +84,7 @@ def run(quick: bool) -> claims.Outcome:
 
 
 def _moments(etas: np.ndarray, chains: int, steps: int) -> np.ndarray:
-    """Of x and of the gap, the means over the second half of each path."""
+    """The means of x and of the gap over the second half of each path."""
     scheme = sampling.uniform(3)
 
     def late(method, eta, problem, oracle, key) -> jax.Array:
@@ -120,7 +121,7 @@ def _moments(etas: np.ndarray, chains: int, steps: int) -> np.ndarray:
 
 
 def _predicted(eta: float, lam: float, rho: float, index: int) -> tuple[float, float]:
-    """Mean of x and of the gap; without normalization a steeper parabola's SGD."""
+    """Mean of x and of the gap; SAM without normalization is SGD on a steeper one."""
     centers, curvatures = np.array(SUMS[index])
     mean, variance = si_yun.stationary_moments(
         eta,

@@ -26,11 +26,11 @@ both labels (minimum log 2 at 0, not strongly convex), single uniform samples; s
 <= mean ||a_i||^2; rho = 0.02, 0.1; start with norm 4; T from 100 to 3,000 (600 in the
 short form), eta(T) by the rule; 60 chains (20).""",
     criterion="""Means plus 3 standard errors are below the bound, at the end of the
-longest runs and at every checkpoint of every run. It is an upper bound with room, which
-SGD meets too; that its part in rho^2 is needed another function shows: where the noise
-vanishes at -rho/3 (rho = 0.3, eta = 0.005, 20,000 steps of 8 chains from 0.1 rho beside
-it, 5,000 in the short form), every path of m-SAM ends there, and the mean is above the
-bound without that part.""",
+longest runs and at every checkpoint of every run. The bound is not tight here, and SGD
+also meets it. Another function shows that its rho^2 term is needed: the noise vanishes
+at -rho/3 (rho = 0.3, eta = 0.005, 20,000 steps of 8 chains from 0.1 rho beside this
+point, 5,000 in the short form). Every path of m-SAM ends at this point, and the mean
+exceeds the bound without the rho^2 term.""",
 )
 
 RHOS = np.array([0.02, 0.1])
@@ -90,7 +90,7 @@ def run(quick: bool) -> claims.Outcome:
 
 
 def _needed(steps: int) -> list[claims.Check]:
-    """Where the noise vanishes the bound would not hold without its part in rho^2."""
+    """Where the noise vanishes the bound would not hold without its rho^2 term."""
     rho, eta = 0.3, 0.005
     problem = finite_sums.vanishing_noise(1.0, rho, -rho / 3 + 0.1 * rho)
     scheme = sampling.uniform(problem.size)

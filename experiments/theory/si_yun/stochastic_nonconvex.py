@@ -14,27 +14,28 @@ CLAIM = claims.Claim(
     title="Non-convex, stochastic: n-SAM's gradient, m-SAM's (||grad f|| - beta rho)^2",
     source="Si and Yun 2023, Theorems 4.5, 4.6 and Table 1",
     statement=r"""On smooth non-convex functions n-SAM makes the mean of
-$\mathrm E\|\nabla f\|^2$ small up to $O(\rho^2)$; for m-SAM on Lipschitz functions the
+$\mathrm E\|\nabla f\|^2$ small up to $O(\rho^2)$. For m-SAM on Lipschitz functions the
 paper bounds the mean of $\mathrm E(\|\nabla f\| - \beta \rho)^2$ (as recalled).
-Derived, with $\mathrm E\|g\|^2 \le M^2$:
+Derived, with $\mathrm E\|g\|^2 \le M^2$, are the bounds
 
 $$
 \frac{2 \Delta}{\eta T} + \beta^2 \rho^2 + \beta \eta \sigma^2, \qquad
-\frac{2 \Delta}{\eta T} + \beta^2 \rho^2 + \beta \eta M^2:
+\frac{2 \Delta}{\eta T} + \beta^2 \rho^2 + \beta \eta M^2.
 $$
 
-the first for n-SAM and $\eta \le 1/\beta$, the second for m-SAM and any $\eta$. The
-general bound of the convex case needs no convexity and holds for m-SAM too.""",
+The first holds for n-SAM and $\eta \le 1/\beta$, the second for m-SAM and any $\eta$.
+The general bound of the convex case needs no convexity and holds for m-SAM too.""",
     recipe="""Residuals z^2/(1 + z^2) of 12 random examples in 4 dimensions, single
 uniform samples, sigma^2 <= M^2 = (27/64) mean ||a_i||^2; rho = 0.02, 0.1, 0.3; eta beta
-= 0.2, 1 and eta(T) by the rules, with beta of f for n-SAM, the largest of a component
-for m-SAM; T = 2,000 (300 in the short form), 100 chains (20).""",
+= 0.2, 1 and eta(T) by the rules, where beta is that of f for n-SAM and the largest of a
+component for m-SAM; T = 2,000 (300 in the short form), 100 chains (20).""",
     criterion="""Means plus 3 standard errors are below all three bounds at every
-checkpoint. They are upper bounds with room, which SGD meets too; the one of
-(||grad f|| - beta rho)^2 holds by itself wherever ||grad f|| <= 2 beta rho. That the
-others need their part in rho^2 the stalling sinusoid shows (beta = 1, rho = 0.3, eta =
-0.2, no noise, 2,000 steps): SAM ends where ||grad f||^2 is 27 (beta rho)^2 / (100 pi^2)
-to 1e-6, and the mean is above the bound without that part.""",
+checkpoint. The bounds are not tight here, and SGD also meets them. The bound of
+(||grad f|| - beta rho)^2 holds trivially wherever ||grad f|| <= 2 beta rho. The
+stalling sinusoid (beta = 1, rho = 0.3, eta = 0.2, no noise, 2,000 steps) shows that the
+other bounds need their rho^2 term: SAM ends where ||grad f||^2 is
+27 (beta rho)^2 / (100 pi^2) to 1e-6, and the mean exceeds the bound without that
+term.""",
 )
 
 RHOS = np.array([0.02, 0.1, 0.3])
@@ -119,7 +120,7 @@ def _problem() -> tuple[finite_sums.FiniteSum, dict[str, step_sizes.Constants]]:
 
 
 def _needed() -> list[claims.Check]:
-    """On the sinusoid the bound would not hold without its part in rho^2."""
+    """On the sinusoid the bound would not hold without its rho^2 term."""
     rho, eta, steps = 0.3, 0.2, 2_000
     wave = problems.sinusoid(1.0, rho, 0.02)
     squared = wave.squared_gradient

@@ -11,24 +11,23 @@ from sam_jax.theory.step_sizes import si_yun
 CLAIM = claims.Claim(
     title="Strongly convex, stochastic: E f(x_T) - f* <= O~(1/T) + O(rho^2)",
     source="Si and Yun 2023, Theorems 4.1, 4.2 and Table 1",
-    statement=r"""With the step size of the rule stochastic SAM reaches a neighbourhood
-of the optimum, $\tilde O(e^{-T} + [\sigma^2 - \beta^2 \rho^2]_+/T) + O(\rho^2)$, in
-both forms, n-SAM and m-SAM (as recalled). Derived, for $\mu$-PL functions and
-$\eta \le 1/\beta$:
+    statement=r"""With the rule's step size, stochastic SAM in both forms, n-SAM and
+m-SAM, reaches a neighbourhood of the optimum,
+$\tilde O(e^{-T} + [\sigma^2 - \beta^2 \rho^2]_+/T) + O(\rho^2)$ (as recalled). Derived,
+for $\mu$-PL functions and $\eta \le 1/\beta$:
 
 $$
 \mathrm E f(x_T) - f^* \le (1 - \mu \eta)^T \Delta
 + \frac{\beta^2 \rho^2 \max(1, 2 \beta \eta)}{2 \mu} + \frac{\beta \eta \sigma^2}{\mu}.
 $$
 
-The floor is real for m-SAM: $a \rho^2/18$ on parabolas
-with the centers $(-1, -1, 2)$.""",
-    recipe="""Those parabolas, a = 1, rho = 0.3, start 1; sigma^2 = 2 exactly; T from
+m-SAM does have a floor: $a \rho^2/18$ on parabolas with the centers $(-1, -1, 2)$.""",
+    recipe="""These parabolas, a = 1, rho = 0.3, start 1; sigma^2 = 2 exactly; T from
 100 to 10,000 (3,000 in the short form), eta(T) by the rule; 200 chains of m-SAM, n-SAM
 and SGD (100).""",
     criterion="""Mean gaps plus 3 standard errors are below the bound at every
-checkpoint; at the largest T m-SAM is within 4 standard errors of its closed form, above
-the floor, n-SAM and SGD below it.""",
+checkpoint. At the largest T the gap of m-SAM is within 4 standard errors of its closed
+form and above the floor; n-SAM and SGD are below the floor.""",
 )
 
 RADII = {"m-SAM": 0.3, "SGD": 0.0, "n-SAM": 0.3}

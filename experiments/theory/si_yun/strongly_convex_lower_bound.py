@@ -12,21 +12,22 @@ CLAIM = claims.Claim(
     title="Strongly convex, deterministic: 1/T^2 cannot be improved",
     source="Si and Yun 2023, Theorem 3.2",
     statement=r"""For every constant step size there is a smooth strongly convex
-function on which SAM's gap after $T$ steps is of order $\rho^2 / T^2$ at least (as
-recalled). Derived, in two cases: with $\eta \ge 1/(\mu T)$, on $\beta x^2/2$ from its
+function on which SAM's gap after $T$ steps is at least of order $\rho^2 / T^2$ (as
+recalled). Derived, in two cases. With $\eta \ge 1/(\mu T)$, on $\beta x^2/2$ from its
 2-cycle,
 
 $$
-f(x_T) - f^* \ge \frac{\beta^3 \rho^2}{8 \mu^2 T^2};
+f(x_T) - f^* \ge \frac{\beta^3 \rho^2}{8 \mu^2 T^2}.
 $$
 
-with $\eta < 1/(\mu T)$, on $\mu x^2/2$, $x_T = (1 - \eta \mu)^T (x_0 + \rho) - \rho$,
-which stays away from 0.""",
-    recipe="""mu = 0.1, beta = 1, rho = 0.1; T = 1,000, 10,000, 100,000 (not the last
-one in the short form). First case: eta mu T = 1, 2, 5, start on the cycle. Second: eta
-mu T = 0.1, 0.5, 0.99, start 1.""",
-    criterion="""First case: above the lower bound, and the gap is the cycle's to 1e-9.
-Second: x_T is the closed form to 1e-9, above the lower bound.""",
+With $\eta < 1/(\mu T)$, on $\mu x^2/2$, $x_T = (1 - \eta \mu)^T (x_0 + \rho) - \rho$
+stays away from 0.""",
+    recipe="""mu = 0.1, beta = 1, rho = 0.1; T = 1,000, 10,000, 100,000 (the last one
+not in the short form). First case: eta mu T = 1, 2, 5, start on the cycle. Second case:
+eta mu T = 0.1, 0.5, 0.99, start 1.""",
+    criterion="""First case: the gap is above the lower bound and is the cycle's to
+1e-9. Second case: x_T is the closed form to 1e-9, and its gap is above the lower
+bound.""",
 )
 
 MU, BETA, RHO = 0.1, 1.0, 0.1
@@ -34,7 +35,7 @@ SHARES = np.array([[1.0, 2.0, 5.0], [0.1, 0.5, 0.99]])  # eta mu T, [case, setti
 
 
 def run(quick: bool) -> claims.Outcome:
-    """Runs the claim; ``quick`` leaves the largest horizon out."""
+    """Runs the claim; ``quick`` omits the largest horizon."""
     horizons = np.array([1_000, 10_000] if quick else [1_000, 10_000, 100_000])
     members = [problems.quadratic([curvature], [1.0]) for curvature in (BETA, MU)]
     etas = SHARES[..., None] / (MU * horizons)  # case, setting, horizon

@@ -1,4 +1,4 @@
-"""Figure 2: virtual losses, of which SAM is gradient descent."""
+"""Figure 2: virtual losses. SAM is gradient descent on them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,17 +23,17 @@ $$
 J = \frac{\beta (|x| + \rho)^2}{2}
 $$
 
-but for a constant, with a kink at the unmoved minimizer; on the stalling wave the
-minimizers of $J$ are at $-0.1 \rho$ and $0.7 \rho$, not at $f$'s $-0.3 \rho$ and
-$0.9 \rho$; for m-SAM the mean of the components' virtual losses has its kinks at the
-*components'* minimizers, and its own minimizer, in between, is shifted by
+up to a constant, with a kink at the minimizer, which does not move. On the stalling
+wave the minimizers of $J$ are at $-0.1 \rho$ and $0.7 \rho$, not at $f$'s $-0.3 \rho$
+and $0.9 \rho$. For m-SAM the mean of the components' virtual losses has its kinks at
+the *components'* minimizers. Its own minimizer lies between them and is shifted by
 $-\rho(2p - 1)$.""",
     recipe="""G from the library's SAM transform on a grid of 4,001 points, J by the
-trapezoidal rule; beta = 1, rho = 0.3; wave of that radius; parabolas with the centers
-(-1, -1, 2), p = 2/3.""",
-    criterion="""J against its closed form to beta rho times a cell of the grid (the
-rule's error at the kink), jumps of G at the kinks to 1e-6, minimizers of J to one
-cell.""",
+trapezoidal rule; beta = 1, rho = 0.3; the wave of this radius; parabolas with the
+centers (-1, -1, 2), p = 2/3.""",
+    criterion="""J agrees with its closed form to beta rho times a cell of the grid (the
+rule's error at the kink), the jumps of G at the kinks to 1e-6, and the minimizers of J
+to one cell.""",
 )
 
 RHO = 0.3
@@ -65,7 +65,7 @@ def run(quick: bool) -> claims.Outcome:
     lowest = {n: _minimizers(virtual[n], grid) for n, grid in grids.items()}
 
     def jump(name: str, place: float) -> float:
-        """By how much G grows at a place beyond its slope, which is 1."""
+        """The growth of G at a place beyond that of its slope, which is 1."""
         i = int(np.searchsorted(grids[name], place))
         return float(slopes[name][i + 2] - slopes[name][i - 2] - 4 * cells[name])
 
@@ -80,7 +80,7 @@ def run(quick: bool) -> claims.Outcome:
         atol=cells["mean"],
     )
     checks.close(
-        "J of x^2/2 but for a constant",
+        "J of x^2/2 up to a constant",
         found - found[0],
         closed - closed[0],
         atol=cell * RHO,
@@ -93,7 +93,7 @@ def run(quick: bool) -> claims.Outcome:
     )
     checks.close("jump of G at 0 for x^2/2", at_zero, 2 * RHO, rtol=1e-6)
     checks.close("jumps of the mean G at -1 and 2", kinks[:2], expected, rtol=1e-6)
-    checks.close("the same in between", kinks[2], 0.0, atol=1e-6)
+    checks.close("jump of the mean G in between", kinks[2], 0.0, atol=1e-6)
     keys, data = ("x", "f", "virtual_loss"), {}
     for name, minimizers in lowest.items():
         curves = grids[name][::20], plain[name][::20], virtual[name][::20]
@@ -102,7 +102,7 @@ def run(quick: bool) -> claims.Outcome:
 
 
 def _losses() -> tuple[dict[str, list[problems.Value]], dict[str, problems.Value]]:
-    """The losses of which SAM is gradient descent, and their means."""
+    """The losses on which SAM is gradient descent, and their means."""
     single, wave = problems.quadratic([1.0], [1.0]), problems.sinusoid(1.0, RHO, 0.0)
     parabolas = finite_sums.parabolas([-1.0, -1.0, 2.0])
 
@@ -115,7 +115,7 @@ def _losses() -> tuple[dict[str, list[problems.Value]], dict[str, problems.Value
 
 
 def _virtual_gradient(losses: list[problems.Value], grid: np.ndarray) -> np.ndarray:
-    """Mean over the losses of the direction that SAM descends, on the grid."""
+    """SAM's descent direction, averaged over the losses, on the grid."""
     tx = sam_jax.sam(RHO)
 
     def direction(loss: problems.Value, x: jax.Array) -> jax.Array:
