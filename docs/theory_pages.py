@@ -24,7 +24,7 @@ INTRODUCTION = """\
 
 Each claim is a file that states a theorem, a counterexample or a figure, and runs the
 library's own transformations against it in float64. The verdict is computed. FAIL
-(known) marks what does not hold as it was published: the page says why. LOOSE marks a
+(known) marks a claim that does not hold as published: its page says why. LOOSE marks a
 claim whose checks do not notice a change of the ascent.
 """
 
@@ -110,8 +110,8 @@ def page(
 
 ## What would make it fail
 
-One check of the table that does not agree. To see that the checks are about SAM, the
-claim is also run with every ascent changed:
+Any check of the table that does not agree. To show that the checks depend on SAM's
+ascent, the claim is also run with each change of the ascent:
 
 {_mutations(claim, survived)}
 """
@@ -119,7 +119,7 @@ claim is also run with every ascent changed:
 
 def _mutations(claim: claims.Claim, survived: list[str] | None) -> str:
     if survived is None:
-        return "this has not been done for this claim yet."
+        return "This has not been done for this claim yet."
     rows = []
     for name in mutations.FACTORS:
         reason = claim.survivors.get(name, "**no reason is known: LOOSE**")

@@ -61,6 +61,8 @@ PHRASES = {
     r"\b(a|the) training (of|is|was)\b": "training, a training run",
     r"\bwhich it began with\b|\bto begin with\b": "starts from",
     r"\bsurest (mistakes?|wrong)\b": "most confident",
+    r"\bparts? in \$?\\?(rho|lambda|e_k)\b": "the rho term",
+    r"\b(has|with) (\w+ )?room\b": "is not tight",
 }
 FILES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
@@ -68,6 +70,7 @@ FILES = [
     *(ROOT / "docs" / "tutorials").glob("*.py"),
     *(ROOT / "sam_jax").rglob("*.py"),
     *(ROOT / "configs").rglob("*.py"),
+    *(ROOT / "experiments" / "theory").rglob("*.py"),
 ]
 
 

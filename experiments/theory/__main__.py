@@ -1,17 +1,18 @@
 """The laboratory: three papers' theory as checked claims.
 
-    python -m experiments.theory                      # what there is
+    python -m experiments.theory                      # the list of claims
     python -m experiments.theory run khanh/two_cycle  # one claim
     python -m experiments.theory run si_yun           # one paper
     python -m experiments.theory run all --quick      # all, in their short form
-    python -m experiments.theory mutate all           # which notice a wrong ascent
+    python -m experiments.theory mutate all           # do they notice a wrong ascent?
 
     # which theorems cover a training run, and why the others do not
     python -m experiments.theory check --config=configs/cifar10_sam.py
 
-Each claim leaves ``data.json``, ``figure.svg`` and ``thumbnail.png`` in its folder
-below ``--out``; ``README.md`` there is the table of all. The exit code is 1
-if a verdict is not the expected one, or a claim survives what it does not declare.
+Each claim writes ``data.json``, ``figure.svg`` and ``thumbnail.png`` to its folder
+below ``--out``; ``README.md`` there is the table of all claims. The exit code is 1 if a
+verdict is not the expected one, or a claim survives a mutation that it does not
+declare.
 """
 
 import os
@@ -35,14 +36,14 @@ def main(argv: Sequence[str]) -> int:
         argv: the arguments after the program's name.
 
     Returns:
-        The exit code: 0 all as expected, 1 a surprise, 2 a mistake of the user.
+        The exit code: 0 all as expected, 1 an unexpected result, 2 a user error.
     """
     parser = commands.parser(
         "Three papers' theory as checked claims.", prog="python -m experiments.theory"
     )
     verbs = parser.add_subparsers(dest="command", metavar="{list,run,mutate,check}")
-    verbs.add_parser("list", help="what there is (the default)", allow_abbrev=False)
-    for verb, what in (("run", "run claims"), ("mutate", "run them, ascent mutated")):
+    verbs.add_parser("list", help="list the claims (default)", allow_abbrev=False)
+    for verb, what in (("run", "run claims"), ("mutate", "run with a mutated ascent")):
         verb_parser = verbs.add_parser(verb, help=what, allow_abbrev=False)
         verb_parser.add_argument("names", nargs="+", help="claims, papers, or all")
         verb_parser.add_argument("--out", type=pathlib.Path, help="folder of results")
@@ -52,14 +53,14 @@ def main(argv: Sequence[str]) -> int:
                 "--quick", action="store_true", help="the short form"
             )
     check_parser = verbs.add_parser(
-        "check", help="what is proved of a run card", allow_abbrev=False
+        "check", help="which theorems cover a run card", allow_abbrev=False
     )
     check_parser.add_argument("--config", metavar="CARD", help="CARD.py[:METHOD]")
     args, rest = parser.parse_known_args(argv)
     if rest and args.command != "check":
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        # Not at once: the workers are ended, and what is finished gets its index.
+        # Not at once: the workers are ended, and the finished claims get their index.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         if args.command == "check":

@@ -40,7 +40,7 @@ def load(name: str) -> ModuleType:
     """The module of a claim: its ``CLAIM`` and ``run(quick) -> Outcome``.
 
     Raises:
-        UserError: if there is none of this name.
+        UserError: if there is no claim with this name.
     """
     if name not in names():
         raise errors.UserError(errors.unknown("claim", name, names()))
@@ -48,19 +48,19 @@ def load(name: str) -> ModuleType:
 
 
 def code(name: str) -> str:
-    """What tells one version of a claim's source from another: the start of its hash.
+    """The start of the hash of a claim's source.
 
-    Its results have it too; where they differ, the claim must be run again.
+    The results contain it too. If the two differ, the claim must be run again.
     """
     source = pathlib.Path(theory.__path__[0], f"{name}.py").read_bytes()
     return hashlib.sha256(source).hexdigest()[:16]
 
 
 def select(patterns: list[str]) -> list[str]:
-    """The claims that are meant: names, papers, or ``all``.
+    """The claims that the patterns select: names, papers, or ``all``.
 
     Args:
-        patterns: what the user wrote.
+        patterns: the user's input.
 
     Returns:
         Names, each once, in the catalog's order.

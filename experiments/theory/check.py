@@ -16,14 +16,14 @@ WIDTH = 88
 
 
 class Recipe(NamedTuple):
-    """Settings of the trainer with which a theorem speaks of a run.
+    """Settings of the trainer with which a theorem covers a run.
 
     Attributes:
         theorem: the beginning of its name.
-        method: for runs with one of which the theorem does not speak.
-        settings: what must be set, key of the card -> value.
+        method: for runs with a method that the theorem does not cover.
+        settings: the required settings, key of the card -> value.
         radius: the name of the radius' schedule.
-        gives: what follows, in a few words.
+        gives: the conclusion, in a few words.
     """
 
     theorem: str
@@ -92,7 +92,7 @@ def check(card: str | None, overrides: Sequence[str]) -> int:
     """Prints which theorems cover a run card, which do not and why.
 
     Args:
-        card: path of the card, with ``:method`` if it should be another one.
+        card: path of the card, with ``:method`` for another method.
         overrides: such as ``"--config.learning_rate=0.05"``.
 
     Returns:
@@ -117,7 +117,7 @@ def explain(config: settings.Settings, card: str) -> Iterator[str]:
 
     Args:
         config: of the run.
-        card: as it was given.
+        card: as the user gave it.
 
     Yields:
         The lines.
@@ -141,12 +141,12 @@ def explain(config: settings.Settings, card: str) -> Iterator[str]:
         yield from _wrapped(f"  {what:<11}", text)
     yield ""
     if applying:
-        yield "Covered, as far as it can be known:"
+        yield "Covered, as far as is known:"
     else:
         yield "No theorem of the three papers covers this run."
     spoken_of = setting.method in conditions.methods()
     if not spoken_of:
-        yield f"None speaks of {setting.method}, whatever its settings are."
+        yield f"No theorem covers {setting.method}, with any settings."
     for verdict in applying:
         yield from _wrapped("  * ", f"{verdict.theorem.name}: {verdict.theorem.about}")
         for condition in verdict.unknown:
@@ -160,9 +160,9 @@ def explain(config: settings.Settings, card: str) -> Iterator[str]:
         f"{'; '.join(special)}: for convex or Polyak-Lojasiewicz functions, which a "
         "network's loss is not",
     )
-    # A method of which none speaks fails in many conditions that mean nothing then.
+    # A method that no theorem covers fails many conditions that mean nothing then.
     if for_networks and spoken_of:
-        yield "\nWhat stands in the way, and of which:"
+        yield "\nThe conditions that fail, and the numbers of their theorems:"
         for text, numbers in _obstacles(for_networks).items():
             of_all = len(numbers) == len(for_networks) > 1
             which = "all" if of_all else ", ".join(map(str, numbers))
@@ -178,8 +178,8 @@ def explain(config: settings.Settings, card: str) -> Iterator[str]:
     yield ""
     yield from _wrapped(
         "",
-        "Every theorem asks for a gradient that is Lipschitz continuous, with a "
-        "constant L. A network with ReLU has none, and of no network L is known here: "
+        "Every theorem needs a Lipschitz continuous gradient, with a constant L. A "
+        "network with ReLU does not have one, and L is not known here for any network: "
         "take the above as a guide.",
     )
 
@@ -214,7 +214,7 @@ def _wrapped(head: str, text: str) -> list[str]:
 
 
 def _special_conditions() -> list[conditions.Condition]:
-    """Those that fail for a network, whatever is run."""
+    """The conditions that fail for a network in every run."""
     setting = conditions.Setting(step_size=families.Constant(1.0), **run_cards.NETWORK)
     anything = dataclasses.replace(setting, convex=None, strong_convexity=None, pl=None)
     pairs = zip(conditions.assess(setting), conditions.assess(anything), strict=True)
@@ -233,11 +233,11 @@ _NOT_OF_NETWORKS = _special_conditions()
 
 
 def changes(config: settings.Settings, card: str, recipe: Recipe) -> str:
-    """What must be set for the theorem of a recipe to speak of a run.
+    """The settings with which the theorem of a recipe covers a run.
 
     Args:
         config: of the run.
-        card: as it was given.
+        card: as the user gave it.
         recipe: of the theorem.
 
     Returns:
@@ -251,7 +251,7 @@ def changes(config: settings.Settings, card: str, recipe: Recipe) -> str:
 
 
 def _quoted(value: Any) -> str:
-    # Without blanks, where the line would be broken.
+    # Without blanks, at which the line would be broken.
     compact = json.dumps(value, separators=(",", ":"))
     return shlex.quote(compact if isinstance(value, dict) else str(value))
 

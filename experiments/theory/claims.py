@@ -1,4 +1,4 @@
-"""What an experiment states, and what it found."""
+"""The statement of an experiment, and its outcome."""
 
 import dataclasses
 import math
@@ -11,7 +11,7 @@ from matplotlib import figure
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """What a file of this laboratory states, in Markdown.
+    """The statement of a file of this laboratory, in Markdown.
 
     Attributes:
         title: one line.
@@ -19,10 +19,10 @@ class Claim:
         statement: the claim, with its conditions.
         recipe: what is run: problem, constants, starts, steps.
         criterion: when the verdict is PASS.
-        refuted: why the claim does not hold as it was published, if that is known: the
-            expected verdict is then FAIL. Empty for all others.
-        survivors: the mutations of the ascent that no check may notice -> why; see
-            `mutations`.
+        refuted: the reason if the claim is known not to hold as published: the expected
+            verdict is then FAIL. Empty for all others.
+        survivors: mutations of the ascent that may go unnoticed by all checks -> the
+            reason; see `mutations`.
     """
 
     title: str
@@ -35,7 +35,7 @@ class Claim:
 
     @property
     def expected(self) -> str:
-        """The verdict that is not a surprise."""
+        """The expected verdict."""
         return "FAIL" if self.refuted else "PASS"
 
 
@@ -44,8 +44,8 @@ class Check(NamedTuple):
 
     Attributes:
         what: the quantity, with its unit or setting.
-        predicted: what the claim says, as text.
-        measured: what was found, as text.
+        predicted: the prediction of the claim, as text.
+        measured: the measured value, as text.
         passed: whether they agree.
     """
 
@@ -56,12 +56,12 @@ class Check(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What an experiment found.
+    """The outcome of an experiment.
 
     Attributes:
-        checks: comparisons; the first one stands for the claim in the index.
+        checks: comparisons; the index shows the first one.
         picture: for ``figure.svg``.
-        data: what the picture shows: name -> numbers, lists or arrays, nested at will.
+        data: of the picture: name -> numbers, lists or arrays, with any nesting.
     """
 
     checks: Sequence[Check]
@@ -87,7 +87,7 @@ def close(
         atol: absolute tolerance; both are added.
 
     Returns:
-        The check; of an array it shows the worst entry and their number.
+        The check; for an array it shows the worst entry and the number of entries.
 
     Example:
         >>> close("x", 1.001, 1.0, rtol=0.01)
@@ -147,7 +147,7 @@ def _adds(function: Callable[P, Check]) -> Callable[Concatenate["Checks", P], No
 
 
 class Checks(list[Check]):
-    """The checks of a claim, to which the functions of these names add one.
+    """The checks of a claim; each method appends the check of its function.
 
     Example:
         >>> checks = Checks()
@@ -197,7 +197,7 @@ def _of_worst(found: np.ndarray) -> str:
 
 
 def number(value: Any) -> str:
-    """Six significant digits; ``diverged`` for what is not finite.
+    """Six significant digits; ``diverged`` for a number that is not finite.
 
     Example:
         >>> number(1 / 3), number(float("nan"))

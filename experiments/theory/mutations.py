@@ -1,9 +1,10 @@
 """Which claims notice that the ascent is reversed, removed or tripled.
 
-A claim that passes whatever is done to the ascent says nothing of it. Each is run in
-its short form under each mutation; one is noticed if a check changes its mind, or if
-the claim breaks. `Claim.survivors` says which may go unnoticed, and why; a claim that
-another one survives is LOOSE, whatever its checks say.
+A claim that passes with any ascent says nothing about the ascent. Each claim is run in
+its short form under each mutation. It notices the mutation if the result of a check
+changes, or if the claim breaks. `Claim.survivors` says which mutations may go
+unnoticed, and why. A claim that another mutation survives is LOOSE, whatever its
+checks say.
 """
 
 import contextlib
@@ -21,7 +22,7 @@ from sam_jax import errors
 from sam_jax.methods import numerics
 from sam_jax.train import files
 
-# Name -> what becomes of a displacement e: this factor times e.
+# Name -> the factor by which a displacement e is multiplied.
 FACTORS: Mapping[str, float] = {"reversed": -1.0, "removed": 0.0, "tripled": 3.0}
 FILE = "mutations.json"
 
@@ -34,7 +35,7 @@ def mutated(name: str) -> Iterator[None]:
     def other(params: optax.Params, displacement: optax.Updates) -> optax.Params:
         return moved(params, optax.tree.scale(FACTORS[name], displacement))
 
-    # What a claim compiles it traces anew: nothing of before is used again.
+    # A claim traces again what it compiles: no earlier program is used.
     numerics.moved = other
     try:
         yield
@@ -43,9 +44,9 @@ def mutated(name: str) -> Iterator[None]:
 
 
 def survived(name: str, mutation: str) -> bool:
-    """Whether every check of a claim says under a mutation what it says without.
+    """Whether every check of a claim has the same result with and without a mutation.
 
-    In the short form, and in float64; a claim that breaks has noticed.
+    In the short form, and in float64; a claim that breaks has noticed the mutation.
     """
     claim = catalog.load(name)
 
@@ -56,19 +57,19 @@ def survived(name: str, mutation: str) -> bool:
         with mutated(mutation):
             try:
                 found = passes()
-            except Exception:  # such as a rule that is refused: it has noticed
+            except Exception:  # such as a rule outside its range: it has noticed
                 return False
         return found == passes() if claim.CLAIM.refuted else all(found)
 
 
 def undeclared(name: str, found: Mapping[str, Any]) -> list[str]:
-    """The mutations that a claim survives without a reason, of what was found."""
+    """The found mutations that survive a claim without a declared reason."""
     declared = catalog.load(name).CLAIM.survivors
     return [mutation for mutation in found.get(name, []) if mutation not in declared]
 
 
 def load(out: pathlib.Path) -> dict[str, Any]:
-    """Claim -> the mutations that it survived, as they were found; empty if never."""
+    """Claim -> the mutations that it survived; empty if no results are stored."""
     path = out / FILE
     if not path.exists():
         return {}
@@ -77,10 +78,10 @@ def load(out: pathlib.Path) -> dict[str, Any]:
 
 
 def run(chosen: Sequence[str], out: pathlib.Path, pool: futures.Executor) -> int:
-    """Mutates claims, several at once, and keeps what survived.
+    """Mutates claims, several at once, and stores which mutations survive.
 
     Returns:
-        0 if what survived is what was declared, else 1.
+        0 if the declared mutations survive and no others, else 1.
     """
     found, surprises = load(out), 0
     pairs = {(n, m): pool.submit(survived, n, m) for n in chosen for m in FACTORS}

@@ -1,4 +1,4 @@
-"""How all pictures of the laboratory look."""
+"""The style of all pictures of the laboratory."""
 
 import math
 import re
@@ -13,10 +13,10 @@ from matplotlib import axes, figure, gridspec, lines, text, ticker
 from sam_jax.train import figures
 
 COLORS = (*figures.COLORS[1:], figures.COLORS[0])
-# What some data are called in a picture.
+# The labels of some data in a picture.
 WORDS = {"checkpoint": "steps", "horizon": "steps T", "gap": "f(x) - f*"}
 BOUND: dict[str, Any] = {"color": "black", "linestyle": ":", "linewidth": 1.6}
-# ASCII mathematics of labels and texts -> the symbols that are meant.
+# ASCII mathematics of labels and texts -> symbols.
 GREEK = {
     **dict(alpha="α", beta="β", gamma="γ", delta="δ", Delta="Δ", epsilon="ε", eta="η"),
     **dict(theta="θ", lambda_="λ", lam="λ", mu="μ", nu="ν", pi="π", rho="ρ", sigma="σ"),
@@ -109,7 +109,7 @@ def legends(made: Sequence[axes.Axes]) -> None:
 
 
 def _fit_twice(panel: axes.Axes, labels: Sequence[str]) -> bool:
-    """Whether two columns of labels are no wider than the panel, in inches."""
+    """Whether two columns of labels fit the width of the panel, in inches."""
     picture = panel.get_figure(root=True)
     assert picture is not None
     width = picture.get_figwidth() / len(picture.axes)
@@ -117,7 +117,7 @@ def _fit_twice(panel: axes.Axes, labels: Sequence[str]) -> bool:
 
 
 def _distinguish(panel: axes.Axes, solid: Sequence[lines.Line2D]) -> None:
-    """A method has its colour; lines of many points their dashes, others their mark."""
+    """A method has its colour; long lines have their dashes, others their marks."""
     own = figures.slots([str(line.get_label()) for line in solid])
     colors = dict(zip([line.get_color() for line in solid], own, strict=True))
     looks = [*zip(figures.LINES * 2, figures.MARKS, strict=False)]
@@ -137,7 +137,7 @@ def _distinguish(panel: axes.Axes, solid: Sequence[lines.Line2D]) -> None:
 
 
 def symbols(words: str) -> str:
-    """Mathematics of a text with its symbols, outside of backquotes.
+    """Mathematics of a text with its symbols, outside backquotes.
 
     Example:
         >>> symbols("||grad f(x_k)||^2 <= beta rho_k, not `grad f`")
@@ -158,7 +158,7 @@ def symbols(words: str) -> str:
 
 
 def finish(picture: figure.Figure) -> None:
-    """Symbols in all texts, and numbers at the powers of ten alone."""
+    """Symbols in all texts, and numbers only at the powers of ten."""
     for panel in picture.axes:
         for axis in (panel.xaxis, panel.yaxis):
             if isinstance(shown := axis.get_major_formatter(), ticker.ScalarFormatter):
@@ -201,15 +201,15 @@ class Panel(NamedTuple):
 
     Attributes:
         x: the horizontal values.
-        y: what is drawn over them: vectors; arrays and mappings of vectors, a curve for
-            each; numbers, horizontal.
+        y: the vertical values: vectors; arrays and mappings of vectors, a curve for
+            each; numbers, horizontal lines.
         bounds: likewise, dashed.
         title: of the panel.
         by: the data that name the curves of an array.
-        of: keys and indices into ``y`` and ``bounds``, which say what to draw of them.
+        of: keys and indices into ``y`` and ``bounds`` that select the part to draw.
         log: the logarithmic axes.
         ylim: limits of the vertical axis.
-        label: of the vertical axis, the first of ``y`` if not given.
+        label: of the vertical axis; by default the first of ``y``.
     """
 
     x: str
@@ -246,8 +246,8 @@ def row(
 ) -> figure.Figure:
     """A panel for each part of the data: keys of ``y`` and ``bounds`` and their titles.
 
-    The title is the key itself where there is none; ``settings`` are the other
-    attributes of each `Panel`.
+    Without a title the key is the title; ``settings`` are the other attributes of each
+    `Panel`.
     """
     titles = (
         parts if isinstance(parts, Mapping) else {part: str(part) for part in parts}

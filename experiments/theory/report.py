@@ -1,4 +1,4 @@
-"""What the laboratory leaves behind: a folder for each claim, an index over all.
+"""The results of the laboratory: a folder for each claim, and an index of all.
 
 The site has a page for each (``docs/theory_pages.py``).
 """
@@ -30,13 +30,13 @@ def write(
     Args:
         folder: of all results; the claim's is below it.
         name: ``paper/claim``.
-        claim: what was stated.
-        outcome: what was found.
+        claim: its statement.
+        outcome: its outcome.
         seconds: the time it took, compilation included.
         quick: whether it was the short form.
 
     Returns:
-        The claim's record, what ``data.json`` holds but for the series.
+        The claim's record: the content of ``data.json`` without the series.
     """
     place = folder / name
     place.mkdir(parents=True, exist_ok=True)
@@ -97,7 +97,7 @@ COLUMNS = ("claim", "source", "predicted", "measured", "verdict", "checks", "sec
 
 
 def row(record: Mapping[str, Any]) -> list[str]:
-    """A claim's line of the index, as plain text; its first check stands for it."""
+    """A claim's line of the index, as plain text, with its first check."""
     first = record["checks"][0]
     passed = sum(check["passed"] for check in record["checks"])
     known = " (known)" if record["verdict"] == record["expected"] == "FAIL" else ""
@@ -117,8 +117,8 @@ def _summary(records: Sequence[Mapping[str, Any]]) -> str:
     seconds = sum(record["seconds"] for record in records)
     return (
         f"{passed} of {len(records)} claims pass; {seconds:.0f} s of work in all. FAIL "
-        "(known) marks what does not hold as published or released, its page says why, "
-        "and LOOSE what passes whatever is done to the ascent."
+        "(known) marks a claim that does not hold as published or released; its page "
+        "says why. LOOSE marks a claim that passes with any ascent."
     )
 
 
@@ -138,7 +138,7 @@ def _markdown_index(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _survivors(found: Mapping[str, Sequence[str]]) -> str:
-    """What the mutations of the ascent found, for the end of the Markdown index."""
+    """The results of the mutations, for the end of the Markdown index."""
     if not found:
         return ""
     rows = []
@@ -147,8 +147,8 @@ def _survivors(found: Mapping[str, Sequence[str]]) -> str:
         rows += [[name, m, reasons.get(m, "**LOOSE**")] for m in survived]
     tried = len(mutations.FACTORS) * len(found)
     return (
-        f"\n## Mutations\n\n{tried} short runs of {len(found)} claims, every ascent "
-        "reversed, removed or tripled: all but these are noticed by a check.\n\n"
+        f"\n## Mutations\n\n{tried} short runs of {len(found)} claims, with every "
+        "ascent reversed, removed or tripled: a check notices all but these.\n\n"
         f"{measure.markdown(['claim', 'ascent', 'why it may survive'], _escaped(rows))}"
         "\n\n    python -m experiments.theory mutate all\n"
     )
@@ -169,7 +169,7 @@ def _escaped(rows: Sequence[Sequence[str]]) -> list[list[str]]:
 
 
 def _plain(data: Any) -> Any:
-    """JSON of arrays: six significant digits, None for what is not finite."""
+    """JSON of arrays: six significant digits, None for numbers that are not finite."""
     if isinstance(data, Mapping):
         return {str(key): _plain(value) for key, value in data.items()}
     if isinstance(data, list | tuple):

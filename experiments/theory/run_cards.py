@@ -1,4 +1,4 @@
-"""A run card as a setting of the theory: what is run, and on what."""
+"""A run card as a setting of the theory: the method and the function."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from sam_jax.data import splits
 from sam_jax.theory import conditions, families
 from sam_jax.train import coefficients, optimizer, schedule, settings, typed
 
-# What is known of the loss of a network.
+# What is known about the loss of a network.
 NETWORK: Mapping[str, Any] = {
     "convex": False,
     "strong_convexity": 0.0,
@@ -24,7 +24,7 @@ def setting_of(config: settings.Settings) -> conditions.Setting:
         config: of the run.
 
     Returns:
-        The setting; of the loss it is known that it is bounded below and not convex.
+        The setting; the loss is known to be bounded below and nonconvex.
 
     Raises:
         UserError: if a setting is outside its range.
@@ -53,7 +53,7 @@ def setting_of(config: settings.Settings) -> conditions.Setting:
 
 
 def training_examples(config: settings.Settings) -> int | None:
-    """Number of examples that are trained on; None if the data set is not catalogued.
+    """Number of training examples; None if the data set is not in the catalog.
 
     Raises:
         UserError: if the validation split leaves none.
@@ -70,7 +70,7 @@ def steps_per_epoch(config: settings.Settings) -> int:
     """Whole batches in an epoch; 1 if the size of the data set is not known.
 
     Raises:
-        UserError: if there are fewer examples than in a batch.
+        UserError: if there are fewer examples than a batch has.
     """
     examples = training_examples(config)
     if examples is None:
@@ -117,14 +117,14 @@ def _after_warmup(
             return families.Power(peak, exponent, length)
         case coefficients.Diminish2Released() | coefficients.Diminish3Released():
             raise errors.UserError(
-                f"config.schedule.name={kind.name} is what the code of the paper ran, "
-                "an epoch late: the theorems speak of "
+                f"config.schedule.name={kind.name} is the schedule of the paper's "
+                "code, an epoch late: the theorems cover "
                 f"{kind.name.removesuffix('_released')}"
             )
         case coefficients.OwnSchedule():
             raise errors.UserError(
-                f"config.schedule.name={kind.name} is a function of yours: the "
-                "theorems ask for what is known of the schedules of the package"
+                f"config.schedule.name={kind.name} is your own function: the "
+                "theorems need facts that are known only for the package's schedules"
             )
 
 
@@ -140,7 +140,7 @@ def _radius(
 
 
 def _sources_of_noise(config: settings.Settings) -> list[str]:
-    """Why a step does not see all of f."""
+    """The reasons why a step does not see all of f."""
     examples = training_examples(config)
     found = []
     if _draws_batches(config):
@@ -151,7 +151,7 @@ def _sources_of_noise(config: settings.Settings) -> list[str]:
             score = sampling.scores or "the images' squared norms"
             how = f"drawn with replacement, in proportion to {score}"
             if sampling.uniform == 1:
-                how = "drawn with replacement, all alike"
+                how = "drawn with replacement, uniformly"
         found.append(f"batches of {config.batch_size}{of_all} examples ({how})")
     random = [name for name in ("crop", "flip", "cutout") if getattr(config.data, name)]
     if random:
@@ -167,12 +167,12 @@ def _draws_anew(config: settings.Settings) -> bool:
 
 
 def _draws_batches(config: settings.Settings) -> bool:
-    """Whether a batch is not simply all examples."""
+    """Whether a batch is anything other than all examples."""
     return _draws_anew(config) or training_examples(config) != config.batch_size
 
 
 def _others(config: settings.Settings) -> tuple[str, ...]:
-    """What happens to a direction before it becomes a step."""
+    """The changes to a direction before it becomes a step."""
     found = []
     name = config.optimizer.name
     momentum = config.optimizer.options.get("momentum") or 0.0
@@ -186,7 +186,7 @@ def _others(config: settings.Settings) -> tuple[str, ...]:
 
 
 def describe(config: settings.Settings, setting: conditions.Setting) -> dict[str, str]:
-    """What is run, in words."""
+    """The run, in words."""
     unit = ""
     if training_examples(config) is None:
         unit = f" (an epoch counts as one: the size of {config.data.name} is not known)"
@@ -204,4 +204,4 @@ def describe(config: settings.Settings, setting: conditions.Setting) -> dict[str
 def _in_words(family: families.Family) -> str:
     if not family.depends_on_horizon:
         return str(family)
-    return f"{family}: made for this number of steps, it says nothing of k -> infinity"
+    return f"{family}: a finite number of steps, it says nothing about k -> infinity"

@@ -55,7 +55,7 @@ def run(patterns: Sequence[str], quick: bool, out: pathlib.Path, workers: int) -
     try:
         with bar:
             task = bar.add_task("", total=len(chosen))
-            # From the end, where those that take longest are.
+            # From the end, where the longest ones are.
             futures = {pool.submit(run_one, n, quick, out): n for n in chosen[::-1]}
             for future in concurrent.futures.as_completed(futures):
                 record, error = future.result()
@@ -90,7 +90,7 @@ def mutate(patterns: Sequence[str], out: pathlib.Path, workers: int) -> int:
     """Runs claims with a mutated ascent and writes which survive; see `mutations`.
 
     Returns:
-        0 if those survive that their claims declare, else 1.
+        0 if exactly the declared mutations survive, else 1.
 
     Raises:
         UserError: as `run`.
@@ -112,10 +112,10 @@ def processes(workers: int) -> concurrent.futures.ProcessPoolExecutor:
 
 
 def check(out: pathlib.Path, workers: int) -> None:
-    """Before minutes of work: whether there are workers, and results can be written.
+    """Checks, before minutes of work, that workers and results are possible.
 
     Raises:
-        UserError: if not.
+        UserError: if they are not.
     """
     if workers < 1:
         raise errors.UserError(f"--workers must be at least 1, got {workers}")
@@ -129,7 +129,7 @@ def check(out: pathlib.Path, workers: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """Leaves the end of this process to its parent, or to itself when that is gone."""
+    """Lets only the parent end this process, or the process itself without a parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to both
     parent = multiprocessing.parent_process()
 

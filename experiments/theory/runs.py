@@ -1,4 +1,4 @@
-"""What the claims run: a method in many settings and chains, one compiled call each."""
+"""The claims' runs: a method in many settings and chains, one compiled call each."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -98,7 +98,7 @@ def each(function: Callable[..., Any], *settings: Any) -> Any:
 
 
 def once(function: Callable[[], Any]) -> Any:
-    """What a function of nothing computes, compiled; pytree of arrays, in NumPy."""
+    """The compiled result of a function without arguments; pytree of NumPy arrays."""
     return jax.tree.map(np.asarray, jax.jit(function)())
 
 

@@ -22,7 +22,7 @@ _METHOD_STREAM = 2**32 - 1
 
 
 class Trace(NamedTuple):
-    """What a trajectory left behind.
+    """The record of a trajectory.
 
     Attributes:
         x: the last iterate, [d].
@@ -43,7 +43,7 @@ def exact(problem: problems.Problem) -> Oracle:
 
 
 def same_sample(problem: finite_sums.FiniteSum, scheme: sampling.Sampling) -> Oracle:
-    """One sample per step for both gradients: m-SAM, what mini-batch training does."""
+    """One sample per step for both gradients: m-SAM, as in mini-batch training."""
     return _both(
         problem, lambda key, count: scheme.draw(jax.random.fold_in(key, count))
     )
@@ -108,11 +108,11 @@ def descend(
         record: measured at each checkpoint, x -> pytree.
         mean_of: averaged over the iterates x_0 .. x_{t-1}, x -> pytree of arrays.
         key: of the random numbers; needed by stochastic oracles.
-        weights: what is measured, of the state and the parameters, where that is not
-            the parameters themselves, such as `sam_jax.sampa_eval_params`.
+        weights: the point to measure, a function of the state and the parameters, such
+            as `sam_jax.sampa_eval_params`; by default the parameters.
 
     Returns:
-        The last iterate and what was measured.
+        The last iterate and the measurements.
 
     Raises:
         ValueError: if the checkpoints are not increasing integers from 0 on.

@@ -2,8 +2,8 @@ r"""Desingularizing functions of the Kurdyka-Lojasiewicz (KL) property.
 
 :math:`\varphi'(f(x) - f(\bar x))\, \|\nabla f(x)\| \ge 1` near :math:`\bar x`, with a
 concave :math:`\varphi`, :math:`\varphi(0) = 0` (Khanh et al. 2024, Definition 2.1). The
-rates of Theorem 4.1 (v) are for the powers; its other parts, and Theorem 3.3 (iii), for
-every :math:`\varphi`, the latter under Assumption 2.3: some C > 0 with
+rates of Theorem 4.1 (v) hold for the powers. Its other parts and Theorem 3.3 (iii) hold
+for every :math:`\varphi`, the latter under Assumption 2.3: some C > 0 with
 
 .. math:: C / \varphi'(s + t) \le 1 / \varphi'(s) + 1 / \varphi'(t).
 """
@@ -23,7 +23,7 @@ class Desingularizing:
     Attributes:
         value: phi.
         slope: its derivative, > 0.
-        end: where its domain ends.
+        end: the end of its domain.
     """
 
     value: Callable[[Real], np.ndarray]

@@ -71,7 +71,7 @@ def least_squares(
 ) -> FiniteSum:
     """Least squares, or ridge: f_i(x) = (a_i . x - b_i)^2 / 2 + l2 ||x||^2 / 2.
 
-    With f* from the normal equations; it starts from the origin by default.
+    f* is computed from the normal equations. The default start is the origin.
 
     Raises:
         ValueError: if ``l2`` is negative, or 0 with a singular matrix.
@@ -283,9 +283,9 @@ def vanishing_noise(curvature: float, rho: float, start: float) -> FiniteSum:
 
     With h(x) = 2 a rho cos(pi (x - c) / rho) and c = -rho/3, two components have the
     gradient a x + h(x)/3 and one a x - 2 h(x)/3. Both give a zero step of SAM at c, so
-    that the noise vanishes there and every path ends in c, with f - f* = a rho^2 / 18.
-    A construction of ours that proves what Theorem 4.2 of Si and Yun 2023 claims; f(x)
-    = a x^2 / 2 with a the ``curvature``.
+    the noise vanishes there and every path ends at c, with f - f* = a rho^2 / 18. This
+    construction of ours proves the claim of Theorem 4.2 of Si and Yun 2023.
+    f(x) = a x^2 / 2, where a is the ``curvature``.
     """
     a, c = curvature, -rho / 3
     weights = np.array([2.0, 2.0, -4.0]) * a * rho**2 / (3 * np.pi)

@@ -1,8 +1,9 @@
 r"""Gradient descent with any error: IGD and IGDr of Khanh et al. 2024.
 
-Algorithms 1 and 2 there ask for nothing but a direction near the gradient, by an
-absolute or by a relative error. Here its size and its direction are pluggable, so that
-a theorem about them can meet the worst errors, not only those of SAM's family.
+Algorithms 1 and 2 of the paper require only a direction near the gradient, with an
+absolute or a relative error. Here the size and the direction of the error are
+parameters, so a theorem can be tested with the worst errors, not only with those of
+SAM's family.
 """
 
 from collections.abc import Callable
@@ -37,7 +38,7 @@ def along(grads: optax.Updates, key: jax.Array) -> optax.Updates:
 
 
 def anywhere(grads: optax.Updates, key: jax.Array) -> optax.Updates:
-    """A normal error, drawn in every update."""
+    """A random error with a normal distribution, drawn in every update."""
     return optax.tree.random_like(key, grads, jax.random.normal)
 
 

@@ -1,8 +1,8 @@
 r"""Sequences up to constant factors: which infinite sums converge.
 
-A finite number of terms says nothing about an infinite sum: that of 1/(k log k) passes
-4 after 10^23 terms, and diverges. So sums are decided by comparing exponents, in exact
-fractions: 2 * 0.5001 is above 1, 0.5001 + 0.4999 is not.
+A finite number of terms says nothing about an infinite sum: the sum of 1/(k log k)
+diverges, but exceeds 4 only after 10^23 terms. So the exponents decide, compared as
+exact fractions: 2 * 0.5001 is above 1, 0.5001 + 0.4999 is not.
 """
 
 import dataclasses
@@ -53,7 +53,7 @@ class Term(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Order:
-    """A sequence up to constant factors: a sum of terms; none is 0 from some k on.
+    """A sequence up to constant factors: a sum of terms. No terms: 0 from some k on.
 
     Example:
         >>> order = power_order(0.5001)
@@ -110,7 +110,7 @@ class Order:
         )
 
     def why(self) -> str:
-        """What decides whether the sum over all k is finite, with both sides."""
+        """The comparison that decides whether the sum over all k is finite."""
         if not self.terms:
             return "it is 0 from some k on"
         slowest = min(self.terms, key=lambda term: term._rank)
@@ -129,12 +129,12 @@ class Order:
 
 
 def power_order(power: float | Fraction, log: float | Fraction = 0) -> Order:
-    """The order k^-power (log k)^-log; decimals are meant as they are written."""
+    """The order k^-power (log k)^-log; decimals are taken exactly as written."""
     return _order([Term(exact(power), exact(log))])
 
 
 def exact(value: float | Fraction) -> Fraction:
-    """The fraction that a decimal number is written as.
+    """The fraction that equals a decimal number as it is written.
 
     Example:
         >>> exact(0.5001)

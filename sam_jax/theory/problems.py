@@ -1,8 +1,8 @@
 """Objectives with known constants: minimum, smoothness, curvature.
 
-``start`` is the point to start from; a constant that holds in a part of the space only,
-a ball around the origin, says so by ``radius``. The property tests compare all of them
-with random points.
+``start`` is the point to start from. If the constants hold only in a ball around the
+origin, ``radius`` is the radius of this ball. The property tests check all constants at
+random points.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ Value = Callable[[jax.Array], jax.Array]  # x [d] -> f(x), a scalar
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Problem:
-    """A function to minimize, and what is known about it.
+    """A function to minimize, and its known constants.
 
     Attributes:
         value: x [d] -> f(x), a scalar; differentiable by JAX.
@@ -26,9 +26,9 @@ class Problem:
         smoothness: L, a Lipschitz constant of the gradient.
         minimum: f*, the infimum; a lower bound of it where ``minimizer`` is None.
         minimizer: a point where f is ``minimum``, [d], or None if none is known.
-        strong_convexity: mu >= 0; 0 claims nothing.
+        strong_convexity: mu >= 0; 0 makes no claim.
         pl: constant of the Polyak-Lojasiewicz inequality,
-            ||grad f||^2 >= 2 pl (f - f*); 0 claims nothing.
+            ||grad f||^2 >= 2 pl (f - f*); 0 makes no claim.
         convex: whether f is known to be convex.
         radius: the constants hold where ||x|| <= radius.
     """
@@ -170,9 +170,9 @@ def sinusoid(smoothness: float, rho: float, start: float) -> Problem:
     r"""The stall f(x) = 9 beta rho^2 / (25 pi^2) sin(5 pi x / (3 rho)).
 
     A counterexample for deterministic SAM on non-convex functions (after Si and Yun
-    2023, Theorem 3.5): a shift by rho is 5/6 of a period, so that SAM stops where the
-    *perturbed* point is a minimum; there ||grad f||^2 = 0.0273567 beta^2 rho^2. It has
-    a minimum at -0.3 rho and every 1.2 rho from it.
+    2023, Theorem 3.5): a shift by rho is 5/6 of a period, so SAM stops where the
+    *perturbed* point is a minimum and ||grad f||^2 = 0.0273567 beta^2 rho^2. The minima
+    are at -0.3 rho plus the multiples of 1.2 rho.
     """
     scale, frequency = 9 * smoothness * rho**2 / (25 * np.pi**2), 5 * np.pi / (3 * rho)
     return Problem(

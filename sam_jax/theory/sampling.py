@@ -54,7 +54,7 @@ def bounded_variance(sigma_squared: float) -> ExpectedResidual:
 
 
 def bounded_gradients(largest_squared: float) -> ExpectedResidual:
-    """The constants of E||g||^2 <= G^2: a special case, too.
+    """The constants of E||g||^2 <= G^2: also a special case.
 
     Example:
         >>> bounded_gradients(4.0)
@@ -101,9 +101,9 @@ def expected_residual(
 def sampled_smoothness(sampling: Sampling, problem: finite_sums.FiniteSum) -> float:
     """Largest smoothness of the sampled function over all samples, weights included.
 
-    The proofs use it where the paper writes L_max, which it does not exceed for uniform
-    sampling; under importance sampling it is the mean of L_i. It is the largest sum of
-    weights * L_i over the rows of a sample.
+    The proofs use it where the paper writes L_max. For uniform sampling it does not
+    exceed L_max; under importance sampling it is the mean of L_i. It is the largest sum
+    of weights * L_i over the rows of a sample.
 
     Example:
         >>> problem = finite_sums.parabolas([0.0, 0.0, 0.0], [1.0, 2.0, 9.0])
@@ -173,7 +173,7 @@ class Independent:
             raise ValueError(f"probabilities must be in (0, 1], got {p!r}")
 
     def draw(self, key: jax.Array) -> Sample:
-        """One sample: all rows, those left out with weight 0."""
+        """One sample: all rows; those that are not drawn have weight 0."""
         p = jnp.asarray(self.probabilities)
         drawn = jax.random.uniform(key, p.shape, p.dtype) < p
         return Sample(jnp.arange(p.size), drawn / (p.size * p))
@@ -248,7 +248,7 @@ class Single(WithReplacement):
 
 
 def uniform(n: int) -> Single:
-    """One component, all alike."""
+    """One component, all with the same probability."""
     return Single(np.full(n, 1 / n))
 
 
@@ -270,7 +270,7 @@ def full(n: int) -> Nice:
 def independent_importance(smoothness: np.ndarray, size: float) -> Independent:
     """Independent sampling of an expected size in (0, n) that makes A smallest.
 
-    p_i = L_i / (q + L_i), with q so that the probabilities sum to ``size``.
+    p_i = L_i / (q + L_i), where q makes the probabilities sum to ``size``.
 
     Raises:
         ValueError: if ``size`` is not in (0, n).

@@ -49,7 +49,7 @@ def test_every_card_and_method_has_an_answer(card):
         assert max(map(len, lines)) <= check.WIDTH
         # All cards train on batches with momentum and a cosine: nothing covers that.
         assert "No theorem of the three papers covers this run." in lines
-        silent = f"None speaks of {method}, whatever its settings are."
+        silent = f"No theorem covers {method}, with any settings."
         speaks = method == "sgd" or method in conditions.methods()
         assert (silent in lines) != speaks
         assert len(lines) <= 70  # it can be read at one go
@@ -62,7 +62,7 @@ def test_why_the_card_of_sam_is_not_covered(capsys):
         "augmentation (crop, flip)",
         "full gradients (deterministic)? No: a step sees a sample of f",
         "No: there is momentum 0.9",
-        "cosine from 0.1 to 0 in 70200 steps: made for this number of steps",
+        "cosine from 0.1 to 0 in 70200 steps: a finite number of steps",
         "sum t_k = infinity? No: t_k is 0 from some k on (1, 2)",
     ):
         assert reason in text
@@ -105,7 +105,7 @@ def test_it_keeps_a_method_that_will_do(method):
 
 def test_a_covered_run_says_what_is_left_to_know(capsys):
     text = told(capsys, f"{DIGITS}:usam", "--config.batch_size=1167", *PLAIN)
-    assert "Covered, as far as it can be known" in text
+    assert "Covered, as far as is known" in text
     assert "if rho_k <= nu/L with nu < 1" in text
 
 
@@ -160,7 +160,7 @@ NO_NOISE, SHUFFLED, FRESH = (True, True), (False, False), (False, True)
             FRESH,  # with replacement it is not all of them
             "batches of 1167 of 1,167 examples (drawn with replacement",
         ),
-        ([DRAWN, "data.sampling.uniform=1.0"], FRESH, "replacement, all alike)"),
+        ([DRAWN, "data.sampling.uniform=1.0"], FRESH, "replacement, uniformly)"),
         ([DRAWN, "data.sampling.scores=l.npy"], FRESH, "in proportion to l.npy"),
     ],
 )
@@ -177,7 +177,7 @@ def test_how_examples_are_drawn(overrides, full_and_fresh, says):
 def test_a_radius_that_ends_says_so(capsys):
     radius = '--config.method.rho={"name": "cosine", "value": 0.1}'
     text = told(capsys, "--config=configs/digits_sam.py", radius)
-    assert " ".join(text.split()).count("it says nothing of k -> infinity") == 2
+    assert " ".join(text.split()).count("it says nothing about k -> infinity") == 2
 
 
 def test_an_unknown_data_set_has_epochs_for_steps(capsys):
@@ -215,7 +215,7 @@ MISTAKES = {
     "unexpected argument": [DIGITS, "--epochs=3"],
     "batch_size": [DIGITS, "--config.batch_size=0"],
     r"\[1, 1167\]": [DIGITS, "--config.batch_size=9999"],
-    "the theorems speak of diminish3": [
+    "the theorems cover diminish3": [
         DIGITS,
         "--config.schedule.name=diminish3_released",
     ],

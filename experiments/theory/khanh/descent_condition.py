@@ -139,7 +139,7 @@ def _descend(
 
 
 def _unbounded() -> tuple[list[float], list[float]]:
-    """Last gradients from inside of [-1, 1], and the lowest values from outside."""
+    """Last gradients from inside [-1, 1], and the lowest values from outside."""
     step = khanh.relative_error_step_size(1.0, NU, DELTA)
     starts = np.array([[0.5], [0.8], [1.2], [2.0]])
     found = _descend(UNBOUNDED, step, starts, 100)

@@ -5,8 +5,8 @@ A `Setting` says what is run: a method, a step size and a radius as symbolic
 of the three papers, condition by condition; `properties` collects which of the five
 fundamental convergence properties (Khanh et al. 2024, Table 1) follow.
 
-A condition holds, fails, or is unknown, because a constant is not known. Theorems of
-Si and Yun 2023 are here in the form with explicit constants that
+A condition holds, fails, or is unknown because a constant is not known. The theorems of
+Si and Yun 2023 have the form with explicit constants that
 `sam_jax.theory.step_sizes.si_yun` derives.
 
 Example:

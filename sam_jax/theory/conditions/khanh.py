@@ -45,7 +45,7 @@ _has_level_sets = requirements.fact("f has bounded level sets", "bounded_level_s
 
 
 def _is_attracted(s: Setting) -> Condition:
-    """Whether f(x^k) has a limit that f attains: f(x^k) is bounded in all theorems."""
+    """Whether f attains the limit of f(x^k), which is bounded in all theorems."""
     bounded, mu = s.bounded_level_sets, s.growth_constant
     return Condition(
         "f has bounded level sets, or is Polyak-Lojasiewicz",
@@ -111,7 +111,7 @@ def _error_below_two(s: Setting) -> Condition:
 
 
 def _error_is_relative(s: Setting) -> Condition:
-    """Theorem 4.2 asks for L-descent only, but its proof for the gradient of (3)."""
+    """Theorem 4.2 requires only L-descent, but its proof needs the gradient of (3)."""
     text = "the direction is within nu ||grad f|| of the gradient"
     if s.method == "igdr" or s.radius.supremum == 0:
         return Condition(text, True, "nu_k is given" if s.radius.supremum else "it is")
@@ -121,7 +121,7 @@ def _error_is_relative(s: Setting) -> Condition:
 
 
 def _relative_error(s: Setting) -> float | None:
-    """The nu in the long run: the theorem may be started at a late iterate."""
+    """The limit superior of nu: the theorem also applies from a late iterate on."""
     rho = s.radius.limsup
     if s.method == "igdr" or rho == 0:
         return rho

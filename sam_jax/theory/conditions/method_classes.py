@@ -56,7 +56,7 @@ _ERRORS: Mapping[str, Callable[[Mapping[str, Any]], float]] = {
     "eigen_sam": lambda c: math.hypot(1.0, c["alpha"]),
     "esam": lambda c: 1.0 / c["beta"] if c["gamma"] == 1 else math.inf,
 }
-# Methods of which no theorem speaks; every other one is in a table above.
+# Methods that no theorem covers; every other one is in a table above.
 NO_THEOREM = frozenset(
     {
         "asam",
@@ -74,7 +74,7 @@ NO_THEOREM = frozenset(
 
 
 def methods() -> frozenset[str]:
-    """Names of all methods of which some theorem speaks, for some coefficients.
+    """Names of all methods that some theorem covers, for some coefficients.
 
     Example:
         >>> "vasso" in methods(), "looksam" in methods()
@@ -84,7 +84,7 @@ def methods() -> frozenset[str]:
 
 
 def is_one_of(setting: Setting, methods: Methods) -> bool:
-    """Whether a method and its coefficients are in such a table."""
+    """Whether a method and its coefficients are in a table of methods."""
     needed = methods.get(setting.method)
     if needed is None:
         return False
@@ -120,7 +120,7 @@ def error_factor(setting: Setting) -> float | None:
 
 
 def lam(setting: Setting) -> float | None:
-    """Lambda of Unified SAM; None if the method is none, or it varies."""
+    """Lambda of Unified SAM; None for another method, or if lambda varies."""
     value: Any = _LAMBDAS.get(setting.method)
     if setting.method == "unified_sam":
         value = setting.coefficients.get("lam")

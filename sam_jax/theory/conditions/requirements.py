@@ -15,7 +15,7 @@ class Condition(NamedTuple):
     Attributes:
         text: the condition.
         holds: True, False, or None if that is unknown.
-        reason: why, with both sides' values.
+        reason: why it holds or fails, with both sides' values.
     """
 
     text: str
@@ -49,7 +49,7 @@ def name_of(s: Setting) -> str:
 
 
 def fact(text: str, field: str) -> Requirement:
-    """A truth value that is known of the function, or a constant that is not zero."""
+    """A known property of the function: a truth value, or a constant that is not 0."""
 
     def check(s: Setting) -> Condition:
         value = getattr(s, field)
@@ -61,7 +61,7 @@ def fact(text: str, field: str) -> Requirement:
 
 
 def is_given(text: str, **constants: float | None) -> Condition:
-    """Constants are known, whatever they are."""
+    """Constants are known, whatever their values."""
     if None in constants.values():
         plural = "is" if len(constants) == 1 else "are"
         return Condition(text, None, f"{', '.join(constants)} {plural} unknown")
@@ -179,7 +179,7 @@ def below(
 ) -> Condition:
     """A comparison of two numbers, unknown if one of them is.
 
-    0 is below a limit that is not known: all of them are positive.
+    0 is below an unknown limit: all limits are positive.
     """
     if value == 0 and limit is None:
         return Condition(text, True, f"{name} = 0")
@@ -196,7 +196,7 @@ def below(
 
 
 def over(numerator: float, denominator: float | None) -> float | None:
-    """A limit that is a quotient: None if not known, infinite if it limits nothing."""
+    """A limit that is a quotient: None if unknown, infinite if there is no limit."""
     if denominator is None:
         return None
     return numerator / denominator if denominator else math.inf

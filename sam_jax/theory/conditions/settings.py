@@ -1,4 +1,4 @@
-"""What is run, and what is known of the function."""
+"""What is run, and what is known about the function."""
 
 import dataclasses
 import math
@@ -17,33 +17,33 @@ class Setting:
 
     Attributes:
         method: name of a method of `sam_jax`, or ``"sgd"`` for none (also with full
-            gradients). Two are of `sam_jax.theory.inexact`, steps along any g^k that is
-            near enough: ``"igd"``, where ``radius`` stands for eps_k in
-            ||g^k - grad f(x^k)|| <= eps_k, and ``"igdr"``, where it stands for nu_k in
+            gradients). Two methods of `sam_jax.theory.inexact` step along any g^k near
+            the gradient: ``"igd"``, where ``radius`` is eps_k in
+            ||g^k - grad f(x^k)|| <= eps_k, and ``"igdr"``, where it is nu_k in
             ||g^k - grad f(x^k)|| <= nu_k ||grad f(x^k)||.
         step_size: t_k.
         radius: rho_k; none for ``"sgd"``.
         coefficients: of the method, such as ``{"lam": 0.5}``.
         smooth: whether the gradient is Lipschitz continuous.
         smoothness: L, its constant.
-        descent: of a gradient that is not: whether f satisfies the L-descent condition
-            f(y) <= f(x) + <grad f(x), y - x> + L/2 ||y - x||^2 with this L.
-        sampled_smoothness: the largest L of what a single step sees, weights included;
-            only asked for if steps see samples.
+        descent: for a gradient that is not Lipschitz: whether f satisfies the L-descent
+            condition f(y) <= f(x) + <grad f(x), y - x> + L/2 ||y - x||^2 with this L.
+        sampled_smoothness: the largest L of a function that a single step sees, weights
+            included; only needed if steps see samples.
         convex: whether f is convex.
         strong_convexity: mu; 0 if f is not strongly convex.
         pl: Polyak-Lojasiewicz constant; 0 if there is none.
         bounded_below: whether inf f(x^k) > -infinity.
-        bounded_level_sets: whether all level sets of f are bounded; of a convex f they
-            are if one that is not empty is.
+        bounded_level_sets: whether all level sets of f are bounded; for a convex f one
+            bounded nonempty level set suffices.
         kl_exponent: q of the Kurdyka-Lojasiewicz function M t^(1-q), in [0, 1).
         stochastic: whether a step sees a sample of f.
         fresh_samples: whether each is drawn independently of the iterate, with
-            the gradient as its mean; not so if the examples are shuffled and each is
+            the gradient as its mean; False if the examples are shuffled and each is
             seen once per epoch.
         residual: A, B, C of the expected residual condition of the samples.
         variance: upper bound of E||g - grad f||^2.
-        others: what else happens to a step besides x - t g, such as ``"momentum 0.9"``.
+        others: further parts of a step besides x - t g, such as ``"momentum 0.9"``.
         outside_decay: coefficient of a weight decay that is added to the direction
             instead of the function.
         every_update: whether the method is used in every update; if not, the others
@@ -89,22 +89,22 @@ class Setting:
 
     @property
     def largest_smoothness(self) -> float | None:
-        """L of what a step sees."""
+        """L of the function that a step sees."""
         return self.sampled_smoothness if self.stochastic else self.smoothness
 
     @property
     def seen_residual(self) -> sampling.ExpectedResidual | None:
-        """A, B and C; those of full gradients if there are no samples."""
+        """A, B and C; without samples, those of full gradients."""
         return self.residual if self.stochastic else constants.EXACT
 
     @property
     def seen_variance(self) -> float | None:
-        """The bound of the variance; 0 of full gradients."""
+        """The bound of the variance; 0 for full gradients."""
         return self.variance if self.stochastic else 0.0
 
     @property
     def growth_constant(self) -> float | None:
-        """The Polyak-Lojasiewicz constant, which a strong convexity is too."""
+        """The PL constant; a constant of strong convexity is also one."""
         known = [mu for mu in (self.pl, self.strong_convexity) if mu is not None]
         return max(known, default=None)
 

@@ -41,7 +41,7 @@ def _theorem(
     bound: Callable[[Constants, Rule, float, int], Any],
     text: str,
 ) -> Theorem:
-    """Of SAM with constants: a text about what a bound leaves of a forgotten start."""
+    """A theorem on SAM with constants; its text gives the bound without the start."""
 
     def conclusion(s: Setting) -> str:
         known = Constants(

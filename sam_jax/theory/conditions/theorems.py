@@ -1,4 +1,4 @@
-"""What a theorem is, and the five convergence properties."""
+"""Theorems, and the five convergence properties."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ PROPERTIES: Mapping[int, str] = {
 
 @dataclasses.dataclass(frozen=True)
 class Conclusion:
-    """What a theorem gives.
+    """A conclusion of a theorem.
 
     Attributes:
         text: in words; or a function of the setting, where it has numbers.
@@ -33,13 +33,13 @@ class Conclusion:
 
 @dataclasses.dataclass(frozen=True)
 class Theorem:
-    """A theorem: its conditions and what it gives.
+    """A theorem: its conditions and its conclusions.
 
     Attributes:
         name: paper and number.
         about: one line.
         needs: all must hold.
-        gives: each with the conditions that it needs besides.
+        gives: conclusions, each with the additional conditions that it needs.
     """
 
     name: str

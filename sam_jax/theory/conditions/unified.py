@@ -45,7 +45,7 @@ def _interpolates(s: Setting) -> Condition:
 
 
 def _constants(s: Setting) -> unified.Constants | None:
-    """Of the theorems for PL functions, if all are known and possible."""
+    """Constants of the theorems for PL functions, if all are known and possible."""
     mu, smoothness, residual = s.growth_constant, s.largest_smoothness, s.seen_residual
     if not mu or smoothness is None or residual is None:
         return None

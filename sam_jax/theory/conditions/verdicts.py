@@ -22,11 +22,11 @@ class Verdict(NamedTuple):
     """A theorem checked against a setting.
 
     Attributes:
-        theorem: which.
+        theorem: the theorem.
         conditions: all that it needs.
-        follows: what it gives here: those of its conclusions whose own conditions hold
-            too; empty unless the theorem applies.
-        properties: which of `PROPERTIES` those are, with what they imply.
+        follows: its conclusions here: those whose own conditions also hold; empty
+            unless the theorem applies.
+        properties: which of `PROPERTIES` they state or imply.
     """
 
     theorem: Theorem
@@ -36,7 +36,7 @@ class Verdict(NamedTuple):
 
     @property
     def applies(self) -> bool | None:
-        """True, False, or None if it depends on what is unknown."""
+        """True, False, or None if it depends on an unknown constant."""
         return _all(self.conditions)
 
     @property
@@ -46,7 +46,7 @@ class Verdict(NamedTuple):
 
     @property
     def unknown(self) -> list[Condition]:
-        """The conditions of which nothing is known."""
+        """The conditions that are unknown."""
         return [c for c in self.conditions if c.holds is None]
 
 

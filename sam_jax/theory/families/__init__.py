@@ -1,7 +1,7 @@
-"""Step sizes and radii as symbolic objects: what they are like for k to infinity.
+"""Step sizes and radii as symbolic objects: their behavior for k to infinity.
 
-Each family knows its `orders.Order`, by which infinite sums are decided, its largest
-values, and the same sequence as a schedule for an optimizer.
+Each family knows its `orders.Order`, which decides infinite sums, its largest values,
+and the same sequence as a schedule for an optimizer.
 """
 
 from sam_jax.theory.families.base import Constant, Family

@@ -1,4 +1,4 @@
-"""What all families have, and the simplest of them."""
+"""The interface of all families, and the simplest family."""
 
 import abc
 import dataclasses
@@ -11,13 +11,13 @@ from sam_jax.theory import orders
 
 
 class Facts(NamedTuple):
-    """What is known of a sequence.
+    """Known facts about a sequence.
 
     Attributes:
-        order: what it is like for k to infinity.
+        order: its behavior for k to infinity.
         supremum: its largest value.
-        limsup: its largest value in the long run.
-        depends_on_horizon: whether it is laid out for a given number of steps.
+        limsup: its limit superior.
+        depends_on_horizon: whether it is designed for a given number of steps.
     """
 
     order: orders.Order
@@ -46,7 +46,7 @@ class Family(abc.ABC):
 
     @property
     def facts(self) -> Facts:
-        """What the questions below are answered from."""
+        """The facts from which the properties below follow."""
         return self._facts()
 
     def schedule(self) -> optax.Schedule:
@@ -55,7 +55,7 @@ class Family(abc.ABC):
 
     @property
     def order(self) -> orders.Order:
-        """What it is like for k to infinity."""
+        """Its behavior for k to infinity."""
         return self.facts.order
 
     @property
@@ -65,12 +65,12 @@ class Family(abc.ABC):
 
     @property
     def limsup(self) -> float:
-        """Its largest value in the long run."""
+        """Its limit superior."""
         return self.facts.limsup
 
     @property
     def depends_on_horizon(self) -> bool:
-        """Whether it is laid out for a given number of steps."""
+        """Whether it is designed for a given number of steps."""
         return self.facts.depends_on_horizon
 
     @property

@@ -1,4 +1,4 @@
-"""Families that go to zero, and one that does so outside the squares."""
+"""Families that tend to zero, and one that does so outside the squares."""
 
 import dataclasses
 import math
@@ -102,7 +102,7 @@ class PowerLog(Family):
 class PerfectSquares(Family):
     """C where k is a perfect square, C / k^p elsewhere (Khanh et al. 2024, Remark G.2).
 
-    A radius that does not tend to zero and yet is summable with 1/k.
+    A radius that does not tend to zero but is summable with 1/k.
 
     Attributes:
         scale: C > 0.

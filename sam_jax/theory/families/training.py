@@ -1,4 +1,4 @@
-"""The schedules of training: laid out for a number of steps, or in cycles."""
+"""The schedules of training: designed for a number of steps, or in cycles."""
 
 import dataclasses
 
@@ -66,7 +66,7 @@ class Linear(_Fall):
 class StepDecay(Family):
     """The peak, multiplied by a factor at each of finitely many boundaries.
 
-    In the end it is a constant, which does not tend to zero.
+    After the last boundary it is constant and does not tend to zero.
 
     Attributes:
         peak: first value, > 0.
@@ -175,7 +175,7 @@ class CosineRestarts(Family):
 class WarmUp(Family):
     """A linear rise from 0 to the first value of another family, then that one.
 
-    Finitely many steps change none of the sums.
+    Finitely many steps do not change whether a sum converges.
 
     Attributes:
         steps: of the rise.

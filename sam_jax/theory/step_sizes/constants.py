@@ -11,21 +11,21 @@ EXACT = sampling.ExpectedResidual(0.0, 1.0, 0.0)  # full gradients
 
 
 class Constants(NamedTuple):
-    """What the theorems know of a function and of its samples.
+    """The constants of a function and of its samples that the theorems use.
 
     Attributes:
-        mu: constant of the Polyak-Lojasiewicz inequality, which a strong convexity is
-            too, in (0, L]; 0 where there is none.
-        L: smoothness > 0, beta in Si and Yun: of f for full gradients, else of the
-            functions that the gradients are of. Oikonomou and Loizou write L_max, the
+        mu: constant of the Polyak-Lojasiewicz inequality, such as a constant of strong
+            convexity, in (0, L]; 0 if there is none.
+        L: smoothness > 0, beta in Si and Yun: of f for full gradients, otherwise of the
+            sampled functions. Oikonomou and Loizou write L_max, the
             largest L_i. Their proof needs the largest smoothness over all samples,
             weights included (derived), which is smaller under importance sampling but
             may exceed L_max under other probabilities; see
             `sampling.sampled_smoothness`.
         residual: A, B and C of the expected residual condition.
-        variance: sigma^2 >= 0, an upper bound of E||g - grad f||^2; infinite where
-            none is known.
-        second_moment: M^2 > 0, one of E||g||^2; likewise.
+        variance: sigma^2 >= 0, an upper bound of E||g - grad f||^2; infinite if none is
+            known.
+        second_moment: M^2 > 0, an upper bound of E||g||^2; likewise.
     """
 
     mu: float
@@ -87,5 +87,5 @@ def deterministic(problem: problems.Problem) -> Constants:
 
 
 def interpolated(known: Constants) -> Constants:
-    """The same with C = 0, as where all components share their minimizer."""
+    """The same with C = 0, as if all components shared their minimizer."""
     return known._replace(residual=known.residual._replace(C=0.0))

@@ -6,13 +6,13 @@ Minimization", NeurIPS 2024, `2401.08060 <https://arxiv.org/abs/2401.08060>`_.
 SAM and its normalized variants are gradient descent with an absolute error
 :math:`\varepsilon_k = L \rho_k`, USAM and the extragradient method with a relative one,
 :math:`\nu = L \rho_k`. The inequalities take numbers or arrays that broadcast, such as
-what was recorded along a trajectory.
+the record of a trajectory.
 
 Arguments, the same everywhere: ``smoothness`` L > 0; ``pl`` the Polyak-Lojasiewicz
 constant mu in (0, L]; ``nu`` the relative error, in [0, 1); ``step_size`` t_k >= 0;
 ``radius`` rho_k >= 0; ``value`` f(x^k) and ``squared_gradient``
-:math:`\|\nabla f(x^k)\|^2`, after which a descent inequality has its right-hand side.
-What is outside of its range raises a ValueError that says the range.
+:math:`\|\nabla f(x^k)\|^2`, from which a descent inequality has its right-hand side.
+A value outside its range raises a ValueError that states the range.
 """
 
 from typing import NamedTuple
@@ -72,7 +72,7 @@ def unnormalized_radius(smoothness: float, nu: float) -> float:
 
 
 def linear_factor(step_size: float, smoothness: float, pl: float, nu: float) -> float:
-    r"""What a step leaves of f - f*: :math:`1 - t\mu(2 - 2\nu - Lt(1 + \nu)^2)`.
+    r"""Factor of f - f* in a step: :math:`1 - t\mu(2 - 2\nu - Lt(1 + \nu)^2)`.
 
     Theorem 4.1 (v) states a linear rate for :math:`q \le 1/2` without its factor. This
     one is ours: inequality (40) with :math:`\|\nabla f\|^2 \ge 2\mu (f - f^*)`.
@@ -142,8 +142,8 @@ def kl_rates(q: float) -> Rates:
     r"""Exponents of Theorem 4.1 (v) for the KL function :math:`M t^{1-q}`, q > 1/2.
 
     With step sizes bounded away from 0 the distance and the gradient's norm are
-    :math:`O(k^{-(1-q)/(2q-1)})`, f - f at the limit is :math:`O(k^{-(2-2q)/(2q-1)})`;
-    q < 1, and up to 1/2 the rate is linear.
+    :math:`O(k^{-(1-q)/(2q-1)})`, and f - f at the limit is
+    :math:`O(k^{-(2-2q)/(2q-1)})`; q < 1. For q up to 1/2 the rate is linear.
 
     Example:
         >>> kl_rates(0.75)
@@ -189,8 +189,8 @@ def convex_descent(
         f(x^{k+1}) \le f(x^k) - \frac{t_k}{2} \|\nabla f(x^k)\|^2
         + \frac{L^3 t_k^2 \rho_k^2}{2}
 
-    The error enters with the square of the step size: a constant radius needs no more
-    than :math:`\sum_k t_k^2 < \infty`. ``step_size`` is at most 1/L.
+    The error enters with the square of the step size: a constant radius needs only
+    :math:`\sum_k t_k^2 < \infty`. ``step_size`` is at most 1/L.
 
     Example:
         >>> known = {"step_size": 0.5, "smoothness": 2.0, "radius": 0.5}
@@ -231,7 +231,7 @@ def absolute_error_descent(
     _check_below_inverse(step_size, smoothness)
     if not np.all((np.asarray(error) >= 0) & (np.asarray(error) < 2)):
         raise ValueError(
-            f"error must be in [0, 2), as limsup eps_k < 2 asks for, got up to "
+            f"error must be in [0, 2), as limsup eps_k < 2 requires, got up to "
             f"{np.max(error):g}"
         )
     value, squared, t = map(np.asarray, (value, squared_gradient, step_size))
@@ -274,8 +274,8 @@ def neighbourhood(
         (1 - t\mu(2 - Lt))^k (f(x^1) - f^*) + \frac{L^3 t \rho^2}{2\mu(2 - Lt)}
 
     For convex f, t <= 1/L (derived). The paper quotes it from Dai et al. 2023 with
-    :math:`L^2`, which is below the 2-cycle where L > 1: at t = 1/L on a parabola the
-    second part here is the gap of `two_cycle` itself.
+    :math:`L^2`, which is below the 2-cycle if L > 1: at t = 1/L on a parabola the
+    second term here is the gap of `two_cycle` itself.
 
     Example:
         >>> round(float(neighbourhood(0.5, 0.1, 2.0, 2.0, 1.0, 1)), 6)

@@ -1,9 +1,9 @@
 r"""Constant step sizes of Si and Yun (NeurIPS 2023) and the bounds that they give.
 
-Practical SAM: constant radius rho, normalized gradient. One rule for each row of the
-paper's table of rates, and next to it a bound of ours with every constant written out:
-the rules (up to constants) and the rates are the paper's, as recalled; the bounds are
-derived here, each docstring has the proof. All of them start from
+Practical SAM has a constant radius rho and normalizes the gradient. There is one rule
+for each row of the paper's table of rates, and next to it a bound of ours with explicit
+constants. The rules (up to constants) and the rates are the paper's, as recalled. The
+bounds are derived here; each docstring has the proof. All proofs start from
 
 .. math:: f(x^+) \le f(x) - \eta \langle \nabla f(x), g(y) \rangle
     + \tfrac{\beta \eta^2}{2} \|g(y)\|^2, \qquad \|y - x\| = \rho.
@@ -51,7 +51,7 @@ def strongly_convex(known: Constants, rho: float, gap: float, steps: int) -> flo
     .. math:: \eta = \min\Big\{\frac{1}{\mu T} \max\Big(1,
         \log\frac{\mu^3 \Delta T^2}{\beta^4 \rho^2}\Big), \frac{1}{2\beta}\Big\}
 
-    As recalled; the constants inside of the logarithm are ours.
+    As recalled; the constants inside the logarithm are ours.
 
     Example:
         >>> known = Constants(mu=0.1, L=1.0)
@@ -76,9 +76,9 @@ def strongly_convex_bound(
 
     Derived: with :math:`D = \nabla f(y) - \nabla f(x)`, co-coercivity gives
     :math:`\|D\|^2 \le \beta\rho\langle\nabla f, D\rangle / \|\nabla f\|`. Where
-    :math:`\|\nabla f\| \ge \beta^2\eta\rho` the terms with D do no harm and the gap
-    shrinks by :math:`1 - \frac32\mu\eta`; elsewhere it is at most the first part of the
-    second term, and a step adds at most its second part.
+    :math:`\|\nabla f\| \ge \beta^2\eta\rho` the sum of the terms with D is at most 0,
+    and the gap shrinks by :math:`1 - \frac32\mu\eta`; elsewhere it is at most the first
+    part of the second term, and a step adds at most its second part.
     """
     known.check_curvature()
     rho, eta = _limited(rule, 2 * known.L)
@@ -90,11 +90,12 @@ def strongly_convex_bound(
 def strongly_convex_lower_bound(
     known: Constants, rho: float, steps: ArrayLike
 ) -> Floats:
-    r"""What no constant eta >= 1/(mu T) gets below: beta^3 rho^2 / (8 mu^2 T^2).
+    r"""Lower bound for constant eta >= 1/(mu T): beta^3 rho^2 / (8 mu^2 T^2).
 
-    Theorem 3.2 claims this order, as recalled; the constant is derived: beta x^2 / 2,
-    started on its 2-cycle (`cycle_amplitude`), stays there. With a smaller eta, mu x^2
-    / 2 started far away does not come near (`slow_descent`). It is also the limit of
+    Theorem 3.2 claims this order, as recalled. The constant is derived: on beta x^2 / 2
+    SAM stays on its 2-cycle (`cycle_amplitude`) if it starts there. With a smaller eta,
+    SAM on mu x^2 / 2 does not come near from far away (`slow_descent`). It is also the
+    limit of
     (f(x_T) - f*) / log^2 for the rule of `strongly_convex`.
     """
     known.check_curvature()
@@ -202,7 +203,7 @@ def stochastic_convex(known: Constants, rho: float, gap: float, steps: int) -> f
     .. math:: \eta = \min\Big\{\sqrt{\frac{\Delta}
         {\beta [\sigma^2 - \beta^2\rho^2]_+ T}}, \frac{1}{2\beta}\Big\}
 
-    Derived: it makes the bound's terms alike and gives the recalled rate
+    Derived: it balances the terms of the bound and gives the recalled rate
     :math:`\beta\Delta/T + \sqrt{\beta\Delta[\sigma^2-\beta^2\rho^2]_+/T} + \rho^2`.
     """
     _check_positive(L=known.L, gap=gap, steps=steps)
@@ -223,7 +224,7 @@ def stochastic_bound(
     Derived, and it needs no convexity: with :math:`d = g(y) - g(x)`,
     :math:`-\langle\nabla f, E g(y)\rangle = \frac12(\|E d\|^2 - \|\nabla f\|^2 -
     \|E g(y)\|^2)`, and the variance of g(y) is at most :math:`2\sigma^2 + 2 E\|d\|^2 -
-    2\|E d\|^2`. What is left of d is largest at one of the ends of :math:`0 \le
+    2\|E d\|^2`. The sum of the terms in d is largest at one of the ends of :math:`0 \le
     \|E d\|^2 \le E\|d\|^2 \le \beta^2\rho^2`.
     """
     floor = _stochastic_floor(known, rule)
@@ -236,7 +237,7 @@ def n_sam_nonconvex(known: Constants, gap: float, steps: int) -> float:
     .. math:: \eta = \min\Big\{\sqrt{\frac{2\Delta}{\beta\sigma^2 T}},
         \frac1\beta\Big\}
 
-    Derived: it makes `n_sam_nonconvex_bound` smallest and gives the recalled rate
+    Derived: it minimizes `n_sam_nonconvex_bound` and gives the recalled rate
     :math:`\beta\Delta/T + \sqrt{\beta\sigma^2\Delta/T} + \beta^2\rho^2`.
     """
     return _balanced(known, gap, known.variance, steps)
@@ -249,7 +250,7 @@ def n_sam_nonconvex_bound(
 
     .. math:: \frac{2\Delta}{\eta T} + \beta^2\rho^2 + \beta\eta\sigma^2
 
-    Derived: given x, the point y is not random, so that E g(y) = grad f(y) and
+    Derived: given x, the point y is not random, so E g(y) = grad f(y) and
     :math:`E\|g(y)\|^2 \le \|\nabla f(y)\|^2 + \sigma^2`; the rest is as in
     `nonconvex_bound`.
     """
@@ -263,7 +264,7 @@ def m_sam_lipschitz(known: Constants, gap: float, steps: int) -> float:
     .. math:: \eta = \min\Big\{\sqrt{\frac{2\Delta}{\beta M^2 T}},
         \frac1\beta\Big\}, \qquad E\|g(y)\|^2 \le M^2
 
-    Derived: it makes `m_sam_lipschitz_bound` smallest; the recalled rate has
+    Derived: it minimizes `m_sam_lipschitz_bound`; the recalled rate has
     :math:`\sigma^2 + L^2` for M^2.
     """
     return _balanced(known, gap, known.second_moment, steps)
@@ -295,7 +296,7 @@ def stall_gradient(shift: ArrayLike = STALL_SHIFT) -> Floats:
     :math:`-\sin(u)/u`, where it is positive, as in (pi, 2 pi): SAM stops where the
     perturbed point is a minimum. u = 5 pi / 3 is the wave of Theorem 3.5, as recalled,
     with :math:`27 / (100\pi^2)` for the square. The family is ours; its worst member
-    solves tan u = u. Where SAM does not stall, sin u >= 0, u is refused.
+    solves tan u = u. SAM does not stall if sin u >= 0; such a u raises an error.
 
     Example:
         >>> print(f"{stall_gradient()**2:.7f} {stall_gap():.7f}")
@@ -313,7 +314,7 @@ def stall_gradient(shift: ArrayLike = STALL_SHIFT) -> Floats:
 def stall_gap(shift: ArrayLike = STALL_SHIFT) -> Floats:
     """(f - f*) / (beta rho^2) at the stall of `stall_gradient`: (1 - cos u) / u^2.
 
-    It is 9 / (50 pi^2) at 5 pi / 3, and refuses the u that `stall_gradient` refuses.
+    It is 9 / (50 pi^2) at 5 pi / 3. A u without a stall raises an error.
     """
     stall_gradient(shift)
     return (1 - np.cos(_array(shift))) / _array(shift) ** 2
@@ -327,8 +328,8 @@ def cycle_amplitude(
     .. math:: |x| = \frac{s\rho}{2(1 + b) - s}, \qquad s = \eta\beta(1 - b)
 
     For the average m <- b m + (1 - b) g, ``optax.ema(b, debias=False)``; for a trace m
-    <- b m + g, pass eta / (1 - b). It refuses a ``momentum`` b outside [0, 1), and
-    s >= 2(1 + b), with which SAM diverges.
+    <- b m + g, pass eta / (1 - b). A ``momentum`` b outside [0, 1) raises an error, and
+    so does s >= 2(1 + b), with which SAM diverges.
 
     Example:
         >>> print(f"{cycle_amplitude(0.1, smoothness=1.0, rho=0.1):.6f}")
@@ -349,16 +350,16 @@ def cycle_amplitude(
 def stationary_moments(
     eta: float, *, centers: Sequence[float], curvatures: Sequence[float], rho: float
 ) -> Moments:
-    r"""Where m-SAM ends on components c_i (x - b_i)^2 / 2 with two different centers.
+    r"""Stationary moments of m-SAM on c_i (x - b_i)^2 / 2 with two different centers.
 
     Derived: between the centers the ascent always moves away from the sample's center,
-    to the right of the left one and to the left of the right one, so that a step is
-    linear: :math:`x^+ = (1 - \eta c_i) x + \eta c_i (b_i \mp \rho)`. With all c_i = a
-    and a share p of the components at the left center the mean is :math:`x^* -
-    \rho(2p - 1)` for every eta, the variance :math:`\eta a p(1-p)(b_2 - b_1 +
-    2\rho)^2 / (2 - \eta a)`. Iterates must stay between the centers, which they nearly
-    do for small eta. ``rho=0`` is SGD. It refuses other than two values among the
-    centers b_i [n], and an eta for which the second moment diverges.
+    to the right of the left one and to the left of the right one, so a step is linear:
+    :math:`x^+ = (1 - \eta c_i) x + \eta c_i (b_i \mp \rho)`. With all c_i = a and a
+    share p of the components at the left center the mean is :math:`x^* - \rho(2p - 1)`
+    for every eta, and the variance is :math:`\eta a p(1-p)(b_2 - b_1 + 2\rho)^2 /
+    (2 - \eta a)`. Iterates must stay between the centers, which is nearly true for
+    small eta. ``rho=0`` is SGD. The centers b_i [n] must have exactly two values, and
+    the second moment must not diverge with eta; otherwise it raises an error.
     """
     b, c = np.asarray(centers, np.float64), np.asarray(curvatures, np.float64)
     if len(np.unique(b)) != 2:
@@ -414,7 +415,7 @@ def _check_positive(**constants: float) -> None:
 
 
 def _limited(rule: Rule, reciprocal: float) -> tuple[Floats, Floats]:
-    """Radii and step sizes of a rule, of which none may be above 1 / reciprocal."""
+    """Radii and step sizes of a rule; no step size may be above 1 / reciprocal."""
     rho, eta = map(_array, rule)
     _check_positive(L=reciprocal, eta=float(eta.min()))
     largest = float(eta.max())

@@ -1,9 +1,9 @@
 r"""Step sizes and bounds of Unified SAM (Oikonomou and Loizou 2025).
 
 The method is x <- x - gamma * grad f_S(x + rho (1 - lam + lam / ||g||) g) with the
-sampled gradient g = grad f_S(x) in both places. "Derived" in a docstring marks what
-follows from a proof of ours, with explicit constants, and is not quoted. All bounds
-rest on one inequality of a step (derived),
+sampled gradient g = grad f_S(x) in both places. "Derived" in a docstring marks a result
+that is not quoted but proved by us, with explicit constants. All bounds follow from one
+inequality for a step (derived),
 
     E f(x+) <= f - gamma (1 - L rho) / 2 ||grad f||^2 - gamma/2 ||grad f||^2
         + Q E||g||^2 + R,
@@ -42,7 +42,7 @@ class Schedules(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """A radius, a step size and the number of updates that they are meant for."""
+    """A radius, a step size and the number of updates for which they are chosen."""
 
     rho: float
     gamma: float
@@ -58,7 +58,7 @@ class Limit(NamedTuple):
 
 
 def largest_radius(known: Constants, lam: float) -> float:
-    r"""rho* of Theorem 3.2, below which a radius must be.
+    r"""rho* of Theorem 3.2, the strict upper bound of the radius.
 
     rho* = mu / (L (mu + 2 (B mu + A) (1 - lam)^2)); for full gradients it is that of
     Corollary 3.4, 1 / (L (1 + 2 (1 - lam)^2)). As in the authors' code.
@@ -107,7 +107,7 @@ def default(known: Constants, lam: float) -> Rule:
 
 
 def simplified(known: Constants, lam: float) -> Rule:
-    r"""The rule of the last version of the authors' code: shorter, about half as large.
+    r"""The rule of the last version of the authors' code: simpler, about half as large.
 
     rho = min(1, mu / (2 (B mu + A) (1 - lam)^2)) / (4 L) and
     gamma = min(2, mu / (8 (B mu + A))) / L. It satisfies the conditions of Theorem 3.2
@@ -137,11 +137,11 @@ def usam_rule(smoothness: float) -> Rule:
 
 
 def floor(known: Constants, lam: float, rule: Rule) -> float:
-    r"""N of Theorem 3.2: how near the theorem lets the mean gap come.
+    r"""N of Theorem 3.2: the bound's limit for the mean gap.
 
     N = (L / mu) (C (rho (1 - lam)^2 + gamma (1 + 2 L^2 rho^2 (1 - lam)^2))
-    + lam^2 rho (1 + 2 gamma L^2 rho)). That L stands before the last term is derived. A
-    rule without rho < rho* and gamma <= gamma*(rho) is refused, here and in `bound`.
+    + lam^2 rho (1 + 2 gamma L^2 rho)). The factor L of the last term is derived. Here
+    and in `bound`, a rule without rho < rho* and gamma <= gamma*(rho) raises an error.
     """
     _check_rule(known, lam, rule)
     return _noise(known, lam, rule) / (rule.gamma * known.mu)
@@ -237,10 +237,11 @@ def nonconvex_bound(
 ) -> np.ndarray:
     r"""Right-hand side of the inequality behind Theorem 3.7 (derived).
 
-    The least E||grad f(x_t)||^2 over t < T is at most 2 (1 + 2 A Q)^T (f(x_0) - f^inf)
-    / (gamma T) + 2 C Q / gamma + 2 L rho lam^2 (1 + 2 gamma L^2 rho), with
+    The smallest E||grad f(x_t)||^2 over t < T is at most
+    2 (1 + 2 A Q)^T (f(x_0) - f^inf) / (gamma T) + 2 C Q / gamma
+    + 2 L rho lam^2 (1 + 2 gamma L^2 rho), with
     Q = gamma L rho (1-lam)^2 + L gamma^2 (2 L^2 rho^2 (1-lam)^2 + 1). No mu is needed;
-    a rule with B Q / gamma > (1 - L rho) / 2 is refused.
+    a rule with B Q / gamma > (1 - L rho) / 2 raises an error.
     """
     _check_residual(known, lam)
     q = _gain(known, lam, rule)
@@ -258,14 +259,14 @@ def nonconvex_bound(
 
 
 def nonconvex(known: Constants, lam: float, gap: float, epsilon: float) -> Plan:
-    r"""Theorem 3.7: what suffices for min_t E||grad f(x_t)|| <= epsilon.
+    r"""Theorem 3.7: a plan that suffices for min_t E||grad f(x_t)|| <= epsilon.
 
     T >= (d L / e^2) max(18, 81 B, 5184 L A^2 (1-lam)^4 d / e^2, 1458 A d / e^2,
     243 C / e^2) with d = f(x_0) - f^inf and e = epsilon,
     rho = min(1 / (4L), 1 / (8 B L (1-lam)^2), 1 / sqrt(T), e^2 / (12 C L (1-lam)^2),
     e^2 / (9 L lam^2)), gamma = min(1 / L, 2 / (9 B L), 1 / (4 A L (1-lam)^2 rho T),
     sqrt(2 / (9 L A T)), 2 e^2 / (27 C L)). Derived, in the form of the theorem as
-    recalled; the paper is quoted with the term 5184 only.
+    recalled; only the term 5184 is quoted from the paper.
 
     Example:
         >>> known = Constants(mu=0.0, L=1.0)
@@ -328,11 +329,12 @@ def andriushchenko_decreasing(mu: float, smoothness: float) -> Schedules:
 
 
 def two_cycle(smoothness: float, lam: float, rule: Rule) -> float:
-    r"""Where Unified SAM ends on a quadratic with full gradients (derived).
+    r"""Last gap of Unified SAM on a quadratic with full gradients (derived).
 
     Along the top eigenvector it ends in the cycle c, -c with
-    c = gamma L rho lam / (2 - gamma L (1 + L rho (1 - lam))); the gap of both is
-    (L / 2) c^2. With gamma L (1 + L rho (1 - lam)) >= 2 it diverges, and is refused.
+    c = gamma L rho lam / (2 - gamma L (1 + L rho (1 - lam))); the gap of both points is
+    (L / 2) c^2. With gamma L (1 + L rho (1 - lam)) >= 2 SAM diverges; this raises an
+    error.
 
     Example:
         >>> print(f"{two_cycle(10.0, 1.0, Rule(rho=0.05, gamma=0.025)):.5e}")
@@ -346,7 +348,7 @@ def two_cycle(smoothness: float, lam: float, rule: Rule) -> float:
 
 
 def parabolas_limit(centers: Sequence[float], lam: float, rule: Rule) -> Limit:
-    r"""Where Unified SAM ends on f_i(x) = (x - b_i)^2 / 2, one drawn a step (derived).
+    r"""Limit of Unified SAM on f_i(x) = (x - b_i)^2 / 2, one in each step (derived).
 
     While the iterate stays between the two centers next to the mean of all, a step is
     affine in it: with k = 1 + rho (1 - lam) and s_i = sign(x - b_i) the mean is
@@ -355,7 +357,8 @@ def parabolas_limit(centers: Sequence[float], lam: float, rule: Rule) -> Limit:
     the mean is -lam rho / (3 k): a bias that no step size removes.
 
     ``gap`` is the mean gap ((mean - x*)^2 + variance) / 2. A rule with gamma k >= 2
-    is refused, and one whose mean is outside of the interval: the form does not hold.
+    raises an error, and so does a rule whose mean is outside the interval, where the
+    closed form does not hold.
 
     Example:
         >>> limit = parabolas_limit([-1.0, -1.0, 2.0], 1.0, Rule(rho=0.3, gamma=0.02))
@@ -396,18 +399,18 @@ def _gain(known: Constants, lam: float, rule: Rule) -> float:
 
 
 def _push(known: Constants, lam: float, rule: Rule) -> float:
-    """R, what the normalized part adds in a step."""
+    """R, the increase in a step that is due to the normalized part."""
     rho, gamma = rule
     return gamma * known.L * rho * lam**2 * (1 + 2 * gamma * known.L**2 * rho)
 
 
 def _noise(known: Constants, lam: float, rule: Rule) -> float:
-    """What a step adds to (1 - gamma mu) times the gap."""
+    """The increase in a step over (1 - gamma mu) times the gap."""
     return known.residual.C * _gain(known, lam, rule) + _push(known, lam, rule)
 
 
 def _over(numerator: float, denominator: float) -> float:
-    """A condition of a minimum; one that asks for nothing is infinite."""
+    """A term of a minimum; infinite if it does not restrict the minimum."""
     return numerator / denominator if denominator > 0 else math.inf
 
 
