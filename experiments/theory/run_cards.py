@@ -24,7 +24,7 @@ def setting_of(config: settings.Settings) -> conditions.Setting:
         config: of the run.
 
     Returns:
-        The setting; the loss is known to be bounded below and nonconvex.
+        The setting; the loss is known to be bounded below and non-convex.
 
     Raises:
         UserError: if a setting is outside its range.

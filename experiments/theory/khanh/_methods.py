@@ -144,7 +144,7 @@ def grid(starts: int) -> Grid:
 
 
 def known_smoothness() -> dict[str, problems.Problem]:
-    """One convex and two nonconvex problems whose L holds everywhere."""
+    """One convex and two non-convex problems whose L holds everywhere."""
     generator = np.random.default_rng(0)
     matrix = generator.normal(size=(DIMENSION, DIMENSION))
     target = generator.normal(size=DIMENSION)

@@ -14,8 +14,8 @@ CLAIM = claims.Claim(
     title="The almost constant radius C/k^0.001",
     source="Khanh et al. 2024, Remark 3.6",
     statement=r"""The radius $\rho_k = C/k^{0.001}$ with $t_k = 1/k$ satisfies (11),
-$\sum t_k \rho_k < \infty$ and $\limsup \rho_k < 2/L$, so SAM converges on nonconvex
-functions. The radius stays above $0.99\,C$ after millions of iterations.""",
+$\sum t_k \rho_k < \infty$ and $\limsup \rho_k < 2/L$, so SAM converges on
+non-convex functions. The radius stays above $0.99\,C$ after millions of iterations.""",
     recipe="""The library's schedule at k = 10^6; the first k at which it is below 0.99.
 SAM on (xy - 1)^2 and on the saddle (x^2 - y^2)/2 + y^4/4, C = 1/L, t_k = 1/(k + L),
 10^5 steps.""",

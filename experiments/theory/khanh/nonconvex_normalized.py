@@ -1,4 +1,4 @@
-"""Theorem 3.3 and Corollary 3.5: SAM and its normalized variants, nonconvex."""
+"""Theorem 3.3 and Corollary 3.5: normalized methods on non-convex functions."""
 
 import functools
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from sam_jax.theory import descent, problems
 from sam_jax.theory.step_sizes import khanh
 
 CLAIM = claims.Claim(
-    title="Nonconvex: SAM, F-SAM, VaSSO and RSAM converge if sum t_k rho_k is finite",
+    title="Non-convex: SAM, F-SAM, VaSSO and RSAM converge if sum t_k rho_k is finite",
     source="Khanh et al. 2024, Theorem 3.3 and Corollary 3.5",
     statement=r"""Let $f$ have a Lipschitz gradient, $\sum t_k = \infty$, $t_k \to 0$,
 $\sum t_k \rho_k < \infty$ and $\limsup \rho_k < 2/L$. Then $\nabla f(x_k) \to 0$ and

@@ -17,7 +17,7 @@ CLAIM = claims.Claim(
     "Theorem 4.2",
     statement=r"""The verdicts follow from exponents, not from sums of terms (the table
 is ours). Diminish 1, 2 and 3 satisfy Theorem 3.2 with any bounded radius. Corollary
-3.5, for nonconvex functions, needs $\sum t_k \rho_k < \infty$. With $\rho_k = C/k^p$
+3.5, for non-convex functions, needs $\sum t_k \rho_k < \infty$. With $\rho_k = C/k^p$
 this holds for any $p > 0$ with Diminish 1 and 3, but only for $p > 0.4999$ with
 Diminish 2, so the almost constant radius $p = 0.001$ of Remark 3.6 is too large.
 **With a constant radius all of them fail:** the paper's own experiments, $\rho = 0.05$

@@ -28,7 +28,7 @@ $$
 
 SAM with the same $t$ and $\rho$ stops at its 2-cycle.""",
     recipe="""A quadratic (1, 3, 10), ridge-regularized logistic regression (30 x 5),
-and, nonconvex, sums of log(1 + r^2) (n = 4) and (xy - 1)^2; nu = 0.5, delta = 0.1,
+and, non-convex, sums of log(1 + r^2) (n = 4) and (xy - 1)^2; nu = 0.5, delta = 0.1,
 rho = nu/L, t the largest allowed, constant or times k^-0.5; 4,000 steps.""",
     criterion="""f never rises by more than rounding; every gap on the first two obeys
 the factor; on the quadratic the slowest mode contracts by 1 - tl(1 +- rho l) to 1e-6;
