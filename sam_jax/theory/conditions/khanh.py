@@ -38,7 +38,7 @@ _decays_as_gradient = requirements.asks(
     lambda s: (
         f"f stands for f + {s.outside_decay:g}/2 ||w||^2: the error is the same (ours)"
         if s.outside_decay
-        else "there is none outside of f"
+        else "no weight decay outside f"
     ),
 )
 _has_level_sets = requirements.fact("f has bounded level sets", "bounded_level_sets")

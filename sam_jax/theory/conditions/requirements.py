@@ -82,7 +82,7 @@ decays_inside = asks(
     lambda s: (
         f"{s.outside_decay:g} w is added to the direction"
         if s.outside_decay
-        else "there is none outside of f"
+        else "no weight decay outside f"
     ),
 )
 is_every_update = asks(

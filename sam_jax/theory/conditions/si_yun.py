@@ -75,7 +75,7 @@ THEOREMS: Sequence[Theorem] = (
         (*_DETERMINISTIC, requirements.is_convex, requirements.has_pl),
         _step_below_inverse(2, "smoothness"),
         si_yun.strongly_convex_bound,
-        "f(x_T) - f* comes linearly below {}, which is O(eta^2 rho^2); "
+        "f(x_T) - f* falls linearly below {}, which is O(eta^2 rho^2); "
         "with eta ~ log T/T the rate is 1/T^2",
     ),
     _theorem(
@@ -101,7 +101,7 @@ THEOREMS: Sequence[Theorem] = (
         (*requirements.UNBIASED, requirements.has_pl, _variance_is_bounded),
         _step_below_inverse(2, "largest_smoothness"),
         si_yun.stochastic_strongly_convex_bound,
-        "E f(x_T) - f* comes linearly below {}; a part of order rho^2 "
+        "E f(x_T) - f* falls linearly below {}; a part of order rho^2 "
         "stays for every step size",
     ),
     _theorem(
