@@ -31,7 +31,7 @@ environment() {
 
 newest() {
     environment newest "${NEWEST_PYTHON:-python3.13}" highest \
-        dm-haiku equinox hypothesis pytest pytest-xdist
+        dm-haiku equinox gcp-storage-emulator hypothesis pytest pytest-xdist
     python -m pytest -n auto
     python -m pytest -m slow -n auto
 }
