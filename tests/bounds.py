@@ -10,6 +10,8 @@ import re
 import sys
 import tomllib
 
+from packaging import requirements
+
 ROOT = pathlib.Path(__file__).parents[1]
 
 
@@ -23,6 +25,9 @@ def untrue(project: dict, resolved: str) -> list[str]:
     promises = {*project["dependencies"], *(each for extra in extras for each in extra)}
     wrong = []
     for promise in sorted(each for each in promises if ">=" in each):
+        marker = requirements.Requirement(promise).marker
+        if marker is not None and not marker.evaluate():  # for another platform
+            continue
         name, bound = re.match(r"([\w.-]+)>=([\d.]+)", promise).groups()
         version = found.get(re.sub(r"[-_.]+", "-", name).lower(), "nothing")
         if _parts(version) != _parts(bound):
