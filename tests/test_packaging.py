@@ -60,11 +60,12 @@ def test_versions_agree():
 
 def test_what_does_not_resolve_is_named():
     resolved = "jax==0.10.0\noptax==0.2.7\narray-record==0.7.1\n"
+    elsewhere = "tensorflow>=2.18.1; sys_platform == 'another'"
     wrong = bounds.untrue(
         {
             "dependencies": ["jax>=0.10", "optax>=0.2.6"],
             "optional-dependencies": {
-                "a": ["array_record>=0.7.1", "rich>=13.0"],
+                "a": ["array_record>=0.7.1", "rich>=13.0", elsewhere],
                 "b": ["sam_jax[a]"],
             },
         },
