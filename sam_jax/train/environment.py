@@ -41,25 +41,34 @@ def set_up(folder: str | os.PathLike[str] | None = None) -> None:
     Args:
         folder: of a run, which keeps its first value.
     """
-    if "jax" not in sys.modules and _began(folder) == FAST:
+    if (
+        "jax" not in sys.modules
+        and value() is None
+        and _may_add()
+        and _began(folder) == FAST  # last: it reads files, which may be far away
+    ):
         _add(f"{FLAG}={FAST}")
 
 
 def for_tiny_programs() -> None:
     """Adds `TINY` for the processes that this one will start, likewise."""
-    _add(*TINY)
+    if _may_add():
+        _add(*(x for x in TINY if value(flag=x.partition("=")[0]) is None))
 
 
-def _add(*settings: str) -> None:
+def _may_add() -> bool:
     flags = os.environ.get("XLA_FLAGS", "").strip()
-    new = [setting for setting in settings if value(flag=setting.split("=")[0]) is None]
-    if (
+    return (
         os.environ.get(SWITCH) != "0"
         and (not flags or flags.startswith("-"))  # no file of flags
         and is_tested()
         and _on_cpu()
-    ):
-        os.environ["XLA_FLAGS"] = " ".join([flags, *new]).strip()
+    )
+
+
+def _add(*settings: str) -> None:
+    flags = os.environ.get("XLA_FLAGS", "").strip()
+    os.environ["XLA_FLAGS"] = " ".join([flags, *settings]).strip()
 
 
 def is_tested() -> bool:

@@ -78,6 +78,12 @@ def test_is_too_late_once_jax_is_imported(start, monkeypatch):
     assert start() == ""
 
 
+@pytest.mark.parametrize("given", [{environment.SWITCH: "0"}, {"XLA_FLAGS": OTHER}])
+def test_a_run_is_not_read_where_nothing_will_be_added(start, monkeypatch, given):
+    monkeypatch.setattr(environment, "_began", lambda folder: pytest.fail("read"))
+    start("gs://far/away", **given)
+
+
 def test_processes_of_tiny_programs_compile_quickly(start, monkeypatch):
     monkeypatch.setitem(sys.modules, "jax", sys)  # it is for those to come
     first, second = environment.TINY
