@@ -8,7 +8,7 @@ import pytest
 from sam_jax.train import build, cards, evaluation, sharding
 from tests.train import fuzz
 
-SLOW, FAST, TRAINED = 1400, 20, 30
+SLOW, FAST, TRAINED = 1400, 40, 30
 
 
 @pytest.fixture(scope="module")

@@ -83,7 +83,7 @@ relaxed = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 
 
 @fuzz
-@of_hypothesis(max_examples=8, derandomize=True, **relaxed)
+@of_hypothesis(max_examples=15, derandomize=True, **relaxed)
 def test_any_damage_is_mended_or_one_sentence(both, capsys, folder, number, damage):
     check_any_damage(both, capsys, folder, number, damage)
 
