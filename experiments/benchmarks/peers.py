@@ -1,6 +1,6 @@
 """SAM's step beside what one would use instead: Optax, a step by hand, PyTorch.
 
-    python -m experiments.benchmarks.peers --widths=16,64 --rounds=8 \
+    python -m experiments.benchmarks.peers --widths=16,64 --rounds=7 --steps=1 \
         --out=experiments/benchmarks/results/peers.json
 
 ResNet-18 on images of 32x32 with crops and flips, float32 (on a GPU bfloat16), the
@@ -32,7 +32,7 @@ Way = Callable[[Any, int], Callable[[], object]]
 Rows = dict[str, dict[str, Any]]
 SGD, SAM = "sgd", "sam"
 IMAGES = 50_000  # of an epoch of CIFAR-10
-FRAMEWORKS = {"JAX": "#0072B2", "PyTorch": "#D55E00"}
+FRAMEWORKS = {"JAX": figures.COLORS[2], "PyTorch": figures.COLORS[1]}
 
 
 # ── Ways to train: (flags, width) -> what does the next steps ────────────────────────
@@ -52,7 +52,7 @@ def trainer(method: str, args: Any, width: int) -> Callable[[], object]:
         programs.SGD if own else method,
         f"resnet18:{width}",
         batch_size=args.batch,
-        data={"crop": 4, "flip": True},
+        data=programs.AUGMENTED,
         model={"dtype": "bfloat16" if on_gpu() else "float32"},
     )
     run = programs.run(chosen, images(args), **own)
@@ -130,10 +130,8 @@ def main(args: Any) -> tuple[measure.Results, measure.Tables]:
     """Times all ways at every width."""
     for name in args.ways:
         if name not in WAYS:
-            raise errors.UserError(f"no way {name!r}; there are {', '.join(WAYS)}")
-    results: dict[str, Rows] = {}
-    for width in args.widths:
-        results[str(width)] = compare(args, width)
+            raise errors.UserError(errors.unknown("way", name, WAYS))
+    results = {str(width): compare(args, width) for width in args.widths}
     if args.out is not None:
         picture(results, args.out.with_suffix(".svg"))
     return results, {f"width {w}": table(rows) for w, rows in results.items()}

@@ -14,6 +14,7 @@ from sam_jax.train import settings as settings_lib
 
 SGD = "sgd"
 HALF = (0.5, 0.5, 0.5)
+AUGMENTED = {"crop": 4, "flip": True}  # settings of the data
 
 
 def network(text: str, **more: Any) -> dict[str, Any]:

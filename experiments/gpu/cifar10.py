@@ -16,7 +16,7 @@ import jax
 
 from experiments.benchmarks import programs
 from experiments.gpu import images
-from experiments.gpu.tasks import AUGMENTED, BFLOAT16, TINY, Context, Row, Task
+from experiments.gpu.tasks import BFLOAT16, TINY, Context, Row, Task
 from sam_jax.train import build, dispatch, evaluation, settings
 
 EPOCHS = 200  # of the card
@@ -48,7 +48,7 @@ def training(context: Context, method: str, seed: int) -> Row:
         epochs=EPOCHS,
         batch_size=64 if context.tiny else 128,
         schedule={"name": "cosine"},
-        data=AUGMENTED,
+        data=programs.AUGMENTED,
         model=TINY if context.tiny else BFLOAT16,
     )
     steps = dataset.train.steps_per_epoch(chosen.batch_size)

@@ -22,7 +22,7 @@ import jax
 import numpy as np
 
 from experiments.benchmarks import programs
-from experiments.gpu.tasks import AUGMENTED, Context, Row, Task
+from experiments.gpu.tasks import Context, Row, Task
 from sam_jax.train import build, settings
 
 TOLERANCE, WITHIN, STEPS, BATCH = 1e-3, 2.0, 3, 64
@@ -105,7 +105,7 @@ def trained(method: str, model: dict[str, Any], dtype: str, device: Any) -> Trai
         method,
         batch_size=BATCH,
         model={**model, "dtype": dtype},
-        data=AUGMENTED,
+        data=programs.AUGMENTED,
         learning_rate=0.01,
     )
     dataset = programs.noise(STEPS * BATCH, side=16)

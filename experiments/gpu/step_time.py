@@ -17,7 +17,7 @@ from experiments.benchmarks import measure, programs, step_cost
 from experiments.benchmarks.measure import need
 from experiments.gpu import images
 from experiments.gpu.contest import Contender, Contest
-from experiments.gpu.tasks import AUGMENTED, BFLOAT16, TINY, Context, Row, Task
+from experiments.gpu.tasks import BFLOAT16, TINY, Context, Row, Task
 from sam_jax import data
 from sam_jax.train import build
 
@@ -116,7 +116,7 @@ def parts(
         method,
         batch_size=8 if context.tiny else batch,
         steps_per_dispatch=min(several, 2) if context.tiny else several,
-        data=AUGMENTED,
+        data=programs.AUGMENTED,
         model=TINY if context.tiny else BFLOAT16,
     )
     return programs.run(chosen, dataset, **own)

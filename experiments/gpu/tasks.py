@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 Row = Mapping[str, Any]
 
 # Settings of `experiments.benchmarks.programs` that the families share.
-AUGMENTED = {"crop": 4, "flip": True}
 BFLOAT16 = {"dtype": "bfloat16"}
 TINY = {"name": "resnet_digits", "width": 4, **BFLOAT16}
 

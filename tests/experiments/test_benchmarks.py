@@ -327,7 +327,10 @@ def test_a_way_whose_package_is_missing_is_left_out(monkeypatch, capsys):
     assert peers.main(["--ways=torch sgd"]) == 0
     assert "torch is not installed: pip install" in capsys.readouterr().out
     assert peers.main(["--ways=tensorflow"]) == 2
-    assert "no way 'tensorflow'; there are sgd, sam" in capsys.readouterr().err
+    assert (
+        "unknown way 'tensorflow': There are: sam, sam by hand"
+        in capsys.readouterr().err
+    )
 
 
 def test_the_page_has_the_recorded_numbers():
