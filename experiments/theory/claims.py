@@ -60,7 +60,7 @@ class Outcome(NamedTuple):
 
     Attributes:
         checks: comparisons; the index shows the first one.
-        picture: for ``figure.svg``.
+        picture: for ``figure.svg`` and ``figure.png``.
         data: of the picture: name -> numbers, lists or arrays, with any nesting.
     """
 

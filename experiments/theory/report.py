@@ -25,7 +25,7 @@ def write(
     seconds: float,
     quick: bool,
 ) -> dict[str, Any]:
-    """Writes a claim's ``data.json``, ``figure.svg`` and ``thumbnail.png``.
+    """Writes a claim's ``data.json``, ``figure.png``, ``.svg`` and ``thumbnail.png``.
 
     Args:
         folder: of all results; the claim's is below it.
@@ -56,7 +56,7 @@ def write(
     }
     document = record | {"data": _plain(outcome.data)}
     pictures.finish(outcome.picture)
-    figures.save(outcome.picture, place / "figure.svg")
+    figures.save(outcome.picture, place / "figure.png", ".png", ".svg")
     pictures.thumbnail(outcome.picture)
     figures.save(outcome.picture, place / "thumbnail.png")
     files.replace(place / "data.json", files.to_lines(document) + "\n")

@@ -51,7 +51,7 @@ def test_claim(name, tmp_path):
     surprises = [check for check in record["checks"] if not check["passed"]]
     assert record["verdict"] == record["expected"], surprises
     written = {path.name for path in (tmp_path / name).iterdir()}
-    assert written == {"figure.svg", "thumbnail.png", "data.json"}
+    assert written == {"figure.png", "figure.svg", "thumbnail.png", "data.json"}
     assert json.loads((tmp_path / name / "data.json").read_text())["data"]
 
 
@@ -359,4 +359,4 @@ def test_command_in_processes_of_its_own(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert re.search(r"PASS +khanh/two_cycle +(\d+)/\1", done.stdout)
-    assert (tmp_path / "khanh/two_cycle/figure.svg").stat().st_size > 10_000
+    assert (tmp_path / "khanh/two_cycle/figure.png").stat().st_size > 10_000
