@@ -49,12 +49,13 @@ def no_diagnostics(params: optax.Params) -> Diagnostics:
 def length_and_shares(displacement: optax.Updates) -> tuple[jax.Array, jax.Array]:
     """The norm, and the share of its square in each of the `layers`."""
     norm, of_leaves = numerics.norm_and_shares(displacement)
-    numbers = jax.tree.unflatten(
-        jax.tree.structure(displacement), range(len(of_leaves))
-    )
-    groups = layers(numbers).values()
-    found = [sum(of_leaves[number] for number in group) for group in groups]
-    shares = jnp.stack(found) if found else _no_shares(displacement)
+    numbers = range(len(of_leaves))
+    groups = layers(jax.tree.unflatten(jax.tree.structure(displacement), numbers))
+    # One masked sum: a sum for each layer would take longer to compile.
+    belongs = np.zeros([len(groups), len(numbers)], bool)
+    for row, group in zip(belongs, groups.values(), strict=True):
+        row[group] = True
+    shares = jnp.where(belongs, of_leaves, 0).sum(1)
     return norm, shares.astype(jnp.float32)
 
 

@@ -44,8 +44,14 @@ def batch(number):
     }
 
 
-def smooth(norm=True, dropout=0.0):
-    """Two dense layers with BatchNorm between; without ReLU, whose kinks blow up."""
+def smooth(norm=True, dropout=0.0, axis=None):
+    """Two dense layers with BatchNorm between; without ReLU, whose kinks blow up.
+
+    Of a named axis the statistics are of all its parts.
+    """
+
+    def average(x):
+        return x.mean(0) if axis is None else jax.lax.pmean(x.mean(0), axis)
 
     def init(key, images):
         first, last = jax.random.split(key)
@@ -59,7 +65,8 @@ def smooth(norm=True, dropout=0.0):
     def apply(params, model_state, images, *, train, key=None):
         x = images.reshape(len(images), -1) @ params["first"]
         if norm:
-            used = {"mean": x.mean(0), "var": x.var(0)}
+            center = average(x)
+            used = {"mean": center, "var": average(jnp.square(x - center))}
             x = (x - used["mean"]) / jnp.sqrt(used["var"] + 1e-3)
             model_state = jax.tree.map(
                 lambda old, new: 0.9 * old + 0.1 * new, model_state, used
@@ -429,27 +436,8 @@ def test_accumulated_dropout_differs_between_parts():
 # ── BatchNorm over all groups ────────────────────────────────────────────────────────
 
 
-def with_axis(axis):
-    """`smooth`, whose statistics are those of a named axis as well."""
-    plain = smooth()
-
-    def apply(params, model_state, images, *, train, key=None):
-        del key
-        x = images.reshape(len(images), -1) @ params["first"]
-        average = functools.partial(jax.lax.pmean, axis_name=axis)
-        center = average(x.mean(0))
-        used = {"mean": center, "var": average(jnp.square(x - center).mean(0))}
-        x = (x - used["mean"]) / jnp.sqrt(used["var"] + 1e-3)
-        model_state = jax.tree.map(
-            lambda old, new: 0.9 * old + 0.1 * new, model_state, used
-        )
-        return jnp.tanh(x * params["scale"]) @ params["last"], model_state
-
-    return plain._replace(apply=apply)
-
-
 def test_statistics_of_the_whole_batch(run):
-    network = with_axis(GROUP_AXIS)
+    network = smooth(axis=GROUP_AXIS)
     together = {"batch_norm": "batch", "model": network}
     one = run("vasso", 16, **together).after(4)
     assert_close(run("vasso", 16, 8, **together).after(4)[:2], one[:2])

@@ -149,6 +149,7 @@ def test_importance_sampling_continues(tiny, tmp_path, disturb):
 
 # ── Real processes ───────────────────────────────────────────────────────────────────
 
+CODES = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 143, signal.SIGINT: 130}
 OVERRIDES = (
     *("--config.model.name=mlp", "--config.model.width=8", "--config.mesh.data=1"),
     *("--config.data.train_examples=256", "--config.epochs=100"),
@@ -175,7 +176,7 @@ def test_killed_and_stopped_processes_end_with_the_same_bits(tmp_path, trainer):
     reference = trainer(*flags, f"--workdir={undisturbed}")
     again = (*flags, f"--workdir={folder}")
     resumed = []
-    for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
+    for number in CODES:
         process = trainer(*again)
         # A save ends before the next one begins: now the first two are complete.
         lines = [line for _ in range(3) for line in read_until(process, r"^epoch ")]
@@ -190,12 +191,7 @@ def test_killed_and_stopped_processes_end_with_the_same_bits(tmp_path, trainer):
         time.sleep(delay)
         process.send_signal(number)
         out, err = process.communicate()
-        codes = {
-            signal.SIGKILL: -signal.SIGKILL,
-            signal.SIGTERM: 143,
-            signal.SIGINT: 130,
-        }
-        assert process.returncode == codes[number], (delay, out, err)
+        assert process.returncode == CODES[number], (delay, out, err)
         assert "Traceback" not in err
         if number != signal.SIGKILL:
             last = out.strip().splitlines()[-1]

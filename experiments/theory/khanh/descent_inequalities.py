@@ -1,6 +1,7 @@
 """The descent inequality of each theorem, at every step of every method."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -48,23 +49,16 @@ def _inequalities(
     L, nu = problem.smoothness, grid.radius[:, None]
     t, relative = grid.step[:, None] / L, _relative_steps(L, grid)[:, None]
 
+    def above(bound: Callable, s: _methods.Steps, **constants: Any) -> np.ndarray:
+        return s.value[:, 1:] - bound(s.value[:, :-1], s.squared, **constants)
+
     def convex(s: _methods.Steps, factor: float) -> np.ndarray:
-        return s.value[:, 1:] - khanh.convex_descent(
-            s.value[:, :-1],
-            s.squared,
-            step_size=t,
-            smoothness=factor * L,
-            radius=nu * 2 / L,
-        )
+        constants = {"step_size": t, "smoothness": factor * L, "radius": nu * 2 / L}
+        return above(khanh.convex_descent, s, **constants)
 
     def absolute(s: _methods.Steps, factor: float) -> np.ndarray:
-        return s.value[:, 1:] - khanh.absolute_error_descent(
-            s.value[:, :-1],
-            s.squared,
-            step_size=t,
-            smoothness=factor * L,
-            error=factor * nu * 2,
-        )
+        constants = {"step_size": t, "smoothness": factor * L, "error": factor * nu * 2}
+        return above(khanh.absolute_error_descent, s, **constants)
 
     def growth(s: _methods.Steps, factor: float) -> np.ndarray:
         norm = np.sqrt(s.squared)
@@ -72,13 +66,8 @@ def _inequalities(
         return np.diff(norm, axis=1) - allowed[:, :-1]
 
     def descent(s: _methods.Steps, factor: float) -> np.ndarray:
-        return s.value[:, 1:] - khanh.relative_error_descent(
-            s.value[:, :-1],
-            s.squared,
-            step_size=relative,
-            smoothness=factor * L,
-            nu=factor * nu,
-        )
+        constants = {"smoothness": factor * L, "nu": factor * nu}
+        return above(khanh.relative_error_descent, s, step_size=relative, **constants)
 
     def length(s: _methods.Steps, factor: float) -> np.ndarray:
         sigma = khanh.sufficient_decrease(relative, factor * L, factor * nu)
