@@ -22,6 +22,7 @@ _KEYS = {
         "weights",
         "tuned",
         "first_seed",
+        "gain_of",
     ),
 }
 
@@ -49,6 +50,8 @@ class Table:
         tuned: whether of a method only the coefficients that are best on validation are
             shown.
         first_seed: of the seeds.
+        gain_of: settings of the row whose gain over the baseline is the measure of all,
+            in a table of errors against times.
     """
 
     name: str
@@ -68,6 +71,7 @@ class Table:
     weights: bool = False
     tuned: bool = False
     first_seed: int = 0
+    gain_of: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def names() -> list[str]:

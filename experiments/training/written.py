@@ -1,4 +1,4 @@
-"""The files of a table: ``table.md``, ``table.json`` and ``table.png``."""
+"""The files of a table: ``table.md``, ``table.json``, ``table.png``, ``price.png``."""
 
 import dataclasses
 import pathlib
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.training import price
 from experiments.training.engine import RECORD, Plan
 from experiments.training.table import Table, flat, own
 from sam_jax.train import (
@@ -68,16 +69,25 @@ def _labelled(table: Table, groups: Sequence[Group]) -> list[Group]:
     if not matches(table.baseline, ranked[0]):
         return ranked
     every = [comparison.compared(group.runs[0].settings) for group in ranked]
-    return [
-        dataclasses.replace(group, label=comparison.label(mine, every, every[:1]))
-        for group, mine in zip(ranked, every, strict=True)
-    ]
+    names = [comparison.label(mine, every, every[:1]) for mine in every]
+    found = []
+    for group, mine, name in zip(ranked, every, names, strict=True):
+        # What the baseline does not have tells rows apart that have the same name.
+        same = [each for each, other in zip(every, names, strict=True) if other == name]
+        label = comparison.label(mine, every, [every[0], *same])
+        found.append(dataclasses.replace(group, label=label))
+    return found
 
 
 def matches(where: Mapping[str, Any], group: Group) -> bool:
     """Whether a row has settings; nothing matches none."""
     mine = group.runs[0].settings
     return bool(where) and all(mine.get(key) == value for key, value in where.items())
+
+
+def gainer(table: Table, groups: Sequence[Group]) -> Group | None:
+    """The row whose gain over the first one is the measure, in a table of prices."""
+    return next((group for group in groups if matches(table.gain_of, group)), None)
 
 
 def cells(table: Table, groups: Sequence[Group]) -> list[list[str]]:
@@ -87,9 +97,11 @@ def cells(table: Table, groups: Sequence[Group]) -> list[list[str]]:
     ]
     compares = bool(table.baseline) and matches(table.baseline, groups[0])
     found = comparison.differences(groups, ERROR) if compares else [None] * len(groups)
+    whole = gainer(table, groups)
+    prices = price.cells(groups, whole) if whole else [{}] * len(groups)
     rows = []
-    for group, difference, decided in zip(
-        groups, found, significant(found), strict=True
+    for group, difference, decided, costs in zip(
+        groups, found, significant(found), prices, strict=True
     ):
         cell = {name: str(group.spread(MEASURES[name]) or "–") for name in shown}
         fit = group.spread(MEASURES[FIT])
@@ -99,11 +111,13 @@ def cells(table: Table, groups: Sequence[Group]) -> list[list[str]]:
         if any(found):
             row.append(f"{difference}{'*' * decided}" if difference else "–")
             row.append(difference.tested if difference else "–")
+        row += costs.values()
         seconds = [run.seconds for run in group.runs if run.seconds]
         time = f"{statistics.median(seconds):.0f}" if seconds else "–"
         rows.append([*row, *cell.values(), time, _published(table, group)])
     compared = ["difference", "paired t-test"] * any(found)
-    head = ["run", "seeds", ERROR, *compared, *[x for x in shown if x != ERROR]]
+    head = ["run", "seeds", ERROR, *compared, *prices[0]]
+    head += [x for x in shown if x != ERROR]
     return [[*head, "time (s)", "published"], *rows]
 
 
@@ -158,6 +172,8 @@ def markdown(table: Table, runs: Sequence[Run], missing: Plan) -> str:
                 f"Smallest detectable difference to {groups[0].label}: {smallest:.2f} "
                 "points (power 80 %, 5 % over all rows).",
             ]
+        if (whole := gainer(table, groups)) and whole.spread(ERROR):
+            lines += ["", price.sentence(groups, whole)]
     if table.listed:
         rows = [[x["row"], x["published"], x["source"], x["why"]] for x in table.listed]
         lines += ["", "## Published, without a command of ours", ""]
@@ -200,6 +216,8 @@ def write(
     files.replace(folder / "table.md", markdown(table, runs, missing))
     if runs:
         draw(folder / "table.png", table, runs)
+    if runs and table.gain_of:
+        price.draw(folder / "price.png", table.title, parts(table, runs))
 
 
 # ── Picture ──────────────────────────────────────────────────────────────────────────

@@ -1,0 +1,90 @@
+"""What a lower error costs: the time of a row over that of the first one."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from experiments.benchmarks import measure
+from sam_jax.train import figures
+from sam_jax.train.comparison import TIME, Group
+from sam_jax.train.comparison_picture import ERROR
+
+SHARE, PRICE = 0.9, 1.25  # of the gain that is kept, at how many times the time
+
+
+def ratio(group: Group, first: Group) -> measure.Ratio | None:
+    """Times over those of the first row, seed by seed: neighbours in time."""
+    mine, others = group.of_seeds(TIME), first.of_seeds(TIME)
+    seeds = [seed for seed in mine if seed in others]
+    if not seeds:
+        return None
+    return measure.ratio([mine[s] for s in seeds], [others[s] for s in seeds])
+
+
+def gain(group: Group, first: Group, whole: Group) -> float | None:
+    """The share of a row in what another one gains over the first; in mean errors."""
+    spreads = [each.spread(ERROR) for each in (first, group, whole)]
+    base, mine, least = (spread and spread.mean for spread in spreads)
+    if base is None or mine is None or least is None or base <= least:
+        return None
+    return (base - mine) / (base - least)
+
+
+def cells(groups: Sequence[Group], whole: Group) -> list[dict[str, str]]:
+    """Two more columns of a table, whose first row is the measure."""
+    first = groups[0]
+    found = []
+    for group in groups:
+        share = gain(group, first, whole)
+        found.append(
+            {
+                f"time / {first.label}": str(ratio(group, first) or "–"),
+                "of the gain (%)": "–" if share is None else f"{100 * share:.0f}",
+            }
+        )
+    return found
+
+
+def sentence(groups: Sequence[Group], whole: Group) -> str:
+    """Which rows keep most of the gain for little time."""
+    kept = []
+    for group in groups[1:]:
+        share, price = gain(group, groups[0], whole), ratio(group, groups[0])
+        if share is not None and share >= SHARE and price and price.median <= PRICE:
+            kept.append(f"{group.label} ({100 * share:.0f} %, {price.median:.2f} x)")
+    return (
+        f"At least {100 * SHARE:.0f} % of the gain of {whole.label} over "
+        f"{groups[0].label} for at most {PRICE:g} times the time: "
+        f"{', '.join(kept) or 'none'}."
+    )
+
+
+def draw(path: pathlib.Path, title: str, parts: Mapping[str, Sequence[Group]]) -> None:
+    """Test error over time; a line joins the rows that no other one beats in both."""
+    figure = figures.empty((9.5, 4.8 * len(parts)), title)
+    panels = figure.subplots(len(parts), 1, squeeze=False)[:, 0]
+    for axes, (name, groups) in zip(panels, parts.items(), strict=True):
+        points = []
+        for number, group in enumerate(groups):
+            spread, price = group.spread(ERROR), ratio(group, groups[0])
+            if spread is None or price is None:
+                continue
+            points.append((price.median, spread.mean))
+            style: dict[str, Any] = {
+                "color": figures.COLORS[number % len(figures.COLORS)],
+                "marker": figures.MARKS[number // len(figures.COLORS)],
+            }
+            style |= {"ms": 8, "lw": 0, "elinewidth": 1, "label": group.label}
+            axes.errorbar(*points[-1], spread.half or 0.0, **style)
+        least = [min(error for time, error in points if time <= t) for t, _ in points]
+        best = [p for p, error in zip(points, least, strict=True) if p[1] <= error]
+        axes.plot(*zip(*sorted(best), strict=True), "k:", lw=1, zorder=0)
+        axes.axvline(PRICE, color="k", lw=0.5, alpha=0.5)
+        axes.set(xlabel=f"time, in runs of {groups[0].label}", ylabel=ERROR)
+        axes.set_title(name, loc="left", fontsize=10)
+        axes.grid(alpha=0.3)
+        beside: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
+        axes.legend(frameon=False, fontsize=9, **beside)
+    note = "means and 95 % intervals over the seeds; time: median, seed by seed"
+    figure.supxlabel(note, fontsize=9)
+    figures.save(figure, path)
