@@ -4,12 +4,13 @@
         --out=experiments/benchmarks/results/loader.json
 
 Random resized crops of 224 pixels from files of 341x256, put on the device in batches,
-by threads and by 1, 2 and 4 processes, in turns; and what a training step takes of
-images that are on the device already. Per second of processor time, a busy machine
-changes little.
+by threads and by 1, 2 and 4 processes, in turns with one thread that only decodes and
+scales them; and what a training step takes of images that are on the device already.
+Per second of processor time, a busy machine changes little.
 """
 
 import dataclasses
+import io
 import pathlib
 import sys
 import tempfile
@@ -25,9 +26,11 @@ from experiments import commands
 from experiments.benchmarks import measure
 from experiments.benchmarks.measure import Flag
 from sam_jax import data
+from sam_jax.data import cropping
 from sam_jax.train import build, settings, sharding
 
 SIDES, SIZE, BATCH = (341, 256), 224, 64
+SMALLEST = 0.08  # area of a crop
 WORKERS = (0, 1, 2, 4)
 
 
@@ -41,7 +44,7 @@ def main(args: Any) -> tuple[measure.Results, measure.Tables]:
     with tempfile.TemporaryDirectory() as folder:
         write(pathlib.Path(folder), args.images)
         dataset = data.load_streamed(
-            "folder", path=folder, image_size=SIZE, validation=0, resized_crop=0.08
+            "folder", path=folder, image_size=SIZE, validation=0, resized_crop=SMALLEST
         )
         chosen = {
             "model": {"name": "resnet18_imagenet", "width": 8},
@@ -50,6 +53,7 @@ def main(args: Any) -> tuple[measure.Results, measure.Tables]:
         }
         run = build.build(settings.read(chosen), dataset=dataset)
         for _ in range(args.rounds):
+            note(found, "Pillow alone", alone(pathlib.Path(folder), args.images))
             for workers in WORKERS:
                 name = f"{workers} processes" if workers else "threads"
                 note(found, name, deliver(run, workers, args.images // BATCH))
@@ -79,8 +83,24 @@ def deliver(run: build.Run, workers: int, batches: int) -> dict[str, float]:
     before, begin = processor(), time.perf_counter()
     for _ in range(batches):
         jax.block_until_ready(sharding.put_batch(next(reading), run.mesh))
+    seconds, work = time.perf_counter() - begin, processor() - before
     reading.close()
-    return speed(batches * BATCH, time.perf_counter() - begin, processor() - before)
+    return speed(batches * BATCH, seconds, work)
+
+
+def alone(folder: pathlib.Path, count: int) -> dict[str, float]:
+    """Pillow in one thread, without a loader: files to scaled crops, a second."""
+    paths = [*folder.rglob("*.jpg")][:count]
+    generator = np.random.default_rng(0)
+    draws = generator.random((count, cropping.TRIES, 4))
+    boxes = [cropping.boxes(each, *SIDES[::-1], smallest=SMALLEST) for each in draws]
+    contents = [path.read_bytes() for path in paths]
+    before, begin = processor(), time.perf_counter()
+    for content, (top, left, tall, wide) in zip(contents, boxes, strict=True):
+        with Image.open(io.BytesIO(content)) as image:
+            edges = (left, top, left + wide, top + tall)
+            image.resize((SIZE, SIZE), Image.Resampling.BILINEAR, box=edges)
+    return speed(count, time.perf_counter() - begin, processor() - before)
 
 
 def speed(count: int, seconds: float, work: float) -> dict[str, float]:

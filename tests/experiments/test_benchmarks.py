@@ -150,6 +150,7 @@ def test_loader_delivers_batches_by_threads_and_times_a_step(tmp_path, monkeypat
     assert loader.main(["--rounds=2", "--images=8", f"--out={out}"]) == 0
     results = json.loads(out.read_text())["results"]
     assert {name: len(of["per second"]) for name, of in results.items()} == {
+        "Pillow alone": 2,
         "threads": 2,
         "step": 1,
     }
