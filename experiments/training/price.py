@@ -1,11 +1,14 @@
 """What a lower error costs: the time of a row over that of the first one."""
 
+import collections
+import itertools
 import pathlib
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.benchmarks import measure
-from sam_jax.train import figures
+from sam_jax.train import comparison_picture, figures
 from sam_jax.train.comparison import TIME, Group
 from sam_jax.train.comparison_picture import ERROR
 
@@ -64,27 +67,33 @@ def draw(path: pathlib.Path, title: str, parts: Mapping[str, Sequence[Group]]) -
     figure = figures.empty((9.5, 4.8 * len(parts)), title)
     panels = figure.subplots(len(parts), 1, squeeze=False)[:, 0]
     for axes, (name, groups) in zip(panels, parts.items(), strict=True):
-        points = []
-        for number, group in enumerate(groups):
+        points, marks = (
+            [],
+            collections.defaultdict(lambda: itertools.cycle(figures.MARKS)),
+        )
+        for group, color in zip(
+            groups, comparison_picture.of_groups(groups), strict=True
+        ):
             spread, price = group.spread(ERROR), ratio(group, groups[0])
             if spread is None or price is None:
                 continue
             points.append((price.median, spread.mean))
-            style: dict[str, Any] = {
-                "color": figures.COLORS[number % len(figures.COLORS)],
-                "marker": figures.MARKS[number // len(figures.COLORS)],
-            }
-            style |= {"ms": 8, "lw": 0, "elinewidth": 1, "label": group.label}
-            axes.errorbar(*points[-1], spread.half or 0.0, **style)
+            style: dict[str, Any] = {"color": color, "marker": next(marks[color])}
+            style |= {"ms": 8, "lw": 0, "elinewidth": 1, "capsize": 2}
+            label = textwrap.fill(group.label, 40)
+            axes.errorbar(*points[-1], spread.half or 0.0, label=label, **style)
         least = [min(error for time, error in points if time <= t) for t, _ in points]
         best = [p for p, error in zip(points, least, strict=True) if p[1] <= error]
         axes.plot(*zip(*sorted(best), strict=True), "k:", lw=1, zorder=0)
         axes.axvline(PRICE, color="k", lw=0.5, alpha=0.5)
         axes.set(xlabel=f"time, in runs of {groups[0].label}", ylabel=ERROR)
-        axes.set_title(name, loc="left", fontsize=10)
+        axes.set_title(name if len(parts) > 1 else "", loc="left", fontsize=10)
         axes.grid(alpha=0.3)
         beside: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
         axes.legend(frameon=False, fontsize=9, **beside)
-    note = "means and 95 % intervals over the seeds; time: median, seed by seed"
+    note = (
+        "means and 95 % intervals over the seeds; time: median, seed by seed; dotted: "
+        f"what no other row beats in both; line: {PRICE:g}"
+    )
     figure.supxlabel(note, fontsize=9)
     figures.save(figure, path)
