@@ -1,21 +1,22 @@
 """Does the best radius stay where it is when a network gets wider?
 
-    python -m experiments.training.widths
+    python -m experiments.training.widths --network=resnet
     python -m experiments.training.widths --widths=16,32 --seeds=2 --epochs=10
 
-The MLP of the trainer on the digits with 40 % wrong training labels, at widths from 8
-to 64, by SGD with momentum. SAM's perturbation as it is (``sam``), layer by layer
-(``layers``: `sam_jax.normalize_by_fans`), and with the learning rates scaled likewise
-(``both``: `sam_jax.scale_by_fans`) and a head that starts smaller in proportion. All
+The MLP, ResNet or ViT of the trainer on the digits with 40 % wrong training labels, at
+widths from 8 to 64, by SGD with momentum. SAM's perturbation as it is (``sam``), layer
+by layer (``layers``: `sam_jax.normalize_by_fans`), and with the learning rates scaled
+likewise (``both``: `sam_jax.scale_by_fans`) and a start in proportion to them. All
 three are the same at the width 16. Of each width all radii and seeds train in one
 compiled program. The result is the test error after the last epoch, on true labels.
 """
 
 import argparse
+import json
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,32 +32,75 @@ from sam_jax.train import figures, files
 RESULTS = pathlib.Path(__file__).parent / "results" / "widths"
 BASE = 16
 FORMS = ("sam", "layers", "both")
-RADII = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
-BATCH, LEARNING_RATE = 50, 0.1
+BATCH = 50
 
 
-def network(width: int) -> models.Model:
-    """The MLP of two hidden layers."""
-    return models.build("mlp", num_classes=10, width=width)
+class Network(NamedTuple):
+    """One of the trainer's networks, and how it trains on the digits.
+
+    Attributes:
+        together: runs side by side; None for one after the other, as kernels side by
+            side would be grouped convolutions, which are slow.
+    """
+
+    model: str
+    options: Mapping[str, Any]
+    learning_rate: float
+    epochs: int
+    radii: tuple[float, ...]
+    together: int | None = None
+
+    def build(self, width: int) -> models.Model:
+        """The network in a width."""
+        return models.build(self.model, num_classes=10, width=width, **self.options)
 
 
-def optimizer(form: str, rho: Any) -> optax.GradientTransformationExtraArgs:
+NETWORKS = {
+    "mlp": Network("mlp", {}, 0.1, 30, (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4), 21),
+    "resnet": Network("resnet_small", {}, 0.05, 10, (0, 0.1, 0.2, 0.4, 0.8, 1.6)),
+    # Patches of 4, as with those of 2 it learns much slower.
+    "vit": Network("vit_ti4", {"depth": 2}, 0.05, 20, (0, 0.02, 0.05, 0.1, 0.2, 0.4)),
+}
+
+
+def optimizer(
+    network: Network, form: str, rho: Any
+) -> optax.GradientTransformationExtraArgs:
     """SAM and SGD, of one of the forms."""
     image = jnp.zeros((1, 8, 8, 1))
-    base, _ = jax.eval_shape(network(BASE).init, jax.random.key(0), image)
+    base, _ = jax.eval_shape(network.build(BASE).init, jax.random.key(0), image)
     block = sam_jax.normalize() if form == "sam" else sam_jax.normalize_by_fans(base)
     ascent = optax.chain(block, optax.scale(rho))  # traced: any number
     rates = sam_jax.scale_by_fans(base) if form == "both" else optax.identity()
     return optax.chain(
         sam_jax.without_diagnostics(sam_jax.sharpness_aware(ascent)),
-        optax.sgd(LEARNING_RATE, momentum=0.9),
+        optax.sgd(network.learning_rate, momentum=0.9),
         rates,
     )
 
 
-def errors(form: str, width: int, seeds: int, epochs: int) -> np.ndarray:
+def in_proportion(params: Any, width: int) -> Any:
+    """The start that goes with learning rates that scale with the width.
+
+    The head starts smaller. The stem of a ResNet starts by its outputs, which makes it
+    smaller in a wide network: larger, so that its weights are the same at any width.
+    """
+    head = max(name for name in params if name.startswith("Dense"))  # the last one
+
+    def scaled(path: Any, w: jax.Array) -> jax.Array:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        if name == f"{head}/kernel":
+            return w * (BASE / width) ** 0.5
+        return w * (width / BASE) ** 0.5 if name == "CifarStem_0/Conv_0/kernel" else w
+
+    return jax.tree_util.tree_map_with_path(scaled, params)
+
+
+def errors(
+    network: Network, form: str, width: int, seeds: int, epochs: int
+) -> np.ndarray:
     """Test errors in per cent, [radii, seeds]."""
-    model = network(width)
+    model = network.build(width)
     dataset = data.load("digits", validation=297, label_noise=0.4)
     x, y, test_x, test_y = (
         jnp.asarray(array)
@@ -73,53 +117,70 @@ def errors(form: str, width: int, seeds: int, epochs: int) -> np.ndarray:
         start, order = jax.random.split(jax.random.key(seed))
         params, model_state = model.init(start, x[:1])
         if form == "both":
-            head = max(params)  # Dense_2, the last one
-            smaller = jax.tree.map(lambda w: w * (BASE / width) ** 0.5, params[head])
-            params = {**params, head: smaller}
-        tx = optimizer(form, rho)
+            params = in_proportion(params, width)
+        tx = optimizer(network, form, rho)
         orders = jax.vmap(lambda key: jax.random.permutation(key, len(x)))(
             jax.random.split(order, epochs)
         )
 
         def step(carry: Any, rows: jax.Array) -> tuple[Any, None]:
-            params, state = carry
+            params, model_state, state = carry
 
-            def loss(params: Any) -> jax.Array:
-                logits, _ = model.apply(
+            def loss(params: Any) -> Any:
+                logits, moved = model.apply(
                     params, model_state, x[rows], train=True, key=None
                 )
                 return optax.softmax_cross_entropy_with_integer_labels(
                     logits, y[rows]
-                ).mean()
+                ).mean(), moved
 
+            grad_fn = jax.grad(loss, has_aux=True)
+            grads, moved = grad_fn(params)
             updates, state = tx.update(
-                jax.grad(loss)(params), state, params, grad_fn=jax.grad(loss)
+                grads, state, params, grad_fn=lambda params: grad_fn(params)[0]
             )
-            return (optax.apply_updates(params, updates), state), None
+            return (optax.apply_updates(params, updates), moved, state), None
 
         batches = orders[:, : steps // epochs * BATCH].reshape(steps, BATCH)
-        (params, _), _ = jax.lax.scan(step, (params, tx.init(params)), batches)
+        carry = (params, model_state, tx.init(params))
+        (params, model_state, _), _ = jax.lax.scan(step, carry, batches)
         logits, _ = model.apply(params, model_state, test_x, train=False, key=None)
         return 100 * jnp.mean(logits.argmax(-1) != test_y)
 
-    each = jax.vmap(jax.vmap(trained, (None, 0)), (0, None))
-    return np.asarray(jax.jit(each)(jnp.asarray(RADII), jnp.arange(seeds)))
+    runs = np.repeat(network.radii, seeds), np.tile(range(seeds), len(network.radii))
+    runs = jax.tree.map(jnp.asarray, runs)
+    found = jax.jit(
+        lambda: jax.lax.map(
+            lambda run: trained(*run), runs, batch_size=network.together
+        )
+    )()
+    return np.asarray(found).reshape(-1, seeds)
 
 
-def best(found: np.ndarray) -> tuple[float, float]:
+def best(record: Mapping[str, Any], form: str, width: str) -> tuple[float, float]:
     """The radius of the least mean error, and that error."""
-    means = found.mean(1)
-    return RADII[int(means.argmin())], float(means.min())
+    means = np.mean(record["errors"][form][width], 1)
+    return record["radii"][int(means.argmin())], float(means.min())
 
 
-def table(results: Mapping[str, Mapping[str, Any]]) -> str:
+def table(record: Mapping[str, Any]) -> str:
     """Best radius and its error, a row for each form."""
+    widths = sorted(record["errors"][FORMS[0]], key=int)
     rows = [
-        [form, *(f"{rho:g}: {least:.1f} %" for rho, least in map(best, found.values()))]
-        for form, found in results.items()
+        [form, *("{:g}: {:.1f} %".format(*best(record, form, x)) for x in widths)]
+        for form in FORMS
     ]
-    widths = next(iter(results.values()))
-    return measure.markdown(["best radius: error", *map(str, widths)], rows)
+    return measure.markdown(["best radius: error", *widths], rows)
+
+
+def tables(folder: pathlib.Path) -> str:
+    """Those of all networks that have been measured."""
+    parts = []
+    for path in sorted(folder.glob("*.json")):
+        record = json.loads(path.read_text())
+        title = f"## {path.stem}: {record['seeds']} seeds, {record['epochs']} epochs"
+        parts.append(f"{title}\n\n{table(record)}\n")
+    return "\n".join(parts)
 
 
 TITLES = {
@@ -129,22 +190,23 @@ TITLES = {
 }
 
 
-def draw(results: Mapping[str, Mapping[str, Any]], path: pathlib.Path) -> None:
+def draw(record: Mapping[str, Any], path: pathlib.Path) -> None:
     """Errors over the radius of every width, and the best radius over the width."""
-    figure = figures.empty((10.0, 7.0), "The best radius over the width of a network")
+    figure = figures.empty((10.0, 7.0), f"The best radius over the width: {path.stem}")
     panels = figure.subplots(2, 2).ravel()
-    places = np.arange(len(RADII))
-    names = [f"{rho:g}" for rho in RADII]
+    results, radii = record["errors"], list(record["radii"])
+    places = np.arange(len(radii))
+    names = [f"{rho:g}" for rho in radii]
     widths = sorted(results[FORMS[0]], key=int)
     looks = [*zip(figures.LINES, figures.MARKS, strict=False)]
     for panel, form in zip(panels, FORMS, strict=False):
         for i, width in enumerate(widths):
-            found = results[form][width]
+            found = np.asarray(results[form][width])
             color, (dashes, mark) = figures.COLORS[2 + i % 5], looks[i % len(looks)]
             style: dict = {"color": color, "linestyle": dashes, "marker": mark}
             style |= {"ms": 5, "lw": figures.WIDTH, "elinewidth": 1, "capsize": 2}
             beside = places + 0.06 * (i - 1.5)  # bars do not cover each other
-            means, bars = found.mean(1), found.std(1, ddof=1)
+            means, bars = found.mean(1), found.std(1, ddof=min(1, len(found[0]) - 1))
             panel.errorbar(beside, means, bars, label=f"width {width}", **style)
         panel.set(ylim=(0, 100), xlabel="radius rho", ylabel="test error (%)")
         panel.set_xticks(places, names)
@@ -154,7 +216,7 @@ def draw(results: Mapping[str, Mapping[str, Any]], path: pathlib.Path) -> None:
     for slot, form, (dashes, mark) in zip(
         figures.slots(FORMS), FORMS, looks, strict=False
     ):
-        chosen = [RADII.index(best(results[form][width])[0]) for width in widths]
+        chosen = [radii.index(best(record, form, width)[0]) for width in widths]
         style = {"color": figures.COLORS[slot], "linestyle": dashes, "marker": mark}
         last.plot(widths, chosen, label=form, ms=11 - 2 * slot, lw=4 - slot, **style)
     last.set(xlabel="width", ylabel="best radius rho")
@@ -172,25 +234,30 @@ def main(argv: Sequence[str]) -> int:
     """Runs the command line; the exit code."""
     parser = commands.parser(__doc__, prog="python -m experiments.training.widths")
     numbers = commands.several(commands.count)
+    parser.add_argument("--network", choices=NETWORKS, default="mlp")
     parser.add_argument("--widths", type=numbers, default=[8, 16, 32, 64])
     parser.add_argument("--seeds", type=commands.count, default=3)
-    parser.add_argument("--epochs", type=commands.count, default=30)
+    parser.add_argument("--epochs", type=commands.count, help="those of the network")
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS, help="of results")
     args: argparse.Namespace = parser.parse_args(argv)
     files.make_folder(args.out, "--out")  # before the work
-    results: dict[str, dict[str, np.ndarray]] = {form: {} for form in FORMS}
-    for width in args.widths:
-        for form, found in results.items():
-            found[str(width)] = errors(form, width, args.seeds, args.epochs)
-            print(form, width, *found[str(width)].mean(1).round(1), flush=True)
-    lists = jax.tree.map(np.ndarray.tolist, results)
-    record = {"radii": RADII, "errors": lists, "seeds": args.seeds}
-    record |= {"epochs": args.epochs, "versions": measure.versions()}
-    files.replace(args.out / "widths.json", files.to_lines(record) + "\n")
-    text = table(results)
-    files.replace(args.out / "table.md", text + "\n")
-    draw(results, args.out / "widths.png")
-    print(text)
+    network = NETWORKS[args.network]
+    epochs = args.epochs or network.epochs
+    results: dict[str, dict[str, list]] = {form: {} for form in FORMS}
+    for width in map(str, args.widths):
+        for form in FORMS:
+            if int(width) == BASE and form != "sam":  # the same
+                results[form][width] = results["sam"][width]
+                continue
+            found = errors(network, form, int(width), args.seeds, epochs)
+            results[form][width] = found.tolist()
+            print(form, width, *found.mean(1).round(1), flush=True)
+    record = {"radii": network.radii, "errors": results, "seeds": args.seeds}
+    record |= {"epochs": epochs, "versions": measure.versions()}
+    files.replace(args.out / f"{args.network}.json", files.to_lines(record) + "\n")
+    files.replace(args.out / "table.md", tables(args.out))
+    draw(record, args.out / f"{args.network}.png")
+    print(table(record))
     return 0
 
 

@@ -13,6 +13,8 @@ from sam_jax.methods import ascent, numerics
 
 # A number for each output, whatever its shape: no matrix.
 _VECTOR = re.compile(r"(?i)(bias|scale)$")
+# Embeddings: an input is a row, picked, not a sum over all of them.
+_ROWS = re.compile(r"(?i)(embedding|positions|token)$")
 # Projections of attention, whose kernels are [inputs, heads, channels of a head].
 _PROJECTION = re.compile(r"(?i)(query|key|value)/kernel$")
 
@@ -22,8 +24,8 @@ def fans(path: str, shape: tuple[int, ...]) -> tuple[int, int]:
 
     The last axis of an array are its outputs and the others its inputs, as those of
     kernels in Flax and Haiku: ``[in, out]``, ``[height, width, in, out]``. A vector, a
-    bias and the scale of a normalization have one input; the projections to query, key
-    and value have all axes but the first as outputs.
+    bias, the scale of a normalization and an embedding have one input; the projections
+    to query, key and value have all axes but the first as outputs.
 
     Args:
         path: names of the array, joined by ``/``.
@@ -41,6 +43,8 @@ def fans(path: str, shape: tuple[int, ...]) -> tuple[int, int]:
     inputs, outputs = shape[:-1], shape[-1:]
     if len(shape) < 2 or _VECTOR.search(path):
         inputs, outputs = (), shape
+    elif _ROWS.search(path):
+        inputs = ()
     elif _PROJECTION.search(path):
         inputs, outputs = shape[:1], shape[1:]
     return max(1, math.prod(inputs)), max(1, math.prod(outputs))
@@ -99,8 +103,10 @@ def normalize_by_fans(
 def scale_by_fans(base: Any = None) -> optax.GradientTransformation:
     r"""Multiplies by :math:`n_{out} / n_{in}`: learning rates that scale with width.
 
-    Behind `optax.sgd`, those of the maximal update parametrization; the last layer then
-    starts at zero, or smaller in proportion.
+    Behind `optax.sgd`, those of the maximal update parametrization. The last layer then
+    starts at zero, or smaller in proportion. A first kernel that starts by its outputs,
+    as in the stems of `sam_jax.models`, starts larger by the root of the width, or the
+    norm behind it multiplies its steps by the width once more.
 
     Args:
         base: as in `normalize_by_fans`.

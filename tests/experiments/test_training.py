@@ -1,11 +1,14 @@
 """The tables of `experiments.training`, with two runs of seconds on digits."""
 
+import json
 import re
 import shlex
 import shutil
 import sys
 import types
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,7 +17,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from experiments.training import __main__ as program
-from experiments.training import engine, robustness, table, written
+from experiments.training import engine, robustness, table, widths, written
 from sam_jax import errors, locks
 from sam_jax.train import cards, comparison, files, loaded, loop, settings
 
@@ -403,3 +406,40 @@ def test_disturbances_do_what_they_say():
     within = made["contrast"].std((1, 2)) / images.std((1, 2))
     np.testing.assert_allclose(within, 0.4, rtol=0.05)
     assert made["blur"].std() < 0.6 * images.std()
+
+
+def test_widths_of_two_networks_share_a_page(tmp_path, monkeypatch):
+    for name in ("mlp", "resnet"):
+        small = widths.NETWORKS[name]._replace(radii=(0, 0.1))
+        monkeypatch.setitem(widths.NETWORKS, name, small)
+    once = ["--seeds=1", "--epochs=1", f"--out={tmp_path}"]
+    assert widths.main(["--network=mlp", "--widths=2,16", *once]) == 0
+    assert widths.main(["--network=resnet", "--widths=16", *once]) == 0
+    assert {x.name for x in tmp_path.iterdir()} == {
+        *("mlp.json", "mlp.png", "resnet.json", "resnet.png", "table.md")
+    }
+    found = json.loads((tmp_path / "mlp.json").read_text())["errors"]
+    same = {x: len({str(each[x]) for each in found.values()}) == 1 for x in ("2", "16")}
+    assert same == {"2": False, "16": True}
+    page = (tmp_path / "table.md").read_text()
+    assert page.count("## ") == 2 and "| best radius: error | 2 | 16 |" in page
+
+
+@pytest.mark.parametrize("name", widths.NETWORKS)
+def test_a_start_in_proportion_changes_the_head_and_the_stem(name):
+    model = widths.NETWORKS[name].build(64)
+    params, _ = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
+    changed = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): ratio
+        for path, ratio in jax.tree_util.tree_leaves_with_path(
+            jax.tree.map(
+                lambda new, old: float(jnp.linalg.norm(new) / jnp.linalg.norm(old)),
+                widths.in_proportion(params, 64),
+                params,
+            )
+        )
+        if abs(ratio - 1) > 1e-3
+    }
+    stem = {"CifarStem_0/Conv_0/kernel": pytest.approx(2)} if name == "resnet" else {}
+    head = "Dense_2/kernel" if name == "mlp" else "Dense_0/kernel"
+    assert changed == {head: pytest.approx(0.5), **stem}

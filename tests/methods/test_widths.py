@@ -40,6 +40,12 @@ def test_fans_of_our_networks_grow_with_the_width(name, options):
     assert kinds[1.0] and all(x.endswith("kernel") for x in kinds[1.0])
 
 
+def test_an_embedding_has_one_input():
+    assert widths.fans("positions", (1, 17, 64)) == (1, 64)
+    assert widths.fans("Embed_0/embedding", (1000, 64)) == (1, 64)
+    assert widths.fans("patch_embedding/kernel", (4, 4, 3, 64)) == (48, 64)
+
+
 @pytest.mark.usefixtures("float64")
 def test_formula():
     generator = np.random.default_rng(0)
