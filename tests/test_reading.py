@@ -6,7 +6,9 @@ import pathlib
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "sam_jax"
 STEP = ("train/step.py", "train/passes.py", "methods/sam.py", "methods/core.py")
-LONGER = {"train_step": "the whole step, to be read from top to bottom"}
+LONGER = {
+    "sam_jax/train/step.py: train_step": "the whole step, to be read from top to bottom"
+}
 
 
 def test_a_step_of_sam_is_read_in_four_files_and_900_lines():
@@ -44,13 +46,13 @@ def test_files_of_450_lines_and_functions_of_60():
     for folder in ("sam_jax", "configs", "experiments", "tests", "docs"):
         for path in (ROOT / folder).rglob("*.py"):
             text = path.read_text()
+            place = path.relative_to(ROOT).as_posix()
             if len(text.splitlines()) > 450:
-                long.append(str(path))
+                long.append(place)
             long += [
-                f"{path}: {node.name}"
+                f"{place}: {node.name}"
                 for node in ast.walk(ast.parse(text))
                 if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
                 and own_lines(node) > 60
-                and node.name not in LONGER
             ]
-    assert not long
+    assert set(long) == set(LONGER)

@@ -89,7 +89,7 @@ def deliver(run: build.Run, workers: int, batches: int) -> dict[str, float]:
 
 
 def alone(folder: pathlib.Path, count: int) -> dict[str, float]:
-    """Pillow in one thread, without a loader: files to scaled crops, a second."""
+    """Pillow in one thread: crops a second from files that are in memory."""
     paths = [*folder.rglob("*.jpg")][:count]
     generator = np.random.default_rng(0)
     draws = generator.random((count, cropping.TRIES, 4))

@@ -3,6 +3,7 @@
 import collections
 import itertools
 import pathlib
+import statistics
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,6 +13,11 @@ from sam_jax.train import comparison_picture, figures
 from sam_jax.train.comparison import TIME, Group
 from sam_jax.train.comparison_picture import ERROR
 
+COLUMNS = (
+    "Of a time over that of the first row: the median of the ratios, seed by seed, "
+    "[smallest, largest]; of the gain: the share in what SAM's mean error lies below "
+    "that of the first row."
+)
 SHARE, PRICE = 0.9, 1.25  # of the gain that is kept, at how many times the time
 
 
@@ -25,12 +31,16 @@ def ratio(group: Group, first: Group) -> measure.Ratio | None:
 
 
 def gain(group: Group, first: Group, whole: Group) -> float | None:
-    """The share of a row in what another one gains over the first; in mean errors."""
-    spreads = [each.spread(ERROR) for each in (first, group, whole)]
-    base, mine, least = (spread and spread.mean for spread in spreads)
-    if base is None or mine is None or least is None or base <= least:
+    """The share of a row in what another one gains over the first.
+
+    Of the mean errors over the seeds that all three have; None if there is no gain.
+    """
+    errors = [each.of_seeds(ERROR) for each in (first, group, whole)]
+    seeds = set.intersection(*map(set, errors))
+    if not seeds:
         return None
-    return (base - mine) / (base - least)
+    base, mine, least = (statistics.fmean(e[s] for s in seeds) for e in errors)
+    return None if base <= least else (base - mine) / (base - least)
 
 
 def cells(groups: Sequence[Group], whole: Group) -> list[dict[str, str]]:
@@ -67,10 +77,8 @@ def draw(path: pathlib.Path, title: str, parts: Mapping[str, Sequence[Group]]) -
     figure = figures.empty((9.5, 4.8 * len(parts)), title)
     panels = figure.subplots(len(parts), 1, squeeze=False)[:, 0]
     for axes, (name, groups) in zip(panels, parts.items(), strict=True):
-        points, marks = (
-            [],
-            collections.defaultdict(lambda: itertools.cycle(figures.MARKS)),
-        )
+        points: list[tuple[float, float]] = []
+        marks = collections.defaultdict(lambda: itertools.cycle(figures.MARKS))
         for group, color in zip(
             groups, comparison_picture.of_groups(groups), strict=True
         ):
@@ -84,7 +92,8 @@ def draw(path: pathlib.Path, title: str, parts: Mapping[str, Sequence[Group]]) -
             axes.errorbar(*points[-1], spread.half or 0.0, label=label, **style)
         least = [min(error for time, error in points if time <= t) for t, _ in points]
         best = [p for p, error in zip(points, least, strict=True) if p[1] <= error]
-        axes.plot(*zip(*sorted(best), strict=True), "k:", lw=1, zorder=0)
+        if best:
+            axes.plot(*zip(*sorted(best), strict=True), "k:", lw=1, zorder=0)
         axes.axvline(PRICE, color="k", lw=0.5, alpha=0.5)
         axes.set(xlabel=f"time, in runs of {groups[0].label}", ylabel=ERROR)
         axes.set_title(name if len(parts) > 1 else "", loc="left", fontsize=10)

@@ -82,8 +82,8 @@ def optimizer(
 def in_proportion(params: Any, width: int) -> Any:
     """The start that goes with learning rates that scale with the width.
 
-    The head starts smaller. The stem of a ResNet starts by its outputs, which makes it
-    smaller in a wide network: larger, so that its weights are the same at any width.
+    The head starts smaller. The stem of a ResNet has fan-out initialization, so it
+    starts smaller in a wide network; this undoes it.
     """
     head = max(name for name in params if name.startswith("Dense"))  # the last one
 
@@ -176,7 +176,9 @@ def table(record: Mapping[str, Any]) -> str:
 def tables(folder: pathlib.Path) -> str:
     """Those of all networks that have been measured."""
     parts = []
-    for path in sorted(folder.glob("*.json")):
+    for path in (folder / f"{name}.json" for name in NETWORKS):
+        if not path.exists():
+            continue
         record = json.loads(path.read_text())
         title = f"## {path.stem}: {record['seeds']} seeds, {record['epochs']} epochs"
         parts.append(f"{title}\n\n{table(record)}\n")

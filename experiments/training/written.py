@@ -87,6 +87,8 @@ def matches(where: Mapping[str, Any], group: Group) -> bool:
 
 def gainer(table: Table, groups: Sequence[Group]) -> Group | None:
     """The row whose gain over the first one is the measure, in a table of prices."""
+    if not matches(table.baseline, groups[0]):
+        return None
     return next((group for group in groups if matches(table.gain_of, group)), None)
 
 
@@ -172,7 +174,8 @@ def markdown(table: Table, runs: Sequence[Run], missing: Plan) -> str:
                 f"Smallest detectable difference to {groups[0].label}: {smallest:.2f} "
                 "points (power 80 %, 5 % over all rows).",
             ]
-        if (whole := gainer(table, groups)) and whole.spread(ERROR):
+        whole = gainer(table, groups)
+        if whole and price.gain(whole, groups[0], whole) is not None:
             lines += ["", price.sentence(groups, whole)]
     if table.listed:
         rows = [[x["row"], x["published"], x["source"], x["why"]] for x in table.listed]
@@ -190,7 +193,8 @@ def _about(table: Table, missing: int) -> list[str]:
         said.append(f"Assumed, as the source does not say: {'; '.join(table.assumed)}.")
     if missing:
         why = "they need a GPU" if table.seconds is None else "not run yet"
-        said.append(f"**{missing} runs are missing: {why}.**")
+        runs = "run is" if missing == 1 else "runs are"
+        said.append(f"**{missing} {runs} missing: {why}.**")
     said += [
         f"Made by `{_command(table)}`.",
         "± is half of the 95 % t-interval over seeds; difference: to the first row, "
@@ -198,6 +202,8 @@ def _about(table: Table, missing: int) -> list[str]:
         f"less than {FITS} % of the training labels fitted; noise, blur, contrast: "
         "error on test images so disturbed; time: the median, of a busy machine.",
     ]
+    if table.gain_of:
+        said.append(price.COLUMNS)
     return ["\n\n".join(said)]
 
 

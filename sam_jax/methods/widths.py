@@ -14,7 +14,7 @@ from sam_jax.methods import ascent, numerics
 # A number for each output, whatever its shape: no matrix.
 _VECTOR = re.compile(r"(?i)(bias|scale)$")
 # Embeddings: an input is a row, picked, not a sum over all of them.
-_ROWS = re.compile(r"(?i)(embedding|positions|token)$")
+_ROWS = re.compile(r"(?i)(embeddings?|positions|token)$")
 # Projections of attention, whose kernels are [inputs, heads, channels of a head].
 _PROJECTION = re.compile(r"(?i)(query|key|value)/kernel$")
 
@@ -104,9 +104,9 @@ def scale_by_fans(base: Any = None) -> optax.GradientTransformation:
     r"""Multiplies by :math:`n_{out} / n_{in}`: learning rates that scale with width.
 
     Behind `optax.sgd`, those of the maximal update parametrization. The last layer then
-    starts at zero, or smaller in proportion. A first kernel that starts by its outputs,
-    as in the stems of `sam_jax.models`, starts larger by the root of the width, or the
-    norm behind it multiplies its steps by the width once more.
+    starts at zero, or smaller in proportion. A first kernel with fan-out
+    initialization, as in the stems of `sam_jax.models`, starts larger by the root of
+    the width: the norm behind it would multiply its steps by the width once more.
 
     Args:
         base: as in `normalize_by_fans`.

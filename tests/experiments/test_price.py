@@ -78,8 +78,19 @@ def test_the_picture_stands_beside_the_table(tmp_path):
     written.write(tmp_path, TABLE, [*SGD, *SAM], {})
     assert (tmp_path / "price.png").stat().st_size > 10_000
     assert "1.25 times the time: none." in (tmp_path / "table.md").read_text()
-    groups, whole = rows()
-    assert price.ratio(whole, groups[0]).low == 2.0
+
+
+@pytest.mark.parametrize("runs", [SAM, SGD, []], ids=["SAM", "SGD", "nothing"])
+def test_nothing_is_said_of_a_gain_that_was_not_measured(runs, tmp_path):
+    written.write(tmp_path, TABLE, runs, {})
+    assert "of the gain of" not in (tmp_path / "table.md").read_text()
+
+
+def test_gains_are_of_the_seeds_that_all_rows_have():
+    [groups] = written.parts(TABLE, [*SGD, SAM[1]]).values()
+    assert price.gain(groups[0], *groups) == 0.0
+    [groups] = written.parts(TABLE, [*SGD[:1], *SAM[1:]]).values()
+    assert price.gain(groups[0], *groups) is None
 
 
 def test_no_gain_has_no_shares():

@@ -42,7 +42,8 @@ def test_fans_of_our_networks_grow_with_the_width(name, options):
 
 def test_an_embedding_has_one_input():
     assert widths.fans("positions", (1, 17, 64)) == (1, 64)
-    assert widths.fans("Embed_0/embedding", (1000, 64)) == (1, 64)
+    for path in ("Embed_0/embedding", "embed/embeddings"):  # of Flax, of Haiku
+        assert widths.fans(path, (1000, 64)) == (1, 64)
     assert widths.fans("patch_embedding/kernel", (4, 4, 3, 64)) == (48, 64)
 
 
