@@ -41,7 +41,7 @@ def adapted(
         >>> plain = models.build("mlp", num_classes=3, width=8)
         >>> model = adapted(plain, 2, at="Dense_0")
         >>> params, _ = model.init(jax.random.key(0), jax.numpy.zeros((1, 5)))
-        >>> {name: x.shape for name, x in params["Dense_0"].items()}
+        >>> {name: x.shape for name, x in sorted(params["Dense_0"].items())}
         {'bias': (8,), 'kernel': (5, 8), 'lora_a': (5, 2), 'lora_b': (2, 8)}
     """
     checks.count("rank", rank)

@@ -113,6 +113,16 @@ def steps(
     return build.build(config, dataset=stand_in(config.data, shapes), make=make)
 
 
+def set_effort(effort: float) -> None:
+    """How hard the compiler tries from now on, in this process; see `told`."""
+    number = "jax_exec_time_optimization_effort"
+    if number in jax.config.values:
+        jax.config.update(number, effort)
+    else:  # JAX 0.12 has levels instead
+        level = "O0" if effort < 0 else "O3" if effort > 0 else "UNKNOWN"
+        jax.config.update("jax_optimization_level", level)
+
+
 def told(
     config: settings.Settings,
     topology: topologies.Topology,
@@ -134,7 +144,7 @@ def told(
     """
     run = steps(config, topology, shapes)
     begun = time.monotonic()
-    jax.config.update("jax_exec_time_optimization_effort", effort)
+    set_effort(effort)
     share = config.batch_size // run.mesh.size
     found = {
         "topology": topology.name,

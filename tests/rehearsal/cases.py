@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from sam_jax.models import layers
 from sam_jax.models.pure import of_linen
-from sam_jax.rehearsal import hlo, topologies
+from sam_jax.rehearsal import hlo, programs, topologies
 from sam_jax.train import build, config, settings, sharding
 from tests.train import steps
 
@@ -89,7 +89,7 @@ def main():
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     sharding.SMALLEST_SHARDED = 64
-    jax.config.update("jax_exec_time_optimization_effort", -1.0)
+    programs.set_effort(-1.0)
     devices = topologies.read(TOPOLOGY).devices()
     found = {}
     for name in CASES:

@@ -15,7 +15,7 @@ import pytest
 
 from sam_jax import errors
 from sam_jax.rehearsal import hlo, processes
-from sam_jax.train import sharding
+from sam_jax.train import environment, sharding
 from tests import tiers
 from tests.rehearsal import cases
 from tests.train import steps
@@ -52,6 +52,8 @@ def on_tpus():
 
 @pytest.mark.parametrize("name", tiers.cases(FAST, cases.CASES, "more steps"))
 def test_collectives_on_fake_devices(name, monkeypatch):
+    if not environment.is_tested():
+        pytest.skip("another jaxlib may join other collectives")
     monkeypatch.setattr(sharding, "SMALLEST_SHARDED", 64)
     rows = cases.counted(cases.compiled(name, jax.devices()[: cases.DEVICES]))
     assert rows == table("cpu")[name]

@@ -137,9 +137,8 @@ def here(monkeypatch):
     monkeypatch.setattr(
         topologies.Topology, "devices", lambda self: jax.devices()[: self.size]
     )
-    effort = jax.config.jax_exec_time_optimization_effort
     yield topologies.read("v5e:2x4")
-    jax.config.update("jax_exec_time_optimization_effort", effort)
+    programs.set_effort(0.0)  # as before
 
 
 def told(topology, *changes):
