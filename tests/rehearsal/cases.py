@@ -7,7 +7,6 @@ import json
 import os
 import sys
 
-import jax
 from flax import linen as nn
 
 from sam_jax.models import layers
