@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sam_jax import errors
@@ -50,6 +50,7 @@ def test_a_run_that_goes_on_saves_after_the_same_steps():
     assert steps_saved(config, [1.0] * 9, start=16) == [20, 24]
 
 
+@example(paces=[1.0] * 60, every=3.0000000000000004)
 @given(
     paces=st.lists(st.floats(0.5, 2), min_size=60, max_size=60), every=st.floats(3, 30)
 )
@@ -72,9 +73,10 @@ def test_several_processes_save_after_the_same_steps(paces, every):
         assert steps_saved(config, [0.0] * 60) == first and told == []
     at = [0, *first]
     for before, after in itertools.pairwise(at):
-        # Not early; late by a step, or by a guess from a speed that has changed.
+        # Not early, but for the clock's rounding; late by a step, or by a guess from a
+        # speed that has changed.
         passed = sum(paces[before:after])
-        assert every <= passed <= 2 * every + 2
+        assert every - 1e-9 <= passed <= 2 * every + 2
     assert len(asked) <= (len(first) + 1) * 10
 
 
