@@ -9,10 +9,10 @@
     # which theorems cover a training run, and why the others do not
     python -m experiments.theory check --config=configs/cifar10_sam.py
 
-Each claim writes ``data.json``, ``figure.png``, ``.svg`` and ``thumbnail.png`` to its
-folder below ``--out``; ``README.md`` there is the table of all claims. The exit code is
-1 if a verdict is not the expected one, or a claim survives a mutation that it does not
-declare.
+Each claim writes ``data.json`` and ``figure.png``, in full also ``figure.svg`` and
+``thumbnail.png``, to its folder below ``--out``; ``README.md`` there is the table of
+all claims. The exit code is 1 if a verdict is not the expected one, or a claim survives
+a mutation that it does not declare.
 """
 
 import os

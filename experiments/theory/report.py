@@ -25,7 +25,9 @@ def write(
     seconds: float,
     quick: bool,
 ) -> dict[str, Any]:
-    """Writes a claim's ``data.json``, ``figure.png``, ``.svg`` and ``thumbnail.png``.
+    """Writes a claim's ``data.json`` and ``figure.png``.
+
+    In the full form, which the site shows, also ``figure.svg`` and ``thumbnail.png``.
 
     Args:
         folder: of all results; the claim's is below it.
@@ -56,9 +58,11 @@ def write(
     }
     document = record | {"data": _plain(outcome.data)}
     pictures.finish(outcome.picture)
-    figures.save(outcome.picture, place / "figure.png", ".png", ".svg")
-    pictures.thumbnail(outcome.picture)
-    figures.save(outcome.picture, place / "thumbnail.png")
+    suffixes = (".png",) if quick else (".png", ".svg")
+    figures.save(outcome.picture, place / "figure.png", *suffixes)
+    if not quick:
+        pictures.thumbnail(outcome.picture)
+        figures.save(outcome.picture, place / "thumbnail.png")
     files.replace(place / "data.json", files.to_lines(document) + "\n")
     return record
 

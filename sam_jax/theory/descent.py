@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from sam_jax.methods import observations
 from sam_jax.theory import finite_sums, problems, sampling
 
 # (key of the trajectory, number of updates done) -> the loss whose gradient the method
@@ -134,7 +135,7 @@ def descend(
         raise ValueError(
             f"checkpoints must be increasing integers from 0 on, got {checkpoints!r}"
         )
-    tx = optax.with_extra_args_support(tx)
+    tx = observations.without_diagnostics(tx)  # nobody reads them here
     key = jax.random.key(0) if key is None else key
     method_key = jax.random.fold_in(key, np.uint32(_METHOD_STREAM))
     measured = (lambda x: ()) if mean_of is None else mean_of

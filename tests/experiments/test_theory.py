@@ -51,7 +51,7 @@ def test_claim(name, tmp_path):
     surprises = [check for check in record["checks"] if not check["passed"]]
     assert record["verdict"] == record["expected"], surprises
     written = {path.name for path in (tmp_path / name).iterdir()}
-    assert written == {"figure.png", "figure.svg", "thumbnail.png", "data.json"}
+    assert written == {"figure.png", "data.json"}
     assert json.loads((tmp_path / name / "data.json").read_text())["data"]
 
 
