@@ -46,11 +46,12 @@ class Saves:
             return True
         if self._seconds is None or step < self._ask:
             return False
-        share, self._ask = agreement.from_first(lambda: self._passed(step))
-        return share >= 1
+        passed, self._ask = agreement.from_first(lambda: self._passed(step))
+        return passed >= self._seconds
 
     def _passed(self, step: int) -> tuple[float, int]:
-        """Share of the seconds that has passed, and the step to ask after again."""
-        share = max((self._clock() - self._since) / (self._seconds or 1), 1e-9)
+        """The seconds that have passed, and the step to ask after again."""
+        passed = self._clock() - self._since
+        share = max(passed / (self._seconds or 1), 1e-9)
         left = (step - self._last) * (1 - share) / share if hosts.several() else 0
-        return share, step + max(1, int(left / 2))
+        return passed, step + max(1, int(left / 2))

@@ -133,7 +133,6 @@ def test_ctrl_c_ends_a_command_and_what_it_has_started_in_one_line():
 
     script = """
 import sys
-import time
 sys.argv[0] = "-m"
 from experiments import commands
 commands.child(["sh", "-c", "echo $$ runs; exec sleep 600"])

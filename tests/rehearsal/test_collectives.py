@@ -28,9 +28,12 @@ FAST = (
 )
 
 
+of_our_jaxlib = pytest.mark.skipif(
+    not environment.is_tested(), reason="another jaxlib joins other collectives"
+)
+
+
 def table(compiler):
-    if not environment.is_tested():
-        pytest.skip("another jaxlib joins other collectives")
     return json.loads(TABLE.read_text())[compiler]
 
 
@@ -52,6 +55,7 @@ def on_tpus():
     return json.loads(done.stdout)
 
 
+@of_our_jaxlib
 @pytest.mark.parametrize("name", tiers.cases(FAST, cases.CASES, "more steps"))
 def test_collectives_on_fake_devices(name, monkeypatch):
     monkeypatch.setattr(sharding, "SMALLEST_SHARDED", 64)
@@ -94,6 +98,7 @@ def test_directions_in_bfloat16_are_those_in_float32_rounded():
             np.testing.assert_allclose(exact, rounded, rtol=1e-5, atol=1e-7)
 
 
+@of_our_jaxlib
 @pytest.mark.slow("compiles for TPUs")
 def test_collectives_by_the_compiler_for_tpus():
     found = on_tpus()

@@ -73,10 +73,9 @@ def test_several_processes_save_after_the_same_steps(paces, every):
         assert steps_saved(config, [0.0] * 60) == first and told == []
     at = [0, *first]
     for before, after in itertools.pairwise(at):
-        # Not early, but for the clock's rounding; late by a step, or by a guess from a
-        # speed that has changed.
+        # Not early; late by a step, or by a guess from a speed that has changed.
         passed = sum(paces[before:after])
-        assert every - 1e-9 <= passed <= 2 * every + 2
+        assert every <= passed <= 2 * every + 2
     assert len(asked) <= (len(first) + 1) * 10
 
 
