@@ -11,7 +11,8 @@ from scratch. Other data: ``--config.data.name=folder --config.data.path=DIR
 --config.data.train_examples=None``; other weights and networks: docs/fine_tuning.md.
 
 Expected, with 50 training and 249 test examples, on one CPU core in half a minute: test
-accuracy 92.8 +- 1.7 %, from scratch 91.6 +- 3.0 % (3 seeds, which draw the examples).
+accuracy 92.8 +- 1.7 %, from scratch 91.6 +- 3.0 % (3 seeds, which
+draw the examples).
 """
 
 from sam_jax.train.config import default_config, load_method

@@ -220,6 +220,7 @@ def n_sam(
     """
     checks.between("share", share, 0, 1)
     checks.positive("share", share)
+    checks.seed("seed", seed)
     inner = core.sharpness_aware(ascent.on_sphere(rho, eps), mask=mask)
 
     def update(

@@ -1,6 +1,6 @@
 """Adam with a preconditioned perturbation: radius and moments are ours.
 
-The radius of Singh et al. 2025 was not readable to us. Its learning rate is Adam's:
+The radius of Singh et al. 2025 is not known to us. Its learning rate is Adam's:
 ``--config.learning_rate=1e-3``.
 """
 

@@ -1,6 +1,6 @@
 """Is what SAM finds flatter? At equal epochs, and at equal training loss.
 
-    for seed in 0 1 2 3 4; do for method in sgd sam; do
+    for seed in 0 1 2; do for method in sgd sam; do
     python -m sam_jax.main --config=configs/digits_noisy_sam.py:$method \
         --workdir=/tmp/digits/${method}_$seed --config.seed=$seed \
         --config.checkpoint.keep_every=40 --config.checkpoint.every_epochs=2

@@ -80,7 +80,7 @@ def dynamic_sparse_sam(
         1e-7 to the norm instead of flooring it.
     """
     checks.static("sparsity", sparsity)
-    checks.between("sparsity", sparsity, 0, 1, schedule=True)
+    checks.between("sparsity", sparsity, 0, 1)
     checks.between("drop_rate", drop_rate, 0, 1, schedule=True)
     checks.integer("every", every, 1)
     checks.seed("seed", seed)

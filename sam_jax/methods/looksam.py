@@ -93,8 +93,8 @@ def looksam(
     Differences from the authors' code:
         There is no public code by the authors. Third parties take inner products and
         norms per array; here they are over all parameters, as in the paper. For the
-        layerwise form they disagree on a further factor, 1, ``1 / ||g||`` or none of
-        the weights' norms; here it is the ratio of norms alone, which does not change
+        layerwise form some have a further factor ``1 / ||g||``, and some leave out the
+        norms of the weights; here it is the ratio of norms alone, which does not change
         with the scale of the loss. A component below rounding (1e-5 of the perturbed
         gradient in float32) counts as zero, where the formula would stretch it to the
         length of the gradient.

@@ -78,7 +78,8 @@ def sampa(
         lam: :math:`\lambda`, weight of the gradient at y; a number in [0, 1] or a
             schedule. 0 is SAMPa, 0.2 the paper's SAMPa-0.2.
         base: an optimizer as a function of its learning rate; the default is SGD with
-            momentum 0.9. Both steps of an update are its; it keeps the state of x's.
+            momentum 0.9. It takes both steps of an update; the state of the
+            step of x is kept.
         eps: floor of the gradient's norm.
         mask: perturb only these parameters; see `sharpness_aware`.
 

@@ -83,7 +83,7 @@ def sparse_sam(
         and adds 1e-7 to the norm instead of flooring it.
     """
     checks.static("sparsity", sparsity)
-    checks.between("sparsity", sparsity, 0, 1, schedule=True)
+    checks.between("sparsity", sparsity, 0, 1)
     checks.integer("num_samples", num_samples, 1)
     checks.integer("every", every, 1)
     return core.sharpness_aware(

@@ -24,7 +24,7 @@ methods:
 {methods}
 
 settings, with the defaults that a card starts from (a method's coefficients
-are settings too, such as --config.method.rho=0.1; docs/methods/index.md lists them):
+are settings too, such as --config.method.rho=0.1; configs/methods has them):
 {settings}
 
 Example:

@@ -24,7 +24,7 @@ to at most 1e-3 of its first value. Ours: the sum in (11) is C zeta(1.001), abou
 1000 C. It grows like C log k up to k = e^1000, so (11) says nothing about shorter runs.
 F-SAM, whose perturbations keep their direction, ends on the saddle with
 ||grad f|| >= 0.1 C.""",
-    refuted="""The sentence was read from an OCR of the paper. k^-0.001 falls below
+    refuted="""The sentence was read from a scan of the paper. k^-0.001 falls below
 0.99 at k = 0.99^-1000, near 23,163, and is 0.9863 at k = 10^6; it stays above 0.98 up
 to k = 5.9 10^8. The conclusion of the remark, that SAM converges, is not affected.""",
     survivors={"tripled": "C < 2/L is not needed here: SAM also converges with 3/L"},

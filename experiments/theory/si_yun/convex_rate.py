@@ -12,7 +12,7 @@ CLAIM = claims.Claim(
     source="Si and Yun 2023, Theorem 3.3 and Table 1",
     statement=r"""On smooth convex functions SAM with a constant radius and the step
 size $\min\left\{\sqrt{\Delta/(\beta^3 \rho^2 T)}, 1/(2\beta)\right\}$ makes the mean of
-$\|\nabla f(x_t)\|^2$ over $t < T$ fall like $1/\sqrt T$ (as recalled). Derived, for
+$\|\nabla f(x_t)\|^2$ over $t < T$ fall like $1/\sqrt T$ (unverified). Derived, for
 every $\eta \le 1/(2\beta)$:
 
 $$

@@ -14,7 +14,7 @@ CLAIM = claims.Claim(
     title="Non-convex, deterministic: mean ||grad f||^2 <= O(1/T) + beta^2 rho^2",
     source="Si and Yun 2023, Theorem 3.4 and Table 1",
     statement=r"""For every $\beta$-smooth function bounded from below and
-$\eta \le 1/\beta$ (as recalled, and derived):
+$\eta \le 1/\beta$ (unverified, and derived):
 
 $$
 \frac1T \sum_{t<T} \|\nabla f(x_t)\|^2 \le \frac{2 \Delta}{\eta T} + \beta^2 \rho^2.

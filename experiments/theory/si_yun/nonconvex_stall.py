@@ -17,7 +17,7 @@ from sam_jax.theory.step_sizes import si_yun
 CLAIM = claims.Claim(
     title="Non-convex, deterministic: SAM stalls at ||grad f||^2 = 0.0274 beta^2 rho^2",
     source="Si and Yun 2023, Theorem 3.5",
-    statement=r"""The floor of order $\rho^2$ cannot be removed (as recalled). On
+    statement=r"""The floor of order $\rho^2$ cannot be removed (unverified). On
 $f(x) = \frac{9 \beta \rho^2}{25 \pi^2} \sin \frac{5 \pi x}{3 \rho}$ and for
 $\eta \le 1/\beta$ SAM converges, from every start that is not a stationary point, to a
 point whose *perturbed* point is a minimum:

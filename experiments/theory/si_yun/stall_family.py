@@ -24,7 +24,7 @@ $$
 $$
 
 Elsewhere an extremum, minimum or maximum, attracts SAM up to a distance $O(\eta)$. The
-wave of Theorem 3.5 has $u = 5\pi/3$ (as recalled) and the gradient $0.165 \beta \rho$.
+wave of Theorem 3.5 has $u = 5\pi/3$ (unverified) and the gradient $0.165 \beta \rho$.
 The worst wave solves $\tan u = u$: $u = 4.493$, with the gradient
 $0.217 \beta \rho$.""",
     recipe="""beta = 1, rho = 1, eta = 0.05; u from 0.3 to 4 pi in 160 values, the

@@ -15,7 +15,7 @@ CLAIM = claims.Claim(
     statement=r"""For smooth convex functions the mean of
 $\mathrm E\|\nabla f(x_t)\|^2$ is
 $O(1/T + \sqrt{[\sigma^2 - \beta^2 \rho^2]_+/T}) + O(\rho^2)$ in both forms, n-SAM and
-m-SAM (as recalled). Derived, without convexity, for $\eta \le 1/\beta$:
+m-SAM (unverified). Derived, without convexity, for $\eta \le 1/\beta$:
 
 $$
 \frac1T \sum_{t<T} \mathrm E\|\nabla f(x_t)\|^2 \le \frac{2 \Delta}{\eta T}

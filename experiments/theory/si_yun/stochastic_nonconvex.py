@@ -15,7 +15,7 @@ CLAIM = claims.Claim(
     source="Si and Yun 2023, Theorems 4.5, 4.6 and Table 1",
     statement=r"""On smooth non-convex functions n-SAM makes the mean of
 $\mathrm E\|\nabla f\|^2$ small up to $O(\rho^2)$. For m-SAM on Lipschitz functions the
-paper bounds the mean of $\mathrm E(\|\nabla f\| - \beta \rho)^2$ (as recalled).
+paper bounds the mean of $\mathrm E(\|\nabla f\| - \beta \rho)^2$ (unverified).
 Derived, with $\mathrm E\|g\|^2 \le M^2$, are the bounds
 
 $$

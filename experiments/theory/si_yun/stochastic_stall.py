@@ -13,7 +13,7 @@ CLAIM = claims.Claim(
     source="Si and Yun 2023, Theorems 4.2 and 4.4; the functions are ours",
     statement=r"""On smooth strongly convex functions stochastic SAM with one sample
 for both gradients (m-SAM) does not get below a gap of order $\rho^2$, whatever the step
-size (as recalled). We construct $f(x) = a x^2/2$ with components whose noise vanishes
+size (unverified). We construct $f(x) = a x^2/2$ with components whose noise vanishes
 at $c = -\rho/3$. Every path converges to $c$, where
 
 $$

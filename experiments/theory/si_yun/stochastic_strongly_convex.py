@@ -13,7 +13,7 @@ CLAIM = claims.Claim(
     source="Si and Yun 2023, Theorems 4.1, 4.2 and Table 1",
     statement=r"""With the rule's step size, stochastic SAM in both forms, n-SAM and
 m-SAM, reaches a neighbourhood of the optimum,
-$\tilde O(e^{-T} + [\sigma^2 - \beta^2 \rho^2]_+/T) + O(\rho^2)$ (as recalled). Derived,
+$\tilde O(e^{-T} + [\sigma^2 - \beta^2 \rho^2]_+/T) + O(\rho^2)$ (unverified). Derived,
 for $\mu$-PL functions and $\eta \le 1/\beta$:
 
 $$

@@ -12,9 +12,9 @@ CLAIM = claims.Claim(
     title="Strongly convex, deterministic: 1/T^2 cannot be improved",
     source="Si and Yun 2023, Theorem 3.2",
     statement=r"""For every constant step size there is a smooth strongly convex
-function on which SAM's gap after $T$ steps is at least of order $\rho^2 / T^2$ (as
-recalled). Derived, in two cases. With $\eta \ge 1/(\mu T)$, on $\beta x^2/2$ from its
-2-cycle,
+function on which SAM's gap after $T$ steps is at least of order $\rho^2 / T^2$
+(unverified). Derived, in two cases. With $\eta \ge 1/(\mu T)$, on $\beta x^2/2$ from
+its 2-cycle,
 
 $$
 f(x_T) - f^* \ge \frac{\beta^3 \rho^2}{8 \mu^2 T^2}.

@@ -11,7 +11,7 @@ CLAIM = claims.Claim(
     source="Si and Yun 2023, Theorem 3.1 and Table 1",
     statement=r"""With a constant radius and one constant step size for each horizon
 $T$, SAM minimizes a smooth strongly convex function at the rate $1/T^2$, up to
-logarithms (as recalled). Derived, for $\mu$-strongly convex, $\beta$-smooth $f$ and
+logarithms (unverified). Derived, for $\mu$-strongly convex, $\beta$-smooth $f$ and
 $\eta \le 1/(2\beta)$:
 
 $$

@@ -17,7 +17,7 @@ CLAIM = claims.Claim(
     source="Si and Yun 2023, Figure 2",
     statement=r"""SAM is gradient descent on the virtual gradient map
 $G(x) = f'(x + \rho \operatorname{sign} f'(x))$; on the line $G$ is the derivative of a
-virtual loss $J$ (as recalled). Derived: for $\beta x^2/2$,
+virtual loss $J$ (unverified). Derived: for $\beta x^2/2$,
 
 $$
 J = \frac{\beta (|x| + \rho)^2}{2}

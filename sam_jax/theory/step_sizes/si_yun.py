@@ -2,8 +2,9 @@ r"""Constant step sizes of Si and Yun (NeurIPS 2023) and the bounds that they gi
 
 Practical SAM has a constant radius rho and normalizes the gradient. There is one rule
 for each row of the paper's table of rates, and next to it a bound of ours with explicit
-constants. The rules (up to constants) and the rates are the paper's, as recalled. The
-bounds are derived here; each docstring has the proof. All proofs start from
+constants. The rules (up to constants) and the rates are the paper's, but unverified:
+they were not compared with its text. The bounds are derived here; each docstring has
+the proof. All proofs start from
 
 .. math:: f(x^+) \le f(x) - \eta \langle \nabla f(x), g(y) \rangle
     + \tfrac{\beta \eta^2}{2} \|g(y)\|^2, \qquad \|y - x\| = \rho.
@@ -51,7 +52,7 @@ def strongly_convex(known: Constants, rho: float, gap: float, steps: int) -> flo
     .. math:: \eta = \min\Big\{\frac{1}{\mu T} \max\Big(1,
         \log\frac{\mu^3 \Delta T^2}{\beta^4 \rho^2}\Big), \frac{1}{2\beta}\Big\}
 
-    As recalled; the constants inside the logarithm are ours.
+    Unverified; the constants inside the logarithm are ours.
 
     Example:
         >>> known = Constants(mu=0.1, L=1.0)
@@ -92,7 +93,7 @@ def strongly_convex_lower_bound(
 ) -> Floats:
     r"""Lower bound for constant eta >= 1/(mu T): beta^3 rho^2 / (8 mu^2 T^2).
 
-    Theorem 3.2 claims this order, as recalled. The constant is derived: on beta x^2 / 2
+    Theorem 3.2 claims this order (unverified). The constant is derived: on beta x^2 / 2
     SAM stays on its 2-cycle (`cycle_amplitude`) if it starts there. With a smaller eta,
     SAM on mu x^2 / 2 does not come near from far away (`slow_descent`). It is also the
     limit of
@@ -119,7 +120,7 @@ def convex(known: Constants, rho: float, gap: float, steps: int) -> float:
     .. math:: \eta = \min\Big\{\sqrt{\frac{\Delta}{\beta^3\rho^2 T}},
         \frac{1}{2\beta}\Big\}
 
-    As recalled.
+    Unverified.
     """
     _check_positive(L=known.L, rho=rho, gap=gap, steps=steps)
     return min(math.sqrt(gap / (known.L**3 * rho**2 * steps)), 1 / (2 * known.L))
@@ -138,7 +139,7 @@ def convex_bound(known: Constants, rule: Rule, gap: float, steps: ArrayLike) -> 
 
 
 def nonconvex(known: Constants) -> float:
-    """Step size of Theorem 3.4: deterministic, non-convex: 1/beta, as recalled."""
+    """Step size of Theorem 3.4: deterministic, non-convex: 1/beta (unverified)."""
     _check_positive(L=known.L)
     return 1 / known.L
 
@@ -150,7 +151,7 @@ def nonconvex_bound(
 
     .. math:: \frac{2\Delta}{\eta T} + \beta^2\rho^2
 
-    The paper's, as recalled, and derived: :math:`f(x^+) \le f - \frac\eta2
+    The paper's (unverified), and derived: :math:`f(x^+) \le f - \frac\eta2
     \|\nabla f(x)\|^2 - \frac\eta2 (1 - \beta\eta) \|\nabla f(y)\|^2 + \frac\eta2
     \|\nabla f(x) - \nabla f(y)\|^2`.
     """
@@ -169,7 +170,7 @@ def stochastic_strongly_convex(
     .. math:: \eta = \min\Big\{\frac{1}{\mu T} \max\Big(1, \log\frac{\mu^2 \Delta T}
         {\beta [\sigma^2 - \beta^2\rho^2]_+}\Big), \frac{1}{2\beta}\Big\}
 
-    As recalled.
+    Unverified.
     """
     known.check_curvature()
     _check_positive(gap=gap, steps=steps)
@@ -203,7 +204,7 @@ def stochastic_convex(known: Constants, rho: float, gap: float, steps: int) -> f
     .. math:: \eta = \min\Big\{\sqrt{\frac{\Delta}
         {\beta [\sigma^2 - \beta^2\rho^2]_+ T}}, \frac{1}{2\beta}\Big\}
 
-    Derived: it balances the terms of the bound and gives the recalled rate
+    Derived: it balances the terms of the bound and gives the paper's (unverified) rate
     :math:`\beta\Delta/T + \sqrt{\beta\Delta[\sigma^2-\beta^2\rho^2]_+/T} + \rho^2`.
     """
     _check_positive(L=known.L, gap=gap, steps=steps)
@@ -237,8 +238,8 @@ def n_sam_nonconvex(known: Constants, gap: float, steps: int) -> float:
     .. math:: \eta = \min\Big\{\sqrt{\frac{2\Delta}{\beta\sigma^2 T}},
         \frac1\beta\Big\}
 
-    Derived: it minimizes `n_sam_nonconvex_bound` and gives the recalled rate
-    :math:`\beta\Delta/T + \sqrt{\beta\sigma^2\Delta/T} + \beta^2\rho^2`.
+    Derived: it minimizes `n_sam_nonconvex_bound` and gives the paper's rate
+    (unverified) :math:`\beta\Delta/T + \sqrt{\beta\sigma^2\Delta/T} + \beta^2\rho^2`.
     """
     return _balanced(known, gap, known.variance, steps)
 
@@ -264,7 +265,7 @@ def m_sam_lipschitz(known: Constants, gap: float, steps: int) -> float:
     .. math:: \eta = \min\Big\{\sqrt{\frac{2\Delta}{\beta M^2 T}},
         \frac1\beta\Big\}, \qquad E\|g(y)\|^2 \le M^2
 
-    Derived: it minimizes `m_sam_lipschitz_bound`; the recalled rate has
+    Derived: it minimizes `m_sam_lipschitz_bound`; the paper's rate (unverified) has
     :math:`\sigma^2 + L^2` for M^2.
     """
     return _balanced(known, gap, known.second_moment, steps)
@@ -294,7 +295,7 @@ def stall_gradient(shift: ArrayLike = STALL_SHIFT) -> Floats:
     r"""||grad f|| / (beta rho) where SAM stalls on (beta / w^2) sin(w x), u = w rho.
 
     :math:`-\sin(u)/u`, where it is positive, as in (pi, 2 pi): SAM stops where the
-    perturbed point is a minimum. u = 5 pi / 3 is the wave of Theorem 3.5, as recalled,
+    perturbed point is a minimum. u = 5 pi / 3 is the wave of Theorem 3.5 (unverified),
     with :math:`27 / (100\pi^2)` for the square. The family is ours; its worst member
     solves tan u = u. SAM does not stall if sin u >= 0; such a u raises an error.
 

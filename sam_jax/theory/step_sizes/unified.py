@@ -265,8 +265,8 @@ def nonconvex(known: Constants, lam: float, gap: float, epsilon: float) -> Plan:
     243 C / e^2) with d = f(x_0) - f^inf and e = epsilon,
     rho = min(1 / (4L), 1 / (8 B L (1-lam)^2), 1 / sqrt(T), e^2 / (12 C L (1-lam)^2),
     e^2 / (9 L lam^2)), gamma = min(1 / L, 2 / (9 B L), 1 / (4 A L (1-lam)^2 rho T),
-    sqrt(2 / (9 L A T)), 2 e^2 / (27 C L)). Derived, in the form of the theorem as
-    recalled; only the term 5184 is quoted from the paper.
+    sqrt(2 / (9 L A T)), 2 e^2 / (27 C L)). Derived, in the form of the theorem
+    (unverified); only the term 5184 is quoted from the paper.
 
     Example:
         >>> known = Constants(mu=0.0, L=1.0)

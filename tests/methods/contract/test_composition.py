@@ -74,6 +74,20 @@ def test_injected_numbers_do_what_schedules_do(name):
 
 
 @every_method()
+def test_a_number_that_cannot_be_a_schedule_refuses_one(name):
+    required = {"learning_rate": 0.1} if cases.is_optimizer(name) else {}
+    settings = required | dict(traits(name).settings)
+    numbers = {
+        argument
+        for argument, parameter in cases.parameters(name).items()
+        if parameter.annotation in (int, float)
+    }
+    for argument in numbers:
+        with pytest.raises(sam_jax.checks.BadValue, match=f"{argument} must be"):
+            methods.factory(name)(**settings | {argument: lambda count: 1})
+
+
+@every_method()
 def test_an_injected_function_is_told_to_be_static(name):
     required = {"learning_rate": 0.1} if cases.is_optimizer(name) else {}
     others = set(cases.parameters(name)) - set(cases.schedulable(name))
