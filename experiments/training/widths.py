@@ -173,6 +173,9 @@ def table(record: Mapping[str, Any]) -> str:
     return measure.markdown(["best radius: error", *widths], rows)
 
 
+CHOSEN = "Each error is the least of all radii on the test set, so it is too low.\n"
+
+
 def tables(folder: pathlib.Path) -> str:
     """Those of all networks that have been measured."""
     parts = []
@@ -182,7 +185,7 @@ def tables(folder: pathlib.Path) -> str:
         record = json.loads(path.read_text())
         title = f"## {path.stem}: {record['seeds']} seeds, {record['epochs']} epochs"
         parts.append(f"{title}\n\n{table(record)}\n")
-    return "\n".join(parts)
+    return "\n".join([CHOSEN, *parts])
 
 
 TITLES = {

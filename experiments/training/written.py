@@ -6,8 +6,6 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from experiments.training import price
 from experiments.training.engine import RECORD, Plan
 from experiments.training.table import Table, flat, own
@@ -20,7 +18,7 @@ from sam_jax.train import (
     report,
 )
 from sam_jax.train.comparison import Group, Measure, Run
-from sam_jax.train.spread import significant
+from sam_jax.train.spread import FEWEST, LEVEL, significant
 
 FITS = 99.5  # % of the training labels, below which a row is marked
 _POWER = 0.8
@@ -58,23 +56,32 @@ def parts(table: Table, runs: Sequence[Run]) -> dict[str, list[Group]]:
         title = f"{by} = {run.settings.get(by)}" if by else table.title
         found.setdefault(title, []).append(run)
     return {
-        title: _labelled(table, comparison.grouped(of_part, tuned=table.tuned))
+        title: _labelled(
+            table,
+            comparison.grouped(of_part, tuned=table.tuned),
+            [comparison.compared(run.settings) for run in of_part],
+        )
         for title, of_part in found.items()
     }
 
 
-def _labelled(table: Table, groups: Sequence[Group]) -> list[Group]:
-    """The baseline first; labels say what a row has otherwise than that."""
+def _labelled(
+    table: Table, groups: Sequence[Group], tried: Sequence[Mapping[str, Any]]
+) -> list[Group]:
+    """The baseline first; labels say what a row has otherwise than that.
+
+    Of coefficients they say those that differ in what was tried.
+    """
     ranked = sorted(groups, key=lambda group: not matches(table.baseline, group))
     if not matches(table.baseline, ranked[0]):
         return ranked
     every = [comparison.compared(group.runs[0].settings) for group in ranked]
-    names = [comparison.label(mine, every, every[:1]) for mine in every]
+    names = [comparison.label(mine, tried, every[:1]) for mine in every]
     found = []
     for group, mine, name in zip(ranked, every, names, strict=True):
         # What the baseline does not have tells rows apart that have the same name.
         same = [each for each, other in zip(every, names, strict=True) if other == name]
-        label = comparison.label(mine, every, [every[0], *same])
+        label = comparison.label(mine, tried, [every[0], *same])
         found.append(dataclasses.replace(group, label=label))
     return found
 
@@ -103,7 +110,7 @@ def cells(table: Table, groups: Sequence[Group]) -> list[list[str]]:
     prices = price.cells(groups, whole) if whole else [{}] * len(groups)
     rows = []
     for group, difference, decided, costs in zip(
-        groups, found, significant(found), prices, strict=True
+        groups, found, significant(found, len(groups) - 1), prices, strict=True
     ):
         cell = {name: str(group.spread(MEASURES[name]) or "–") for name in shown}
         fit = group.spread(MEASURES[FIT])
@@ -130,35 +137,29 @@ def _published(table: Table, group: Group) -> str:
     return "not available" if table.source else "–"
 
 
-def detectable(groups: Sequence[Group]) -> float | None:
-    """The smallest difference to the first row that a row would have shown.
+def detectable(groups: Sequence[Group]) -> list[float]:
+    """The smallest differences to the first row that the rows would have shown.
 
     That is with a power of 80 % in a paired t-test at 5 %, divided by the number of
-    rows (Holm's first step); of the standard deviations of the differences the median.
+    rows (Holm's first step), and the standard deviation of the row's differences.
 
     Returns:
-        In points of test error; None where no row has three pairs.
+        In points of test error, of the rows that have enough pairs for a test.
     """
     from scipy import special
 
-    of_first = groups[0].of_seeds(ERROR)
-    pairs = [
-        [
-            value - of_first[seed]
-            for seed, value in group.of_seeds(ERROR).items()
-            if seed in of_first
-        ]
-        for group in groups[1:]
-    ]
-    enough = [each for each in pairs if len(each) > 2]
-    if not enough:
-        return None
-    level, n = 0.05 / len(enough), min(map(len, enough))
-    critical = special.stdtrit(n - 1, 1 - level / 2)
-    # The noncentral t whose values exceed the critical one so often.
-    noncentral = special.nctdtrinc(n - 1, 1 - _POWER, critical)
-    deviation = np.median([np.std(each, ddof=1) for each in enough])
-    return float(noncentral * deviation / np.sqrt(n))
+    found, level = [], LEVEL / max(len(groups) - 1, 1)
+    for difference in comparison.differences(groups, ERROR):
+        if difference is None or difference.p is None:
+            continue
+        half, n = difference.spread.half, difference.spread.n
+        if half is None or n < FEWEST:
+            continue
+        critical = special.stdtrit(n - 1, 1 - level / 2)
+        # The noncentral t whose values exceed the critical one so often.
+        noncentral = special.nctdtrinc(n - 1, 1 - _POWER, critical)
+        found.append(float(noncentral * half / special.stdtrit(n - 1, 0.975)))
+    return found
 
 
 def markdown(table: Table, runs: Sequence[Run], missing: Plan) -> str:
@@ -171,8 +172,9 @@ def markdown(table: Table, runs: Sequence[Run], missing: Plan) -> str:
         if smallest := detectable(groups):
             lines += [
                 "",
-                f"Smallest detectable difference to {groups[0].label}: {smallest:.2f} "
-                "points (power 80 %, 5 % over all rows).",
+                f"Smallest detectable difference to {groups[0].label}, row by row: "
+                f"{min(smallest):.2f} to {max(smallest):.2f} points (power 80 %, 5 % "
+                "over all rows).",
             ]
         whole = gainer(table, groups)
         if whole and price.gain(whole, groups[0], whole) is not None:
@@ -198,9 +200,10 @@ def _about(table: Table, missing: int) -> list[str]:
     said += [
         f"Made by `{_command(table)}`.",
         "± is half of the 95 % t-interval over seeds; difference: to the first row, "
-        "seed by seed, in points; *: significant at 5 %, all rows together (Holm); †: "
-        f"less than {FITS} % of the training labels fitted; noise, blur, contrast: "
-        "error on test images so disturbed; time: the median, of a busy machine.",
+        "seed by seed, in points; p: of a row alone; *: significant at 5 %, all rows "
+        f"of a part together (Holm), {FEWEST} pairs or more; †: less than {FITS} % of "
+        "the training labels fitted; noise, blur, contrast: error on test images so "
+        "disturbed; time: the median, of busy machines of several kinds.",
     ]
     if table.gain_of:
         said.append(price.COLUMNS)

@@ -100,6 +100,14 @@ def add_step(made: argparse.ArgumentParser, default: str = "best") -> None:
     add_own_code(made)
 
 
+def add_data_dir(made: argparse.ArgumentParser) -> None:
+    """Adds the place of the data."""
+    made.add_argument(
+        "--data_dir",
+        help="where the data are, if they have moved: your images, or those of TFDS",
+    )
+
+
 def add_own_code(made: argparse.ArgumentParser) -> None:
     """Adds the permission to run the files that a run's settings name."""
     made.add_argument(

@@ -1,6 +1,5 @@
 """``sam-jax evaluate``: scores of a run on labelled data."""
 
-import dataclasses
 from collections.abc import Sequence
 
 from sam_jax import commands, storage
@@ -16,7 +15,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     commands.add_run(made)
     made.add_argument("--data", help="another data set than the run's, by its name")
-    made.add_argument("--data_dir", help="where the data are, if they have moved")
+    commands.add_data_dir(made)
     made.add_argument("--split", default="test", help="test, validation or train")
     made.add_argument("--out", help="also a JSON file, with the confusion matrix")
     given = made.parse_args(arguments)
@@ -27,9 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     if given.out:
         files.check_new(storage.path(given.out))
     run = loaded.load_run(given.run, given.step, own_code=given.own_code)
-    chosen = {"name": given.data, "data_dir": given.data_dir}
-    changes = {key: value for key, value in chosen.items() if value}
-    dataset = build.load_data(dataclasses.replace(run.config.data, **changes))
+    dataset = build.load_data(run.config.data.elsewhere(given.data_dir, given.data))
     scores = run.evaluate(dataset, given.split)
     if given.out:
         files.replace(given.out, files.to_json(scores.plain(), indent=2) + "\n")

@@ -35,6 +35,7 @@ def main(arguments: Sequence[str]) -> int:
         action="store_true",
         help="evaluate the last weights of runs that keep no predictions (scores.json)",
     )
+    commands.add_data_dir(made)
     commands.add_own_code(made)
     given = made.parse_args(arguments)
 
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
     out = page.place(given.runs, given.out)
     groups = comparison.of_paths(given.runs, tuned=given.tuned, unfinished=True)
     if given.evaluate:
-        _evaluate(groups, given.own_code)
+        _evaluate(groups, given.data_dir, given.own_code)
     command = shlex.join(["sam-jax", "report", *arguments])
     only = storage.path(given.runs[0]).resolve().name
     title = only if len(given.runs) == 1 else out.stem
@@ -53,7 +54,9 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _evaluate(groups: Sequence["comparison.Group"], own_code: bool) -> None:
+def _evaluate(
+    groups: Sequence["comparison.Group"], data_dir: str | None, own_code: bool
+) -> None:
     """Writes the ``scores.json`` of runs that have none; says which cannot."""
     from sam_jax.train import examined
 
@@ -71,7 +74,7 @@ def _evaluate(groups: Sequence["comparison.Group"], own_code: bool) -> None:
     for folder in missing:
         try:
             run = loaded.load_run(folder, "last", own_code=own_code)
-            dataset = build.load_data(run.config.data)
+            dataset = build.load_data(run.config.data.elsewhere(data_dir))
             found = run.evaluate(dataset)
         except errors.UserError as error:
             print(f"warning: {folder} is not evaluated: {error}", file=sys.stderr)

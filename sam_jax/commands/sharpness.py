@@ -30,6 +30,7 @@ def main(arguments: Sequence[str]) -> int:
             *(given.runs, given.measures, asked, shown, out),
             step=given.step,
             own_code=given.own_code,
+            data_dir=given.data_dir,
         )
     return 0
 
@@ -44,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     made.add_argument("runs", metavar="RUN", nargs="+", help="folders of runs")
     commands.add_step(made, "last")
+    commands.add_data_dir(made)
     made.add_argument(
         "--measures",
         default="lambda_max,trace,worst_case,m_sharpness,sam_sharpness,line",

@@ -151,6 +151,9 @@ def _builder(name: str, data_dir: str | None) -> Any:
 
 def _unknown(name: str, known: Sequence[str] = ()) -> str:
     """Message that suggests any known name, but lists the catalog only."""
+    plain = re.split("[/:]", name)[0]
+    if plain in (*catalog.OWN, "digits"):
+        return f"{name!r} is not of TFDS and has no version: give name={plain}"
     suggested = errors.unknown("data set", name, [*known, *catalog.names()])
     listed = errors.unknown("data set", name, catalog.names())
     return (

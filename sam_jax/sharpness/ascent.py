@@ -94,7 +94,9 @@ def sam_edge(grad_norm: float, learning_rate: float, rho: float) -> float:
             \sqrt{1 + \frac{8 \rho}{\eta \|g\|}} - 1 \right)
 
     Its limit for a radius of zero, the edge of gradient descent, is 2 / learning rate.
-    Derived for whole-batch updates without momentum.
+    Derived for whole-batch updates without momentum; a momentum b widens it as the
+    learning rate divided by 1 + b would. For unnormalized SAM, whose step has the
+    length :math:`\rho \|g\|`, take a gradient of length 1.
 
     Args:
         grad_norm: length of the gradient.

@@ -189,6 +189,7 @@ class Method:
         typed.refuse_no_mapping(value, path)
         given = dict(value)
         name = given.pop("name", BASELINE)
+        name = BASELINE if name in BASELINE_SUFFIXES else name
         known = parameters(name)
         for key in given:
             if key not in known:

@@ -22,6 +22,7 @@ from sam_jax.train.spread import Difference, Spread
 
 FORMAT = 1  # of results.json; a reader refuses later ones
 SEED, CONFIG_FILE = "seed", "config.json"
+_UNFINISHED = "not finished"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +60,11 @@ class Run:
         """In percent, of the ``last`` epoch or the ``best``."""
         scores = (getattr(self, which) or {}).get(split)
         return scores and 100 * (1 - scores["accuracy"])
+
+    @property
+    def failed(self) -> bool:
+        """Whether it has ended without results; one that can go on has not."""
+        return bool(self.failure) and not str(self.failure).startswith(_UNFINISHED)
 
     def is_whole(self) -> bool:
         """Whether what its files give as numbers are numbers."""
@@ -131,11 +137,17 @@ class Group:
         return Spread.of(list(self.of_seeds(measure).values()))
 
     @property
+    def failed(self) -> int:
+        """How many runs have ended without results, as those that diverged."""
+        return sum(run.failed for run in self.runs)
+
+    @property
     def seeds(self) -> str:
-        """How many runs there are, and how many of them have results."""
+        """How many runs there are, and how many of them have results or have failed."""
         finished = sum(run.last is not None for run in self.runs)
         total = len(self.runs)
-        return str(total) if finished == total else f"{finished} of {total}"
+        some = str(total) if finished == total else f"{finished} of {total}"
+        return f"{some}, {self.failed} failed" if self.failed else some
 
 
 # ── Reading ──────────────────────────────────────────────────────────────────────────
@@ -209,7 +221,7 @@ def _unfinished(folder: pathlib.Path, flat: dict[str, Any]) -> Run:
             f"one (sam-jax resume {folder} continues one that was stopped)"
         )
     return dataclasses.replace(
-        run, failure=f"not finished: {reached:.3g} of {flat['epochs']} epochs"
+        run, failure=f"{_UNFINISHED}: {reached:.3g} of {flat['epochs']} epochs"
     )
 
 
@@ -313,20 +325,25 @@ def grouped(runs: Iterable[Run], *, tuned: bool = False) -> list[Group]:
 def differences(
     groups: Sequence[Group], measure: str | Measure
 ) -> list[Difference | None]:
-    """Of each group to the first one, which has None, seed by seed."""
+    """Of each group to the first one, which has None, seed by seed.
+
+    None has another data set; there is no test of a group in which runs have failed.
+    """
     if not groups:
         return []
-    first, *others = groups
-    data = first.runs[0].settings.get("data.name")
-    return [
-        None,
-        *(
-            Difference.of(group.of_seeds(measure), first.of_seeds(measure))
-            if group.runs[0].settings.get("data.name") == data
-            else None
-            for group in others
-        ),
-    ]
+    first, found = groups[0], list[Difference | None]()
+    for group in groups:
+        difference = None
+        if group is not first and _data(group) == _data(first):
+            difference = Difference.of(group.of_seeds(measure), first.of_seeds(measure))
+        if difference and (group.failed or first.failed):
+            difference = difference._replace(p=None)
+        found.append(difference)
+    return found
+
+
+def _data(group: Group) -> Any:
+    return group.runs[0].settings.get("data.name")
 
 
 def _best(groups: Sequence[Group]) -> list[Group]:

@@ -55,7 +55,10 @@ def caption(table: Sequence[Sequence[str]]) -> str:
     if "difference (%)" in table[0]:
         said.append("difference: to the first row, seed by seed")
     if any(cell.endswith("*") for row in table for cell in row):
-        said.append("*: significant at 5 %, all rows together (Holm)")
+        said.append(
+            "p: of a row alone; *: significant at 5 %, all rows together (Holm), five "
+            "pairs or more"
+        )
     return f"{'; '.join(said)}."
 
 

@@ -1,7 +1,7 @@
 """What is trained on, as settings of a run."""
 
 import dataclasses
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from sam_jax.train import ranges, typed
 from sam_jax.train.ranges import (
@@ -88,3 +88,26 @@ class Data:
     # Alphas of what mixes each image with another one of its group; 0 is off.
     mixup: Nonnegative = 0.0
     cutmix: Nonnegative = 0.0
+
+    def elsewhere(self, place: str | None = None, name: str | None = None) -> Self:
+        """The same data set at another place, or another one.
+
+        Args:
+            place: of the user's own images, or where TFDS has prepared them; None: as
+                it is.
+            name: of another data set; None: the same.
+
+        Example:
+            >>> moved = Data("folder", path="images").elsewhere("/data/images")
+            >>> moved.path, Data("cifar10").elsewhere("/data/tfds").data_dir
+            ('/data/images', '/data/tfds')
+        """
+        from sam_jax.data import catalog  # with JAX, which a command line does not need
+
+        found = self
+        if name not in (None, self.name):
+            found = dataclasses.replace(self, name=name, path=None, mean=None, std=None)
+            if name not in catalog.OWN:
+                found = dataclasses.replace(found, image_size=None, stream=False)
+        setting = "path" if found.name in catalog.OWN else "data_dir"
+        return dataclasses.replace(found, **({setting: place} if place else {}))

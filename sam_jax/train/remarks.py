@@ -7,7 +7,15 @@ import jax
 import numpy as np
 
 from sam_jax import data
-from sam_jax.train import build, cadence, coefficients, method, schedule, settings
+from sam_jax.train import (
+    averaging,
+    build,
+    cadence,
+    coefficients,
+    method,
+    schedule,
+    settings,
+)
 
 
 def of(run: build.Run) -> Iterator[str]:
@@ -77,6 +85,9 @@ def _plan(
     if isinstance(config.cadence, settings.LatePhase):
         first, last = cadence.phase(config.cadence, unit)
         found["config.cadence.late_phase"] = lambda x: (first <= x) & (x < last)
+    stays = averaging.share(config, unit.total_steps)
+    if config.swa_start is not None and stays:
+        found["config.swa_start, as the share of the average that stays,"] = stays
     return found
 
 

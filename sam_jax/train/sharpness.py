@@ -120,11 +120,18 @@ def _of_ascent(field: str) -> Callable[[Subject], Record]:
 def _sam_edge(subject: Subject) -> Record:
     """Of the last update: its learning rate and radius are those of the run."""
     run = subject.run
-    rho = run.config.method.coefficients.get("rho", 0.0)
-    if not isinstance(rho, int | float):
+    method, base = run.config.method, run.config.optimizer
+    rho = method.coefficients.get("rho", 0.0)
+    if (
+        method.name not in _EDGES
+        or base.name != "sgd"
+        or base.options["nesterov"]
+        or not isinstance(rho, int | float)
+    ):
         raise errors.UserError(
-            f"sam_edge needs a number as config.method.rho, and that of {run.folder} "
-            "is a schedule: leave it out"
+            f"sam_edge is known for {', '.join(_EDGES)} with a number as "
+            "config.method.rho and the optimizer sgd without nesterov, and "
+            f"{run.folder} has others: leave it out"
         )
     made = optimizer.make_optimizer(run.config, run.preprocessing.steps_per_epoch)
     rate = np.asarray(made.learning_rate(max(run.step - 1, 0))).item()
@@ -133,9 +140,16 @@ def _sam_edge(subject: Subject) -> Record:
             f"sam_edge: the learning rate of {run.folder} is 0 in update {run.step}: "
             "take another step"
         )
-    norm = subject.ascent.grad_norm
-    value = sharpness.sam_edge(norm, rate, float(rho))
-    return {"value": value, "gradients": 1, "rho": rho, "learning_rate": rate}
+    norm = 1.0 if method.name == "usam" else subject.ascent.grad_norm
+    momentum = base.options["momentum"]  # widens the edge by 1 + momentum
+    value = sharpness.sam_edge(norm, rate / (1 + momentum), float(rho))
+    return {
+        "value": value,
+        "gradients": 1,
+        "rho": rho,
+        "learning_rate": rate,
+        "momentum": momentum,
+    }
 
 
 def _mean_loss(subject: Subject) -> Record:
@@ -143,6 +157,7 @@ def _mean_loss(subject: Subject) -> Record:
     return {"value": float(loss(subject.params)), "losses": 1}
 
 
+_EDGES = ("none", "sam", "usam")
 _HESSIAN = sharpness.hessian_product
 _PROBES = {"probes": 16}
 

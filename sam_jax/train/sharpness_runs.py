@@ -20,6 +20,7 @@ def measure_runs(
     *,
     step: int | str = "last",
     own_code: bool = False,
+    data_dir: str | None = None,
 ) -> dict[str, dict[str, sharpness.Record]]:
     """Measures runs, one after the other.
 
@@ -31,6 +32,7 @@ def measure_runs(
         out: also a folder of table and pictures of all runs together.
         step: which weights; see `loaded.load_run`.
         own_code: whether files that settings name may be run.
+        data_dir: where the data are, if they have moved.
 
     Returns:
         Folder -> name -> record.
@@ -51,7 +53,7 @@ def measure_runs(
     shown.progress(0, len(runs) * len(chosen), 1)
     for label, run in runs.items():
         others = [other for other in runs.values() if other is not run]
-        subject = _subject(run, asked, next(iter(others), None))
+        subject = _subject(run, asked, next(iter(others), None), data_dir)
         records = found.setdefault(label, {})
         for name, record in sharpness.measure(subject, chosen):
             records[name] = record
@@ -71,9 +73,12 @@ def measure_runs(
 
 
 def _subject(
-    run: loaded.LoadedRun, asked: Asked, end: loaded.LoadedRun | None
+    run: loaded.LoadedRun,
+    asked: Asked,
+    end: loaded.LoadedRun | None,
+    data_dir: str | None,
 ) -> Subject:
-    dataset = build.load_data(run.config.data)
+    dataset = build.load_data(run.config.data.elsewhere(data_dir))
     run.check_classes(dataset)
     source = drawn(dataset.train, asked.examples, asked.seed)
     return Subject(run, source, Losses.of_run(run), asked, end)

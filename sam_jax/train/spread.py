@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-_FEWEST = 5  # pairs below which nothing is called significant
-_LEVEL = 0.05
+FEWEST = 5  # pairs below which nothing is called significant
+LEVEL = 0.05
 
 
 class Spread(NamedTuple):
@@ -53,8 +53,9 @@ class Difference(NamedTuple):
 
     Attributes:
         spread: of the differences of the seeds that both have.
-        p: two-sided, of the paired t-test; None for less than two pairs, or where all
-            differences are the same.
+        p: two-sided, of the paired t-test; None for less than two pairs, where all
+            differences are the same, or where runs have failed, as those that are left
+            are a choice.
     """
 
     spread: Spread
@@ -99,25 +100,35 @@ class Difference(NamedTuple):
         return f"p < 0.001, {n}" if self.p < 0.001 else f"p = {self.p:.3f}, {n}"
 
 
-def significant(found: Sequence[Difference | None]) -> list[bool]:
+def significant(
+    found: Sequence[Difference | None], planned: int | None = None
+) -> list[bool]:
     """Which differences are, at 5 % for all of them together (Holm).
 
-    None is that rests on fewer than five pairs.
+    None is that rests on fewer than five pairs, or has no test; they count as well.
+
+    Args:
+        found: the differences; None where there is none.
+        planned: their number when all are there, if some are not there yet.
 
     Example:
         >>> def difference(p, n):
         ...     return Difference(Spread(1.0, 0.5, n), p)
-        >>> significant([difference(0.04, 5), difference(0.01, 5), difference(1e-3, 4)])
+        >>> found = [difference(0.02, 5), difference(0.01, 5), difference(1e-3, 4)]
+        >>> significant(found)  # 0.01 < 0.05 / 3, 0.02 < 0.05 / 2
         [True, True, False]
+        >>> significant(found, planned=6)
+        [False, False, False]
     """
+    family = planned or sum(difference is not None for difference in found)
     tested = [
         (difference.p, place)
         for place, difference in enumerate(found)
-        if difference and difference.p is not None and difference.spread.n >= _FEWEST
+        if difference and difference.p is not None and difference.spread.n >= FEWEST
     ]
     decided = [False] * len(found)
     for number, (p, place) in enumerate(sorted(tested)):
-        if p > _LEVEL / (len(tested) - number):
+        if p > LEVEL / (family - number):
             break
         decided[place] = True
     return decided

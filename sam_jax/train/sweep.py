@@ -215,11 +215,17 @@ def sweep(
 
     Raises:
         UserError: before the first run, if the folder is something else's, another
-            sweep is working in it, or a run in it has other settings.
+            sweep is working in it, a run in it has other settings, or there is no
+            validation set to choose by.
         WriteError: if a file cannot be written.
         Stopped: as of `loop.train_and_evaluate`.
     """
     folder, found = storage.path(out), []
+    if tuned and not all(config.data.validation for config in runs.values()):
+        raise errors.UserError(
+            "--tuned chooses by the validation error, and config.data.validation is 0: "
+            "hold examples out, for example with --config.data.validation=0.1"
+        )
     comparison_files.check_folder(folder)
     with _alone_in(folder):
         for name, config in runs.items():

@@ -158,6 +158,12 @@ def test_names_that_could_fetch_code_never_reach_tfds(name, tmp_path, monkeypatc
         load(tmp_path, name)
 
 
+@pytest.mark.parametrize("name", ["tfds:digits", "digits:1.0.0"])
+def test_what_is_not_of_tfds_is_named(name, tmp_path):
+    with pytest.raises(errors.UserError, match=r"not of TFDS .* give name=digits"):
+        load(tmp_path, name)
+
+
 def cut_inside(path):
     path.write_bytes(path.read_bytes()[:-200])
 

@@ -177,8 +177,9 @@ def test_a_run_that_failed_is_counted(ended):
     (good,) = comparison.read(ended("a"))
     bad = comparison.Run("b", {**good.settings, "seed": 1}, failure="diverged")
     (group,) = comparison.grouped([good, bad])
-    assert group.seeds == "1 of 2" and group.spread("test error (%)").n == 1
-    assert "1 of 2" in comparison_files.markdown([group])
+    assert group.seeds == "1 of 2, 1 failed" and group.failed == 1
+    assert group.spread("test error (%)").n == 1
+    assert "1 of 2, 1 failed" in comparison_files.markdown([group])
 
 
 def test_settings_that_an_earlier_version_did_not_have_are_defaults(ended):

@@ -10,11 +10,12 @@ from sam_jax import data, errors
 from sam_jax.data import stream
 from sam_jax.train import agreement, build, checkpoint, loop
 from tests.data import images
+from tests.train.test_commands import one_line, said
 
 SIZES = {f"{split}/{name}": 12 for split in ("train", "val") for name in ("cat", "dog")}
 
 
-def test_a_run_continues_on_its_data_alone(tiny, tmp_path):
+def test_a_run_continues_on_its_data_alone(tiny, tmp_path, capsys):
     first, second = tmp_path / "first", tmp_path / "second"
     images.folder(first, SIZES)
 
@@ -28,6 +29,12 @@ def test_a_run_continues_on_its_data_alone(tiny, tmp_path):
     before = train(first)
     assert 0 <= before["best"]["test"]["accuracy"] <= 1
     shutil.move(first, second)
+    line = one_line(capsys, "evaluate", tmp_path / "run", "--step=last")
+    assert f"{first} does not exist" in line
+    place = f"--data_dir={second}"
+    code, shown, _ = said(capsys, "evaluate", tmp_path / "run", "--step=last", place)
+    accuracy = 100 * before["last"]["test"]["accuracy"]
+    assert code == 0 and f"{accuracy:.2f} %" in shown
     assert train(second) == before
     images.write(second / "val/dog/3.png", np.zeros((4, 4, 3), np.uint8))
     with pytest.raises(

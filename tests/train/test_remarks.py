@@ -142,6 +142,10 @@ LATE = {"cadence.name": "late_phase", "cadence.late_phase.start": 0.5}
             {"schedule.name": "constant"} | LATE,
             ["config.cadence.late_phase is stretched", "the 12 updates done were"],
         ),
+        (
+            {"schedule.name": "constant", "swa_start": 0.5},
+            ["config.swa_start, as the share", "the 12 updates done were"],
+        ),
     ],
 )
 def test_what_more_epochs_do_is_said(tiny, changes, said):

@@ -167,6 +167,11 @@ def test_free_settings_exist(read):
         assert any(key == free or key.startswith(f"{free}.") for key in flat), free
 
 
+def test_sgd_as_a_method_is_the_baseline():
+    sgd, none = (settings.read({"method": {"name": x}}) for x in ("sgd", "none"))
+    assert sgd == none
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -12,14 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax.flatten_util import ravel_pytree
 
-from sam_jax import checks, data, errors, sharpness
+from sam_jax import checks, data, errors
 from sam_jax.train import (
     build,
+    coefficients,
     frozen,
     hosts,
     loaded,
     loop,
     report,
+    settings,
     sharpness_files,
     sharpness_runs,
     subject,
@@ -145,13 +147,37 @@ def test_the_edge_is_that_of_the_runs_last_update(run):
     found = measures_lib.MEASURES["sam_edge"].find(target := aimed(run))
     rho = run.config.method.coefficients["rho"]
     assert found["rho"] == rho and 0 < found["learning_rate"] < 0.1
-    expected = sharpness.sam_edge(target.ascent.grad_norm, found["learning_rate"], rho)
-    assert found["value"] == expected
+    rate, momentum = found["learning_rate"], run.config.optimizer.options["momentum"]
+    norm, edge = target.ascent.grad_norm, found["value"]
+    # The climbed gradient of an eigenvector is longer by this factor.
+    assert rate * edge * (1 + rho * edge / norm) == pytest.approx(2 * (1 + momentum))
     config = dataclasses.replace(run.config, learning_rate=0.0)
     with pytest.raises(errors.UserError, match=r"learning rate .* is 0 in update 12"):
         measures_lib.MEASURES["sam_edge"].find(
             aimed(dataclasses.replace(run, config=config))
         )
+
+
+def test_the_edge_is_that_of_the_runs_method_or_refused(run):
+    def edge(**changes):
+        config = dataclasses.replace(run.config, **changes)
+        aim = aimed(dataclasses.replace(run, config=config))
+        return measures_lib.MEASURES["sam_edge"].find(aim)
+
+    rho, b = run.config.method.coefficients["rho"], 0.9
+    found = edge(method=dataclasses.replace(run.config.method, name="usam"))
+    value, rate = found["value"], found["learning_rate"]
+    assert rate * value * (1 + rho * value) == pytest.approx(2 * (1 + b))
+    found = edge(method=coefficients.Method())
+    assert found["learning_rate"] * found["value"] == pytest.approx(2 * (1 + b))
+    nesterov = settings.Optimizer("sgd", {"momentum": b, "nesterov": True})
+    for changes in (
+        {"method": dataclasses.replace(run.config.method, name="asam")},
+        {"optimizer": settings.Optimizer("adamw", {})},
+        {"optimizer": nesterov},
+    ):
+        with pytest.raises(errors.UserError, match="sam_edge is known for none, sam, "):
+            edge(**changes)
 
 
 # ── The verb ─────────────────────────────────────────────────────────────────────────

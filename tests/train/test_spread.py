@@ -39,9 +39,10 @@ def test_no_test_without_pairs_or_without_a_spread():
 def test_holm(drawn):
     found = [Difference(Spread(1.0, 1.0, n), p) for p, n in drawn]
     allowed = sorted(p for p, n in drawn if n >= 5)
-    adjusted, largest = {}, 0.0
-    for rank, p in enumerate(allowed):
-        largest = max(largest, (len(allowed) - rank) * p)
-        adjusted.setdefault(p, largest)
-    expected = [n >= 5 and adjusted[p] <= 0.05 for p, n in drawn]
-    assert significant([None, *found]) == [False, *expected]
+    for planned in (None, len(drawn) + 2):
+        adjusted, largest = {}, 0.0
+        for rank, p in enumerate(allowed):
+            largest = max(largest, ((planned or len(drawn)) - rank) * p)
+            adjusted.setdefault(p, largest)
+        expected = [n >= 5 and adjusted[p] <= 0.05 for p, n in drawn]
+        assert significant([None, *found], planned) == [False, *expected]

@@ -170,6 +170,15 @@ def swept(capsys, *words, rho="0.1,0.2"):
     )
 
 
+def test_a_choice_without_a_validation_set_is_refused_before_the_first_run(
+    trained, capsys
+):
+    called, _ = trained
+    code, _, err = swept(capsys, "--tuned", "--config.data.validation=0")
+    assert code == 2 and "config.data.validation is 0: hold examples out" in err
+    assert not called
+
+
 def test_what_is_finished_is_left_alone(trained, capsys):
     called, _ = trained
     assert swept(capsys)[0] == 0
