@@ -63,7 +63,7 @@ loops() {
 }
 
 stream() {
-    SAM_JAX_TEST_JPEGS=50000 python -m pytest -m slow tests/data/test_stream.py
+    SAM_JAX_TEST_JPEGS=50000 python -m pytest -m slow tests/data/test_stream_processes.py
 }
 
 fuzz() {

@@ -62,7 +62,7 @@ def of_arrays(
     labelled.check_names(names, f"data set {name!r}")
     raw = splits.RawDataset(found["train"], found["test"], names)
     splits.check_labels(raw, name)
-    splits.warn_of_missing(raw.train, raw.num_classes, name)
+    splits.warn_of_missing(raw.train.true_labels, raw.num_classes, name)
     mean, std = loading.computed(examples) if is_images(examples) else ((), ())
     held_out = found.get("validation")
     return loading.Dataset(

@@ -51,11 +51,40 @@ CATALOG: Mapping[str, Entry] = MappingProxyType(
     {name: Entry(*facts, *_STATISTICS[name]) for name, facts in _FACTS.items()}
 )
 
+OF_TFDS = "tfds:"  # before names of TFDS in full
+
 # Of streamed images, whose own are not known before they are read: those of ImageNet.
 STREAMED = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 # How a user's own images come, and what is published as such.
 OWN = ("folder", "csv", "npz", "tiny_imagenet")
+
+
+def short(name: str) -> str:
+    """A name without ``tfds:`` and version.
+
+    Example:
+        >>> short("tfds:mnist:3.0.1")
+        'mnist'
+    """
+    return name.removeprefix(OF_TFDS).partition(":")[0]
+
+
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+def published(name: str, channels: int) -> Statistics | None:
+    """Mean and standard deviation per channel of a data set; None if not in the table.
+
+    Example:
+        >>> published("tfds:mnist", 3)
+        ((0.1307, 0.1307, 0.1307), (0.3081, 0.3081, 0.3081))
+    """
+    entry = CATALOG.get(short(name))
+    if entry is None or len(entry.mean) not in (1, channels):
+        return None
+    times = channels // len(entry.mean)  # of grey images that are read in colour
+    return entry.mean * times, entry.std * times
 
 
 def names() -> tuple[str, ...]:

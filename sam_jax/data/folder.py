@@ -105,6 +105,9 @@ def _entries(path: str) -> Iterator[os.DirEntry[str]]:
         raise errors.UserError(
             f"{path} cannot be read ({error.strerror}): fix its permissions"
         ) from error
-    for entry in found:
-        if not entry.name.startswith(".") and entry.name.lower() not in _IGNORED:
-            yield entry
+    return (entry for entry in found if not is_ignored(entry.name))
+
+
+def is_ignored(name: str) -> bool:
+    """Whether a file or folder is hidden, or put there by a system."""
+    return name.startswith(".") or name.lower() in _IGNORED

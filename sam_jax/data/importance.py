@@ -7,11 +7,12 @@ example, which is the default score here.
 """
 
 import dataclasses
+import pathlib
 
 import numpy as np
 
 from sam_jax import checks, errors
-from sam_jax.data import copies
+from sam_jax.data import copies, npz
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +55,8 @@ def scores(
     wanted = f"a positive number for each of the {len(images)} examples"
     give = f"give a file that numpy.save wrote, with {wanted}"
     with copies.local(path) as here, errors.translated(f"scores={path}", give):
+        with pathlib.Path(str(here)).open("rb") as file:
+            npz.check_start(file.read(6), f"scores={path}", give)
         # Mapped: what the header promises may be more than the file or the memory has.
         found = np.load(str(here), mmap_mode="r", allow_pickle=False)
     if not isinstance(found, np.ndarray):

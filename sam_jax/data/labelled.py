@@ -103,7 +103,7 @@ def read(listing: Listing, how: pictures.How, seed: int) -> splits.RawDataset:
     else:
         end = int(np.searchsorted(kept, len(listing.train.files)))
         first, second = everything.take(slice(end)), everything.take(slice(end, None))
-    _check_left(first, names, listing.where)
+    check_left(first.true_labels, names, listing.where)
     return splits.RawDataset(train=first, test=second, class_names=names)
 
 
@@ -136,8 +136,9 @@ def _check_same(train: list[str], test: list[str], where: str) -> None:
             )
 
 
-def _check_left(train: splits.Split, names: Iterable[str], where: str) -> None:
-    there = set(train.true_labels.tolist())
+def check_left(labels: np.ndarray, names: Iterable[str], where: str) -> None:
+    """Refuses labels to train on that lack a class."""
+    there = set(labels.tolist())
     for label, name in enumerate(names):
         if label not in there:
             raise errors.UserError(

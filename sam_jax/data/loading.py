@@ -26,8 +26,6 @@ from sam_jax.data import (
     tiny_imagenet,
 )
 
-OF_TFDS = "tfds:"
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
@@ -190,15 +188,14 @@ def load(
         labels = raw.train.true_labels[kept]
         kept = kept[splits.long_tail(labels, imbalance, raw.num_classes, seed)]
     train = raw.train.take(kept)
-    splits.warn_of_missing(train, raw.num_classes, name)
+    splits.warn_of_missing(train.true_labels, raw.num_classes, name)
     labels = noise.symmetric_noise(
         train.true_labels, label_noise, num_classes=raw.num_classes, seed=seed
     )
     train = dataclasses.replace(train, labels=labels)
-    entry = catalog.CATALOG.get(name.removeprefix(OF_TFDS))
-    known = (entry.mean, entry.std) if entry else computed(raw.train.images)
-    mean, std = statistics(known, mean, std)
     height, width, channels = train.images.shape[1:]
+    known = catalog.published(name, channels) or computed(raw.train.images)
+    mean, std = statistics(known, mean, std)
     chances = None
     if sampling is not None:
         scores = importance.scores(raw.train.images, mean, std, sampling.scores)
@@ -227,11 +224,15 @@ def _read_named(
 ) -> splits.RawDataset:
     """The digits, or what TFDS has."""
     read = digits.read if name.partition("/")[0] == "digits" else tfds.read
-    short = name.removeprefix(OF_TFDS)
-    with copies.local(data_dir, cache_dir, short.partition(":")[0]) as here:
+    with copies.local(data_dir, cache_dir, catalog.short(name)) as here:
         # What is missing in a store is not prepared in the copy.
         download = download and here == data_dir
-        return read(short, data_dir=here, manual_dir=manual_dir, download=download)
+        return read(
+            name.removeprefix(catalog.OF_TFDS),
+            data_dir=here,
+            manual_dir=manual_dir,
+            download=download,
+        )
 
 
 def _read_own(
@@ -278,12 +279,11 @@ def refuse_own(name: str, path: str | None, how: pictures.How) -> None:
             )
 
 
-Statistics = tuple[tuple[float, ...], tuple[float, ...]]
-
-
 def statistics(
-    known: Statistics, mean: Sequence[float] | None, std: Sequence[float] | None
-) -> Statistics:
+    known: catalog.Statistics,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+) -> catalog.Statistics:
     """Mean and standard deviation per channel: given, or else as known."""
     channels = len(known[0])
     # Smaller ones than a thousandth are mistakes, and make floats overflow.
@@ -298,7 +298,7 @@ def statistics(
     return tuple(mean or known[0]), tuple(std or known[1])
 
 
-def computed(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def computed(images: np.ndarray) -> catalog.Statistics:
     """Mean and standard deviation per channel of pixels, in units of pixel / 255."""
     # From the counts of the 256 values: exact, and no copy of the images as floats.
     values = np.arange(256) / 255

@@ -26,7 +26,7 @@ def symmetric_noise(
         int32 [N], a new array.
 
     Raises:
-        BadValue: the rate is out of range.
+        BadValue: the rate, or the number of classes, is out of range.
 
     Example:
         >>> labels = np.zeros(10, np.int32)
@@ -35,6 +35,7 @@ def symmetric_noise(
         4
     """
     checks.below_one("rate", rate)
+    checks.integer("num_classes", num_classes, 2)
     generator = randomness.generator(seed, randomness.Stream.NOISE)
     replaced = generator.permutation(len(labels))[: round(rate * len(labels))]
     # A step of 1 to num_classes - 1 around the circle of classes is never the same one.

@@ -35,6 +35,8 @@ def read(path: str, seed: int) -> splits.RawDataset:
         what = "is a folder" if file.is_dir() else "does not exist"
         raise errors.UserError(f"path={path} {what}: give a file, FILE.npz")
     with errors.translated(f"{file} cannot be read", _FORM), file.open("rb") as opened:
+        check_start(opened.read(6), str(file), _FORM)
+        opened.seek(0)
         stored = np.load(opened, allow_pickle=False)
         if isinstance(stored, np.ndarray):
             raise errors.UserError(f"{file} is a single array: {_FORM}")
@@ -51,6 +53,21 @@ def read(path: str, seed: int) -> splits.RawDataset:
     if wrong := [key for key, x in arrays.items() if not isinstance(x, np.ndarray)]:
         raise errors.UserError(f"{file}: {', '.join(wrong)} is not an array: {_FORM}")
     return _dataset(arrays, str(file), seed)
+
+
+def check_start(start: bytes, file: str, remedy: str) -> None:
+    """Refuses what NumPy takes for a pickle, and advises to trust.
+
+    Args:
+        start: the first six bytes of the file; of an empty one NumPy says so.
+        file: its name.
+        remedy: what to do.
+    """
+    if start and not start.startswith((b"PK", b"\x93NUMPY")):
+        raise errors.UserError(
+            f"{file} cannot be read: it is not a file of numpy.save or numpy.savez; "
+            f"{remedy}"
+        )
 
 
 def _dataset(
@@ -91,8 +108,13 @@ def _split(
         )
     if images.ndim == 3:
         images = images[..., None]
+    if not images.size:
+        raise errors.UserError(
+            f"{file}: {x} has shape {arrays[x].shape}, which is empty: give one image "
+            "or more"
+        )
     # With the channels first, such as [N, 3, 32, 32], it would train on nonsense.
-    if images.ndim != 4 or min(images.shape[1:]) != images.shape[3] or not images.size:
+    if images.ndim != 4 or min(images.shape[1:]) != images.shape[3]:
         raise errors.UserError(
             f"{file}: {x} has shape {arrays[x].shape}, and images must be [N, H, W] or "
             "[N, H, W, C], the channels last"

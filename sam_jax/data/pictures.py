@@ -145,7 +145,7 @@ def decode(
         (
             storage.path(path).open("rb") if content is None else io.BytesIO(content)
         ) as file,
-        Image.open(file, formats=_PILLOW_FORMATS) as image,
+        _opened(file, path) as image,
     ):
         size, (width, height) = how.image_size, image.size
         cut = None if box is None else box(height, width)
@@ -174,6 +174,18 @@ def decode(
             image = scale(image, (size, size), Image.Resampling.BILINEAR)
         pixels = np.asarray(image)
         return pixels.reshape(*pixels.shape[:2], -1)
+
+
+def _opened(file: Any, path: str) -> Any:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        return Image.open(file, formats=_PILLOW_FORMATS)
+    except UnidentifiedImageError as error:  # its text has an address in memory
+        raise errors.UserError(
+            f"{path} cannot be read: it is not a {FORMATS} file, or a damaged one; "
+            f"{REMEDY}"
+        ) from error
 
 
 def _as_bytes(image: Any) -> Any:

@@ -2,11 +2,15 @@
 
 import dataclasses
 import logging
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sam_jax import errors
 from sam_jax.data import randomness
+
+if TYPE_CHECKING:
+    from sam_jax.data import stream
 
 _TEST_SHARE = 0.2
 
@@ -59,8 +63,8 @@ class RawDataset:
         return len(self.class_names)
 
 
-def check_labels(raw: RawDataset, name: str) -> None:
-    """Refuses data that cannot be classified.
+def check_labels(raw: "RawDataset | stream.Stores", name: str) -> None:
+    """Refuses data that cannot be classified, as far as their labels are known.
 
     Raises:
         UserError: an empty split, fewer than two classes, or a label out of range.
@@ -76,6 +80,8 @@ def check_labels(raw: RawDataset, name: str) -> None:
                 f"the {which} split of data set {name!r} is empty: "
                 "at least 1 example is needed; prepare it again or choose another"
             )
+        if split.true_labels is None:
+            continue
         low, high = int(split.true_labels.min()), int(split.true_labels.max())
         if low < 0 or high >= raw.num_classes:
             raise errors.UserError(
@@ -85,12 +91,12 @@ def check_labels(raw: RawDataset, name: str) -> None:
             )
 
 
-def warn_of_missing(train: Split, num_classes: int, name: str) -> None:
-    """Logs a warning if there are classes without an example to train on.
+def warn_of_missing(labels: np.ndarray, num_classes: int, name: str) -> None:
+    """Logs a warning if there are classes without a label to train on.
 
     No error: some published sets have a class that nothing belongs to.
     """
-    missing = np.setdiff1d(np.arange(num_classes), train.true_labels)
+    missing = np.setdiff1d(np.arange(num_classes), labels)
     if missing.size:
         listed = ", ".join(map(str, missing[:10])) + ", ..." * (missing.size > 10)
         _log.warning(

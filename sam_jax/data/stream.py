@@ -119,6 +119,11 @@ class Stores(NamedTuple):
     test: "Part"
     class_names: tuple[str, ...]
 
+    @property
+    def num_classes(self) -> int:
+        """Labels are 0 to ``num_classes - 1``."""
+        return len(self.class_names)
+
 
 class Part(NamedTuple):
     """Some examples of a store.
@@ -126,16 +131,21 @@ class Part(NamedTuple):
     Attributes:
         store: that holds them.
         indices: of them in the store, int64 [N].
-        labels: of them, int32 [N]; None where they are stored beside the images.
+        true_labels: of them, int32 [N]; None where they are stored beside the images.
     """
 
     store: Store
     indices: np.ndarray
-    labels: np.ndarray | None = None
+    true_labels: np.ndarray | None = None
+
+    @property
+    def num_examples(self) -> int:
+        """Number N of examples."""
+        return len(self.indices)
 
     def take(self, chosen: np.ndarray) -> "Part":
         """Some of them."""
-        labels = None if self.labels is None else self.labels[chosen]
+        labels = None if self.true_labels is None else self.true_labels[chosen]
         return Part(self.store, self.indices[chosen], labels)
 
 
@@ -147,6 +157,7 @@ def of_files(listing: labelled.Listing, seed: int) -> Stores:
     if listing.test is None:
         parts = splits.divide(labels, seed)
     train, test = map(every.take, parts)
+    labelled.check_left(labels[parts[0]], names, listing.where)
     return Stores(train, test, names)
 
 
@@ -178,6 +189,8 @@ class StreamedSource(Shuffled):
     how: pictures.How
     smallest: float = 0.0
     workers: int = 0
+    # Numbers of the broken examples that a warning has named.
+    _named: set[int] = dataclasses.field(default_factory=set, init=False, repr=False)
 
     @property
     def num_examples(self) -> int:
@@ -248,7 +261,7 @@ class _Reader:
             "true_label": np.zeros(len(rows), np.int32),
             "weight": weights.astype(np.float32),
             "mask": chosen < source.num_examples,
-            "broken": "",
+            "broken": [],
             "failed": "",
         }
         for row in np.flatnonzero(found["mask"]).tolist():
@@ -258,7 +271,7 @@ class _Reader:
             except errors.UserError as error:
                 return found | {"failed": str(error)}
             if broken:
-                found["broken"] += f"{broken}\n"
+                found["broken"].append((int(chosen[row]), broken))
                 found["weight"][row] = found["mask"][row] = 0
         return found
 
@@ -284,27 +297,30 @@ class _Reader:
 
 def _read(reader: _Reader, first: int, stop: int | None) -> Iterator[Batch]:
     """The batches from the first one on, put together of chunks that are read ahead."""
-    chunks, parts, seen = _ahead(reader, first, stop), reader.parts, set()
+    chunks, parts = _ahead(reader, first, stop), reader.parts
     with contextlib.closing(chunks):
         steps = itertools.count(first) if stop is None else range(first, stop)
         for _ in steps:
-            taken = [_checked(next(chunks), reader.source, seen) for _ in range(parts)]
+            taken = [_checked(next(chunks), reader.source) for _ in range(parts)]
             yield {
                 name: np.concatenate([chunk[name] for chunk in taken])
                 for name in ("image", "label", "true_label", "weight", "mask")
             }
 
 
-def _checked(
-    chunk: dict[str, Any], source: StreamedSource, seen: set[str]
-) -> dict[str, Any]:
+def _checked(chunk: dict[str, Any], source: StreamedSource) -> dict[str, Any]:
     """Refuses a chunk that could not be read; says once what is left out."""
     if chunk["failed"]:
         raise errors.UserError(chunk["failed"])
-    for broken in chunk["broken"].splitlines():
-        if broken not in seen:
+    for number, broken in chunk["broken"]:
+        if number not in source._named:
             _log.warning(f"{broken}: left out of every batch")
-            seen.add(broken)
+            source._named.add(number)
+        if len(source._named) == source.num_examples:
+            raise errors.UserError(
+                f"none of {source.num_examples} images of a split can be read, the "
+                f"last one: {broken}; fix or replace them"
+            )
     return chunk
 
 

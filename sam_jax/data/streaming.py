@@ -65,21 +65,23 @@ def load_streamed(
     checks.below_one("label_noise", label_noise)
     checks.between("resized_crop", resized_crop, 0, 1)
     checks.integer("workers", workers, 0, 1000)
+    checks.integer("seed", seed, 0)
     if image_size is None:
         raise errors.UserError("a stream needs one size of images: give image_size=224")
     how = pictures.How(image_size, resize, skip_broken, "", middle)
     how.check()
     of_tfds = {"data_dir": data_dir, "manual_dir": manual_dir, "download": download}
     stores = _stores(name, path, seed, of_tfds)
+    splits.check_labels(stores, name)
     kept, held_out = splits.hold_out(
-        len(stores.train.indices),
+        stores.train.num_examples,
         validation=validation,
         train_examples=train_examples,
         seed=seed,
     )
 
     def source(part: stream.Part, noisy: float, crop: float) -> stream.StreamedSource:
-        labels, classes = part.labels, len(stores.class_names)
+        labels = part.true_labels
         if noisy and labels is None:
             raise errors.UserError(
                 "label_noise needs labels that are known before the images are read, "
@@ -87,19 +89,20 @@ def load_streamed(
             )
         if labels is not None:
             labels = noise.symmetric_noise(
-                labels, noisy, num_classes=classes, seed=seed
+                labels, noisy, num_classes=stores.num_classes, seed=seed
             )
         return stream.StreamedSource(
-            *(part.store, part.indices, labels, part.labels),
+            *(part.store, part.indices, labels, part.true_labels),
             how=how,
             smallest=crop,
             workers=workers,
         )
 
-    entry = catalog.CATALOG.get(name)
-    known = (entry.mean, entry.std) if entry else catalog.STREAMED
+    known = catalog.published(name, 3) or catalog.STREAMED
     mean, std = loading.statistics(known, mean, std)
     train, held = stores.train.take(kept), stores.train.take(held_out)
+    if train.true_labels is not None:
+        splits.warn_of_missing(train.true_labels, stores.num_classes, name)
     return loading.Dataset(
         name=name,
         class_names=stores.class_names,
@@ -129,4 +132,4 @@ def _stores(
         raise errors.UserError(f"name={name} is in memory: it cannot be streamed")
     if path is not None:
         loading.refuse_own(name, path, pictures.How())
-    return tfds.read(name.removeprefix(loading.OF_TFDS), **of_tfds, streamed=True)
+    return tfds.read(name.removeprefix(catalog.OF_TFDS), **of_tfds, streamed=True)

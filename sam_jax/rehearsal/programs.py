@@ -57,7 +57,7 @@ def shapes(config: settings.Data, **given: Any) -> Shapes:
         Shapes(image=(32, 32, 3), classes=10, examples=45000)
     """
     given = {name: x for name, x in given.items() if x is not None}
-    name = config.name.removeprefix("tfds:").partition(":")[0]
+    name = catalog.short(config.name)
     known: dict[str, Any] = {}
     if name in catalog.CATALOG:
         entry = catalog.CATALOG[name]
@@ -67,7 +67,7 @@ def shapes(config: settings.Data, **given: Any) -> Shapes:
     elif name in _PICTURES:
         known = _PICTURES[name]._asdict()
     if config.image_size and "image" not in given:
-        channels = known["image"][-1] if known else 3
+        channels = 3 if config.stream or not known else known["image"][-1]
         known["image"] = (config.image_size, config.image_size, channels)
     missing = [name for name in Shapes._fields if name not in known | given]
     if missing:

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from sam_jax import errors
 from sam_jax.train import scores as scores_lib
 from sam_jax.train import sharding, state
 from sam_jax.train.build import Run
@@ -30,6 +31,9 @@ def evaluate(
         Means of the loss, the accuracy (a fraction) and the user's metrics, on the
         true labels.
 
+    Raises:
+        UserError: if a split has no example that can be read.
+
     Example:
         >>> from sam_jax.train import build, settings
         >>> chosen = {"data": {"name": "digits"}, "model": {"name": "mlp"}}
@@ -47,16 +51,22 @@ def evaluate(
     rows = sharding.local_rows(batch_size, run.mesh)
     scores = {}
     for split, source in there.items():
-        found = [
-            run.eval_step(params, model_state, sharding.put_batch(batch, run.mesh))
-            for batch in source.eval_batches(batch_size, rows)
-        ]
+        found = []
+        for batch in source.eval_batches(batch_size, rows):
+            placed = sharding.put_batch(batch, run.mesh)
+            sums, seen = run.eval_step(params, model_state, placed)
+            found.append((sums, (*seen, placed["mask"])))
         sums, seen = zip(*found, strict=True)
         sums = jax.device_get(sums)
+        if not sum(batch["examples"] for batch in sums):
+            raise errors.UserError(
+                f"none of the {source.num_examples} {split} examples of data set "
+                f"{run.dataset.name!r} can be read: fix or replace them"
+            )
         if tell is not None:
             whole = multihost_utils.process_allgather(seen, tiled=True)
-            joined = map(np.concatenate, zip(*whole, strict=True))
-            tell(split, scores_lib.OfEach(*(x[: source.num_examples] for x in joined)))
+            *joined, mask = map(np.concatenate, zip(*whole, strict=True))
+            tell(split, scores_lib.OfEach(*(x[mask] for x in joined)))
         totals = {
             name: np.sum([batch[name] for batch in sums], dtype=np.float64)
             for name in {"loss": 0, "accuracy": 0} | sums[0]  # those come first

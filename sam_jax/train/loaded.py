@@ -137,9 +137,9 @@ class LoadedRun:
             UserError: if there are no such data, or they do not fit the network.
         """
         batches = self._labelled(dataset, split)
-        labels = np.concatenate([label for _, label in batches])
-        if not len(labels):
+        if not batches:
             raise errors.UserError("there are no examples to evaluate")
+        labels = np.concatenate([label for _, label in batches])
         last = self.preprocessing.num_classes - 1
         if labels.min() < 0 or labels.max() > last:
             raise errors.UserError(
@@ -179,7 +179,7 @@ class LoadedRun:
                     f"labels must be {len(images)} integers, one for each image, got "
                     f"{labels.dtype} of shape {labels.shape}"
                 )
-            return [(images, labels)]
+            return [(images, labels)] if len(labels) else []
         if dataset is None:
             dataset = build.load_data(self.config.data)
         if isinstance(dataset, data.Dataset):
@@ -192,6 +192,7 @@ class LoadedRun:
         return [
             (batch["image"][batch["mask"]], batch["true_label"][batch["mask"]])
             for batch in dataset.eval_batches(self.config.eval_batch_size)
+            if batch["mask"].any()
         ]
 
     def _in_batches(

@@ -28,6 +28,11 @@ def check(dataset: data.Dataset) -> None:
             )
     for name in ("train", "validation", "test"):
         source = getattr(dataset, name)
+        if source is not None and source.num_examples == 0:
+            raise errors.UserError(
+                f"{where}: the {name} set is empty, and needs at least 1 example"
+                + "; give None for no validation set" * (name == "validation")
+            )
         if not isinstance(source, data.IndexedSource):
             continue
         split = source.split

@@ -10,7 +10,7 @@ from concurrent import futures
 import numpy as np
 
 from sam_jax import errors, storage
-from sam_jax.data import pictures
+from sam_jax.data import folder, pictures
 from sam_jax.train import files, loaded
 
 _Path = str | os.PathLike[str]
@@ -54,6 +54,8 @@ def predict_to_csv(
 def image_files(paths: Iterable[_Path]) -> list[pathlib.Path]:
     """The files among some paths, and those with the name of an image in the folders.
 
+    What training ignores, such as hidden files and folders, is left out of folders.
+
     Raises:
         UserError: for a path that is not there, or a folder without images.
     """
@@ -61,7 +63,11 @@ def image_files(paths: Iterable[_Path]) -> list[pathlib.Path]:
     for path in map(storage.path, paths):
         if path.is_dir():
             inside = sorted(
-                p for p in path.rglob("*") if p.suffix.lower() in pictures.SUFFIXES
+                p
+                for p in path.rglob("*")
+                if p.suffix.lower() in pictures.SUFFIXES
+                and p.is_file()
+                and not any(map(folder.is_ignored, p.relative_to(path).parts))
             )
             if not inside:
                 raise errors.UserError(

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sam_jax import errors, storage
+from sam_jax.data import npz
 from sam_jax.models import naming
 from sam_jax.train import export, files, loaded, settings, workdir
 
@@ -108,6 +109,7 @@ def _arrays(path: str) -> tuple[dict[str, np.ndarray], str | None]:
     content = files.read(file)
     with errors.translated(f"{path} cannot be read", remedy):
         if file.suffix == ".npz":
+            npz.check_start(content[:6], path, remedy)
             with np.load(io.BytesIO(content), allow_pickle=False) as stored:
                 arrays = dict(stored)
             about = arrays.pop("sam_jax", None)

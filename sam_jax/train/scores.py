@@ -46,7 +46,8 @@ class Scores:
         bins: float64 [15, 3]; of the predictions of each bin of the calibration error
             their number, the sum of their probabilities, and how many are right.
         mistakes: ``index``, ``label``, ``predicted`` and ``probability`` of the wrong
-            predictions of the highest probability, highest first.
+            predictions of the highest probability, highest first; the index counts
+            the examples that were scored.
         metrics: means of the user's own, by their names.
 
     References:

@@ -14,11 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sam_jax import checks, data, models, sharpness
+from sam_jax import checks, data, errors, models, sharpness
 from sam_jax.train import frozen, loaded, losses, sharding
 
 BATCH_NORM = ("evaluation", "training")
 DIRECTIONS = ("random", "eigenvectors")
+_READ = 500  # examples at once of a stream
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,8 +129,8 @@ class Losses:
 class Batches(Iterable[Examples]):
     """The examples of a source in batches of one size, repeatedly.
 
-    The losses of the last one, which is filled up, are weighted such that the mean over
-    the batches is that over the examples.
+    The losses are weighted such that the mean over the batches is that over the
+    examples, without what fills the last batch up and broken images of a stream.
 
     Args:
         source: of the examples.
@@ -150,13 +151,18 @@ class Batches(Iterable[Examples]):
         total = source.num_examples
         self._source, self._size, self._rest = source, min(size, total), rest
         self._count = total // self._size if whole else -(-total // self._size)
-        self._weight = self._count * self._size / min(total, self._count * self._size)
+        counted = min(total, self._count * self._size)
+        if isinstance(source, data.StreamedSource) and source.how.skip_broken:
+            counted = _some(sum(np.sum(batch["mask"]) for batch in self._read()))
+        self._weight = self._count * self._size / counted
         divides = mesh is not None and self._size % mesh.size == 0
         self._mesh = mesh if divides else None
 
+    def _read(self) -> Iterator[dict[str, np.ndarray]]:
+        return itertools.islice(self._source.eval_batches(self._size), self._count)
+
     def __iter__(self) -> Iterator[Examples]:
-        batches = self._source.eval_batches(self._size)
-        for batch in itertools.islice(batches, self._count):
+        for batch in self._read():
             weights = batch["mask"] * np.float32(self._weight)
             put = {"image": batch["image"], "label": batch["label"], "weight": weights}
             mesh = self._mesh
@@ -235,6 +241,8 @@ class Subject:
 def drawn(source: data.Source, examples: int | None, seed: int) -> data.Source:
     """A number of examples of a source, in a random order; a streamed source as it is.
 
+    Of a stream, the broken images that are drawn are left out.
+
     Args:
         source: such as the training set.
         examples: how many; None, or more than there are: all.
@@ -247,15 +255,26 @@ def drawn(source: data.Source, examples: int | None, seed: int) -> data.Source:
         return source
     places = np.full(source.num_examples, -1)
     places[order] = np.arange(len(order))
-    found, seen = [], 0
-    for batch in source.eval_batches(500):
-        there = batch["mask"].nonzero()[0]
-        place = places[seen : seen + len(there)]
-        rows, seen = there[place >= 0], seen + len(there)
+    found = []
+    for number, batch in enumerate(source.eval_batches(_READ)):
+        there = batch["mask"].nonzero()[0]  # not what is broken, in the middle
+        place = places[number * _READ + there]
+        rows = there[place >= 0]
         found.append(
             [place[place >= 0]]
             + [batch[name][rows] for name in ("image", "label", "true_label")]
         )
     place, *arrays = (np.concatenate(parts) for parts in zip(*found, strict=True))
     ranks = np.argsort(place)
+    _some(len(ranks))
     return data.ArraySource(data.Split(*(array[ranks] for array in arrays)))
+
+
+def _some(count: int) -> int:
+    """Refuses to measure on no example."""
+    if not count:
+        raise errors.UserError(
+            "none of the examples to measure the sharpness on can be read: fix or "
+            "replace the broken ones, or measure on more"
+        )
+    return count

@@ -161,7 +161,7 @@ def test_an_archive_is_no_scores(tmp_path):
         (None, r"No such file"),
         (np.full(1297, 1j), r"of complex128"),
         (np.full(1297, np.longdouble("1e400")), r"positive number"),
-        (b"not an array", r"numpy.save wrote"),
+        (b"not an array", r"it is not a file of numpy.save"),
         (b"\x93NUMPY\x01\x00\x76\x00" + HUGE, r"numpy.save wrote"),
         (b"", r"numpy.save wrote"),
     ],

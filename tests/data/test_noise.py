@@ -44,3 +44,8 @@ def test_the_seed_decides():
 def test_a_rate_out_of_range_is_refused(rate):
     with pytest.raises(checks.BadValue, match=r"rate must be .* \[0, 1\)"):
         data.symmetric_noise(np.zeros(3, np.int32), rate, num_classes=2, seed=0)
+
+
+def test_one_class_has_no_other():
+    with pytest.raises(checks.BadValue, match="num_classes must be an integer >= 2"):
+        data.symmetric_noise(np.zeros(3, np.int32), 0.5, num_classes=1, seed=0)

@@ -158,6 +158,8 @@ def test_damaged_files_are_named_in_one_sentence(tmp_path):
             pictures.decode(path, pictures.How())
         message = str(caught.value)
         assert message.startswith(f"{path} cannot be read: ") and "\n" not in message
+        found = [pictures.attempt(path, pictures.How(skip_broken=True), content)]
+        assert "io." not in message + found[0] and " at 0x" not in message + found[0]
 
 
 @given(st.data())

@@ -1,19 +1,20 @@
-import contextlib
 import dataclasses
 import itertools
-import multiprocessing
-import os
-import pathlib
 import shutil
-import signal
 
 import numpy as np
-import psutil
 import pytest
 from PIL import Image
 
 from sam_jax import checks, data, errors
-from sam_jax.data import cropping, pictures, randomness, stream
+from sam_jax.data import (
+    catalog,
+    cropping,
+    pictures,
+    randomness,
+    stream,
+    streaming,
+)
 from tests.data import archives
 
 SIZE, BATCH = 16, 8
@@ -165,6 +166,59 @@ def test_a_truncated_image_stops_by_name_or_counts_for_nothing(broken, caplog):
     assert np.sum(masks) == 22
 
 
+def test_a_broken_image_is_named_once_without_an_address(root, tmp_path, caplog):
+    folder = shutil.copytree(root, tmp_path / "copy")
+    broken = [folder / name for name in ("train/cat/0.jpg", "test/dog/1.jpg")]
+    broken[0].write_bytes(b"")
+    broken[1].write_bytes(b"no image")
+    found = streamed(folder, validation=0, skip_broken=True, resized_crop=0.1)
+    for _ in range(2):
+        first(found.train, 9)
+        list(found.test.eval_batches(2))
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [
+        f"{path} cannot be read: it is not a JPEG, PNG, WebP, BMP or GIF file, or a "
+        "damaged one: left out of every batch"
+        for path in broken
+    ]
+
+
+def test_a_split_of_nothing_but_broken_images_stops(root, tmp_path):
+    folder = shutil.copytree(root, tmp_path / "copy")
+    for path in folder.rglob("*.jpg"):
+        path.write_bytes(b"")
+    found = streamed(folder, validation=0, skip_broken=True)
+    for read in (
+        lambda: first(found.train, 9),
+        lambda: list(found.test.eval_batches(2)),
+    ):
+        with pytest.raises(errors.UserError, match=r"none of \d+ images of a split"):
+            read()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ({"cat": 9}, "'folder' has 1 class: .* at least 2"),
+        ({"cat": 1, "dog": 1}, "no image of class 'cat' to train on"),
+    ],
+)
+def test_classes_that_cannot_be_learned_are_refused_as_in_memory(tmp_path, sizes, said):
+    write_jpegs(tmp_path, sizes)
+    for make in (streamed, in_memory):
+        with pytest.raises(errors.UserError, match=said):
+            make(tmp_path, validation=0, label_noise=0.3)
+
+
+def test_a_class_that_is_held_out_is_reported_as_in_memory(tmp_path, caplog):
+    write_jpegs(tmp_path, {f"{split}/cat": 10 for split in ("train", "test")})
+    write_jpegs(tmp_path, {f"{split}/dog": 1 for split in ("train", "test")})
+    for make in (streamed, in_memory):
+        assert make(tmp_path, validation=10, seed=2).class_counts[1] == 0
+    one, other = (record.getMessage() for record in caplog.records)
+    assert one == other and "has no training example of 1 of its 2 classes" in one
+
+
 def test_a_file_that_is_gone_stops_by_name_even_if_broken_ones_are_skipped(
     root, tmp_path
 ):
@@ -196,11 +250,12 @@ def test_a_class_that_another_process_does_not_see_is_named(root, tmp_path):
         ("npz", {}, "cannot be streamed"),
         ("digits", {}, "cannot be streamed"),
         ("folder", {"mean": (0.5,)}, "give 3 numbers"),
+        ("folder", {"seed": -1}, "seed must be an integer >= 0"),
     ],
 )
 def test_what_cannot_be_streamed_is_refused(root, name, changes, said):
     given = {"image_size": SIZE, "path": str(root)} | changes
-    with pytest.raises(errors.UserError, match=said):
+    with pytest.raises((errors.UserError, checks.BadValue), match=said):
         data.load_streamed(name, **given)
 
 
@@ -235,6 +290,11 @@ def test_tiny_imagenet_is_read_as_it_is_published(tiny):
         assert found.mean == data.CATALOG["tiny_imagenet"].mean
         (test,) = found.test.eval_batches(2)
         assert test["label"].tolist() == [1, 0]
+    for path in tiny.rglob("*.jpg"):
+        with Image.open(path) as image:
+            image.convert("L").save(path)
+    grey = data.load("tiny_imagenet", cache_dir="", **given)
+    assert grey.image_shape[-1] == len(grey.mean) == len(grey.std) == 1
 
 
 @pytest.mark.parametrize(
@@ -262,6 +322,55 @@ def test_what_is_missing_of_tiny_imagenet_is_named(tiny, change, said):
 # ── TFDS ─────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.fixture
+def of_tfds(monkeypatch):
+    """A function that changes how many examples a data set of TFDS has."""
+
+    def has(*sizes, classes=("a", "b")):
+        parts = (stream.Part(None, np.arange(size)) for size in sizes)
+        stores = stream.Stores(*parts, classes)
+        monkeypatch.setattr(streaming.tfds, "read", lambda *_, **__: stores)
+
+    return has
+
+
+@pytest.mark.parametrize(
+    ("name", "entry"),
+    [
+        ("fashion_mnist", "fashion_mnist"),
+        ("tfds:mnist", "mnist"),
+        ("tfds:cifar10", "cifar10"),
+        ("cifar10:3.0.2", "cifar10"),
+        ("imagenette", None),
+    ],
+)
+def test_published_statistics_are_of_the_channels_that_are_read(of_tfds, name, entry):
+    of_tfds(10, 5)
+    found = data.load_streamed(name, image_size=SIZE)
+    mean, std = catalog.STREAMED
+    if entry:
+        known = data.CATALOG[entry]
+        times = 3 // len(known.mean)
+        mean, std = known.mean * times, known.std * times
+    assert (found.mean, found.std) == (mean, std) and len(mean) == 3
+    given = data.load_streamed(name, image_size=SIZE, mean=(0.5,) * 3)
+    assert given.mean == (0.5,) * 3
+
+
+@pytest.mark.parametrize(
+    ("sizes", "classes", "said"),
+    [
+        ((10, 5), ("a",), "has 1 class"),
+        ((0, 5), ("a", "b"), "the training split .* is empty"),
+        ((10, 0), ("a", "b"), "the test split .* is empty"),
+    ],
+)
+def test_a_stream_of_tfds_is_checked(of_tfds, sizes, classes, said):
+    of_tfds(*sizes, classes=classes)
+    with pytest.raises(errors.UserError, match=said):
+        data.load_streamed("imagenette", image_size=SIZE)
+
+
 @pytest.mark.slow("prepares a data set of TFDS")
 def test_a_data_set_of_tfds_is_streamed_as_it_is_in_memory(tmp_path):
     data_dir = str(archives.prepare(tmp_path, "cifar10"))
@@ -275,127 +384,3 @@ def test_a_data_set_of_tfds_is_streamed_as_it_is_in_memory(tmp_path):
         data.load_streamed("cifar10", image_size=32, label_noise=0.1, **given)
     with_process = dataclasses.replace(one.train, workers=1)
     assert_same(first(with_process, 2), first(one.train, 2))
-
-
-# ── Processes, kills, memory ─────────────────────────────────────────────────────────
-
-JPEGS = int(os.environ.get("SAM_JAX_TEST_JPEGS", "600"))  # 50,000 in nightly.sh
-KILLED = [(0, 2), (1, 1), (2, 2)]
-if JPEGS > 600:
-    KILLED = list(itertools.product((0, 1, 2), (1, 2)))
-
-
-@dataclasses.dataclass(frozen=True)
-class Many:
-    """A store of any size, of one image."""
-
-    content: bytes
-    size: int
-
-    def __len__(self):
-        return self.size
-
-    def __call__(self, index):
-        return stream.Read(f"image {index}", self.content, index % 1000)
-
-
-def numbered(folder, workers):
-    """A stream of files whose label is the number of the example."""
-    paths = sorted(map(str, pathlib.Path(folder).glob("*.jpg")))
-    labels = np.arange(len(paths), dtype=np.int32)
-    how = pictures.How(32)
-    store = stream.Files.of(paths)
-    args = (store, np.arange(len(paths)), labels, labels, how, 0.3, workers)
-    return stream.StreamedSource(*args)
-
-
-def write_ids(folder, out, workers, rows, start):
-    """Writes what each batch has until it is killed."""
-    found = numbered(folder, workers).batches(
-        batch_size=32, seed=5, start_step=start, rows=np.array(rows)
-    )
-    with open(out, "a") as file:
-        for batch in found:
-            total = int(batch["image"].astype(np.int64).sum())
-            file.write(f"{total} {batch['true_label'].tolist()}\n")
-            file.flush()
-
-
-def kill_tree(pid):
-    for process in [*psutil.Process(pid).children(recursive=True), psutil.Process(pid)]:
-        process.send_signal(signal.SIGKILL)
-
-
-@pytest.mark.slow("starts processes and kills them")
-@pytest.mark.parametrize(("workers", "processes"), KILLED)
-def test_killed_readers_go_on_with_the_same_examples(
-    jpegs, tmp_path, workers, processes
-):
-    generator = np.random.default_rng(workers)
-    spawn, steps = multiprocessing.get_context("spawn"), 3 * (JPEGS // 32) // 2
-    for rows in np.split(np.arange(32), processes):
-        out = tmp_path / f"{rows[0]}.txt"
-        for _ in range(2):
-            start = len(out.read_text().splitlines()) if out.exists() else 0
-            target = min(start + int(generator.integers(2, 8)), steps)
-            args = (jpegs, out, workers, rows.tolist(), start)
-            reader = spawn.Process(target=write_ids, args=args)
-            reader.start()
-            while not out.exists() or len(out.read_text().splitlines()) < target:
-                assert reader.is_alive()
-            kill_tree(reader.pid)
-            reader.join()
-            text = out.read_text()
-            out.write_text(text[: text.rfind("\n") + 1])  # the last line may be half
-        lines = out.read_text().splitlines()
-        found = numbered(jpegs, 0).batches(batch_size=32, seed=5, rows=rows)
-        assert lines == [
-            f"{int(batch['image'].astype(np.int64).sum())} "
-            f"{batch['true_label'].tolist()}"
-            for batch in itertools.islice(found, len(lines))
-        ]
-
-
-@pytest.fixture(scope="module")
-def jpegs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("jpegs")
-    generator = np.random.default_rng(0)
-    for number in range(JPEGS):
-        pixels = generator.integers(0, 256, (6, 6, 3), np.uint8)
-        Image.fromarray(pixels).resize((48, 40)).save(folder / f"{number:05}.jpg")
-    return folder
-
-
-def waiting():
-    """Bytes in shared memory; others may remove theirs while we look."""
-    sizes = 0
-    for entry in os.scandir("/dev/shm"):
-        with contextlib.suppress(FileNotFoundError):
-            sizes += entry.stat().st_size
-    return sizes
-
-
-@pytest.mark.slow("starts processes")
-def test_a_dead_worker_is_one_line_and_memory_is_bounded(jpegs):
-    content = (jpegs / "00000.jpg").read_bytes()
-    size = 5_000_000
-    many = stream.StreamedSource(
-        *(Many(content, size), np.arange(size), None, None, pictures.How(224)),
-        workers=2,
-    )
-    reading = many.batches(batch_size=64, seed=0)
-    first_batch = next(reading)
-    own = psutil.Process()
-    workers = [p for p in own.children(recursive=True) if "spawn" in str(p.cmdline())]
-    assert len(workers) == 2
-    for _ in range(20):
-        next(reading)
-    held = sum(process.memory_info().rss for process in workers)
-    assert held + waiting() < 1.5e9, (held, waiting())
-    threads = dataclasses.replace(many, workers=0).batches(batch_size=64, seed=0)
-    assert_same([first_batch], [next(threads)])
-    workers[0].kill()
-    with pytest.raises(errors.UserError, match=r"worker process .* ended .*checkpoint"):
-        for _ in itertools.repeat(None, 10_000):
-            next(reading)
-    assert not [p for p in own.children(recursive=True) if "spawn" in str(p.cmdline())]

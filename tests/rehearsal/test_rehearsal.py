@@ -193,6 +193,11 @@ def test_a_batch_that_the_chips_do_not_divide(here):
     [
         (settings.Data("cifar10"), {}, ((32, 32, 3), 10, 45_000)),
         (
+            settings.Data("tfds:mnist:3.0.1", stream=True, image_size=32),
+            {},
+            ((32, 32, 3), 10, 54_000),
+        ),
+        (
             settings.Data("imagenet2012", image_size=160, validation=0),
             {},
             ((160, 160, 3), 1000, 1_281_167),

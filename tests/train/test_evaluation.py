@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sam_jax import errors
 from sam_jax.data import augment
-from sam_jax.train import build, evaluation, losses, settings, step
+from sam_jax.train import build, evaluation, losses, scores, settings, step
+from tests.data import images
 from tests.train.steps import SHAPE, assert_close, batches
 
 
@@ -52,6 +54,51 @@ def test_every_example_counts_once(tiny, eval_batch_size, devices):
         assert each.nll.mean() == pytest.approx(seen["loss"], rel=1e-5)
         np.testing.assert_array_equal(right, each.rank == 0)
     assert run.eval_step._cache_size() == 1
+
+
+def streamed(tiny, folder, broken, **changes):
+    """A run on a streamed folder, some of whose images are broken."""
+    sizes = {"train/a": 4, "train/b": 4, "val/a": 7, "val/b": 7}
+    images.folder(folder, sizes)
+    for name in broken:
+        (folder / name).write_text("none")
+    given = {"name": "folder", "path": str(folder), "stream": True, "image_size": 4}
+    given |= {"skip_broken": True, "train_examples": None, "validation": 0}
+    given = {f"data.{key}": value for key, value in given.items()}
+    return build.build(tiny(batch_size=2, eval_batch_size=3, **given, **changes))
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_broken_images_of_a_stream_do_not_count(tiny, tmp_path, devices):
+    # In the middle, and one batch of nothing else.
+    broken = [f"val/a/{number}.png" for number in (1, 3, 4, 5)] + ["val/b/6.png"]
+    run = streamed(tiny, tmp_path, broken, **{"mesh.data": devices})
+    told = {}
+    found = evaluation.evaluate(run, run.init(run.seed), told.__setitem__)["test"]
+    each = told["test"]
+    np.testing.assert_array_equal(each.label, [0] * 3 + [1] * 6)
+    of_each = scores.of_predictions(each, ("a", "b"))
+    assert of_each.accuracy == pytest.approx(found["accuracy"], abs=1e-9)
+    assert of_each.loss == pytest.approx(found["loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_a_split_of_nothing_but_broken_images_is_refused(tiny, tmp_path, split):
+    run = streamed(tiny, tmp_path, [])
+    source = run.dataset.test
+
+    class Masked:
+        num_examples = source.num_examples
+
+        def eval_batches(self, *args):
+            for batch in source.eval_batches(*args):
+                yield batch | {"mask": np.zeros_like(batch["mask"])}
+
+    dataset = dataclasses.replace(run.dataset, **{split: Masked()})
+    with pytest.raises(errors.UserError, match=f"none of the 14 {split} examples of"):
+        evaluation.evaluate(
+            dataclasses.replace(run, dataset=dataset), run.init(run.seed)
+        )
 
 
 def test_label_noise_is_for_training_only(tiny):

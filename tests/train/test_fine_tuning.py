@@ -203,6 +203,10 @@ def test_an_array_that_is_not_finite_is_refused(source):
         ("broken.safetensors", "broken.safetensors cannot be read: .*; give a whole"),
         ("broken.npz", "broken.npz cannot be read: .*; give a whole file"),
         (
+            "text.npz",
+            "text.npz cannot be read: it is not a file of .*; give",
+        ),
+        (
             "other.npz",
             r"not a file of sam-jax export: its arrays are w; .* timm:other.npz",
         ),
@@ -228,6 +232,7 @@ def test_sources_that_are_not_there(
     monkeypatch.setitem(__import__("sys").modules, "timm", None)
     for suffix in ("npz", "safetensors"):
         (tmp_path / f"broken.{suffix}").write_bytes(b"PK\x03\x04 no such thing")
+    (tmp_path / "text.npz").write_text("words")
     np.savez(tmp_path / "other.npz", w=np.ones(3))
     shutil.copytree(first.folder, tmp_path / "future")
     settings = json.loads((tmp_path / "future" / "config.json").read_text())

@@ -314,6 +314,22 @@ def test_labels_that_do_not_fit(finished, labels, message):
         run.evaluate((images[:0], np.zeros(0, int)))
 
 
+def test_a_batch_without_an_example_is_left_out(finished, digits):
+    class Broken:
+        eval_batch_size = 10
+
+        def eval_batches(self, _):
+            for number, batch in enumerate(digits.test.eval_batches(10)):
+                yield batch | {"mask": np.full(10, number == self.whole)}
+
+    run, source = train.load_run(finished.folder), Broken()
+    source.whole = 1
+    assert run.evaluate(source).examples == 10
+    source.whole = None
+    with pytest.raises(errors.UserError, match="no examples"):
+        run.evaluate(source)
+
+
 @pytest.mark.parametrize("names", ["9876543210", "012"])
 def test_a_data_set_of_other_classes(finished, digits, names):
     run = train.load_run(finished.folder)

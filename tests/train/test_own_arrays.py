@@ -59,6 +59,7 @@ def test_arrays_of_images_are_as_the_data_set_they_come_from(tiny):
 
 
 X, Y = np.zeros((4, 3)), np.array([0, 1, 0, 1])
+EMPTY = data.Split(np.zeros((0, 8, 8, 1), np.uint8), Y[:0], Y[:0])
 
 
 @pytest.mark.parametrize(
@@ -110,6 +111,10 @@ def test_what_is_done_to_images_is_not_for_others(tiny):
         ({"std": ()}, "std must have a number"),
         ({"train": "floats"}, "inputs of the train set are float32"),
         ({"test": "negative"}, "labels of the test set are -1 to"),
+        (
+            {"validation": data.ArraySource(EMPTY)},
+            "the validation set is empty, .* give None",
+        ),
     ],
 )
 def test_a_data_set_that_does_not_fit_itself(tiny, digits, changes, message):

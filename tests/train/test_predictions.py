@@ -81,9 +81,16 @@ def test_paths_without_images(run, tmp_path):
     out = tmp_path / "out.csv"
     message = refused(predictions.predict_to_csv, run, [tmp_path / "typo"], out)
     assert "typo does not exist" in message
-    (tmp_path / "empty").mkdir()
+    # Also with what is not one, and what training ignores.
+    folders = (tmp_path / "empty" / x for x in ("dir.png", ".hidden", "__MACOSX/deep"))
+    for folder in folders:
+        folder.mkdir(parents=True)
+    for name in ("._a.jpg", ".hidden/a.png", "__MACOSX/deep/a.png"):
+        (tmp_path / "empty" / name).write_text("none")
     message = refused(predictions.predict_to_csv, run, [tmp_path / "empty"], out)
     assert "has no images" in message
+    hidden = tmp_path / "empty" / ".hidden"
+    assert predictions.image_files([hidden]) == [hidden / "a.png"]
 
 
 def test_the_table_is_refused_before_anything_is_computed(run, tmp_path, monkeypatch):

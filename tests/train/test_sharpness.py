@@ -28,6 +28,7 @@ from sam_jax.train import (
     watch,
 )
 from sam_jax.train import sharpness as measures_lib
+from tests.data import images
 from tests.train import runs
 from tests.train.test_commands import one_line, said
 
@@ -113,6 +114,35 @@ def test_examples_are_drawn_with_the_seed_also_from_a_stream(digits):
     np.testing.assert_array_equal(streamed.images, first.images)
     np.testing.assert_array_equal(streamed.labels, first.labels)
     assert subject.drawn(Stream, None, 0) is Stream
+
+
+def test_broken_images_of_a_stream_are_not_measured(tmp_path):
+    sizes = {"train/a": 6, "train/b": 5, "val/a": 1, "val/b": 1}
+    images.folder(tmp_path, sizes)
+    for name in ("a/0", "a/3", "b/1"):
+        (tmp_path / "train" / f"{name}.png").write_text("none")
+    given = {"path": str(tmp_path), "image_size": 4, "validation": 0}
+    source = data.load_streamed("folder", skip_broken=True, **given).train
+    batches = list(subject.Batches(source, 4, False, None))
+    seen = [(np.asarray(b.labels), np.asarray(b.weights)) for b in batches]
+    assert sum(np.count_nonzero(weights) for _, weights in seen) == 8
+    mean = np.mean([np.mean(labels * weights) for labels, weights in seen])
+    assert mean == pytest.approx(0.5)  # four of eight
+    every = [batch["image"][batch["mask"]] for batch in source.eval_batches(11)]
+    for seed in range(3):
+        order = np.random.default_rng(seed).permutation(11)[:7]
+        drawn = subject.drawn(source, 7, seed).split.images
+        there = [k - sum(b < k for b in (0, 3, 7)) for k in order if k not in (0, 3, 7)]
+        np.testing.assert_array_equal(drawn, every[0][there])
+    for path in (tmp_path / "train").rglob("*.png"):
+        path.write_text("none")
+    gone = dataclasses.replace(source)
+    for measured in (
+        lambda: subject.drawn(gone, 2, 0),
+        lambda: subject.Batches(gone, 2, False, None),
+    ):
+        with pytest.raises(errors.UserError, match=r"none of .* can be read"):
+            measured()
 
 
 def test_batch_norm_is_as_in_evaluation_or_as_in_training(net, run):
