@@ -171,7 +171,12 @@ def _module(path: pathlib.Path, setting: str) -> ModuleType:
         sys.modules[name] = module  # as an import would: dataclasses look there
         try:
             spec.loader.exec_module(module)
-        except BaseException:
+        except BaseException as error:
             del sys.modules[name]
+            if isinstance(error, SystemExit):
+                raise errors.UserError(
+                    f"{setting}: {path} ends the program (sys.exit) when it is "
+                    "imported: it must only define what is named"
+                ) from error
             raise
     return sys.modules[name]

@@ -112,7 +112,8 @@ def finished(
 
 
 def _read(folder: pathlib.Path) -> comparison.Run:
-    extra = files.from_json(files.read(folder / EXTRA))
+    remedy = "delete it, and the same command trains the run again"
+    extra = files.read_mapping(folder / EXTRA, remedy)
     if failure := extra.get("failure"):
         mine = comparison.read_settings(folder)
         return comparison.Run(folder.name, mine, failure=failure, extra=extra)

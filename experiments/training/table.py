@@ -90,6 +90,9 @@ def load(name: str) -> Table:
         raise errors.UserError(f"{path}: {errors.unknown('key', min(unknown), _KEYS)}")
     if "title" not in tree:
         raise errors.UserError(f"{path} has no title")
+    rows = tree.get("rows", [])
+    if not (isinstance(rows, list) and all(isinstance(row, dict) for row in rows)):
+        raise errors.UserError(f"{path}: rows must be tables, [[rows]], of settings")
     return Table(path.stem, **tree)
 
 

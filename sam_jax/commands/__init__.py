@@ -7,6 +7,7 @@ imported only once the arguments are known to be good.
 import argparse
 import collections
 import contextlib
+import errno
 import functools
 import importlib
 import logging
@@ -189,6 +190,10 @@ def ends(main: Callable[P, int]) -> Callable[P, int]:
             return main(*args, **keywords)
         except errors.UserError as error:
             return say(error, 1 if isinstance(error, errors.WriteError) else 2)
+        except OSError as error:
+            if error.errno not in (errno.ENAMETOOLONG, errno.EACCES):
+                raise  # in code of the user's, or in ours
+            return say(f"{error.filename}: {error.strerror}", 2)
         except KeyboardInterrupt:
             return say("interrupted", 130)
 

@@ -1,9 +1,10 @@
 """``sam-jax compare``: finished runs side by side."""
 
+import os
 import shlex
 from collections.abc import Sequence
 
-from sam_jax import commands, storage
+from sam_jax import commands, errors, storage
 
 
 @commands.ends
@@ -23,6 +24,11 @@ def main(arguments: Sequence[str]) -> int:
     from sam_jax.train import comparison, comparison_files
 
     out = given.out and storage.path(given.out)
+    if out and os.path.realpath(out) in map(os.path.realpath, given.runs):
+        raise errors.UserError(
+            f"--out={given.out} is one of the folders that are compared, whose record "
+            "it would replace: give another one"
+        )
     groups = comparison.of_paths(given.runs, tuned=given.tuned)
     if out:
         comparison_files.check_folder(out)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sam_jax import commands, storage
+from sam_jax import commands, errors, storage
 from sam_jax.commands import train
 
 
@@ -26,6 +26,8 @@ def main(arguments: Sequence[str]) -> int:
     words = list(arguments)
     end = words.index("--") if "--" in words else len(words)
     given = made.parse_args(words[:end])
+    if not storage.path(given.run).exists():
+        raise errors.UserError(f"{given.run} is not there: give the --workdir of a run")
     flags = [f"--workdir={given.run}", *words[end + 1 :]]
     if given.epochs is not None:
         flags.append(f"--config.epochs={given.epochs}")

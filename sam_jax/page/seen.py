@@ -36,7 +36,7 @@ class Seen:
     def of(cls, groups: Sequence[Group], *, images: bool = True) -> Self:
         """Reads what the folders of the runs hold."""
         check_data([run for group in groups for run in group.runs])
-        scores, curved, notes, without = {}, {}, [], []
+        scores, curved, notes, without, away = {}, {}, [], [], []
         for run in (run for group in groups for run in group.runs):
             if run.failure:
                 notes.append(f"{run.name}: {run.failure}")
@@ -52,12 +52,17 @@ class Seen:
             if found and found["step"] == (run.last or {}).get("step"):
                 scores[id(run)] = found
             elif run.last:
-                without.append(run.name)
+                (without if run.folder.is_dir() else away).append(run.name)
         if without:
             listed = ", ".join(without[:3]) + ", ..." * (len(without) > 3)
             notes.append(
                 f"no predictions of the test set are kept of {len(without)} runs "
                 f"({listed}): sam-jax report with --evaluate makes them"
+            )
+        if away:
+            notes.append(
+                f"the folders of {len(away)} runs are not here: curves and predictions "
+                "are missing; give the folders of the runs themselves"
             )
         return cls(groups, styles(groups), scores, curved, notes, images)
 

@@ -73,7 +73,10 @@ class Run:
             numbers += self.error("last", "validation"), (self.last or {}).get("epoch")
         except (AttributeError, KeyError, TypeError):
             return False
-        return all(x is None or isinstance(x, int | float) for x in numbers)
+        return all(
+            x is None or (isinstance(x, int | float) and math.isfinite(x))
+            for x in numbers
+        )
 
     @property
     def has_evaluation(self) -> bool:
@@ -187,14 +190,12 @@ def read_run(folder: pathlib.Path, *, unfinished: bool = False) -> Run:
             f"{folder} is not finished (no {RESULTS_FILE} in it): sam-jax resume "
             f"{folder} continues it"
         )
-    found = _json(path)
+    remedy = f"delete it, and sam-jax resume {folder} makes it again"
+    found = files.read_mapping(path, remedy)
     kept = {name: found.get(name) for name in ("last", "best", "seconds")}
-    run = Run(folder.resolve().name, flat, folder=folder, **kept)
+    run = Run(_name(folder), flat, folder=folder, **kept)
     if not (run.is_whole() and run.error("last") is not None):
-        raise errors.UserError(
-            f"{path} is damaged, or from another version: delete it, and sam-jax "
-            f"resume {folder} makes it again"
-        )
+        raise errors.UserError(f"{path} is damaged, or from another version: {remedy}")
     reached = (run.last or {}).get("epoch", flat["epochs"])
     if reached < flat["epochs"]:  # it continues for longer than it was planned
         if unfinished:
@@ -208,12 +209,17 @@ def read_run(folder: pathlib.Path, *, unfinished: bool = False) -> Run:
     return dataclasses.replace(run, training_accuracy=last)
 
 
+def _name(folder: pathlib.Path) -> str:
+    """Of a link, not of what it leads to."""
+    return folder.name if folder.name not in ("", "..") else folder.resolve().name
+
+
 class NotEvaluated(errors.UserError):
     """A run has not been evaluated yet."""
 
 
 def _unfinished(folder: pathlib.Path, flat: dict[str, Any]) -> Run:
-    run = Run(folder.resolve().name, flat, folder=folder)
+    run = Run(_name(folder), flat, folder=folder)
     reached = max((row.get("epoch", 0) for row in run.history), default=0)
     if not run.has_evaluation:
         raise NotEvaluated(
@@ -228,10 +234,15 @@ def _unfinished(folder: pathlib.Path, flat: dict[str, Any]) -> Run:
 def read_settings(folder: pathlib.Path) -> dict[str, Any]:
     """All settings of a run by whole names; of earlier versions, with defaults."""
     path, defaults = folder / CONFIG_FILE, typed.plain(settings.Settings())
-    tree = {**defaults, **_json(path)}
-    kinds = {"data": dict, "method": dict, SEED: int, "epochs": int}
-    if not all(isinstance(tree[key], kind) for key, kind in kinds.items()):
-        raise errors.UserError(f"{path} is damaged")
+    remedy = "bring the file back, or leave the run out"
+    tree = {**defaults, **files.read_mapping(path, remedy)}
+    kinds = {SEED: int, "epochs": int, "batch_size": int}
+    named = ("data", "method", "model")
+    if not (
+        all(isinstance(tree[key], kind) for key, kind in kinds.items())
+        and all(isinstance(tree[key], dict) and "name" in tree[key] for key in named)
+    ):
+        raise errors.UserError(f"{path} is damaged: {remedy}")
     return _of_data() | settings.flat(tree)
 
 
@@ -240,21 +251,11 @@ def _of_data() -> dict[str, Any]:
     return settings.flat({"data": typed.plain(settings.Settings())["data"]})
 
 
-def _json(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        tree = files.from_json(files.read(path))
-    except ValueError as error:
-        if isinstance(error, errors.UserError):
-            raise
-        tree = None
-    if not isinstance(tree, dict):
-        raise errors.UserError(f"{path} is damaged")
-    return tree
-
-
 def _recorded(path: pathlib.Path) -> list[Run]:
     """The runs of a ``results.json`` that `write` has made."""
-    record = _json(path)
+    record = files.read_mapping(
+        path, "delete it, and the command that made it makes it again from its runs"
+    )
     if record.get("format", FORMAT) != FORMAT:
         raise errors.UserError(f"{path} is of a later version of this package")
     try:
@@ -342,8 +343,9 @@ def differences(
     return found
 
 
-def _data(group: Group) -> Any:
-    return group.runs[0].settings.get("data.name")
+def _data(group: Group) -> tuple[Any, ...]:
+    flat = group.runs[0].settings
+    return flat.get("data.name"), flat.get("data.path")
 
 
 def _best(groups: Sequence[Group]) -> list[Group]:
@@ -363,8 +365,12 @@ def _best(groups: Sequence[Group]) -> list[Group]:
 
 def _validation_error(run: Run) -> float:
     """After all epochs; one that diverged is the worst."""
-    if run.last is None:
+    if run.failed:
         return 100.0
+    if run.last is None:
+        raise errors.UserError(
+            f"{run.name} is {run.failure}: a choice by validation needs finished runs"
+        )
     if (error := run.error("last", "validation")) is None:
         raise errors.UserError(
             f"{run.name} has no validation set to choose by: hold examples out, for "

@@ -71,7 +71,7 @@ def _cell(group: Group, measure: str) -> str:
 
 def markdown(groups: Sequence[Group]) -> str:
     """The table, for people and for Markdown."""
-    rows = cells(groups)
+    rows = [[cell.replace("|", r"\|") for cell in row] for row in cells(groups)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         f"| {' | '.join(map(str.ljust, row, widths))} |"
@@ -91,6 +91,14 @@ def latex(groups: Sequence[Group]) -> str:
         "–": "--",
         "&": r"\&",
         "#": r"\#",
+        "\\": r"\textbackslash{}",
+        "$": r"\$",
+        "^": r"\^{}",
+        "~": r"\textasciitilde{}",
+        "{": r"\{",
+        "}": r"\}",
+        ">": "$>$",
+        "|": "$|$",
     }
     table_of = cells(groups)
     head, *rows = (

@@ -73,7 +73,9 @@ def read(folder: pathlib.Path) -> dict[str, Any] | None:
             return found | {"confusion": confusion, "bins": bins}
     except errors.UserError:
         raise
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+    except (ArithmeticError, AttributeError, LookupError, RecursionError):
+        pass
+    except (TypeError, ValueError):
         pass
     raise errors.UserError(
         f"{path} is damaged: sam-jax report --evaluate makes another"

@@ -37,7 +37,9 @@ def replace(path: str | os.PathLike[str], data: str | bytes) -> None:
     Raises:
         WriteError: naming the file, if that cannot be done.
     """
-    path, data = storage.path(path), data.encode() if isinstance(data, str) else data
+    path = storage.path(path)
+    if isinstance(data, str):
+        data = data.encode(errors="replace")  # a path in it need not be text
     if isinstance(path, storage.Remote):
         with writing(path):
             path.write_bytes(data)
@@ -213,6 +215,23 @@ def from_json(data: str | bytes) -> Any:
         return decoded(json.loads(data))
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+
+
+def read_mapping(path: pathlib.Path, remedy: str) -> dict[str, Any]:
+    """The mapping in a JSON file.
+
+    Raises:
+        UserError: if it cannot be read, or holds none: then with the remedy.
+    """
+    try:
+        tree = from_json(read(path))
+    except ValueError as error:
+        if isinstance(error, errors.UserError):
+            raise
+        tree = None
+    if not isinstance(tree, dict):
+        raise errors.UserError(f"{path} is damaged: {remedy}")
+    return tree
 
 
 def decoded(tree: Any) -> Any:

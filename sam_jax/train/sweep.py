@@ -115,6 +115,7 @@ def planned(
     known = {each: _coefficients(base) for each, base in bases.items()}
     anywhere = set[str]().union(*known.values())
     found: dict[str, settings.Settings] = {}
+    same: dict[str, str] = {}
     for each, base in bases.items():
         mine = [
             axis
@@ -129,6 +130,11 @@ def planned(
             words = [f"--config.{key}={value}" for key, value in chosen.items()]
             config = cards.load(each, *changes, *words) if words else base
             _refuse_values(config)
+            if config.seed + seeds > 2**32:
+                raise errors.UserError(
+                    f"--seeds={seeds} from config.seed={config.seed} on are beyond "
+                    f"{2**32 - 1}: give smaller ones"
+                )
             for seed in range(config.seed, config.seed + seeds):
                 name = folder_name(config, chosen, seed)
                 if name in found:
@@ -137,6 +143,12 @@ def planned(
                         "settings are the same, or have to be named otherwise"
                     )
                 found[name] = dataclasses.replace(config, seed=seed)
+                key = json.dumps(_compared(_flat(found[name])), sort_keys=True)
+                if (other := same.setdefault(key, name)) != name:
+                    raise errors.UserError(
+                        f"{other} and {name} would be the same run: give each value "
+                        "of a setting once, and none that changes no result"
+                    )
     return found
 
 
@@ -165,7 +177,10 @@ def _value(key: str, text: str, base: settings.Settings) -> str:
             f"--set={key}={text} is a multiple of the card's value, {before!r}, which "
             "is not a number"
         )
-    return f"{float(factor[1]) * before:.6g}"
+    product = float(factor[1]) * before
+    if isinstance(before, int) and product.is_integer():
+        return str(int(product))
+    return f"{product:.12g}"  # 3 times 0.1 is 0.3
 
 
 def folder_name(config: settings.Settings, chosen: Mapping[str, str], seed: int) -> str:
@@ -270,7 +285,7 @@ def _refuse_others(folder: pathlib.Path, config: settings.Settings) -> None:
     if not (folder / workdir.CONFIG_FILE).exists():
         return
     before, now = comparison.read_settings(folder), _flat(config)
-    a, b = (comparison.compared(x) | {"seed": x["seed"]} for x in (before, now))
+    a, b = _compared(before), _compared(now)
     changed = [
         f"{key}: {a.get(key)} -> {b.get(key)}"
         for key in sorted(a.keys() | b.keys())
@@ -281,6 +296,11 @@ def _refuse_others(folder: pathlib.Path, config: settings.Settings) -> None:
             f"{folder} belongs to a run with other settings ({'; '.join(changed)}): "
             "give another --out, or the same settings"
         )
+
+
+def _compared(flat: dict[str, Any]) -> dict[str, Any]:
+    """What makes a run, with its seed."""
+    return comparison.compared(flat) | {"seed": flat["seed"]}
 
 
 def _flat(config: settings.Settings) -> dict[str, Any]:

@@ -169,6 +169,7 @@ def test_what_is_missing_or_damaged_is_said(tmp_path, capsys):
     for content, words in (
         ("{", "is damaged"),
         (json.dumps(record | {"confusion": [[99, 0, 1]]}), "is damaged"),
+        (json.dumps(record).replace('"confusion": [[', '"confusion": [[1e400, '), "is"),
         (json.dumps(record | {"format": 9}), "of a later version"),
         (json.dumps(record | {"step": 8}), "no predictions of the test set"),
     ):

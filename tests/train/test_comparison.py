@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -115,6 +116,11 @@ def test_the_best_of_each_method_is_chosen_on_validation(ended, capsys):
         "sam(rho=0.1), epochs=3",
     ]
     assert "validation" in one_line(capsys, "compare", ended("d"), "--tuned")
+    going = ended("f", 1, validation=0.5)
+    (going / "results.json").unlink()
+    folder = f"--out={going.parent / 'page.html'}"
+    line = one_line(capsys, "report", folders[0], going, "--tuned", folder)
+    assert "f is not finished: 1.5 of 2 epochs: a choice by validation" in line
 
 
 def test_runs_that_cannot_be_compared(ended, tmp_path, capsys):
@@ -131,6 +137,37 @@ def test_runs_that_cannot_be_compared(ended, tmp_path, capsys):
     (same / "results.json").unlink()
     line = one_line(capsys, "compare", good, same)
     assert "not finished" in line and f"sam-jax resume {same}" in line
+    line = one_line(capsys, "compare", good, f"--out={good.parent}/./good")
+    assert "one of the folders that are compared" in line
+    assert "name too long" in one_line(capsys, "compare", "x" * 300)
+
+
+def test_runs_on_different_images_have_no_difference(ended):
+    place = {"name": "folder", "path": "/data/a"}
+    here = [ended(f"a{seed}", seed, data=place) for seed in (0, 1)]
+    there = [
+        ended(f"b{seed}", seed, data=place | {"path": "/data/b"}) for seed in (0, 1)
+    ]
+    groups = groups_of(*here, *there)
+    assert len(groups) == 2
+    assert comparison.differences(groups, "test error (%)") == [None, None]
+
+
+def test_a_run_has_the_name_of_the_link_to_it(ended):
+    folder = ended("a")
+    link = folder.with_name("sam_rho0.1_seed0")
+    link.symlink_to(folder)
+    assert comparison.read_run(link).name == "sam_rho0.1_seed0"
+
+
+def test_labels_are_text_in_latex_and_markdown(ended):
+    folders = [ended("a"), ended("b", model={"name": r"a\{$x^2$}~|b.py:Net"})]
+    groups = groups_of(*folders)
+    tex = comparison_files.latex(groups)
+    name = r"model.name=a\textbackslash{}\{\$x\^{}2\$\}\textasciitilde{}$|$b.py:Net"
+    assert name in tex
+    *rows, _, _ = comparison_files.markdown(groups).splitlines()
+    assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1
 
 
 @pytest.mark.parametrize("name", ["config.json", "results.json", "metrics.jsonl"])
@@ -142,6 +179,8 @@ def test_runs_that_cannot_be_compared(ended, tmp_path, capsys):
         b"3",
         b'{"epochs": "x", "last": {"test": 1}}',
         b'{"data": 1, "last": {"test": {"accuracy": 0.5}, "epoch": "x"}}',
+        b'{"method": {}, "last": {"test": {"accuracy": 0.5}}, "seconds": "Infinity"}',
+        b'{"batch_size": "x", "last": {"test": {"accuracy": "NaN"}}}',
         b'"\xff"',
         b"\0",
     ],
@@ -150,7 +189,10 @@ def test_damaged_files_are_one_line(ended, capsys, name, content):
     folder = ended("a")
     content += b"\n{}\n" * (name == "metrics.jsonl")  # the last line may be cut
     (folder / name).write_bytes(content)
-    assert name in one_line(capsys, "compare", folder)
+    line = one_line(capsys, "compare", folder)
+    assert name in line
+    if name == "results.json":
+        assert line.endswith(f"delete it, and sam-jax resume {folder} makes it again")
 
 
 @pytest.mark.parametrize(

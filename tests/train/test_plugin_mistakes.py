@@ -218,6 +218,10 @@ def test_an_exception_of_the_users_own_is_theirs(brought):
 def test_a_file_that_is_missing_or_fails(tmp_path):
     with pytest.raises(errors.UserError, match=r"there is no file .*gone.py"):
         plugins.load(f"{tmp_path}/gone.py:Net", "config.model.name")
+    ends = tmp_path / "ends.py"
+    ends.write_text("import sys; sys.exit(0)\n")
+    with pytest.raises(errors.UserError, match=r"ends.py ends the program"):
+        plugins.load(f"{ends}:Net", "config.model.name")
     bad = tmp_path / "bad.py"
     bad.write_text("import nothing_of_that_name\n")
     for _ in range(2):  # not half imported

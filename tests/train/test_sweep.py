@@ -73,6 +73,16 @@ def test_all_methods_with_multiples_of_their_own_radii():
     by_name = {config.method.name: config for config in found.values()}
     assert by_name.keys() == {"none", *methods.names()}
     assert by_name["momentum_sam"].method.coefficients["rho"] == 6.0
+    rates, steps = (
+        sweep.planned(runs.DIGITS, [sweep.Axis.read(axis)], 1, [f"--config.{first}"])
+        for axis, first in (
+            ("learning_rate=1x,3x", "learning_rate=0.12345678"),
+            ("data.train_examples=1x,2x", "data.train_examples=1234567"),
+        )
+    )
+    rates = [config.learning_rate for config in rates.values()]
+    assert rates == [0.12345678, pytest.approx(0.37037034, abs=0)]
+    assert [x.data.train_examples for x in steps.values()] == [1234567, 2469134]
 
 
 def test_a_method_of_a_file_of_ones_own(tmp_path, monkeypatch):
@@ -109,6 +119,9 @@ def test_long_settings_make_a_folder_of_a_short_name():
         (["--set=method.rho="], "must be a setting and different values"),
         (["--set=method.rho=1,1"], "must be a setting and different values"),
         (["--set=method.rho=0.1,0.10"], "two runs of the sweep"),
+        (["--set=learning_rate=0.1,1e-1"], "would be the same run"),
+        (["--set=checkpoint.keep_last=1,2"], "would be the same run"),
+        (["--seeds=2", "--config.seed=4294967295"], "beyond 4294967295"),
         (["--set=epochs=1", "--set=epochs=2"], "--set=epochs is given twice"),
         (["--set=seed=1,2"], "give --seeds=N"),
         (["--set=data.name=2x"], "which is not a number"),
