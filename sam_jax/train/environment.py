@@ -16,7 +16,9 @@ import json
 import os
 import pathlib
 import sys
+from collections.abc import Mapping
 from importlib import metadata
+from typing import Any
 
 from sam_jax import errors, storage
 from sam_jax.train import files
@@ -88,23 +90,41 @@ def value(flags: str | None = None, flag: str = FLAG) -> str | None:
     return next((text for name, _, text in reversed(given) if name == flag), None)
 
 
-def keep(folder: pathlib.Path, *, resumed: bool) -> list[str]:
+def keep(folder: pathlib.Path, own: Mapping[str, str], *, resumed: bool) -> list[str]:
     """Writes ``environment.json`` of a run that begins.
 
+    Args:
+        folder: of the run.
+        own: digests of the user's files of code; see `plugins.digests`.
+        resumed: whether it continues.
+
     Returns:
-        What the user should know: at most one sentence.
+        What the user should know, a sentence each.
     """
     if not resumed:
         flags = os.environ.get("XLA_FLAGS", "")
-        record = {"jaxlib": _jaxlib(), "xla_flags": flags}
+        record = {"jaxlib": _jaxlib(), "xla_flags": flags, "own_code": dict(own)}
         files.replace(folder / FILE, json.dumps(record, indent=2) + "\n")
-    before, now = _began(folder), value()
-    if before == now:
+    said, before, now = changed(folder, own), _began(folder), value()
+    if before != now:
+        was, is_ = (f"{FLAG}={x}" if x else f"no {FLAG}" for x in (before, now))
+        said.append(
+            f"the run started with {was} in XLA_FLAGS and continues with {is_}: its "
+            "numbers are the same to rounding, not bit for bit"
+        )
+    return said
+
+
+def changed(folder: pathlib.Path, own: Mapping[str, str]) -> list[str]:
+    """Says which of the user's files of code were others when a run began."""
+    if not (folder / FILE).is_file():
         return []
-    was, is_ = (f"{FLAG}={x}" if x else f"no {FLAG}" for x in (before, now))
+    kept = _record(folder).get("own_code", {})
     return [
-        f"the run started with {was} in XLA_FLAGS and continues with {is_}: its "
-        "numbers are the same to rounding, not bit for bit"
+        f"{path} has changed since the run in {folder} began: what it trained and what "
+        "the file says now may differ"
+        for path, digest in own.items()
+        if kept.get(path, digest) != digest
     ]
 
 
@@ -112,15 +132,18 @@ def _began(folder: str | os.PathLike[str] | None) -> str | None:
     """The value at the start of a run; `FAST` for a new one."""
     if folder is None or not (storage.path(folder) / "config.json").is_file():
         return FAST
-    path = storage.path(folder) / FILE
-    if not path.is_file():  # a run of an earlier version, which set none
+    if not (storage.path(folder) / FILE).is_file():  # of a version that set none
         return None
-    try:
-        return value(json.loads(files.read(path))["xla_flags"])
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as e:
-        raise errors.UserError(
-            f"{path} is damaged: delete it, then the run continues without {FLAG}"
-        ) from e
+    return value(_record(folder)["xla_flags"])
+
+
+def _record(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    path = storage.path(folder) / FILE
+    remedy = f"delete it, then the run continues without {FLAG}"
+    record = files.read_mapping(path, remedy)
+    if not isinstance(record.get("xla_flags"), str):
+        raise errors.UserError(f"{path} is damaged: {remedy}")
+    return record
 
 
 def _jaxlib() -> str | None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import logging
 import os
 import pathlib
 from collections.abc import Callable, Sequence
@@ -11,12 +12,13 @@ import jax
 import numpy as np
 import optax
 
-from sam_jax import data, errors, models, storage
+from sam_jax import data, errors, models, plugins, storage
 from sam_jax.train import (
     build,
     checkpoint,
     data_record,
     digests,
+    environment,
     frozen,
     losses,
     method,
@@ -27,6 +29,8 @@ from sam_jax.train import (
     workdir,
 )
 from sam_jax.train import network as network_lib
+
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -326,6 +330,8 @@ def load_run(
         if dataset is None
         else data_record.DataRecord.of(dataset, config.batch_size)
     )
+    for line in environment.changed(folder, plugins.digests(workdir.texts(config))):
+        _log.warning(line)
     number = _step(folder, step)
     network = network_lib.network(config, record.num_classes, model)
     while True:

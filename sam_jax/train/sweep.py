@@ -17,12 +17,13 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sam_jax import errors, locks, methods, page, storage
+from sam_jax import errors, locks, methods, page, plugins, storage
 from sam_jax.train import (
     cards,
     coefficients,
     comparison,
     comparison_files,
+    environment,
     loop,
     optimizer,
     report,
@@ -313,7 +314,11 @@ def trained(
     """One run, finished already or trained now; one that failed says why."""
     # What is not finished, or damaged, is for the trainer, which tells why.
     with contextlib.suppress(errors.UserError):
-        return comparison.read_run(folder)
+        found = comparison.read_run(folder)
+        own = plugins.digests(workdir.texts(config))
+        for line in environment.changed(folder, own):
+            print(f"warning: {line}", file=sys.stderr)
+        return found
     extra = None
     try:
         loop.train_and_evaluate(config, folder, builder=programs.make_run, out=_Bar())

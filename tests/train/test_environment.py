@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from sam_jax import errors
+from sam_jax import errors, plugins
 from sam_jax.train import environment
 from tests.train import runs
 
@@ -103,13 +103,30 @@ def test_a_run_keeps_what_it_began_with(start, tmp_path):
     assert start(tmp_path) == ""  # of an earlier version
     for begun, again in [(FAST, FAST), ("", ""), (OTHER, "")]:
         start(XLA_FLAGS=begun, **{environment.SWITCH: "0"})
-        assert environment.keep(tmp_path, resumed=False) == []
-        assert environment.keep(tmp_path, resumed=True) == []
+        assert environment.keep(tmp_path, {}, resumed=False) == []
+        assert environment.keep(tmp_path, {}, resumed=True) == []
         assert start(tmp_path) == again
-    assert environment.keep(tmp_path, resumed=True) == [
+    assert environment.keep(tmp_path, {}, resumed=True) == [
         f"the run started with {OTHER} in XLA_FLAGS and continues with no "
         f"{environment.FLAG}: its numbers are the same to rounding, not bit for bit"
     ]
+
+
+def test_own_code_that_has_changed_is_said(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    file = tmp_path / "net.py"
+    file.write_text("def f(): return 1\n")
+
+    def own():
+        return plugins.digests(["sgd", f"{file}:f", f"{tmp_path}/gone.py:f"])
+
+    assert environment.changed(tmp_path, own()) == [], "a run of an earlier version"
+    assert environment.keep(tmp_path, own(), resumed=False) == []
+    assert environment.changed(tmp_path, own()) == []
+    file.write_text("def f(): return 2\n")
+    (line,) = environment.changed(tmp_path, own())
+    assert line.startswith(f"{file} has changed since the run in {tmp_path} began")
+    assert line in environment.keep(tmp_path, own(), resumed=True)
 
 
 @pytest.mark.parametrize(

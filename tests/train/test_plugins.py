@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import signal
 
 import jax
@@ -39,7 +40,7 @@ pytestmark = pytest.mark.usefixtures("at_root")
     ),
 )
 def test_all_that_is_own_resumes_to_the_same_bits_and_is_loaded(
-    brought, tmp_path, disturb, net, method
+    brought, tmp_path, disturb, net, method, caplog
 ):
     # Groups of 16, BatchNorm and dropout; a whole run, and one that was stopped.
     own = {"model": net, "loss": "brier", "optimizer": "my_sgd"}
@@ -87,7 +88,13 @@ def test_all_that_is_own_resumes_to_the_same_bits_and_is_loaded(
         with pytest.raises(errors.UserError, match=r"my_parts.py.*give that setting"):
             cards.continued(whole.folder, *one_less)
     assert settings.read(cards.continued(whole.folder, *again)) == config
+    record = json.loads((whole.folder / "environment.json").read_text())
+    (file,) = record["own_code"]
+    assert file.endswith("my_parts.py")
+    record["own_code"][file] = "of another content"
+    (whole.folder / "environment.json").write_text(json.dumps(record))
     found = train.load_run(whole.folder, "last", own_code=True).evaluate().plain()
+    assert f"{file} has changed since the run in" in caplog.text
     for name, value in test.items():
         assert found[name] == pytest.approx(value, rel=1e-5), name
 

@@ -192,9 +192,12 @@ def test_a_choice_without_a_validation_set_is_refused_before_the_first_run(
     assert not called
 
 
-def test_what_is_finished_is_left_alone(trained, capsys):
+def test_what_is_finished_is_left_alone(trained, capsys, monkeypatch):
     called, _ = trained
     assert swept(capsys)[0] == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep.environment, "changed", lambda *_: ["net.py has changed"])
+        assert "warning: net.py has changed" in swept(capsys)[2]
     assert called == ["sam_rho0.1_seed0", "sam_rho0.2_seed0"]
     pathlib.Path("out/sam_rho0.2_seed0/results.json").write_text("{")
     del called[:]
