@@ -47,12 +47,13 @@ def nonnegative(name: str, value: Any, *, schedule: bool = False) -> None:
 
 
 def positive(name: str, value: Any, *, schedule: bool = False) -> None:
-    """Refuses what is not a finite number above zero; see `nonnegative`.
+    """Refuses what is not a finite number above zero, in float32; see `nonnegative`.
 
     Raises:
         BadValue: if ``value`` is not a number, NaN, infinite, zero or below.
     """
-    _require(name, value, "a finite number > 0", schedule, lambda number: number > 0)
+    tiny = float(np.finfo(np.float32).tiny)  # what is smaller may count as zero
+    _require(name, value, "a finite number > 0", schedule, lambda x: x >= tiny)
 
 
 def between(
@@ -77,13 +78,19 @@ def finite(name: str, value: Any, *, schedule: bool = False) -> None:
 
 
 def below_one(name: str, value: Any, *, schedule: bool = False) -> None:
-    """Refuses what is not a number in ``[0, 1)``; see `nonnegative`.
+    """Refuses what is not a number in ``[0, 1)``, in float32; see `nonnegative`.
 
     Raises:
         BadValue: if ``value`` is not a number, NaN, negative, or one or above.
     """
     allowed = "a number in [0, 1)"
-    _require(name, value, allowed, schedule, lambda number: 0 <= number < 1)
+    _require(
+        name,
+        value,
+        allowed,
+        schedule,
+        lambda x: 0 <= x < 1 and float(np.float32(x)) < 1,
+    )
 
 
 def integer(name: str, value: Any, low: int, high: int = 2**31 - 1) -> None:

@@ -218,6 +218,7 @@ def n_sam(
         Andriushchenko, Flammarion, "Towards Understanding Sharpness-Aware
         Minimization", ICML 2022, `2206.06232 <https://arxiv.org/abs/2206.06232>`_
     """
+    checks.static("share", share)
     checks.between("share", share, 0, 1)
     checks.positive("share", share)
     checks.seed("seed", seed)
@@ -244,10 +245,8 @@ def n_sam(
         drawn = jax.random.permutation(noise.update_key(seed, state.count, *keys), size)
         rows = drawn[: max(1, round(share * size))]
 
-        def some(params: optax.Params) -> optax.Updates:
-            return subset_grad_fn(params, rows)
-
-        given = extra_args | {"grad_fn": some, "value_and_grad_fn": None}
+        given = extra_args | {"value_and_grad_fn": None}
+        given["grad_fn"] = lambda w: subset_grad_fn(w, rows)
         return inner.update(updates, state, params, **given)
 
     return optax.GradientTransformationExtraArgs(inner.init, update)

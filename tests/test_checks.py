@@ -21,7 +21,13 @@ CHECKS = {
         [*NO_NUMBERS, -1, -1e-9, jnp.array(-0.5)],
         "a finite number >= 0",
     ),
-    "positive": ((), [1e-30], [*NO_NUMBERS, 0, -1], "a finite number > 0"),
+    "positive": ((), [1e-30], [*NO_NUMBERS, 0, -1, 1e-40], "a finite number > 0"),
+    "below_one": (
+        (),
+        [0, 0.5, 0.9999999],
+        [*NO_NUMBERS, -0.01, 1, 0.99999999],  # in float32 the last is one
+        r"a number in \[0, 1\)",
+    ),
     "between": (
         (0, 1),
         [0, 0.5, 1],

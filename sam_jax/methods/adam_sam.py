@@ -97,7 +97,7 @@ def adam_sam(
     checks.nonnegative("learning_rate", learning_rate, schedule=True)
     checks.nonnegative("weight_decay", weight_decay, schedule=True)
     for name, share in {"b1": b1, "b2": b2}.items():
-        checks.between(name, share, 0, 1)
+        checks.below_one(name, share)
     checks.positive("damping", damping)
     climb = masks.kept_only(ascent.on_sphere(rho, eps), mask)
     adam = optax.chain(

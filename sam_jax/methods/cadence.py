@@ -16,6 +16,10 @@ from sam_jax.methods import calls, core, devices, noise, observations, optimizer
 # (grads, state, count, key) -> (scalar boolean, state)
 Decide = Callable[[Any, Any, jax.Array, Any], tuple[Any, Any]]
 
+# Beside a count of updates in a state of Optax, averages of that many gradients. Such a
+# count, by which a bias is corrected, does not follow training as that of a schedule.
+_AVERAGES = {"ema", "mu", "nu", "v", "weights_memory"}
+
 # Apart from the numbers that a method draws with the same seed.
 _STREAM = 0x5A4D
 
@@ -43,8 +47,9 @@ def when(
 
     In the others the gradient passes unchanged, nothing else is computed
     (``jax.lax.cond``), and the method's state does not change, with two exceptions:
-    its counts advance, so that a schedule of its coefficients follows training, and
-    its diagnostics say that nothing was perturbed.
+    its counts advance, so that a schedule of its coefficients follows training (not
+    those of the averages in states of Optax), and its diagnostics say that nothing was
+    perturbed.
 
     Args:
         method: a method that turns a gradient into a direction; no full optimizer.
@@ -89,32 +94,20 @@ def when(
         updates: optax.Updates,
         state: CadenceState,
         params: optax.Params | None = None,
-        *,
-        grad_fn: calls.GradFn | None = None,
-        value_and_grad_fn: calls.ValueAndGradFn | None = None,
-        value: Any = None,
-        key: jax.Array | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, CadenceState]:
         calls.require("grad_fn=grad_fn", params=params)
-        use, decision = decide(updates, state.decision, state.count, key)
+        use, decision = decide(
+            updates, state.decision, state.count, extra_args.get("key")
+        )
         # Devices that decide by gradients of their own take one way, that of most.
         use = devices.agree(jnp.asarray(use).astype(jnp.float32)) >= 0.5
 
         def used() -> tuple[optax.Updates, optax.OptState]:
-            return method.update(
-                updates,
-                state.method,
-                params,
-                grad_fn=grad_fn,
-                value_and_grad_fn=value_and_grad_fn,
-                value=value,
-                key=key,
-                **extra_args,
-            )
+            return method.update(updates, state.method, params, **extra_args)
 
         def skipped() -> tuple[optax.Updates, optax.OptState]:
-            return updates, _skip(state.method, updates, value)
+            return updates, _skip(state.method, updates, extra_args.get("value"))
 
         direction, method_state = observations.cond(use, used, skipped)
         return direction, CadenceState(
@@ -234,11 +227,24 @@ def _skip(state: optax.OptState, grads: optax.Updates, value: Any) -> optax.OptS
 
     def advance(path: tuple[Any, ...], node: Any) -> Any:
         if observations.is_diagnostics(node):
-            # A method may have nothing to report in some fields.
-            told = [field for field, old in node._asdict().items() if old is not None]
-            return node._replace(**{field: getattr(seen, field) for field in told})
+            # A method may have nothing to report in some fields, or be silent.
+            return node._replace(
+                **{
+                    field: getattr(seen, field)
+                    for field, old in node._asdict().items()
+                    if old is not None and not isinstance(old, tuple)
+                }
+            )
         return core.next_count(node) if core.is_count(path, node) else node
 
     return jax.tree_util.tree_map_with_path(
-        advance, state, is_leaf=observations.is_diagnostics
+        advance,
+        state,
+        is_leaf=lambda x: observations.is_diagnostics(x) or _counts_gradients(x),
     )
+
+
+def _counts_gradients(node: Any) -> bool:
+    """Whether it is a state of averages, which stand still with their count."""
+    fields = getattr(node, "_fields", ())
+    return "count" in fields and not _AVERAGES.isdisjoint(fields)

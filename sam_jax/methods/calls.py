@@ -39,8 +39,7 @@ def call(function: Callable[..., Any], params: optax.Params, *args: Any) -> Any:
 
     Raises:
         ValueError: if it is not a function, needs other arguments, leaves JAX, or fails
-            on a tree that a wrapper made of the caller's. Its other errors pass
-            through.
+            on what a wrapper left of the caller's tree. Its other errors pass through.
     """
     if not callable(function):
         raise checks.BadValue(
@@ -53,12 +52,14 @@ def call(function: Callable[..., Any], params: optax.Params, *args: Any) -> Any:
         if message := _misuse(function, error, 1 + len(args)):
             raise checks.BadValue(message) from error
         # The caller has taken the first gradient with it: the tree is another one.
-        if (wrapper := _wrapper(params)) and isinstance(error, _OF_TREES):
+        if trees.nodes(params, optax.MaskedNode) and isinstance(error, _OF_TREES):
             raise ValueError(
-                f"the gradient function fails on {wrapper}: a method belongs outside "
-                "the transformation that made it of params, as in optax.chain("
-                "sam_jax.sam(rho, mask=...), optax.partition(...))"
+                "the gradient function fails on a part of params (MaskedNode of "
+                f"optax.masked, partition, ...): {_OUTSIDE}"
             ) from error
+        # Or it is all that the caller has.
+        if isinstance(params, jax.Array) and params.ndim == 1:
+            error.add_note(f"If optax.flatten made this one array: {_OUTSIDE}")
         error.add_note(
             "A method called this function with a tree like the params of tx.update, a "
             f"{type(params).__name__}; of an NNX model, nnx.merge(graph, params) it."
@@ -101,12 +102,10 @@ _OUTSIDE_OF_JAX = (
 _OF_TREES = (TypeError, ValueError, AttributeError, LookupError)
 
 
-def _wrapper(params: optax.Params) -> str | None:
-    """What a transformation of Optax makes of a tree; None for what seems whole."""
-    if trees.nodes(params, optax.MaskedNode):
-        return "a part of params (MaskedNode of optax.masked, partition, ...)"
-    flat = isinstance(params, jax.Array) and params.ndim == 1
-    return "one flat array (optax.flatten)" if flat else None
+_OUTSIDE = (
+    "a method belongs outside the transformation that made it of params, as in "
+    "optax.chain(sam_jax.sam(rho, mask=...), optax.partition(...))"
+)
 
 
 def gradient(
@@ -222,6 +221,6 @@ def with_grad_fn(
         def bound(weights: optax.Params) -> optax.Updates:
             return grad_fn(weights, **keywords)
 
-        return tx.update(updates, state, params, grad_fn=bound, **extra_args)
+        return tx.update(updates, state, params, **(extra_args | {"grad_fn": bound}))
 
     return tx._replace(update=update_fn)  # a full optimizer stays one

@@ -127,8 +127,18 @@ def sharpness_aware(
 def transformation(
     init: Callable[..., Any], update: Callable[..., tuple[optax.Updates, Any]]
 ) -> optax.GradientTransformationExtraArgs:
-    """A method from its two functions; `trees.checked` says what they are given."""
-    return optax.GradientTransformationExtraArgs(*trees.checked(init, update))
+    """A method from its two functions; `trees.checked` says what they are given.
+
+    The direction is of the dtypes of the updates, whatever those of the gradients.
+    """
+
+    def update_fn(
+        updates: optax.Updates, state: Any, params: Any = None, **extra_args: Any
+    ) -> tuple[optax.Updates, Any]:
+        direction, state = update(updates, state, params, **extra_args)
+        return optax.tree.cast_like(direction, updates), state
+
+    return optax.GradientTransformationExtraArgs(*trees.checked(init, update_fn))
 
 
 def init_with(

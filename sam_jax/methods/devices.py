@@ -1,5 +1,6 @@
 """Values on several devices, and in groups that perturb separately."""
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -10,6 +11,15 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 # Name of the axis of a jax.vmap over groups of examples that share a perturbation each.
 GROUP_AXIS = "sam_jax_groups"
+# The keywords of an update that are functions of the weights, linear in the loss.
+FUNCTIONS = (
+    "grad_fn",
+    "value_and_grad_fn",
+    "subset_grad_fn",
+    "functional_value_and_grad_fn",
+    "weighted_value_and_grad_fn",
+    "example_losses_fn",
+)
 
 
 def agree(tree: Any) -> Any:
@@ -39,6 +49,45 @@ def agree(tree: Any) -> Any:
         return jax.lax.pmean(x, axes) if axes else x
 
     return jax.tree.map(mean, tree)
+
+
+def shared(tree: Any) -> Any:
+    """Values that are the same on all devices, although their types say they differ."""
+
+    def mean(x: jax.Array) -> jax.Array:
+        axes = tuple(_varying(x))
+        return jax.lax.pmean(x, axes) if axes else x
+
+    return jax.tree.map(mean, tree)
+
+
+def called_as(keywords: dict[str, Any], like: Any) -> dict[str, Any]:
+    """Keywords of an update, whose functions are called at weights that vary as others.
+
+    Under ``jax.shard_map(..., check_vma=True)`` a gradient at weights that do not vary
+    arrives summed over the devices.
+
+    Args:
+        keywords: of an update.
+        like: a tree like the weights.
+
+    Returns:
+        The keywords.
+    """
+    if not any(map(_varying, jax.tree.leaves(like))):
+        return keywords
+
+    def marked(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def call(weights: Any, *args: Any) -> Any:
+            return function(vary_as(weights, like), *args)
+
+        return call
+
+    return {
+        name: marked(x) if name in FUNCTIONS and callable(x) else x
+        for name, x in keywords.items()
+    }
 
 
 def _silent_axes() -> tuple[Any, ...]:
@@ -173,7 +222,9 @@ def pmean(axis_name: str | tuple[str, ...]) -> optax.GradientTransformation:
     its own examples (m-sharpness, Foret et al. 2021); with a ``pmean`` before ``sam``
     as well, all share one. With ``check_vma=True`` (JAX's default) mark the parameters
     as varying, ``jax.lax.pcast(params, "data", to="varying")``, before differentiating,
-    or the gradients arrive summed over the devices already.
+    or the gradients arrive summed over the devices already. Give the update these, too;
+    a method that takes the step averages them once more, unless it has the parameters
+    themselves and a gradient that no ``pmean`` has seen.
 
     Args:
         axis_name: name (or names) of the mapped axis.

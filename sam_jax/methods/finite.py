@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from sam_jax import checks
-from sam_jax.methods import core, devices, observations
+from sam_jax.methods import core, devices, observations, trees
 
 
 def apply_if_finite(
@@ -83,8 +83,7 @@ def apply_if_finite(
             inner_state=choose(inner_state, state.inner_state),
         )
 
-    checked = core.transformation(init_fn, update_fn)
-    return tx._replace(**checked._asdict())  # a full optimizer stays one
+    return type(tx)(*trees.checked(init_fn, update_fn))  # a full optimizer stays one
 
 
 def _stays_finite(old: Any, new: Any) -> jax.Array:

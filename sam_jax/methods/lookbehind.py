@@ -139,6 +139,7 @@ def lookbehind(
             travelled, base_state = descend(travelled, base_state, grads)
             climbed = numerics.moved(params, displacement)
             further, _ = ascent.update(grads, state.ascent, climbed)
+            further = optax.tree.cast_like(further, displacement)
             displacement = optax.tree.add(displacement, further)
             if adaptive:
                 first = jax.tree.map(
@@ -154,7 +155,7 @@ def lookbehind(
         (displacement, travelled, base_state, first), _ = jax.lax.scan(
             inner,
             (
-                *(devices.vary_as(displacement, params), start, state.base),
+                *(devices.vary_as(displacement, updates), start, state.base),
                 start if adaptive else (),
             ),
             jnp.arange(k - 1),

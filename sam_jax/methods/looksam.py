@@ -136,7 +136,7 @@ def looksam(
             seen = observations.observe(
                 grads, params, displacement, loss, perturbed_grads
             )
-            return perturbed_grads, sharpness, seen
+            return optax.tree.cast_like(perturbed_grads, grads), sharpness, seen
 
         def reuse() -> tuple[optax.Updates, optax.Updates, observations.Diagnostics]:
             seen = observations.observe_unperturbed(grads, value)

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from sam_jax import checks
-from sam_jax.methods import calls
+from sam_jax.methods import calls, trees
 
 Mask = Any  # as in optax.masked: a tree of booleans, or a function params -> that tree
 
@@ -91,12 +91,9 @@ def _refuse_count(name: str, params: Any) -> None:
 
 def _layer_and_leaf(path: tuple[Any, ...]) -> list[str]:
     """The last two names of a path: a parameter's own, and that of its layer."""
-    # Haiku's names of modules are paths themselves; NNX wraps a leaf in a ``value``;
-    # a number is a place in a list.
-    whole = jax.tree_util.keystr(path, simple=True, separator="/").removesuffix(
-        "/value"
-    )
-    return [name for name in re.split(r"[/.]", whole) if not name.isdigit()][-2:]
+    # Haiku's names of modules are paths themselves; a number is a place in a list.
+    names = re.split(r"[/.]", trees.name_of(path))
+    return [name for name in names if not name.isdigit()][-2:]
 
 
 def kept_only(

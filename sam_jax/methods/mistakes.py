@@ -12,17 +12,8 @@ import jax.numpy as jnp
 import optax
 
 from sam_jax import checks
-from sam_jax.methods import cadence, calls, core, numerics, observations, trees
+from sam_jax.methods import cadence, calls, core, devices, numerics, observations, trees
 
-# The keywords of an update that are functions of the weights, linear in the loss.
-_FUNCTIONS = (
-    "grad_fn",
-    "value_and_grad_fn",
-    "subset_grad_fn",
-    "functional_value_and_grad_fn",
-    "weighted_value_and_grad_fn",
-    "example_losses_fn",
-)
 # Counts at which a schedule that begins with zero is looked at again; each is divisible
 # by the usual intervals of updates.
 _LATER = (60, 2520, 27720, 720720)
@@ -64,12 +55,13 @@ def check(
 
     Raises:
         ValueError: if the gradient function returns something else, is not finite, or
-            draws new numbers in every call; if there is no method, or two; if the
-            method comes after the optimizer, or something that changes gradients, such
-            as clipping, comes before it; if the update goes uphill (two optimizers,
-            none, a wrong sign), or along the weights (weight decay after the
-            optimizer); if nothing is perturbed (a radius of zero, a mask that keeps
-            nothing); if the update is not finite; or if the state changes its type.
+            draws new numbers in every call; if there is no method, or two, or one
+            `without_diagnostics`; if the method comes after the optimizer, or something
+            that changes gradients, such as clipping, comes before it; if the update
+            goes uphill (two optimizers, none, a wrong sign), or along the weights
+            (weight decay after the optimizer); if nothing is perturbed (a radius of
+            zero, a mask that keeps nothing); if the update is not finite; or if the
+            state changes its type.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax, sam_jax
@@ -187,11 +179,16 @@ def _check_transformation(tx: Any, state: optax.OptState) -> None:
         "optax.MultiSteps accumulates the first gradient only, the second one is the "
         "last micro-batch's: accumulate inside of the gradient function",
     )
-    methods = len(trees.nodes(state, observations.Diagnostics))
+    seen = trees.nodes(state, observations.Diagnostics)
     _refuse_if(
-        methods != 1,
+        len(seen) != 1,
         "there must be one method in the chain, found by its diagnostics in the state; "
-        f"there are {methods}" + (": the last one alone decides" if methods else ""),
+        f"there are {len(seen)}" + (": the last one alone decides" if seen else ""),
+    )
+    _refuse_if(
+        isinstance(seen[0].grad_norm, tuple),
+        "the method has no diagnostics, by which it is judged: check it without "
+        "sam_jax.without_diagnostics around it",
     )
 
 
@@ -228,7 +225,7 @@ def _of_scaled_loss(
         passed = keywords | {
             name: watched(given, factor, params, grads)
             for name, given in keywords.items()
-            if name in _FUNCTIONS and callable(given)
+            if name in devices.FUNCTIONS and callable(given)
         }
         if "example_losses" in passed:
             passed["example_losses"] = scaled(passed["example_losses"], factor)

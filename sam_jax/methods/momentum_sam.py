@@ -80,9 +80,9 @@ def momentum_sam(
         An optimizer; its update needs ``params``, and no keyword.
 
     Raises:
-        ValueError: if ``rho`` or ``eps`` is negative, infinite or NaN, or ``base`` no
-            function that makes an optimizer; by the initialization, if the base has no
-            momentum; by the update, if ``params`` is missing.
+        ValueError: if ``learning_rate``, ``rho`` or ``eps`` is negative, infinite or
+            NaN, or ``base`` no function that makes an optimizer; by the initialization,
+            if the base has no momentum; by the update, if ``params`` is missing.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax, sam_jax
@@ -107,6 +107,7 @@ def momentum_sam(
         ``optax.stateless(lambda u, w: u - rate * decay * (w + u))`` (of each leaf)
         behind ``optax.adam(rate)`` is theirs.
     """
+    checks.nonnegative("learning_rate", learning_rate, schedule=True)
     checks.nonnegative("rho", rho, schedule=True)
     checks.nonnegative("eps", eps)
     masks.check(mask)
@@ -137,7 +138,9 @@ def momentum_sam(
         keep = masks.kept(params, mask)
         momentum = _momentum(base_state)
         norm, shares = observations.length_and_shares(
-            jax.tree.map(lambda v, flag: v if flag else 0 * v, momentum, keep)
+            jax.tree.map(
+                lambda v, flag: v if flag else jnp.zeros_like(v), momentum, keep
+            )
         )
         radius = core.value_at(rho, state.count).astype(norm.dtype)
         factors = jnp.stack(numerics.quotient(radius, norm, eps))
@@ -152,9 +155,7 @@ def momentum_sam(
             count=core.next_count(state.count),
             base=base_state,
             factors=jax.tree.map(
-                lambda w, flag: (factors if flag else 0 * factors).astype(
-                    _wide_dtype(w)
-                ),
+                lambda w, flag: jnp.where(flag, factors, 0).astype(_wide_dtype(w)),
                 *(params, keep),
             ),
             diagnostics=_without_pair(seen),

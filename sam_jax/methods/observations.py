@@ -232,7 +232,7 @@ def is_diagnostics(node: Any) -> bool:
 
 def _is_unmeasured(loss: Any) -> bool:
     """Whether it is known not to be measured; a traced one may be either."""
-    if loss is None or isinstance(loss, jax.core.Tracer):
+    if loss is None or isinstance(loss, (tuple, jax.core.Tracer)):
         return False
     return bool(np.all(np.asarray(loss) == NOT_MEASURED))
 

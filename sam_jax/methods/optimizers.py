@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from sam_jax import checks
-from sam_jax.methods import core, observations, trees
+from sam_jax.methods import core, devices, observations, trees
 
 # An optimizer as a function of its learning rate, for methods that bring a step size.
 Base = Callable[[optax.ScalarOrSchedule], optax.GradientTransformation]
@@ -37,7 +37,17 @@ def full_optimizer(
     init: Callable[..., Any], update: Callable[..., tuple[optax.Updates, Any]]
 ) -> FullOptimizer:
     """As `core.transformation`, for a method that takes the step itself."""
-    return FullOptimizer(*trees.checked(init, update))
+
+    def update_fn(
+        updates: optax.Updates, state: Any, params: Any = None, **extra_args: Any
+    ) -> tuple[optax.Updates, Any]:
+        # The step and what is kept are the same on all devices, the gradients are not.
+        extra_args = devices.called_as(extra_args, params)
+        if params is not None:
+            updates = devices.vary_as(updates, params)
+        return update(updates, state, devices.shared(params), **extra_args)
+
+    return FullOptimizer(*trees.checked(init, update_fn))
 
 
 def init_with_base(

@@ -86,7 +86,7 @@ def sam_sps(
         float32 whatever the dtype of the weights.
     """
     checks.nonnegative("learning_rate", learning_rate, schedule=True)
-    checks.between("f_min", f_min, -jnp.inf, jnp.inf, schedule=True)
+    checks.finite("f_min", f_min, schedule=True)
     checks.nonnegative("weight_decay", weight_decay, schedule=True)
     perturb = masks.kept_only(
         optax.chain(ascent.partially_normalize(lam, eps), ascent.scale(rho)), mask

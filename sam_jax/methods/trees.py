@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from sam_jax import checks
+from sam_jax.methods import devices
 
 
 def parameters(params: Any) -> Any:
@@ -106,9 +107,21 @@ def checked(init: Callable[..., Any], update: Callable[..., Any]) -> tuple[Any, 
         if (value := extra_args.get("value")) is not None:
             require_scalar("value, the loss at the weights,", value)
         updates = gradients(updates, params, "updates must be")
-        return update(updates, state, params, **extra_args)
+        return update(updates, state, params, **devices.called_as(extra_args, updates))
 
     return init_fn, update_fn
+
+
+def name_of(path: tuple[Any, ...]) -> str:
+    """The names on the way to a leaf, joined by ``/``; NNX wraps it in a ``value``.
+
+    Example:
+        >>> [(path, _)] = jax.tree_util.tree_leaves_with_path({"embed": {"value": 1.0}})
+        >>> name_of(path)
+        'embed'
+    """
+    name = jax.tree_util.keystr(path, simple=True, separator="/")
+    return name.removesuffix("/value")
 
 
 def nodes(tree: Any, kind: type) -> list[Any]:

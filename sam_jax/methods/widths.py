@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from sam_jax import checks
-from sam_jax.methods import ascent, numerics
+from sam_jax.methods import ascent, numerics, trees
 
 # A number for each output, whatever its shape: no matrix.
 _VECTOR = re.compile(r"(?i)(bias|scale)$")
@@ -70,7 +70,7 @@ def normalize_by_fans(
 
     Raises:
         ValueError: if ``eps`` is negative, infinite or NaN; by the update, if the base
-            is of another structure.
+            lacks an array.
 
     Example:
         >>> grads = {"in": jnp.ones((1, 4)), "out": jnp.ones((4, 1))}
@@ -128,19 +128,20 @@ def scale_by_fans(base: Any = None) -> optax.GradientTransformation:
 
 def _ratios(tree: Any, base: Any) -> Any:
     """n_out / n_in of every array, over that of the base."""
-    if base is not None and jax.tree.structure(base) != jax.tree.structure(tree):
-        raise checks.BadValue(
-            "base must be the params of the same network in another width, of the "
-            f"structure {jax.tree.structure(tree)}, got {jax.tree.structure(base)}"
-        )
+    # By path, for a mask leaves holes in the tree.
+    shapes = {path: x.shape for path, x in jax.tree_util.tree_leaves_with_path(base)}
 
-    def ratio(path: Any, *arrays: Any) -> float:
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        own, *others = (fans(name, x.shape) for x in arrays)
-        inputs, outputs = own
-        for base_inputs, base_outputs in others:
-            inputs, outputs = inputs / base_inputs, outputs / base_outputs
-        return outputs / inputs
+    def ratio(path: Any, x: Any) -> float:
+        name = trees.name_of(path)
+        inputs, outputs = fans(name, x.shape)
+        if base is None:
+            return outputs / inputs
+        if path not in shapes:
+            raise checks.BadValue(
+                "base must be the params of the same network in another width, as "
+                f"jax.eval_shape gives them; it has nothing at {name!r}"
+            )
+        base_inputs, base_outputs = fans(name, shapes[path])
+        return (outputs / base_outputs) / (inputs / base_inputs)
 
-    given = (tree,) if base is None else (tree, base)
-    return jax.tree_util.tree_map_with_path(ratio, *given)
+    return jax.tree_util.tree_map_with_path(ratio, tree)

@@ -153,34 +153,44 @@ def types_stay(tested: Method) -> None:
         assert again == after, "types of a second update"
 
 
-def mixed_precision(tested: Method) -> tuple[Callable[..., Any], Any]:
-    """An update of weights in bfloat16 with gradients in float32, and its state."""
+def mixed_precision(
+    tested: Method, of_functions: Any = jnp.float32
+) -> tuple[Callable[..., Any], Any]:
+    """An update of weights in bfloat16 with gradients in float32, and its state.
+
+    The gradients of the update's functions may be of another dtype.
+    """
     tx, params = tested.make(), problems.network()
     call = _call(params)
     low = jax.tree.map(lambda w: w.astype(jnp.bfloat16), params)
-    functions = {  # of weights in bfloat16, in float32
-        key: lambda weights, *args, f=f: f(
-            jax.tree.map(lambda w: w.astype(jnp.float32), weights), *args
+    functions = {
+        key: lambda weights, *args, f=f: optax.tree.cast(
+            f(optax.tree.cast(weights, jnp.float32), *args), of_functions
         )
         for key, f in call.items()
         if key.endswith("_fn")
     }
 
     def update(state: Any) -> Any:
-        grads = functions["grad_fn"](low)
+        grads = optax.tree.cast(functions["grad_fn"](low), jnp.float32)
         return tx.update(grads, state, low, **(call | functions))
 
     return update, tx.init(low)
 
 
 def low_precision_weights_stay(tested: Method) -> None:
-    """Weights in bfloat16 with gradients in float32 keep the types of the state."""
+    """Weights in bfloat16 with gradients in float32 keep the types of the state.
+
+    The direction is in float32 as well, also where the second gradient is not.
+    """
     if tested.is_optimizer:  # its base decides
         return
-    update, state = mixed_precision(tested)
-    with jax.numpy_dtype_promotion("standard"):
-        _, after = jax.eval_shape(update, state)
-    _same_types(after, state, "the state after an update")
+    for dtype in (jnp.float32, jnp.bfloat16):
+        update, state = mixed_precision(tested, dtype)
+        with jax.numpy_dtype_promotion("standard"):
+            direction, after = jax.eval_shape(update, state)
+        _same_types(after, state, "the state after an update")
+        _same_types(direction, problems.network(), "the direction")
 
 
 def _same_types(after: Any, before: Any, what: str) -> None:

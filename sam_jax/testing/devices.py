@@ -67,8 +67,7 @@ def per_device(
     tx = optax.chain(
         pmean("data") if perturbation == "shared" else optax.identity(),
         tested.make(),
-        pmean("data"),
-        sgd(0.1),
+        *([] if tested.is_optimizer else [pmean("data"), sgd(0.1)]),
     )
     params = problems.network()
 
@@ -140,8 +139,6 @@ def own_gradients_keep_the_state(tested: Method) -> None:
 
     What is kept of gradients goes through `sam_jax.pmean` or ``devices.agree``.
     """
-    if tested.is_optimizer:  # takes its step itself; give it global gradients
-        return
     for perturbation in ("per device", "shared"):
         _agrees(*per_device(tested, perturbation, TWO))
 

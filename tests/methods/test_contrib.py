@@ -147,3 +147,5 @@ def test_n_sam_descends_along_some_examples_from_the_perturbation_of_all():
     assert directions(0.5) <= {-0.5 - x for x in pairs} and len(directions(0.5)) > 3
     with pytest.raises(ValueError, match="share"):
         contrib.n_sam(share=0.0)
+    with pytest.raises(ValueError, match=r"static_args=\('share',\)"):
+        optax.inject_hyperparams(contrib.n_sam)(share=0.5).init(w)

@@ -79,6 +79,11 @@ def test_says_nothing_of_what_begins_later_or_is_wrapped(tx):
     sam_jax.check(tx, PARAMS, GRADIENT)
 
 
+def test_a_silent_method_is_to_be_checked_aloud():
+    tx = optax.chain(sam_jax.without_diagnostics(SAM), SGD)
+    assert_refused("^the method has no diagnostics, by which it is judged", tx)
+
+
 def test_says_nothing_of_noise_in_few_dimensions():
     tx = optax.chain(sam_jax.random_sam(0.05, seed=0), SGD)  # its first noise is down
     sam_jax.check(tx, jnp.array(0.7), jax.value_and_grad(lambda p: p**2))

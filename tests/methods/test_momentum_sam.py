@@ -80,6 +80,14 @@ def test_mask_displaces_some_parameters_only(form):
     assert held["bias"] == weights["bias"] == pytest.approx(1.8)
 
 
+def test_what_is_not_finite_outside_of_the_mask_stays_there():
+    params = {"a": jnp.ones(2), "b": jnp.ones(2)}
+    tx = sam_jax.momentum_sam(0.1, 0.5, mask={"a": True, "b": False})
+    grads = {"a": jnp.array([3.0, 4.0]), "b": jnp.array([1.0, jnp.inf])}
+    updates, _ = tx.update(grads, tx.init(params), params)
+    np.testing.assert_allclose(updates["a"], [-0.6, -0.8], rtol=1e-6)
+
+
 def test_eval_params_finds_the_state_in_any_chain():
     params = problems.network()
     inner = optax.inject_hyperparams(sam_jax.momentum_sam, static_args=("base",))

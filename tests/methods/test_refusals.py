@@ -17,6 +17,8 @@ def schedule(count):
 
 
 CASES = [
+    ("adam_sam", "b1", [-0.1, 1.0], r"must be a number in \[0, 1\), got "),
+    ("adam_sam", "b2", [-0.1, 1.0], r"must be a number in \[0, 1\), got "),
     ("ae_sam", "threshold", [NAN, INF, "?", None], "must be a finite number or"),
     ("asam", "p", [1, 0, -1, "2", NAN, None, [2]], "must be one of 2, inf, got "),
     ("async_sam", "delay", [-1, 0.5, True, schedule], "must be an integer >= 0, got"),
@@ -31,6 +33,12 @@ CASES = [
     ("esam", "beta", [0, 1.5], "must be a .*number .*, got "),
     ("esam", "gamma", [0, 1.5], "must be a .*number .*, got "),
     ("gnp", "alpha", [-0.1, 1.1], INTERVAL),
+    (
+        "momentum_sam",
+        "learning_rate",
+        [-0.1, NAN, None],
+        "must be a finite number >= 0",
+    ),
     ("multistep_sam", "steps", [0, 1.5, True, schedule], INTEGER),
     (
         "random_sam",
@@ -38,7 +46,7 @@ CASES = [
         ["Filter", "", None, 1],
         "must be one of 'filter', 'tensor', 'plain', got ",
     ),
-    ("sam_sps", "f_min", [NAN, INF, "0"], "must be a number .*, got "),
+    ("sam_sps", "f_min", [NAN, INF, -INF, "0"], "must be a finite number or .*, got "),
     ("sparse_sam", "num_samples", [0, 2.5, True, schedule], INTEGER),
     ("sparse_sam", "every", [0, 2.5, True, schedule], INTEGER),
     ("unified_sam", "lam", ["1/T", "t", ""], "must be .*one of '1/t', '1-1/t', got '"),
@@ -47,7 +55,7 @@ CASES = [
     ("unified_sam", "lam", [-0.1, 1.1, NAN, None], INTERVAL),
     ("vasso", "theta", [-0.1, 1.1, None], INTERVAL),
     ("vasso", "lam", [-0.1, 1.1, None], INTERVAL),
-    ("wsam", "gamma", [1, 1.5, -0.1], r"must be a number in \[0, 1\) or"),
+    ("wsam", "gamma", [1, 1.5, -0.1, 0.99999999], r"must be a number in \[0, 1\) or"),
 ]
 
 

@@ -3,11 +3,14 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from flax import nnx
 
 import sam_jax
 from sam_jax import models
 from sam_jax.methods import widths
+from tests.methods import problems
 
 
 def shapes(name, width, **options):
@@ -70,5 +73,35 @@ def test_at_the_width_of_the_base_it_is_sam():
         found = scaled.update(grads, scaled.init(grads))[0][key]
         np.testing.assert_allclose(found, expected, rtol=1e-12)
     other = sam_jax.normalize_by_fans({"kernel": grads["kernel"]})
-    with pytest.raises(sam_jax.checks.BadValue, match="the same network in another"):
+    with pytest.raises(sam_jax.checks.BadValue, match=r"network in another.*at 'bias'"):
         other.update(grads, other.init(grads))
+
+
+def test_a_mask_may_leave_some_arrays_of_the_base_out():
+    params = {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}
+    base = jax.eval_shape(lambda: params)
+    block = sam_jax.normalize_by_fans(base)
+    tx = sam_jax.sharpness_aware(block, mask=sam_jax.weights_mask)
+    found = problems.perturbed_params(tx, params, tx.init(params), params)
+    np.testing.assert_allclose(found["kernel"], np.full((2, 3), 1 + 6**-0.5), rtol=1e-6)
+    np.testing.assert_array_equal(found["bias"], params["bias"])
+    tx = optax.masked(sam_jax.scale_by_fans(base), {"kernel": True, "bias": False})
+    scaled, _ = tx.update(params, tx.init(params))
+    np.testing.assert_array_equal(scaled["kernel"], params["kernel"])
+
+
+def test_layers_of_nnx_have_the_fans_of_linen():
+    """Paths of an NNX state end in a ``value`` of their own."""
+    layers = {
+        "embed": nnx.Embed(10, 4, rngs=nnx.Rngs(0)),
+        "attention": nnx.MultiHeadAttention(2, 4, rngs=nnx.Rngs(0), decode=False),
+    }
+    state = nnx.state(layers, nnx.Param)
+    pure = nnx.to_pure_dict(state)
+    assert jax.tree.leaves(widths._ratios(state, None)) == jax.tree.leaves(
+        widths._ratios(pure, None)
+    )
+    ratios = widths._ratios(pure, None)
+    assert ratios["embed"]["embedding"] == 4
+    for name in ("query", "key", "value"):
+        assert ratios["attention"][name] == {"kernel": 1.0, "bias": 4.0}

@@ -36,6 +36,17 @@ def test_number_of_gradients_is_the_documented_one(name):
     )
 
 
+def test_the_callers_own_error_is_kept():
+    """One array may be all that there is, or what `optax.flatten` makes of a tree."""
+
+    def empty(weights):
+        raise ValueError("my batch is empty")
+
+    tx, w = cases.method("sam"), jnp.ones(3)
+    with pytest.raises(ValueError, match=r"^my batch is empty\nIf optax.flatten made"):
+        tx.update(w, tx.init(w), w, grad_fn=empty)
+
+
 def flops(tx):
     """Of an update of a network whose work is nearly all in matrix products."""
     params = dict.fromkeys("abc", jax.ShapeDtypeStruct((256, 256), jnp.float32))

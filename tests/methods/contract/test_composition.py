@@ -155,7 +155,7 @@ def test_around_a_base_for_some_parameters(name, wrapper):
     assert not np.array_equal(some["kernel"], params["kernel"])
 
 
-@pytest.mark.parametrize("wrapper", ["masked", "partition", "selective", "flatten"])
+@pytest.mark.parametrize("wrapper", ["masked", "partition", "selective"])
 @every_method()
 def test_inside_a_wrapper_that_makes_another_tree(name, wrapper):
     tx, params, some = cases.optimizer(name), problems.network(), {"kernel": True}
@@ -166,7 +166,6 @@ def test_inside_a_wrapper_that_makes_another_tree(name, wrapper):
         "selective": lambda: optax.selective_transform(
             tx, freeze_mask={"kernel": False, "bias": True}
         ),
-        "flatten": lambda: optax.flatten(tx),
     }[wrapper]()
     call = problems.keywords(problems.network_loss, params, problems.batch())
 

@@ -1,7 +1,5 @@
 """A method on several devices, in groups of examples: one weight vector, one state."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,14 +46,16 @@ def test_a_shard_map_with_global_gradients_is_one_device(name, devices, check_vm
 @pytest.mark.parametrize("perturbation", ["per device", "shared"])
 @on_devices(["vasso"])
 def test_per_device_gradients_give_finite_weights(name, devices, perturbation):
-    cases.skip_optimizer(name)  # takes its step itself; give it global gradients
     mesh = mesh_of(devices)
     sharded, arguments = testing_devices.per_device(cases.of(name), perturbation, mesh)
     cases.assert_finite(jax.jit(sharded)(*arguments))
 
 
-def silently(name, perturbation, how, devices):
-    """`per_device` where no type says what differs: values of all devices, stacked."""
+def of_devices(name, perturbation, how, devices):
+    """`per_device`, also where no type says what differs: then stacked values of all.
+
+    With types the update is given the parameters as they vary, or "unmarked".
+    """
     tx = optax.chain(
         sam_jax.pmean("data") if perturbation == "shared" else optax.identity(),
         cases.method(name),
@@ -63,12 +63,15 @@ def silently(name, perturbation, how, devices):
     )
     params, batch = problems.network(jnp.float64), problems.batch(jnp.float64)
 
-    def steps(params, state, batch, typed=False):
+    typed = how in ("types", "unmarked")
+
+    def steps(params, state, batch):
         def step(carry, _):
             params, state = carry
             own = jax.lax.pcast(params, "data", to="varying") if typed else params
             call = problems.keywords(problems.network_loss, own, batch)
-            updates, state = tx.update(call["grad_fn"](own), state, own, **call)
+            given = params if how == "unmarked" else own
+            updates, state = tx.update(call["grad_fn"](own), state, given, **call)
             return (optax.apply_updates(params, updates), state), None
 
         return jax.lax.scan(step, (params, state), length=3)[0]
@@ -83,10 +86,9 @@ def silently(name, perturbation, how, devices):
             steps, "data", in_axes=(None, None, 0), devices=jax.devices()[:devices]
         )
         return mapped(params, tx.init(params), split)
-    specs = SPECS if how == "types" else SPECS | {"out_specs": P("data")}
-    typed = functools.partial(steps, typed=True)
+    specs = SPECS if typed else SPECS | {"out_specs": P("data")}
     mapped = jax.shard_map(
-        typed if how == "types" else alone, mesh=mesh, check_vma=how == "types", **specs
+        steps if typed else alone, mesh=mesh, check_vma=typed, **specs
     )
     return jax.jit(mapped)(params, tx.init(params), batch)
 
@@ -97,16 +99,16 @@ def silently(name, perturbation, how, devices):
 )
 @every_method("looksam", "bsam", why="programs for devices of each method")
 def test_devices_agree_where_no_type_says_what_differs(name, perturbation, how):
-    carry = silently(name, perturbation, how, devices=2)
+    carry = of_devices(name, perturbation, how, devices=2)
     for leaf in jax.tree.leaves(carry):
         one, other = cases.to_numpy(leaf)
         np.testing.assert_array_equal(one, other)
-    if cases.is_optimizer(name):  # with types it is given global gradients
-        return
-    typed = silently(name, perturbation, "types", devices=2)
     first = jax.tree.map(lambda x: x[0], carry)
-    cases.assert_close(first[0], typed[0], rtol=1e-9)
-    cases.assert_close(first[1], typed[1], rtol=1e-5)  # diagnostics are float32
+    # A gradient that all share does not tell that the functions' are each device's.
+    for how in ("types", "unmarked") if perturbation == "per device" else ("types",):
+        typed = of_devices(name, perturbation, how, devices=2)
+        cases.assert_close(first[0], typed[0], rtol=1e-9)
+        cases.assert_close(first[1], typed[1], rtol=1e-5)  # diagnostics are float32
 
 
 def test_members_of_a_pmap_without_a_name_are_trainings_of_their_own():
