@@ -56,6 +56,8 @@ class Groups:
             BatchNorm can normalize by the statistics of the whole batch. The loss of a
             group then depends on the weights of all, and its gradient is that of the
             sum of all losses with respect to its own weights.
+        norm_examples: by whose statistics BatchNorm normalizes; a larger number passes
+            through the network in multiples of it.
     """
 
     count: int = 1
@@ -63,6 +65,7 @@ class Groups:
     members: int = 1
     chunks: int = 1
     lockstep: bool = False
+    norm_examples: int = 1
 
     def network_pass(self, fn: Callable[..., _T], how: How) -> Callable[..., _T]:
         """Prepares a pass through the network for chunks, and for groups in turn.

@@ -11,14 +11,17 @@ from sam_jax.train import build, groups, losses, passes
 from tests.train import steps
 
 
-@pytest.mark.parametrize("chunks", [1, 2, 4])
-def test_the_mean_over_a_subset_is_that_of_its_rows(chunks):
+@pytest.mark.parametrize(
+    ("chunks", "norm_examples", "length"),
+    [(1, 1, 3), (2, 1, 4), (4, 1, 4), (1, 2, 4), (2, 2, 4), (1, 4, 3), (1, 3, 3)],
+)
+def test_the_mean_over_a_subset_is_that_of_its_rows(chunks, norm_examples, length):
     generator = np.random.default_rng(0)
     losses, weights = generator.uniform(1, 2, (2, 8)).astype(np.float32)
     rows = np.array([5, 1, 7])
     examples = passes.Examples(jnp.asarray(losses), jnp.arange(8), jnp.asarray(weights))
-    found = passes.subset(examples, jnp.asarray(rows), chunks)
-    assert len(found.labels) % chunks == 0
+    found = passes.subset(examples, jnp.asarray(rows), chunks, norm_examples)
+    assert len(found.labels) == length
     np.testing.assert_array_equal(found.labels[:3], rows)
     # The images stand for the losses.
     np.testing.assert_allclose(
@@ -26,6 +29,21 @@ def test_the_mean_over_a_subset_is_that_of_its_rows(chunks):
         np.mean(weights[rows] * losses[rows]),
         rtol=1e-6,
     )
+
+
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [
+        ("esam", {"method.gamma": 0.25}),  # 8 of 32 examples
+        ("esam", {"method.gamma": 0.75}),  # 24
+        ("sparse_sam", {"method.every": 1}),  # one
+    ],
+)
+def test_a_subset_passes_batch_norm_of_so_many_examples(tiny, method, changes):
+    """Whatever its number is."""
+    changes |= {"model.name": "resnet_digits", "model.options": {}, "batch_norm": 16}
+    made = build.steps(tiny(method, **changes), steps.SPEC)
+    made.trace()
 
 
 @pytest.mark.parametrize("mixed", [False, True])
