@@ -262,7 +262,7 @@ def subset(
     """
     of_chunk = -(-len(rows) // chunks)
     of_chunk += -of_chunk % min(norm_examples, of_chunk)
-    filled = jnp.resize(rows, chunks * of_chunk)
+    filled = jnp.resize(rows, (chunks * of_chunk,))
     taken = jax.tree.map(lambda x: x[filled], examples)
     scale = len(filled) / len(rows)
     counts = jnp.arange(len(filled)) < len(rows)
