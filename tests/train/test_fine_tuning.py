@@ -320,6 +320,28 @@ def test_a_network_that_timm_does_not_have_is_not_exported(tiny, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.parametrize(("option", "value"), [("gelu", "tanh"), ("norm_eps", 1e-2)])
+def test_a_vit_that_timm_computes_otherwise(tiny, tmp_path, option, value):
+    pytest.importorskip("safetensors")
+    plain = {"model.name": "vit_ti16", "model.width": 64, "model.options": {"depth": 1}}
+    changes = plain | {"model.options": {"depth": 1, option: value}}
+    shape, path = (16, 16, 3), tmp_path / "x.safetensors"
+    with pytest.raises(
+        errors.UserError, match=rf"timm's network has {option}=.*{value}"
+    ):
+        export.export(runs.untrained(tiny(**changes), tmp_path, shape), "timm", path)
+    assert not path.exists()
+    # Nor is it silent in the other direction.
+    run = runs.untrained(tiny(**plain), tmp_path / "plain", shape)
+    export.export(run, "timm", path)
+    made = build.steps(
+        tiny(**changes, init_from=f"timm:{path}"), build.DataSpec(shape, 10, 100, 5)
+    )
+    dataset = types.SimpleNamespace(class_names=run.class_names)
+    [remark] = start.of(build.Run(**vars(made), dataset=dataset)).remarks
+    assert f"were trained with {option}=" in remark
+
+
 # ── As the docs say ──────────────────────────────────────────────────────────────────
 
 
