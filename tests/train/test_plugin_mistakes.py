@@ -111,7 +111,9 @@ def test_a_folder_with_an_own_optimizer_goes_on_by_its_name(tiny, tmp_path):
 
 OUTPUTS = {  # what a network makes of its logits, and whether that will do
     "a dict": (lambda y: {"logits": y, "features": y[:, :2]}, True),
-    "a tuple": (lambda y: (y, 3), True),
+    "a tuple": (lambda y: (y, y[:, 0], None), True),
+    "a number beside": (lambda y: (y, 3), False),
+    "a mean beside": (lambda y: {"logits": y, "aux": jnp.mean(y**2)}, False),
     "nothing": (lambda y: None, False),
     "a list": (lambda y: [y], False),
     "an empty tuple": (lambda y: (), False),
