@@ -14,6 +14,9 @@ from sam_jax import errors, plugins
 from sam_jax.models import convolution, pure
 
 
+MADE = (pure.Model, nn.Module)  # what is a network, not what makes one
+
+
 def build(
     network: Any, setting: str, given: Mapping[str, Any], offered: Mapping[str, Any]
 ) -> pure.Model:

@@ -3,8 +3,6 @@
 import inspect
 from typing import Any
 
-from flax import linen as nn
-
 from sam_jax import errors, models, plugins
 from sam_jax.methods.devices import GROUP_AXIS
 from sam_jax.train import settings
@@ -73,7 +71,7 @@ def _own_network(
         name = f"config.model.name ({config.model.name})"
         own = plugins.load(config.model.name, "config.model.name")
     dtype = config.model.dtype
-    made = isinstance(own, (models.Model, nn.Module))
+    made = isinstance(own, models.own.MADE)
     unfit = {
         f"config.model.dtype={dtype}": (
             made and dtype != "float32",
