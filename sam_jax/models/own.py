@@ -13,7 +13,6 @@ from jax import lax
 from sam_jax import errors, plugins
 from sam_jax.models import convolution, pure
 
-
 MADE = (pure.Model, nn.Module)  # what is a network, not what makes one
 
 
