@@ -58,7 +58,7 @@ def rand_augment(
 
     Args:
         key: of the draws.
-        images: uint8 [B, H, W, C], of 1 or 3 channels.
+        images: uint8 [B, H, W, C], of 1 or 3 channels; floats of 0 to 255 are rounded.
         count: operations one after another.
         magnitude: of all of them, 0 to 30; the scales are those of torchvision. What
             moves pixels takes the nearest one, and black from outside.
@@ -85,6 +85,8 @@ def rand_augment(
         for sign in (1, -1)
     ]
     rows = Plan(*map(np.stack, zip(*plans, strict=True)))
+    if images.dtype != jnp.uint8:
+        images = jnp.clip(jnp.round(images), 0, 255).astype(jnp.uint8)
     for part in jax.random.split(key, count):
         drawn = jax.random.randint(part, [len(images)], 0, len(plans))
         images = apply(images, Plan(*(jnp.asarray(x)[drawn] for x in rows)))

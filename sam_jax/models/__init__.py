@@ -74,7 +74,7 @@ def build(
             besides the batch: with ``jax.vmap(fn, axis_name=norm_axis)`` over groups of
             examples, those of all groups. Evaluation and ``init`` do not need it.
         norm_examples: consecutive examples by whose statistics BatchNorm normalizes in
-            training; None for the batch, which must divide by them.
+            training; None for the batch. A larger batch must divide by them.
         **options: what this network alone has, such as ``dropout`` of wide ResNets.
 
     Returns:

@@ -65,7 +65,7 @@ class BatchNorm(nn.Module):
     such groups, no device waits for another.
 
     Attributes:
-        examples: of a group; the batch divides by it.
+        examples: of a group; a larger batch divides by it.
         dtype: of the result; statistics are float32.
         scale_init: initial scale.
     """
@@ -84,7 +84,8 @@ class BatchNorm(nn.Module):
             "mean": self.variable("batch_stats", "mean", jnp.zeros, shape),
             "var": self.variable("batch_stats", "var", jnp.ones, shape),
         }
-        grouped = x.reshape(-1, self.examples, *x.shape[1:]).astype(jnp.float32)
+        examples = min(self.examples, len(x))
+        grouped = x.reshape(-1, examples, *x.shape[1:]).astype(jnp.float32)
         axes = tuple(range(1, grouped.ndim - 1))
         mean = grouped.mean(axes, keepdims=True)
         var = jnp.maximum(0, (grouped**2).mean(axes, keepdims=True) - mean**2)

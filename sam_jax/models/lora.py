@@ -11,8 +11,11 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import jax
+import numpy as np
 from flax import linen as nn
 
+from sam_jax import errors
 from sam_jax.models import checks, pure
 
 
@@ -35,6 +38,13 @@ def adapted(
             ``EncoderBlock_0/MultiHeadDotProductAttention_0/query``.
         alpha: None is the rank, for a factor of 1.
 
+    Returns:
+        The network. Its ``init`` draws the terms too.
+
+    Raises:
+        UserError: if the rank is not positive; ``init``, if there is no such layer, or
+            one sums over other axes than the last ones.
+
     Example:
         >>> import jax
         >>> from sam_jax import models
@@ -55,7 +65,7 @@ def adapted(
         if not re.search(at, "/".join(layer.path)):
             return y
         [x] = args
-        last = _LAST[getattr(layer, "axis", -1)]
+        last = _last(layer, x.ndim)
         x = x.reshape(*x.shape[:-last], -1)
         outputs = y.shape[x.ndim - 1 :]
         a = layer.param("lora_a", _DRAWN, (x.shape[-1], rank))
@@ -68,8 +78,34 @@ def adapted(
         with nn.intercept_methods(adapt):
             yield
 
-    return pure.Model(adapting()(model.init), adapting()(model.apply))
+    @adapting()
+    def init(key: jax.Array, images: Any) -> tuple[Any, Any]:
+        params, state = model.init(key, images)
+        places = {
+            jax.tree_util.keystr(path, simple=True, separator="/").rpartition("/")
+            for path, _ in jax.tree.leaves_with_path(params)
+        }
+        if not any(name == "lora_a" for _, _, name in places):
+            there = sorted({layer for layer, _, _ in places})
+            raise errors.UserError(
+                f"LoRA: at={at!r} is found in the path of no nn.Dense or "
+                "nn.DenseGeneral of Linen: give a regular expression of some of "
+                f"{errors.one_line(', '.join(there), 200)}"
+            )
+        return params, state
+
+    return pure.Model(init, adapting()(model.apply))
 
 
-_LAST = {-1: 1, (-1,): 1, (-2, -1): 2}  # how many dimensions a layer sums over
+def _last(layer: Any, count: int) -> int:
+    """How many dimensions a layer sums over; they are the last ones."""
+    axes = np.atleast_1d(getattr(layer, "axis", -1)) % count
+    if sorted(axes) != list(range(count - len(axes), count)):
+        raise errors.UserError(
+            f"LoRA: {'/'.join(layer.path)} sums over the axes {layer.axis} of {count}, "
+            "which must be the last ones: leave it out of `at`"
+        )
+    return len(axes)
+
+
 _DRAWN = nn.initializers.lecun_normal()

@@ -107,9 +107,11 @@ LIBRARIES: Mapping[str, Mapping[str, Mapping[str, str]]] = MappingProxyType(
         _GOOGLE: {"EncoderBlock_0": _GOOGLE_VIT},
     }
 )
-# What a ViT of a library computes that ours does not by default.
+# What a ViT of ours computes by default, and those of the libraries.
+VIT_DEFAULTS: Mapping[str, Any] = MappingProxyType({"gelu": "exact", "norm_eps": 1e-6})
+_OTHERS = {"hf": {"norm_eps": 1e-12}, _GOOGLE: {"gelu": "tanh"}}
 VIT_OPTIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {"hf": {"norm_eps": 1e-12}, _GOOGLE: {"gelu": "tanh"}}
+    {library: {**VIT_DEFAULTS, **_OTHERS.get(library, {})} for library in LIBRARIES}
 )
 # Names in files of earlier versions of torchvision.
 EARLIER = {"mlp.linear_1.": "mlp.0.", "mlp.linear_2.": "mlp.3."}

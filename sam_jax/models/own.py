@@ -13,6 +13,8 @@ from jax import lax
 from sam_jax import errors, plugins
 from sam_jax.models import convolution, pure
 
+MADE = (pure.Model, nn.Module)  # what is a network, not what makes one
+
 
 def build(
     network: Any, setting: str, given: Mapping[str, Any], offered: Mapping[str, Any]

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import nnx
 
+from sam_jax import errors
+
 PyTree = Any
 
 
@@ -90,16 +92,25 @@ def of_nnx(make: Callable[[nnx.Rngs], nnx.Module]) -> Model:
 
     Returns:
         The functions. The network's state is all that is neither parameter nor random.
+
+    Raises:
+        UserError: ``init``, if an attribute called ``params`` has some of it.
     """
-    flag = _flag(type(nnx.eval_shape(lambda: make(nnx.Rngs(0)))).__call__)
+    like = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
+    flag = _flag(type(like).__call__)
 
     def split(module: nnx.Module) -> Any:
         return nnx.split(module, nnx.Param, nnx.RngState, ...)
 
     def init(key: jax.Array, images: Any) -> tuple[PyTree, PyTree]:
         del images
-        _, params, _, state = split(make(nnx.Rngs(key)))
-        return _pure_dict(params), _pure_dict(state)
+        params, state = map(_pure_dict, split(make(nnx.Rngs(key)))[1::2])
+        if "params" in state:  # the name of the weights where both are stored
+            raise errors.UserError(
+                f"an NNX module, the {type(like).__name__}, keeps state in its "
+                "attribute 'params': rename the attribute"
+            )
+        return params, state
 
     def apply(
         params: PyTree,
@@ -112,8 +123,8 @@ def of_nnx(make: Callable[[nnx.Rngs], nnx.Module]) -> Model:
         # What is drawn here and replaced is not computed in a compiled program.
         streams = nnx.Rngs(jax.random.key(0) if key is None else key)
         graph, own, random, others = split(make(streams))
-        nnx.replace_by_pure_dict(own, nnx.restore_int_paths(params))
-        nnx.replace_by_pure_dict(others, nnx.restore_int_paths(model_state))
+        nnx.replace_by_pure_dict(own, _as_in(nnx.to_pure_dict(own), params))
+        nnx.replace_by_pure_dict(others, _as_in(nnx.to_pure_dict(others), model_state))
         module: Any = nnx.merge(graph, own, random, others)
         module.train() if train else module.eval()
         logits = module(images, **flag(train))
@@ -138,6 +149,13 @@ def _pure_dict(state: nnx.State) -> PyTree:
         return node
 
     return named(nnx.to_pure_dict(state))
+
+
+def _as_in(like: Any, named: PyTree) -> Any:
+    """The inverse of `_pure_dict`, with the keys that ``like`` has."""
+    if not isinstance(like, dict):
+        return named
+    return {key: _as_in(value, named[str(key)]) for key, value in like.items()}
 
 
 def _wide(outputs: Any) -> Any:

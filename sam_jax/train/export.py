@@ -77,6 +77,14 @@ def _timm(run: loaded.LoadedRun) -> bytes:
         raise errors.UserError(
             f"timm's network has no place for {errors.one_line(', '.join(unknown), 99)}"
         )
+    given = run.config.model.options
+    for key, value in naming.VIT_OPTIONS["timm"].items():
+        if given.get(key, value) != value:
+            raise errors.UserError(
+                f"timm's network has {key}={value!r}, and this one is trained with "
+                f"config.model.options.{key}={given[key]!r}: there it would give other "
+                "logits; take another format, such as safetensors"
+            )
     parts: dict[str, list[np.ndarray]] = {}
     for name, place in sorted(places.items(), key=lambda item: item[1].part or 0):
         array = naming.to_library("timm", name, arrays[name])

@@ -37,7 +37,7 @@ _T = TypeVar("_T")
 
 # How the results of parts of a batch make that of the whole. A tree of these says it of
 # the results of a function, as ``out_axes`` does for ``jax.vmap``.
-MEAN = "mean"  # averaged over the parts
+MEAN = "mean"  # averaged over the parts; of whole numbers, as of a count, the largest
 ROWS = "rows"  # a row for each example
 SAME = "same"  # alike for all parts
 How = Any
@@ -56,6 +56,8 @@ class Groups:
             BatchNorm can normalize by the statistics of the whole batch. The loss of a
             group then depends on the weights of all, and its gradient is that of the
             sum of all losses with respect to its own weights.
+        norm_examples: by whose statistics BatchNorm normalizes; a larger number passes
+            through the network in multiples of it.
     """
 
     count: int = 1
@@ -63,6 +65,7 @@ class Groups:
     members: int = 1
     chunks: int = 1
     lockstep: bool = False
+    norm_examples: int = 1
 
     def network_pass(self, fn: Callable[..., _T], how: How) -> Callable[..., _T]:
         """Prepares a pass through the network for chunks, and for groups in turn.
@@ -116,6 +119,8 @@ class Groups:
         on_cpu = mesh.devices.flat[0].platform == "cpu"
 
         def mean_of(x: jax.Array) -> jax.Array:
+            if _is_whole(x):
+                return jax.lax.pmax(vary(x, sharding.GROUP_AXES), sharding.GROUP_AXES)
             # XLA for CPUs (jaxlib 0.10.2) aborts at such an all-reduce.
             wide = on_cpu and x.dtype == jnp.bfloat16
             return agree(x.astype(jnp.float32)).astype(x.dtype) if wide else agree(x)
@@ -190,7 +195,10 @@ def _of_each(
         )
         cut = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), examples)
         result = mapped(params, kept, cut, keys)
-        mean = jax.tree.map(lambda x: x.mean(0), _take(how, result, MEAN))
+        mean = jax.tree.map(
+            lambda x: x.max(0) if _is_whole(x) else x.mean(0),
+            _take(how, result, MEAN),
+        )
         rows = jax.tree.map(
             lambda x: x.reshape(-1, *x.shape[2:]), _take(how, result, ROWS)
         )
@@ -245,20 +253,35 @@ def accumulate(fn: Callable[..., _T], how: How, chunks: int) -> Callable[..., _T
 
         def add(total: Any, chunk: Any) -> tuple[Any, Any]:
             result = fn(*others, *chunk)
-            total = jax.tree.map(jnp.add, total, _take(how, result, MEAN))
+            total = jax.tree.map(
+                lambda x, y: jnp.maximum(x, y) if _is_whole(x) else x + y,
+                total,
+                _take(how, result, MEAN),
+            )
             return total, _take(how, result, ROWS)
 
         first = jax.tree.map(lambda x: x[0], (parts, keys))
         shapes = _take(how, jax.eval_shape(fn, *others, *first), MEAN)
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        total, found = jax.lax.scan(add, vary_as(zeros, shapes), (parts, keys))
-        mean = jax.tree.map(lambda x: x / chunks, total)
+        start = jax.tree.map(_least, shapes)
+        total, found = jax.lax.scan(add, vary_as(start, shapes), (parts, keys))
+        mean = jax.tree.map(lambda x: x if _is_whole(x) else x / chunks, total)
         found = jax.tree.map(
             lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:]), found
         )
         return _put(how, mean, ROWS, found)
 
     return accumulated
+
+
+def _is_whole(x: Any) -> bool:
+    return not jnp.issubdtype(x.dtype, jnp.inexact)
+
+
+def _least(x: Any) -> jax.Array:
+    """What a sum starts from, or the largest of whole numbers."""
+    of_integers = jnp.issubdtype(x.dtype, jnp.integer)
+    least = jnp.iinfo(x.dtype).min if of_integers else 0
+    return jnp.full(x.shape, least, x.dtype)
 
 
 def _take(how: How, result: Any, kind: str) -> Any:

@@ -29,8 +29,8 @@ def lay_out(
         UserError: if something does not divide, with the nearest values that do.
 
     Example:
-        >>> lay_out(128, 16, 1, "group", devices=4)
-        Groups(count=8, per_device=2, members=1, chunks=1, lockstep=False)
+        >>> lay_out(128, 16, 1, "group", devices=4)  # doctest: +ELLIPSIS
+        Groups(count=8, per_device=2, members=1, chunks=1, ...)
     """
     size = batch_size if group_size is None else group_size
     share = batch_size // devices
@@ -73,7 +73,9 @@ def lay_out(
     count = batch_size // size
     lockstep = batch_norm == "batch" and count > 1
     _check_batch_norm(batch_norm, accumulation_steps, size // chunks)
-    return Groups(count, max(1, share // size), members, chunks, lockstep)
+    together = batch_norm if isinstance(batch_norm, int) else 1
+    per_device = max(1, share // size)
+    return Groups(count, per_device, members, chunks, lockstep, together)
 
 
 def _check_batch_norm(

@@ -131,12 +131,18 @@ def _checked(own: Any, name: str, num_classes: int) -> Loss:
 def _fitting(
     outputs: Any, batch: Mapping[str, jax.Array], num_classes: int
 ) -> jax.Array:
-    """The logits, if there is one of each class for each example."""
+    """The logits, if there is one of each class, and all outputs, for each example."""
     logits, shape = logits_of(outputs), (len(batch["label"]), num_classes)
     if logits.shape != shape:
         raise errors.UserError(
             f"the network must return logits of shape {shape}, one of each class for "
             f"each example, got {logits.shape}"
+        )
+    if any(np.shape(x)[:1] != shape[:1] for x in jax.tree.leaves(outputs)):
+        raise errors.UserError(
+            "what the network returns beside the logits must have a row for each of "
+            f"{shape[0]} examples, as parts of a batch are put together; got "
+            f"{_described(outputs)}"
         )
     return logits
 
@@ -155,7 +161,7 @@ def logits_of(outputs: Any) -> jax.Array:
         UserError: if the outputs of a network hold nothing of the kind.
 
     Example:
-        >>> logits_of({"logits": jnp.zeros((2, 10)), "features": jnp.ones(3)}).shape
+        >>> logits_of({"logits": jnp.zeros((2, 10)), "mean": jnp.ones(2)}).shape
         (2, 10)
     """
     found = outputs

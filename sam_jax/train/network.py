@@ -23,8 +23,6 @@ def network(
         own: another network: a `models.Model`, or what `models.own.build` takes.
         over_all: whether BatchNorm takes its statistics over all groups.
     """
-    if isinstance(own, models.Model):
-        return own
     if own is not None or plugins.is_reference(config.model.name):
         return _own_network(config, num_classes, own, over_all)
     for key in config.model.options:
@@ -72,7 +70,13 @@ def _own_network(
     if not brought:
         name = f"config.model.name ({config.model.name})"
         own = plugins.load(config.model.name, "config.model.name")
+    dtype = config.model.dtype
+    made = isinstance(own, models.own.MADE)
     unfit = {
+        f"config.model.dtype={dtype}": (
+            made and dtype != "float32",
+            "it is made already; give a function of dtype that makes it",
+        ),
         "config.remat": (config.remat, "it decides itself what to keep, by nn.remat"),
         f"config.batch_norm={config.batch_norm}": (
             over_all or _number(config.batch_norm),
@@ -88,7 +92,7 @@ def _own_network(
     if not brought:
         given |= config.model.options
         given |= {"width": config.model.width} if config.model.width is not None else {}
-    if config.model.dtype != "float32":
-        given["dtype"] = config.model.dtype
-    offered = {"num_classes": num_classes, "dtype": config.model.dtype}
+    if dtype != "float32":
+        given["dtype"] = dtype
+    offered = {"num_classes": num_classes, "dtype": dtype}
     return models.own.build(own, name, given, offered)

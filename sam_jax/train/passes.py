@@ -204,7 +204,8 @@ def method_keywords(
         return found.loss, found.grads
 
     def subset_grad_fn(params: optax.Params, rows: jax.Array) -> optax.Updates:
-        some = subset(examples, rows, passes.groups.chunks)
+        cut = passes.groups
+        some = subset(examples, rows, cut.chunks, cut.norm_examples)
         return value_and_grad(some, params)[1]
 
     def weighted(
@@ -237,17 +238,21 @@ def method_keywords(
     }
 
 
-def subset(examples: Examples, rows: jax.Array, chunks: int) -> Examples:
-    """Some of the examples, filled up to a multiple of the chunks.
+def subset(
+    examples: Examples, rows: jax.Array, chunks: int, norm_examples: int = 1
+) -> Examples:
+    """Some of the examples, filled up to chunks that pass through the network.
 
     Args:
         examples: of a group.
         rows: which; int [R].
         chunks: that their number must divide by.
+        norm_examples: that a chunk must divide by, if it is larger.
 
     Returns:
-        At least R examples. Those that fill up have the weight zero, and the others are
-        scaled so that the mean over all is the mean over R. BatchNorm sees them all.
+        At least R examples. Those that fill up are the same again, of the weight zero,
+        and the others are scaled so that the mean over all is the mean over R.
+        BatchNorm sees them all.
 
     Example:
         >>> three = Examples(*[jnp.arange(3.0)] * 2, jnp.ones(3))
@@ -255,8 +260,9 @@ def subset(examples: Examples, rows: jax.Array, chunks: int) -> Examples:
         >>> print(found.images, found.weights)
         [2. 2.] [2. 0.]
     """
-    missing = -len(rows) % chunks
-    filled = jnp.concatenate([rows, jnp.broadcast_to(rows[:1], (missing,))])
+    of_chunk = -(-len(rows) // chunks)
+    of_chunk += -of_chunk % min(norm_examples, of_chunk)
+    filled = jnp.resize(rows, (chunks * of_chunk,))
     taken = jax.tree.map(lambda x: x[filled], examples)
     scale = len(filled) / len(rows)
     counts = jnp.arange(len(filled)) < len(rows)

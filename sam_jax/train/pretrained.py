@@ -10,9 +10,10 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
-from sam_jax import errors, storage
+from sam_jax import errors, models, storage
 from sam_jax.data import npz
 from sam_jax.models import naming
 from sam_jax.train import export, files, loaded, settings, workdir
@@ -50,7 +51,8 @@ def read(config: settings.Settings, model: Any = None) -> Source:
     text = config.init_from or ""
     library, colon, rest = text.partition(":")
     if colon and library in naming.LIBRARIES:
-        return _of_library(library, rest, config)
+        given = config.model.name if model is None else None
+        return _of_library(library, rest, given)
     if text.endswith(_FILES):
         return _of_export(text)
     folder, at, step = text.rpartition("@")
@@ -119,7 +121,13 @@ def _arrays(path: str) -> tuple[dict[str, np.ndarray], str | None]:
             size = int.from_bytes(content[:8], "little")
             notes = json.loads(content[8 : 8 + size]).get("__metadata__") or {}
             about = notes.get("sam_jax")
-    numbers = {k: x for k, x in arrays.items() if x.dtype.kind in "fiuV"}
+    # NumPy has no name for bfloat16, and reads two bytes.
+    arrays |= {k: x.view(jnp.bfloat16) for k, x in arrays.items() if x.dtype == "V2"}
+    numbers = {
+        k: x
+        for k, x in arrays.items()
+        if x.dtype.kind in "fiuV" and x.dtype.type is not np.void
+    }
     return {k: x for k, x in numbers.items() if not k.endswith(_COUNTS)}, about
 
 
@@ -129,11 +137,12 @@ _COUNTS = "num_batches_tracked"  # of torch's BatchNorm, which nothing here need
 # ── Other libraries ──────────────────────────────────────────────────────────────────
 
 
-def _of_library(library: str, rest: str, config: settings.Settings) -> Source:
+def _of_library(library: str, rest: str, network: str | None) -> Source:
     name, _, path = rest.rpartition("@")
     if not path.endswith(_FILES):
         name, path = rest, ""
-    _check_name(f"{library}:{name}", name, config)
+    if network is not None:
+        _check_name(f"{library}:{name}", name, network)
     if path:
         arrays, _ = _arrays(path)
     else:
@@ -149,7 +158,7 @@ _NETWORK = re.compile(
 )
 
 
-def _check_name(text: str, name: str, config: settings.Settings) -> None:
+def _check_name(text: str, name: str, given: str) -> None:
     """Refuses the name of a network that is another one here."""
     if found := _NETWORK.search(name):
         size = {"tiny": "ti", "small": "s", "base": "b", "b": "b"}
@@ -158,12 +167,17 @@ def _check_name(text: str, name: str, config: settings.Settings) -> None:
             if found["depth"]
             else f"vit_{size[found['size']]}{found['patch']}"
         )
-        given = config.model.name
-        if given != ours and ".py:" not in given:
+        if given == ours or ".py:" in given:
+            return
+        if found["depth"] and ours not in models.names():
             raise errors.UserError(
-                f"{_SETTING}={text} is a network called {ours} here, and "
-                f"config.model.name is {given}: set --config.model.name={ours}"
+                f"{_SETTING}={text} is a network that is not here: "
+                f"{errors.unknown('model', ours, models.names())}"
             )
+        raise errors.UserError(
+            f"{_SETTING}={text} is a network called {ours} here, and "
+            f"config.model.name is {given}: set --config.model.name={ours}"
+        )
 
 
 def _fetched(library: str, name: str) -> dict[str, np.ndarray]:

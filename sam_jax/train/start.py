@@ -240,5 +240,5 @@ def _remarks(
         f"config.init_from: these weights were trained with {key}={value!r}: "
         f"config.model.options.{key}={value} computes the same"
         for key, value in theirs.items()
-        if options.get(key) != value
+        if options.get(key, naming.VIT_DEFAULTS[key]) != value
     ]

@@ -85,6 +85,18 @@ def test_every_operation_is_drawn_for_some_image_and_none_is_left_out():
     assert {one.tobytes() for one in np.asarray(drawn)} == known
 
 
+def test_floats_are_rounded_to_grey_levels():
+    """As an augmentation of the user's may make them."""
+    images = pictures(1)
+    moved = images + np.where(images % 2, 0.4, -0.4).astype(np.float32)
+    key = jax.random.key(3)
+    found, expected = (
+        randaugment.rand_augment(key, x, 1) for x in (jnp.asarray(moved), images)
+    )
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize(("count", "magnitude"), [(-1, 9), (2, 31), (2, float("nan"))])
 def test_numbers_out_of_range_are_refused(count, magnitude):
     with pytest.raises(checks.BadValue, match="randaugment"):

@@ -4,9 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from sam_jax import errors, models
 from sam_jax.models import lora, own
+from tests.train import my_parts
 
 IMAGES = np.random.default_rng(0).normal(size=(2, 8, 8, 1)).astype(np.float32)
 
@@ -83,3 +85,30 @@ def test_a_function_of_the_user_may_make_one():
 def test_a_rank_of_zero_is_refused(vit):
     with pytest.raises(errors.UserError, match="rank is 0"):
         lora.adapted(vit, 0)
+
+
+def shapes(network, **how):
+    model = lora.adapted(own.build(network, "net", {}, {"num_classes": 3}), 2, **how)
+    return jax.eval_shape(model.init, jax.random.key(0), IMAGES)[0]
+
+
+def test_a_network_without_such_a_layer_is_refused():
+    with pytest.raises(errors.UserError, match=r"at='nothing' is .* Dense_0, Dense_1"):
+        shapes(models.build("mlp", num_classes=3), at="nothing")
+    with pytest.raises(errors.UserError, match=r"of Linen: .* first, last"):
+        shapes(my_parts.TableNet)
+
+
+class Sums(nn.Module):
+    axis: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, images):
+        return nn.DenseGeneral(3, axis=self.axis)(images)
+
+
+@pytest.mark.parametrize("axis", [(1, 2, 3), (-1, 1, 2)])
+def test_a_layer_sums_over_the_last_axes(axis):
+    assert shapes(Sums(axis))["DenseGeneral_0"]["lora_a"].shape == (64, 2)
+    with pytest.raises(errors.UserError, match=r"_0 sums over the axes \(1, 2\) of 4"):
+        shapes(Sums((1, 2)))

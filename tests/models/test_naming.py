@@ -1,5 +1,7 @@
 """Names and layouts of other libraries; test_other_libraries.py asks the libraries."""
 
+import inspect
+
 import jax
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sam_jax import errors, models
-from sam_jax.models import naming
+from sam_jax.models import naming, vit
 from sam_jax.train import names
 
 NETWORKS = ("resnet18_imagenet", "resnet50_imagenet", "vit_s16")
@@ -75,6 +77,13 @@ def test_a_network_that_a_library_does_not_have():
     # What a user has added has no place.
     added = {"params.EncoderBlock_0.Dense_0.lora_a": (4, 2)}
     assert naming.places("timm", added) == {}
+
+
+def test_the_options_of_a_vit_are_compared_with_its_defaults():
+    parameters = inspect.signature(vit.vit(192)(16)).parameters
+    assert naming.VIT_DEFAULTS.keys() == {"gelu", "norm_eps"}
+    for name, value in naming.VIT_DEFAULTS.items():
+        assert parameters[name].default == value
 
 
 def test_positions_are_interpolated():

@@ -80,7 +80,7 @@ class Trainer:
     """A jitted step of the small network and its state."""
 
     def __init__(self, config, model, augment):
-        made = build.steps(config, SPEC, model=model, augment=augment)
+        made = build.steps(config, SPEC, model=lambda dtype: model, augment=augment)
         self.optimizer = made.optimizer
         self.step = jax.jit(made.train_step)  # gives no state away: all are looked at
         self.state = made.init(made.seed)

@@ -214,6 +214,7 @@ def test_an_array_that_is_not_finite_is_refused(source):
         ("hf:", "hf: names no file: give hf:FILE"),
         ("vision_transformer:B_16", "vision_transformer:B_16 names no file"),
         ("timm:resnet18@other.npz", "called resnet18_imagenet here, .* is mlp: set"),
+        ("timm:resnet26@other.npz", "resnet26 is a network that is not here: unknown"),
         ("hf:google/vit-base-patch16-224", "called vit_b16 here"),
         ("torchvision:vit_b_16", "called vit_b16 here"),
         ("timm:wide_net", "needs timm, which is not installed: give a file"),
@@ -243,6 +244,24 @@ def test_sources_that_are_not_there(
     with pytest.raises(errors.UserError, match=message) as raised:
         start.of(build.build(config))
     assert "\n" not in str(raised.value)
+
+
+def test_a_network_passed_as_an_object_has_no_name(second, tmp_path):
+    file = tmp_path / "x.npz"
+    np.savez(file, w=np.ones(3))
+    config = second(init_from=f"timm:vit_tiny_patch16_224@{file}")
+    with pytest.raises(errors.UserError, match="called vit_ti16 here"):
+        pretrained.read(config)
+    assert pretrained.read(config, object()).arrays["w"].shape == (3,)
+
+
+def test_npz_of_bfloat16(second, tmp_path):
+    file = tmp_path / "x.npz"
+    of_pairs = {"bytes": np.zeros(3, "V1")}
+    np.savez(file, w=np.asarray([1.5, -3.0], jax.numpy.bfloat16), **of_pairs)
+    arrays = pretrained.read(second(init_from=f"timm:{file}")).arrays
+    assert arrays.keys() == {"w"}
+    np.testing.assert_array_equal(arrays["w"].astype(np.float32), [1.5, -3.0])
 
 
 def test_published_weights_come_from_the_cache_of_the_library(
@@ -318,6 +337,28 @@ def test_a_network_that_timm_does_not_have_is_not_exported(tiny, tmp_path):
     with pytest.raises(errors.UserError, match="timm has no network like this one"):
         export.export(run, "timm", tmp_path / "x")
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(("option", "value"), [("gelu", "tanh"), ("norm_eps", 1e-2)])
+def test_a_vit_that_timm_computes_otherwise(tiny, tmp_path, option, value):
+    pytest.importorskip("safetensors")
+    plain = {"model.name": "vit_ti16", "model.width": 64, "model.options": {"depth": 1}}
+    changes = plain | {"model.options": {"depth": 1, option: value}}
+    shape, path = (16, 16, 3), tmp_path / "x.safetensors"
+    with pytest.raises(
+        errors.UserError, match=rf"timm's network has {option}=.*{value}"
+    ):
+        export.export(runs.untrained(tiny(**changes), tmp_path, shape), "timm", path)
+    assert not path.exists()
+    # Nor is it silent in the other direction.
+    run = runs.untrained(tiny(**plain), tmp_path / "plain", shape)
+    export.export(run, "timm", path)
+    made = build.steps(
+        tiny(**changes, init_from=f"timm:{path}"), build.DataSpec(shape, 10, 100, 5)
+    )
+    dataset = types.SimpleNamespace(class_names=run.class_names)
+    [remark] = start.of(build.Run(**vars(made), dataset=dataset)).remarks
+    assert f"were trained with {option}=" in remark
 
 
 # ── As the docs say ──────────────────────────────────────────────────────────────────

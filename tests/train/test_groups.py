@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -83,7 +84,8 @@ class Run:
     """A step on a grid of devices and the state before it."""
 
     def __init__(self, config, model):
-        made = build.steps(config, SPEC, model=model)
+        with mock.patch.object(build.network, "network", lambda *_, **__: model):
+            made = build.steps(config, SPEC)
         self.mesh, self.step = made.mesh, made.train_step
         self.init = functools.partial(made.init, made.seed)
         self.found = {}

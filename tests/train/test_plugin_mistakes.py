@@ -41,6 +41,28 @@ def test_mistakes_are_one_sentence_at_the_start(brought, changes, words):
         assert word in message
 
 
+@pytest.mark.parametrize(
+    "own", [models.build("mlp", num_classes=10), my_parts.WithoutFlag(10)]
+)
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"remat": True}, "config.remat"),
+        ({"batch_norm": 8}, "config.batch_norm=8"),
+        ({"batch_norm": "batch", "method_group_size": 16}, "config.batch_norm=batch"),
+        ({"model.dtype": "bfloat16"}, "config.model.dtype=bfloat16"),
+        ({"model.dtype": "float16"}, "config.model.dtype=float16"),
+    ],
+)
+def test_a_network_that_is_made_already_refuses_what_it_cannot_follow(
+    tiny, own, changes, words
+):
+    with pytest.raises(errors.UserError, match=words) as raised:
+        build.steps(tiny(**changes), SPEC, model=own)
+    assert "\n" not in str(raised.value)
+    assert build.steps(tiny(), SPEC, model=own).model is not None
+
+
 EVIL = "raise AssertionError('this file was run')"
 
 
@@ -89,7 +111,9 @@ def test_a_folder_with_an_own_optimizer_goes_on_by_its_name(tiny, tmp_path):
 
 OUTPUTS = {  # what a network makes of its logits, and whether that will do
     "a dict": (lambda y: {"logits": y, "features": y[:, :2]}, True),
-    "a tuple": (lambda y: (y, 3), True),
+    "a tuple": (lambda y: (y, y[:, 0], None), True),
+    "a number beside": (lambda y: (y, 3), False),
+    "a mean beside": (lambda y: {"logits": y, "aux": jnp.mean(y**2)}, False),
     "nothing": (lambda y: None, False),
     "a list": (lambda y: [y], False),
     "an empty tuple": (lambda y: (), False),

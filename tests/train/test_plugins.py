@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from sam_jax import errors, models, train
 from sam_jax.methods import observations
@@ -164,6 +165,33 @@ def test_convolutions_are_those_that_are_fast_in_a_loop(net, monkeypatch):
     np.testing.assert_allclose(
         losses.logits_of(found), losses.logits_of(expected), rtol=1e-5, atol=1e-6
     )
+
+
+class Keys(nnx.Module):
+    """Keys that are words, also of digits, and numbers."""
+
+    def __init__(self, num_classes, *, rngs):
+        last = nnx.Linear(16, num_classes, rngs=rngs)
+        self.layers = nnx.List([nnx.Dict({"1": last}), nnx.BatchNorm(16, rngs=rngs)])
+
+    def __call__(self, images):
+        return self.layers[0]["1"](self.layers[1](images.reshape(len(images), -1)))
+
+
+class Hidden(nnx.Module):
+    """State where the weights are stored."""
+
+    def __init__(self, num_classes, *, rngs):
+        self.params = nnx.BatchNorm(num_classes, rngs=rngs)
+
+
+def test_names_of_an_nnx_module(tiny):
+    made = build.steps(tiny(), SPEC, model=Keys)
+    made.trace()
+    params = made.abstract_state().params
+    assert params["layers"]["0"]["1"]["kernel"].shape == (16, 10)
+    with pytest.raises(errors.UserError, match="Hidden, keeps state in its attribute"):
+        build.steps(tiny(), SPEC, model=Hidden)
 
 
 def test_from_python_modules_and_functions_do(tiny, tmp_path):
