@@ -54,6 +54,9 @@ def agree(tree: Any) -> Any:
 def shared(tree: Any) -> Any:
     """Values that are the same on all devices, although their types say they differ."""
 
+    if not any(map(_varying, jax.tree.leaves(tree))):
+        return tree
+
     def mean(x: jax.Array) -> jax.Array:
         axes = tuple(_varying(x))
         return jax.lax.pmean(x, axes) if axes else x
