@@ -102,11 +102,13 @@ def finished(
     """Those of the runs that are finished, by their names."""
     known, found = recorded(results), {}
     for name, config in plan.items():
-        run = known.get(table_lib.identity(table_lib.flat(config)))
+        flat = table_lib.flat(config)
+        run = known.get(table_lib.identity(flat))
         if (runs / name / EXTRA).is_file():
             run = _read(runs / name)
         if run is not None:
             mine = table_lib.own(run.settings)  # no folders of this machine
+            mine = {key: mine[key] for key in [*flat, *mine] if key in mine}
             found[name] = dataclasses.replace(run, name=name, settings=mine)
     return found
 

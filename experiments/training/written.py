@@ -106,11 +106,16 @@ def cells(table: Table, groups: Sequence[Group]) -> list[list[str]]:
     ]
     compares = bool(table.baseline) and matches(table.baseline, groups[0])
     found = comparison.differences(groups, ERROR) if compares else [None] * len(groups)
+    # Rows are judged once, when all seeds are there.
+    final = [
+        difference if all(run.last for run in [*groups[0].runs, *group.runs]) else None
+        for group, difference in zip(groups, found, strict=True)
+    ]
     whole = gainer(table, groups)
     prices = price.cells(groups, whole) if whole else [{}] * len(groups)
     rows = []
     for group, difference, decided, costs in zip(
-        groups, found, significant(found, len(groups) - 1), prices, strict=True
+        groups, found, significant(final, len(groups) - 1), prices, strict=True
     ):
         cell = {name: str(group.spread(MEASURES[name]) or "–") for name in shown}
         fit = group.spread(MEASURES[FIT])
@@ -201,9 +206,10 @@ def _about(table: Table, missing: int) -> list[str]:
         f"Made by `{_command(table)}`.",
         "± is half of the 95 % t-interval over seeds; difference: to the first row, "
         "seed by seed, in points; p: of a row alone; *: significant at 5 %, all rows "
-        f"of a part together (Holm), {FEWEST} pairs or more; †: less than {FITS} % of "
-        "the training labels fitted; noise, blur, contrast: error on test images so "
-        "disturbed; time: the median, of busy machines of several kinds.",
+        f"of a part together (Holm), when all seeds, {FEWEST} or more, are there; †: "
+        f"less than {FITS} % of the training labels fitted; noise, blur, contrast: "
+        "error on test images so disturbed; time: the median, of busy machines of two "
+        "kinds.",
     ]
     if table.gain_of:
         said.append(price.COLUMNS)

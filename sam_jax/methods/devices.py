@@ -53,7 +53,6 @@ def agree(tree: Any) -> Any:
 
 def shared(tree: Any) -> Any:
     """Values that are the same on all devices, although their types say they differ."""
-
     if not any(map(_varying, jax.tree.leaves(tree))):
         return tree
 

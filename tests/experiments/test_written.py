@@ -45,6 +45,9 @@ def test_a_row_of_which_runs_have_failed_is_never_called_better():
     runs = [*group_of(sgd, "sgd").runs, *group_of(sam, "sam").runs]
     whole = written.markdown(toy, runs, {})
     assert "| sam | 10 |" in whole and "* | p < 0.001, n = 10" in whole
+    missing = [comparison.Run("later", {"seed": 10, "method.name": "sam"})]
+    later = written.markdown(toy, [*runs, *missing], {})
+    assert "| p < 0.001, n = 10" in later and "*" not in later.partition("| sam")[2]
     for place in range(15, 20):
         diverged = {"last": None, "failure": "diverged: the loss is not finite"}
         runs[place] = dataclasses.replace(runs[place], **diverged)
