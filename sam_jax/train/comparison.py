@@ -364,13 +364,14 @@ def _best(groups: Sequence[Group]) -> list[Group]:
 
 
 def _validation_error(run: Run) -> float:
-    """After all epochs; one that diverged is the worst."""
-    if run.failed:
-        return 100.0
+    """After all epochs; one that diverged, or is only planned, is the worst."""
     if run.last is None:
-        raise errors.UserError(
-            f"{run.name} is {run.failure}: a choice by validation needs finished runs"
-        )
+        if run.failure and not run.failed:
+            raise errors.UserError(
+                f"{run.name} is {run.failure}: a choice by validation needs finished "
+                "runs"
+            )
+        return 100.0
     if (error := run.error("last", "validation")) is None:
         raise errors.UserError(
             f"{run.name} has no validation set to choose by: hold examples out, for "

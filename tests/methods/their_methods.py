@@ -90,7 +90,8 @@ def sampa(
         ahead = grad_fn(moved(-read(step), climbed))
         share = read(lam)
         direction = jax.tree.map(
-            lambda g, h: ((1 - share) * g + share * h).astype(g.dtype), climbed, ahead
+            lambda g, h, u: ((1 - share) * g + share * h).astype(u.dtype),
+            *(climbed, ahead, updates),
         )
         like = jax.tree.map(lambda g, w: g.astype(w.dtype), ahead, params)
         return direction, SampaState(state.count + 1, agree(like))
