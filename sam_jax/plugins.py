@@ -6,7 +6,7 @@ import importlib.util
 import inspect
 import pathlib
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -21,16 +21,6 @@ def is_reference(name: object) -> bool:
         (True, False)
     """
     return isinstance(name, str) and ".py:" in name
-
-
-def digests(texts: Iterable[str]) -> dict[str, str]:
-    """Path -> SHA-256 of each file that a text names as ``file.py:name``."""
-    paths = {text.rpartition(":")[0] for text in texts if is_reference(text)}
-    return {
-        path: hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
-        for path in sorted(paths)
-        if pathlib.Path(path).is_file()
-    }
 
 
 def load(reference: str, setting: str) -> Any:

@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.benchmarks import measure
-from sam_jax.train import comparison_picture, figures
+from sam_jax.train import comparison, comparison_picture, figures
 from sam_jax.train.comparison import TIME, Group
 from sam_jax.train.comparison_picture import ERROR
-from sam_jax.train.spread import Difference
 
 COLUMNS = (
     "Of a time over that of the first row: the median of the ratios, seed by seed, "
@@ -49,17 +48,14 @@ def cells(groups: Sequence[Group], whole: Group) -> list[dict[str, str]]:
     """Two more columns of a table, whose first row is the measure."""
     first = groups[0]
     found = []
-    for group in groups:
+    _, *beyond = comparison.differences([whole, *groups], ERROR)
+    for group, difference in zip(groups, beyond, strict=True):
         share = gain(group, first, whole)
-        beyond = None
-        if group is not whole:
-            mine, its = group.of_seeds(ERROR), whole.of_seeds(ERROR)
-            beyond = Difference.of(mine, its)
         found.append(
             {
                 f"time / {first.label}": str(ratio(group, first) or "–"),
                 "of the gain (%)": "–" if share is None else f"{100 * share:.0f}",
-                f"difference to {whole.label}": str(beyond or "–"),
+                f"difference to {whole.label}": str(difference or "–"),
             }
         )
     return found

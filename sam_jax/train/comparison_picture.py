@@ -32,9 +32,8 @@ def draw(groups: Sequence[Group], path: pathlib.Path, title: str) -> None:
     shown = [group for group in groups if id(group) in means]
     ranked = sorted(shown, key=lambda group: means[id(group)])[:_MOST_ROWS]
     every = [run for group in shown for run in group.runs if run.last]
-    few = len(shown) <= len(COLORS)
-    has_curves = bool(every) and few
-    has_curves &= all(run.curve("test", "accuracy") for run in every)
+    few = 0 < len(shown) <= len(COLORS)
+    has_curves = few and all(run.curve("test", "accuracy") for run in every)
     found = of_groups(shown)
     if has_curves:  # which are told apart by their colours
         found = [COLORS[slot] for slot in figures.slots([x.label for x in shown])]

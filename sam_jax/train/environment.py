@@ -95,7 +95,7 @@ def keep(folder: pathlib.Path, own: Mapping[str, str], *, resumed: bool) -> list
 
     Args:
         folder: of the run.
-        own: digests of the user's files of code; see `plugins.digests`.
+        own: digests of the user's files of code; see `workdir.own_files`.
         resumed: whether it continues.
 
     Returns:
@@ -117,9 +117,7 @@ def keep(folder: pathlib.Path, own: Mapping[str, str], *, resumed: bool) -> list
 
 def changed(folder: pathlib.Path, own: Mapping[str, str]) -> list[str]:
     """Says which of the user's files of code were others when a run began."""
-    if not (folder / FILE).is_file():
-        return []
-    kept = _record(folder).get("own_code", {})
+    kept = _record(folder)["own_code"]
     return [
         f"{path} has changed since the run in {folder} began: what it trained and what "
         "the file says now may differ"
@@ -132,18 +130,20 @@ def _began(folder: str | os.PathLike[str] | None) -> str | None:
     """The value at the start of a run; `FAST` for a new one."""
     if folder is None or not (storage.path(folder) / "config.json").is_file():
         return FAST
-    if not (storage.path(folder) / FILE).is_file():  # of a version that set none
-        return None
     return value(_record(folder)["xla_flags"])
 
 
 def _record(folder: str | os.PathLike[str]) -> dict[str, Any]:
     path = storage.path(folder) / FILE
+    if not path.is_file():  # of a run of an earlier version, which set no flag
+        return {"xla_flags": "", "own_code": {}}
     remedy = f"delete it, then the run continues without {FLAG}"
     record = files.read_mapping(path, remedy)
-    if not isinstance(record.get("xla_flags"), str):
+    kinds = {"xla_flags": str, "own_code": dict}
+    found = {"own_code": {}} | record
+    if not all(isinstance(found.get(key), kind) for key, kind in kinds.items()):
         raise errors.UserError(f"{path} is damaged: {remedy}")
-    return record
+    return found
 
 
 def _jaxlib() -> str | None:

@@ -73,9 +73,10 @@ def read(folder: pathlib.Path) -> dict[str, Any] | None:
             return found | {"confusion": confusion, "bins": bins}
     except errors.UserError:
         raise
-    except (ArithmeticError, AttributeError, LookupError, RecursionError):
-        pass
-    except (TypeError, ValueError):
+    except (
+        *(ArithmeticError, AttributeError, LookupError, RecursionError),
+        *(TypeError, ValueError),
+    ):
         pass
     raise errors.UserError(
         f"{path} is damaged: sam-jax report --evaluate makes another"

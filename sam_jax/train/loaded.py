@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import optax
 
-from sam_jax import data, errors, models, plugins, storage
+from sam_jax import data, errors, models, storage
 from sam_jax.train import (
     build,
     checkpoint,
@@ -330,7 +330,7 @@ def load_run(
         if dataset is None
         else data_record.DataRecord.of(dataset, config.batch_size)
     )
-    for line in environment.changed(folder, plugins.digests(workdir.texts(config))):
+    for line in environment.changed(folder, workdir.own_files(config)):
         _log.warning(line)
     number = _step(folder, step)
     network = network_lib.network(config, record.num_classes, model)

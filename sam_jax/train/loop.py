@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from sam_jax import data, page, plugins, storage
+from sam_jax import data, page, storage
 from sam_jax.train import (
     agreement,
     build,
@@ -193,9 +193,10 @@ class _Training:
         run, out = self.run, self.out
         record = data_record.DataRecord.of(run.dataset, run.config.batch_size)
         agreement.from_first(lambda: data_record.write(self.folder, record))
-        own = plugins.digests(workdir_lib.texts(run.config))
         flags = agreement.from_first(
-            lambda: environment.keep(self.folder, own, resumed=resumed)
+            lambda: environment.keep(
+                self.folder, workdir_lib.own_files(run.config), resumed=resumed
+            )
         )
         words = {"begins with": begins.words()} if begins else {}
         head = _header(run, self.named, train_state, self.folder, command)

@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sam_jax import errors, locks, methods, page, plugins, storage
+from sam_jax import errors, locks, methods, page, storage
 from sam_jax.train import (
     cards,
     coefficients,
@@ -315,8 +315,7 @@ def trained(
     # What is not finished, or damaged, is for the trainer, which tells why.
     with contextlib.suppress(errors.UserError):
         found = comparison.read_run(folder)
-        own = plugins.digests(workdir.texts(config))
-        for line in environment.changed(folder, own):
+        for line in environment.changed(folder, workdir.own_files(config)):
             print(f"warning: {line}", file=sys.stderr)
         return found
     extra = None

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import datetime
+import hashlib
 import json
 import pathlib
 import re
@@ -202,6 +203,16 @@ def _settings(
 def texts(config: settings.Settings) -> set[str]:
     """Every text in settings, among them the places of code that they name."""
     return {value for _, value in _texts(json.loads(settings.to_json(config)))}
+
+
+def own_files(config: settings.Settings) -> dict[str, str]:
+    """Path -> SHA-256 of each file of code that settings name, as ``file.py:name``."""
+    named = filter(plugins.is_reference, texts(config))
+    return {
+        path: hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
+        for path in sorted({text.rpartition(":")[0] for text in named})
+        if pathlib.Path(path).is_file()
+    }
 
 
 def _texts(tree: Any, path: str = "config") -> Iterator[tuple[str, str]]:

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from sam_jax import errors, plugins
-from sam_jax.train import environment
+from sam_jax import errors
+from sam_jax.train import environment, settings, workdir
 from tests.train import runs
 
 FAST = f"{environment.FLAG}={environment.FAST}"
@@ -117,8 +117,11 @@ def test_own_code_that_has_changed_is_said(tmp_path):
     file = tmp_path / "net.py"
     file.write_text("def f(): return 1\n")
 
+    model = settings.Model(f"{file}:f")
+    config = settings.Settings(model=model, loss=f"{tmp_path}/gone.py:f")
+
     def own():
-        return plugins.digests(["sgd", f"{file}:f", f"{tmp_path}/gone.py:f"])
+        return workdir.own_files(config)
 
     assert environment.changed(tmp_path, own()) == [], "a run of an earlier version"
     assert environment.keep(tmp_path, own(), resumed=False) == []
@@ -130,7 +133,11 @@ def test_own_code_that_has_changed_is_said(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"xla_flags": 1}', "\xff", "[" * 99999]
+    "text",
+    [
+        *("", "[]", "{}", "\xff", "[" * 99999),
+        *('{"xla_flags": 1}', '{"xla_flags": "", "own_code": 3}'),
+    ],
 )
 def test_a_damaged_record_is_one_sentence(start, tmp_path, text):
     (tmp_path / "config.json").write_text("{}")
