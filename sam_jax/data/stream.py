@@ -197,6 +197,15 @@ class StreamedSource(Shuffled):
         """Number of examples."""
         return len(self.indices)
 
+    def take(self, rows: np.ndarray) -> Self:
+        """Some of the examples, or all in another order."""
+        labels, true_labels = (
+            x if x is None else x[rows] for x in (self.labels, self.true_labels)
+        )
+        return dataclasses.replace(
+            self, indices=self.indices[rows], labels=labels, true_labels=true_labels
+        )
+
     def fingerprint(self) -> dict[str, str]:
         """Digests of what is known before images are read."""
         parts = {"order": self.indices, "labels": self.labels}

@@ -45,6 +45,9 @@ class Seen:
             try:
                 if measured := sharpness_files.read(run.folder):
                     curved[id(run)] = measured
+            except errors.UserError as error:
+                notes.append(str(error))
+            try:
                 found = examined.read(run.folder)
             except errors.UserError as error:
                 notes.append(str(error))

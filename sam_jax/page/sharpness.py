@@ -62,6 +62,7 @@ def _how(entry: Mapping[str, Any]) -> str:
     """What was measured, and on what."""
     numbers = [f"{key} {entry[key]:g}" for key in ("rho", "m") if entry.get(key)]
     where = f"{entry.get('examples')} examples of {entry.get('split')}"
+    where += f" at step {entry['step']}" * ("step" in entry)
     norm = f"BatchNorm as in {entry.get('batch_norm')}"
     return ", ".join([str(entry.get("about", "")), *numbers, where, norm])
 
@@ -88,10 +89,9 @@ def _pictures(drawn: _Drawn, found: _Found) -> Html:
         return Html("")
     shown = []
     for kind, title, x_label, x_of, y_of in _LINES:
+        of_kind = _above if kind == "density" else _flat
         lines = [
-            charts.Line(
-                label, style, _flat(p[kind][x_of]), _above(_flat(p[kind][y_of]))
-            )
+            charts.Line(label, style, _flat(p[kind][x_of]), of_kind(p[kind][y_of]))
             for label, style, p in first
             if kind in p
         ]
@@ -100,8 +100,11 @@ def _pictures(drawn: _Drawn, found: _Found) -> Html:
         losses = [np.asarray(p[kind]["losses"], float) for *_, p in first if kind in p]
         if not losses:
             continue
-        # Of one scale, so that the settings can be compared.
-        low, high = (of([of(x) for x in losses]) for of in (np.nanmin, np.nanmax))
+        # Of one scale, so that the settings can be compared; a loss may overflow.
+        every = np.concatenate([x[np.isfinite(x)] for x in losses])
+        if not every.size:
+            continue
+        low, high = every.min(), every.max()
         for label, _, pictures in first:
             if kind in pictures:
                 entry = pictures[kind]
@@ -114,9 +117,9 @@ def _pictures(drawn: _Drawn, found: _Found) -> Html:
     return grid(shown)
 
 
-def _above(values: np.ndarray) -> np.ndarray:
+def _above(values: Any) -> np.ndarray:
     """Six decades of the values, as many as a density has that mean something."""
-    return np.maximum(values, 1e-6 * values.max())
+    return np.maximum(_flat(values), 1e-6 * _flat(values).max())
 
 
 def _flat(values: Any) -> np.ndarray:

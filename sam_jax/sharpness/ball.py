@@ -162,6 +162,7 @@ def average_case(
         0.01
     """
     checks.one_of("noise", noise, tuple(_DRAWS))
+    checks.seed("seed", seed)
     loss = _checked(loss, params, rho, batches, samples=samples)
     mean_loss = products.mean_over(batches, loss)
     keys = jax.random.split(jax.random.key(seed), samples)

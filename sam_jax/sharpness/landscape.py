@@ -49,7 +49,8 @@ def random_direction(
         seed: of the draw.
         normalize: ``"filter"``: each filter has the norm of the weights' filter, and
             arrays of less than two dimensions are left at zero, so that two networks
-            that differ by a rescaling look the same. ``"none"``: length 1 in all.
+            look the same that differ by a factor for each layer. ``"none"``: length 1
+            in all.
 
     Returns:
         A tree like the parameters.
@@ -231,9 +232,10 @@ def trajectory(checkpoints: Sequence[Any]) -> Trajectory:
         )
     last = checkpoints[-1]
     steps = [numerics.combine((1.0, c), (-1.0, last)) for c in checkpoints[:-1]]
-    gram = np.array([[float(numerics.dot(a, b)) for a in steps] for b in steps])
-    squares, parts = np.linalg.eigh(gram)
-    if squares[-2] <= 1e-12 * squares[-1]:
+    gram = np.array([[numerics.dot(a, b) for a in steps] for b in steps])
+    rounding = np.finfo(gram.dtype).eps
+    squares, parts = np.linalg.eigh(gram.astype(float))
+    if squares[-2] <= 100 * rounding * squares[-1]:
         raise checks.BadValue("the checkpoints are on one line, or are all the same")
     directions = tuple(
         numerics.combine(

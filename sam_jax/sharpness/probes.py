@@ -151,7 +151,7 @@ def diagonal(
         seed: of the random vectors.
 
     Returns:
-        `Estimate` of trees like the parameters.
+        `Estimate` of trees like the parameters, float32 or wider.
 
     Example:
         >>> import jax.numpy as jnp
@@ -160,7 +160,7 @@ def diagonal(
         [3. 4.]
     """
     matrix, signs = _prepared(loss, params, batches, product, probes, seed)
-    sums = squares = jax.tree.map(jnp.zeros_like, params)
+    sums = squares = jax.tree.map(lambda w: jnp.zeros_like(numerics.wide(w)), params)
     for i in range(probes):
         z = signs(i)
         sums, squares = _add(sums, squares, z, matrix(params, z))
@@ -204,7 +204,7 @@ def _rest(basis: Any, vector: Any) -> Any:
 
 @jax.jit
 def _add(sums: Any, squares: Any, z: Any, image: Any) -> tuple[Any, Any]:
-    new = jax.tree.map(jnp.multiply, z, image)
+    new = jax.tree.map(lambda z, x: z * numerics.wide(x), z, image)
     squared = jax.tree.map(lambda s, x: s + x * x, squares, new)
     return jax.tree.map(jnp.add, sums, new), squared
 

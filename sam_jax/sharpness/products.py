@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sam_jax import checks
+from sam_jax.methods import numerics
 
 # loss(params) or loss(params, batch) -> scalar.
 Loss = Callable[..., jax.Array]
@@ -233,24 +234,26 @@ def mean_over(
         return function
 
     def mean(*args: Any) -> Any:
-        total, count = None, 0
+        total, part, count = None, None, 0
         for batch in batches:
             examples = jax.tree.leaves(batch)[0].shape[0]
             part = function(*args, batch)
             if total is None:
-                total = jax.tree.map(jnp.zeros_like, part)
+                total = jax.tree.map(lambda x: jnp.zeros_like(numerics.wide(x)), part)
             total = _add(total, part, examples)
             count += examples
-        return _divided(total, count)
+        return _divided(total, count, part)
 
     return mean
 
 
 @jax.jit
 def _add(total: Any, part: Any, examples: Any) -> Any:
-    return jax.tree.map(lambda t, x: t + examples * x, total, part)
+    return jax.tree.map(lambda t, x: t + examples * x.astype(t.dtype), total, part)
 
 
 @jax.jit
-def _divided(total: Any, count: Any) -> Any:
-    return jax.tree.map(lambda x: x / count, total)
+def _divided(total: Any, count: Any, part: Any) -> Any:
+    return jax.tree.map(
+        lambda t, x: (t / count).astype(jnp.result_type(x, 1.0)), total, part
+    )

@@ -133,7 +133,10 @@ def top_eigenvalues(
 def _combined(coordinates: Any, basis: Any) -> Any:
     """Sums of the rows of a basis, by coordinates [rows, k]."""
     return jax.tree.map(
-        lambda q: jnp.tensordot(coordinates.T.astype(q.dtype), q, axes=1), basis
+        lambda q: jnp.tensordot(
+            coordinates.T.astype(q.dtype), q, axes=1, precision="highest"
+        ),
+        basis,
     )
 
 
@@ -186,6 +189,7 @@ def density(
     """
     for name, value in {"probes": probes, "steps": steps, "points": points}.items():
         checks.integer(name, value, 1)
+    checks.seed("seed", seed)
     if width is not None:
         checks.positive("width", width)
     matrix = matrix_of(loss, params, product, batches)

@@ -10,6 +10,7 @@ import numpy as np
 from sam_jax import checks, errors, sharpness
 from sam_jax.sharpness import products
 from sam_jax.train import optimizer
+from sam_jax.train.settings import Always
 from sam_jax.train.subject import Subject
 
 Record = dict[str, Any]  # what `measure` returns of a measure, for JSON
@@ -97,15 +98,15 @@ def _m_sharpness(subject: Subject) -> Record:
         *(subject.loss, subject.params, subject.asked.rho, groups),
         seed=subject.asked.seed,
     )
-    sizes = [len(group.labels) for group in groups]
+    counts = [int(np.count_nonzero(group.weights)) for group in groups]
     return {
         "value": found.value,
         "standard_error": found.standard_error,
         # On a group each: as many as these are on all examples.
-        "gradients": found.evaluations // len(sizes),
+        "gradients": found.evaluations // len(counts),
         "rho": subject.asked.rho,
-        "m": sizes[0],
-        "examples": sum(sizes),
+        "m": max(counts),  # fewer where images of a stream are broken
+        "examples": sum(counts),
     }
 
 
@@ -127,10 +128,15 @@ def _sam_edge(subject: Subject) -> Record:
         or base.name != "sgd"
         or base.options["nesterov"]
         or not isinstance(rho, int | float)
+        or method.coefficients.get("mask") is not None
+        or not (method.name == "none" or isinstance(run.config.cadence, Always))
+        or run.config.clip_norm
+        or run.config.learning_rate_factors
     ):
         raise errors.UserError(
-            f"sam_edge is known for {', '.join(_EDGES)} with a number as "
-            "config.method.rho and the optimizer sgd without nesterov, and "
+            f"sam_edge is known for {', '.join(_EDGES)} in every update, of all "
+            "weights, with a number as config.method.rho, and for the optimizer sgd "
+            "without nesterov, config.clip_norm or config.learning_rate_factors; "
             f"{run.folder} has others: leave it out"
         )
     made = optimizer.make_optimizer(run.config, run.preprocessing.steps_per_epoch)
@@ -140,12 +146,14 @@ def _sam_edge(subject: Subject) -> Record:
             f"sam_edge: the learning rate of {run.folder} is 0 in update {run.step}: "
             "take another step"
         )
-    norm = 1.0 if method.name == "usam" else subject.ascent.grad_norm
+    norm, gradients = 1.0, 0
+    if method.name != "usam":
+        norm, gradients = subject.ascent.grad_norm, subject.ascent.evaluations
     momentum = base.options["momentum"]  # widens the edge by 1 + momentum
     value = sharpness.sam_edge(norm, rate / (1 + momentum), float(rho))
     return {
         "value": value,
-        "gradients": 1,
+        "gradients": gradients,
         "rho": rho,
         "learning_rate": rate,
         "momentum": momentum,

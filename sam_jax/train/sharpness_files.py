@@ -34,7 +34,10 @@ def read(folder: pathlib.Path) -> dict[str, Any] | None:
     with errors.translated(f"{path} is damaged", advice):
         found = files.from_json(files.read(path))
     parts = [found.get(key) if isinstance(found, dict) else None for key in _PARTS]
-    if not all(isinstance(part, dict) for part in parts) or found["format"] != FORMAT:
+    if (
+        not all(isinstance(part, dict) for part in parts)
+        or found.get("format") != FORMAT
+    ):
         raise errors.UserError(f"{path} is damaged, or of a later version: {advice}")
     return found
 

@@ -4,6 +4,7 @@ import os
 import pathlib
 from collections.abc import Sequence
 
+from sam_jax import errors
 from sam_jax.train import build, files, loaded, report, sharpness, sharpness_files
 from sam_jax.train.slices import PICTURES
 from sam_jax.train.subject import Asked, Losses, Subject, drawn
@@ -48,6 +49,11 @@ def measure_runs(
         for folder in folders
     }
     if out:
+        if out.resolve() in {run.folder.resolve() for run in runs.values()}:
+            raise errors.UserError(
+                f"--out={out} is the folder of a run, which has a "
+                f"{sharpness_files.FILE} of its own: give another folder"
+            )
         files.make_folder(out, "--out")
     found: dict[str, dict[str, sharpness.Record]] = {}
     shown.progress(0, len(runs) * len(chosen), 1)
@@ -55,13 +61,16 @@ def measure_runs(
         others = [other for other in runs.values() if other is not run]
         subject = _subject(run, asked, next(iter(others), None), data_dir)
         records = found.setdefault(label, {})
-        for name, record in sharpness.measure(subject, chosen):
-            records[name] = record
-            shown.step(sum(map(len, found.values())), {})
-            value = sharpness_files.value(record) if "value" in record else "done"
-            cost = sharpness_files.cost(record)
-            shown.message(f"{label}, step {run.step}: {name} {value} ({cost})")
-        sharpness_files.write(run.folder, *sharpness_files.parted(records))
+        try:
+            for name, record in sharpness.measure(subject, chosen):
+                records[name] = record
+                shown.step(sum(map(len, found.values())), {})
+                value = sharpness_files.value(record) if "value" in record else "done"
+                cost = sharpness_files.cost(record)
+                shown.message(f"{label}, step {run.step}: {name} {value} ({cost})")
+        finally:  # what is measured stays, if the next one is refused or interrupted
+            if records:
+                sharpness_files.write(run.folder, *sharpness_files.parted(records))
     tables = {
         label: sharpness_files.parted(records)[0] for label, records in found.items()
     }
@@ -89,9 +98,13 @@ def _fields(
 ) -> dict[str, str]:
     """What to say below the table."""
     every = [one for records in found.values() for one in records.values()]
+    examples, norms = (
+        " or ".join(dict.fromkeys(str(one[key]) for one in every))
+        for key in ("examples", "batch_norm")
+    )
     return {
-        "examples": f"{every[0]['examples']}, of the training set",
-        "BatchNorm": f"as in {every[0]['batch_norm']}",
+        "examples": f"{examples}, of the training set",
+        "BatchNorm": f"as in {norms}",
         "time": report.duration(sum(one["seconds"] for one in every)),
         "written to": str(out or f"{sharpness_files.FILE} and pictures in each folder"),
     }

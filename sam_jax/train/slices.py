@@ -64,8 +64,13 @@ def _path(subject: Subject) -> Record:
     if end is None:
         raise errors.UserError("a path needs two runs: give the folder of another one")
     asked = dataclasses.replace(subject.asked, batch_norm="training")
-    start = dataclasses.replace(subject, asked=asked)
-    goal = dataclasses.replace(start, run=end).params
+    # Frozen weights may differ as well: the way is that of all weights.
+    ends = [
+        dataclasses.replace(run, config=dataclasses.replace(run.config, freeze=None))
+        for run in (subject.run, end)
+    ]
+    start = dataclasses.replace(subject, asked=asked, run=ends[0])
+    goal = dataclasses.replace(start, run=ends[1]).params
     found = sharpness.path(
         start.loss, start.params, goal, points=_LINE, batches=start.batches
     )

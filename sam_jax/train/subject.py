@@ -225,7 +225,7 @@ class Subject:
         # A few examples stay on the device.
         return found if self.asked.examples is None else list(found)
 
-    @property
+    @functools.cached_property
     def examples(self) -> int:
         """How many are measured on."""
         return int(sum(np.count_nonzero(batch.weights) for batch in self.batches))
@@ -239,9 +239,10 @@ class Subject:
 
 
 def drawn(source: data.Source, examples: int | None, seed: int) -> data.Source:
-    """A number of examples of a source, in a random order; a streamed source as it is.
+    """A number of examples of a source, in a random order.
 
-    Of a stream, the broken images that are drawn are left out.
+    A stream's stay in memory, unless they are all: then it is read in that order. The
+    broken ones that are drawn are left out.
 
     Args:
         source: such as the training set.
@@ -252,7 +253,8 @@ def drawn(source: data.Source, examples: int | None, seed: int) -> data.Source:
     if isinstance(source, data.IndexedSource):
         return data.ArraySource(source.split.take(order))
     if len(order) == source.num_examples:
-        return source
+        streamed = isinstance(source, data.StreamedSource)
+        return source.take(order) if streamed else source
     places = np.full(source.num_examples, -1)
     places[order] = np.arange(len(order))
     found = []

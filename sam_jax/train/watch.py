@@ -88,7 +88,7 @@ class Watch:
         run, (of_network, source, record) = self._run, self._lasting
         clock, step = time.monotonic(), int(train_state.step)
         there = loaded.LoadedRun(
-            *(pathlib.Path(), step, run.config, record, run.model),
+            *(folder or pathlib.Path(), step, run.config, record, run.model),
             *(*state.evaluated(train_state, run.optimizer), run.measure),
         )
         mesh = run.mesh if run.mesh.size > 1 else None

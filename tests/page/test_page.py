@@ -10,7 +10,7 @@ from scipy import stats
 
 from sam_jax import page
 from sam_jax.page import charts, seen, style
-from sam_jax.train import comparison, examined
+from sam_jax.train import comparison, examined, files
 from tests.page import made
 from tests.train import runs
 from tests.train.test_commands import one_line, said
@@ -175,14 +175,41 @@ def test_what_is_missing_or_damaged_is_said(tmp_path, capsys):
     ):
         (other / examined.FILE).write_text(content)
         assert words in shown(other).text
+    (other / examined.FILE).write_text(json.dumps(record))
     for content, words in (
         ("{", "is damaged"),
+        ('{"measures": {}, "pictures": {}}', "is damaged"),
         ('{"format": 1, "measures": {"a": 3}, "pictures": {}}', "cannot be shown"),
     ):
         (other / "sharpness.json").write_text(content)
-        assert f"sharpness.json {words}" in shown(other).text
+        found = shown(other)
+        assert f"sharpness.json {words}" in found.text
+        assert "calibration" in found.sections, "what is not damaged is shown"
     (other / "data.json").write_text("{")
     assert "data.json is damaged" in one_line(capsys, "report", other)
+
+
+def test_losses_that_overflow_are_gaps_in_lines_and_planes(tmp_path):
+    folder = made.run(tmp_path / "a", sharp=True)
+    path = folder / "sharpness.json"
+    whole = json.loads(path.read_text())
+    found = shown(folder)
+    steps = {a["class"] for _, a in found.tags if "heat" in a.get("class", "")}
+    assert len(steps) == 9 and "at step 60" in found.text
+    for name in ("line", "plane"):
+        losses = np.array(whole["pictures"][name]["losses"])
+        losses[-1] = np.inf
+        losses[0] = np.nan
+        whole["pictures"][name]["losses"] = losses.tolist()
+    whole["pictures"]["line"]["losses"][3] = -2.5  # of a loss of the user's
+    path.write_text(files.to_json(whole))
+    holed = shown(folder)
+    assert {a["class"] for _, a in holed.tags if "heat" in a.get("class", "")} == steps
+    assert "to inf" not in holed.text
+    lines = [
+        [a["d"] for t, a in x.tags if t == "path" and "d" in a] for x in (found, holed)
+    ]
+    assert sum(map(len, lines[1])) > 0.8 * sum(map(len, lines[0]))
 
 
 def test_the_command(tmp_path, capsys, monkeypatch):

@@ -205,6 +205,22 @@ def test_bad_input(network, message):
         BAD[message](network)
 
 
+def test_means_of_low_precision_are_summed_in_float32():
+    with jax.enable_x64(False):
+        batches = [jnp.ones((1, 1), jnp.bfloat16)] * 500
+        mean = products.mean_over(batches, lambda w, x: w * x[0, 0])
+        found = mean(jnp.ones(3, jnp.bfloat16))
+        assert found.dtype == jnp.bfloat16
+        np.testing.assert_array_equal(found, 1)
+        big = [jnp.ones((3000, 1), jnp.float16)] * 2
+        found = products.mean_over(big, lambda w, x: w)(jnp.full(2, 40, jnp.float16))
+        np.testing.assert_array_equal(found, 40)
+        # Signs give products of 3 and of -3 whose squares bfloat16 cannot hold.
+        loss = lambda w: jnp.sum(jnp.array([3.1, 5.0]) * w**2) / 2  # noqa: E731
+        diagonal = sharpness.diagonal(loss, jnp.ones(2, jnp.bfloat16), probes=400)
+        np.testing.assert_allclose(diagonal.value, [3.1, 5.0], rtol=1e-2)
+
+
 def test_a_batch_counts_by_its_examples(network):
     mean = products.mean_over(network.batches, network.loss)(network.params)
     np.testing.assert_allclose(mean, network.whole(network.params), rtol=1e-12)

@@ -38,12 +38,16 @@ def test_filter_normalization_does_not_see_a_rescaling(network):
         np.testing.assert_allclose(
             *(jnp.linalg.norm(t[name], axis=0) for t in (direction, params))
         )
+    # A factor for each unit is seen where the next layer moves as well, one for each
+    # layer never is.
     one_layer = lambda d: {"w": d["w"], "v": jnp.zeros_like(d["v"])}  # noqa: E731
-    curves = [
-        sharpness.landscape(loss, p, [one_layer(sharpness.random_direction(p, 3))])
-        for p in (params, rescaled)
-    ]
-    np.testing.assert_allclose(curves[0].losses, curves[1].losses, rtol=1e-5)
+    layers = {"w": params["w"] * 7, "v": params["v"] / 7}
+    for other, moved in ((rescaled, one_layer), (layers, lambda d: d)):
+        curves = [
+            sharpness.landscape(loss, p, [moved(sharpness.random_direction(p, 3))])
+            for p in (params, other)
+        ]
+        np.testing.assert_allclose(curves[0].losses, curves[1].losses, rtol=1e-5)
     plain = sharpness.random_direction(params, normalize="none")
     np.testing.assert_allclose(jnp.linalg.norm(ravel_pytree(plain)[0]), 1)
 
@@ -91,6 +95,18 @@ def test_a_training_in_its_plane():
     for a, b in zip(back, points, strict=True):
         np.testing.assert_allclose(a["a"], b["a"], atol=1e-6)
         np.testing.assert_allclose(a["b"], b["b"], atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_points_on_a_line_have_no_plane_in_float32_either(seed):
+    start, step = np.random.default_rng(seed).normal(size=(2, 1000)).astype(np.float32)
+    with jax.enable_x64(False):
+        points = [jnp.asarray(start + t * step) for t in (0, 1, np.float32(2.3))]
+        with pytest.raises(ValueError, match="on one line"):
+            sharpness.trajectory(points)
+        points[1] += 0.1 * jnp.asarray(np.roll(step, 1))
+        for direction in sharpness.trajectory(points).directions:
+            np.testing.assert_allclose(jnp.linalg.norm(direction), 1, rtol=1e-3)
 
 
 BAD = {

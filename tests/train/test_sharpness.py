@@ -28,6 +28,7 @@ from sam_jax.train import (
     watch,
 )
 from sam_jax.train import sharpness as measures_lib
+from sam_jax.train.slices import PICTURES
 from tests.data import images
 from tests.train import runs
 from tests.train.test_commands import one_line, said
@@ -116,6 +117,18 @@ def test_examples_are_drawn_with_the_seed_also_from_a_stream(digits):
     assert subject.drawn(Stream, None, 0) is Stream
 
 
+def test_all_examples_of_a_stream_are_read_in_the_order_of_the_draw(tmp_path):
+    images.folder(tmp_path, {"train/a": 6, "train/b": 5, "val/a": 1, "val/b": 1})
+    given = {"path": str(tmp_path), "image_size": 4, "validation": 0}
+    source = data.load_streamed("folder", **given).train
+    order = np.random.default_rng(3).permutation(11)
+    every, mixed = (
+        next(one.eval_batches(11)) for one in (source, subject.drawn(source, None, 3))
+    )
+    for name in ("image", "label", "true_label"):
+        np.testing.assert_array_equal(mixed[name], every[name][order])
+
+
 def test_broken_images_of_a_stream_are_not_measured(tmp_path):
     sizes = {"train/a": 6, "train/b": 5, "val/a": 1, "val/b": 1}
     images.folder(tmp_path, sizes)
@@ -198,16 +211,30 @@ def test_the_edge_is_that_of_the_runs_method_or_refused(run):
     found = edge(method=dataclasses.replace(run.config.method, name="usam"))
     value, rate = found["value"], found["learning_rate"]
     assert rate * value * (1 + rho * value) == pytest.approx(2 * (1 + b))
-    found = edge(method=coefficients.Method())
+    found = edge(method=coefficients.Method(), cadence=settings.EveryK())
     assert found["learning_rate"] * found["value"] == pytest.approx(2 * (1 + b))
+    layers = run.config.method.coefficients | {"mask": "norm_layers"}
     nesterov = settings.Optimizer("sgd", {"momentum": b, "nesterov": True})
     for changes in (
         {"method": dataclasses.replace(run.config.method, name="asam")},
         {"optimizer": settings.Optimizer("adamw", {})},
         {"optimizer": nesterov},
+        {"cadence": settings.EveryK()},
+        {"clip_norm": 1.0},
+        {"learning_rate_factors": "Dense_0=0.1"},
+        {"method": dataclasses.replace(run.config.method, coefficients=layers)},
     ):
         with pytest.raises(errors.UserError, match="sam_edge is known for none, sam, "):
             edge(**changes)
+
+
+def test_the_way_to_another_run_is_that_of_frozen_weights_too(run):
+    config = dataclasses.replace(run.config, freeze="Dense_0")
+    start = dataclasses.replace(run, config=config)
+    end = dataclasses.replace(start, params=jax.tree.map(jnp.zeros_like, run.params))
+    target = dataclasses.replace(aimed(start, examples=32), end=end)
+    losses = PICTURES["path"].find(target)["losses"]
+    assert losses[-1] == pytest.approx(np.log(10), rel=1e-6)  # of a network of zeros
 
 
 # ── The verb ─────────────────────────────────────────────────────────────────────────
@@ -250,6 +277,16 @@ def test_table_numbers_and_pictures(copied, capsys, tmp_path, drawn):
     again = sharpness_files.read(copied)
     assert again["measures"].keys() == {"trace", "m_sharpness", "loss"}
     assert again["measures"]["loss"]["examples"] == 128
+    # What is measured before a mistake stays; what is said is of all measures.
+    late = "--measures=gradient_norm,path"
+    assert "two runs" in one_line(capsys, "sharpness", copied, late, "--examples=40")
+    assert sharpness_files.read(copied)["measures"].keys() >= {"gradient_norm", "loss"}
+    parts = ["--measures=m_sharpness,loss", *asked[1:]]
+    assert "32 or 40, of the" in said(capsys, "sharpness", copied, *parts)[1]
+    kept = (copied / "sharpness.json").read_bytes()
+    line = one_line(capsys, "sharpness", copied, f"--out={copied}", "--measures=loss")
+    assert "give another folder" in line
+    assert (copied / "sharpness.json").read_bytes() == kept
     (copied / "sharpness.json").write_text('{"format": 2}')
     assert "measure again" in one_line(capsys, "sharpness", copied, "--measures=loss")
 
@@ -321,8 +358,6 @@ def test_the_training_in_its_plane_and_the_pictures(copied, tmp_path):
 def test_the_trajectory_ends_at_the_run(tiny, tmp_path):
     config = tiny("none", **{"checkpoint.keep_every": 4})
     loop.train_and_evaluate(config, tmp_path)
-    from sam_jax.train.slices import PICTURES
-
     target = aimed(loaded.load_run(tmp_path, "last"), examples=8)
     ((_, found),) = measures_lib.measure(target, {"t": PICTURES["trajectory"]})
     assert found["steps"] == [4, 8, 12] and found["points"][-1] == [0, 0]
