@@ -7,8 +7,8 @@ ResNet-18 on images of 32x32 with crops and flips, float32 (on a GPU bfloat16), 
 images in memory: random ones, or CIFAR-10 with ``--data=FOLDER`` (of TFDS). Each way to
 train is a process of its own, and the processes take turns, so that no thread of one
 waits for work while another is timed. A time is of steps with their batches. Memory is
-the peak of the process; the first step includes the start of Python, imports and
-compilation without a cache. Beside the record a picture is drawn.
+the peak of the process, on the host; the first step includes the start of Python,
+imports and compilation without a cache. Beside the record a picture is drawn.
 """
 
 import functools
@@ -54,6 +54,8 @@ def trainer(method: str, args: Any, width: int) -> Callable[[], object]:
         batch_size=args.batch,
         data=programs.AUGMENTED,
         model={"dtype": "bfloat16" if on_gpu() else "float32"},
+        # PyTorch's images are on the card: ours are where several steps are one call.
+        steps_per_dispatch=args.steps if on_gpu() else 1,
     )
     run = programs.run(chosen, images(args), **own)
     return programs.Feed(run, args.steps)
@@ -187,6 +189,8 @@ def workers() -> Iterator[Callable[[str, Any, int], Callable[..., Any]]]:
     from sam_jax.train import environment
 
     environment.set_up()  # as the trainer's commands do; processes inherit it
+    # Of one card the first process would take three quarters.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     context = multiprocessing.get_context("spawn")
     started: list[tuple[Any, Any]] = []
 

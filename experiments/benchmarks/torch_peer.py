@@ -91,6 +91,7 @@ class Trainer:
     ) -> None:
         cuda = torch.cuda.is_available()
         self._device = torch.device("cuda" if cuda else "cpu")
+        torch.backends.cudnn.benchmark = True  # searches algorithms, as XLA does
         torch.manual_seed(0)
         split = dataset.train.split  # pyright: ignore[reportAttributeAccessIssue]
         images = torch.from_numpy(split.images).permute(0, 3, 1, 2)

@@ -102,10 +102,11 @@ def _record(
 def process(job: queue.Job, own: Sequence[str], seconds: float) -> tuple[int, str]:
     """Runs a job in a process, which is killed when the time is over."""
     worker = sys.executable, "-m", "experiments.gpu.worker", job.name
+    paths = os.fspath(record.ROOT), os.environ.get("PYTHONPATH")
     return commands.child(
         [*worker, *own, f"--seconds={seconds}"],
         seconds=seconds,
-        env=environment(job.env) | {"PYTHONPATH": os.fspath(record.ROOT)},
+        env=environment(job.env) | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
     )
 
 

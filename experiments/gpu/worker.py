@@ -13,6 +13,7 @@ from experiments import commands
 from experiments.benchmarks.measure import Missing
 from experiments.gpu import queue, record
 from experiments.gpu.tasks import Context, Row, Task
+from sam_jax import errors
 
 MARGIN = 5.0  # seconds for the end of the process
 
@@ -29,6 +30,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--tiny", action="store_true")
     args = parser.parse_args(argv)
     job = queue.Job(args.job, 0)
+    if not args.tiny:
+        need_gpu()
     path = args.out.resolve() / f"{job.family}.json"
     found = record.Record(path, None if args.tiny else record.RESULTS / path.name)
     found.begin(record.machine(args.tiny))
@@ -97,7 +100,21 @@ def work(
         else:
             found.add(key, row)
             print(f"{key}: {row}", flush=True)
+    if status == queue.COMPLETE:
+        for key in ("process", "preparation"):  # errors of earlier tries
+            found.rows.pop(f"{part}/{key}", None)
     found.mark(part, status)
+
+
+def need_gpu() -> None:
+    """Refuses to measure a CPU, to which JAX goes where it finds no GPU."""
+    import jax
+
+    if jax.default_backend() == "cpu":
+        raise errors.UserError(
+            'JAX finds no GPU here: install "jax[cuda13]", or give --tiny to try the '
+            "jobs on a CPU"
+        )
 
 
 def _timed(task: Task) -> Row:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
@@ -21,6 +22,7 @@ from experiments.gpu import (
     tasks,
     worker,
 )
+from sam_jax import errors
 
 A, B, C = (queue.Job(f"family/{part}", 100, least=40) for part in "abc")
 
@@ -227,8 +229,10 @@ def test_a_contest_times_whoever_could_be_made(tmp_path):
     found.add("peak/matmul", {"flops_per_second": 1e9})
     calls = []
 
+    lacking = ["bad"]
+
     def contender(name):
-        if name == "bad":
+        if name in lacking:
             raise MemoryError(name)
         call = lambda: calls.append(name)  # noqa: E731
         return contest.Contender(call, 2, 8, {"flops": 1e3})
@@ -248,11 +252,33 @@ def test_a_contest_times_whoever_could_be_made(tmp_path):
     assert set(found.rows["part/round/1-1"]["seconds_per_step"]) == {"a", "c"}
     assert found.rows["part/summary"]["of"]["c"]["time_over_a"]["median"] > 0
     assert found.rows["part/summary"]["of"]["a"]["share_of_peak"] > 0
+    assert not found.has("part/round/0-1") and not found.has("part/summary")
+    # Who could not be made at first is timed with the others as soon as it can be.
+    lacking.clear()
+    found.add("part/process", {"error": "of an earlier try"})
+    run()
+    assert found.parts["part"] == queue.COMPLETE and found.has("part/summary")
+    assert set(found.rows["part/round/0-0"]["seconds_per_step"]) == {"a", "bad", "c"}
+    assert set(found.rows["part/summary"]["of"]) == {"a", "bad", "c"}
+    assert "part/process" not in found.rows
     # Another process makes them again for the round that is missing.
     calls.clear()
     del found.rows["part/round/1-1"]
     run()
-    assert sorted(calls) == ["a"] * 3 + ["c"] * 3
+    assert sorted(calls) == ["a"] * 3 + ["bad"] * 3 + ["c"] * 3
+
+
+def test_operations_are_counted_where_a_plugin_counts_none(monkeypatch):
+    program = jax.jit(lambda x: x @ x).lower(np.ones((8, 8), np.float32))
+    counted = programs.flops(program)
+    assert counted >= 2 * 8**3 - 8**2
+    monkeypatch.setattr(type(program), "cost_analysis", lambda self: None)
+    assert programs.flops(program) == counted
+
+
+def test_a_cpu_is_not_measured_as_a_gpu():
+    with pytest.raises(errors.UserError, match="JAX finds no GPU here"):
+        worker.need_gpu()
 
 
 # ── Images and networks ──────────────────────────────────────────────────────────────
