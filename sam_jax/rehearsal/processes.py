@@ -99,11 +99,14 @@ def ask(
 SHARES = (*range(8, 64, 8), *range(64, 512, 32), *range(512, 4097, 256))
 
 
-def largest(fits: Callable[[int], bool], shares: Sequence[int] = SHARES) -> int | None:
+def largest(
+    fits: Callable[[int], bool | None], shares: Sequence[int] = SHARES
+) -> int | None:
     """The most examples a chip that fit, by bisection.
 
     Args:
-        fits: whether that many do; a step that fits also does with fewer.
+        fits: whether that many do; a step that fits also does with fewer. None: such a
+            number is refused, and says nothing of the others.
         shares: that are tried, ascending.
 
     Returns:
@@ -113,11 +116,17 @@ def largest(fits: Callable[[int], bool], shares: Sequence[int] = SHARES) -> int 
         >>> largest(lambda share: share <= 100), largest(lambda share: False)
         (96, None)
     """
-    low, high = 0, len(shares)  # those below low fit, those from high on do not
+    left = list(shares)
+    low, high = 0, len(left)  # those below low fit, those from high on do not
     while low < high:
         middle = (low + high) // 2
-        low, high = (middle + 1, high) if fits(shares[middle]) else (low, middle)
-    return shares[low - 1] if low else None
+        answer = fits(left[middle])
+        if answer is None:
+            del left[middle]
+            high -= 1
+        else:
+            low, high = (middle + 1, high) if answer else (low, middle)
+    return left[low - 1] if low else None
 
 
 def rehearsals(
@@ -151,13 +160,13 @@ def rehearsals(
         say(f"{what}: {'compiled' + took if result['fits'] else 'does not fit'}")
         return result
 
-    def fits(name: str, share: int) -> bool:
+    def fits(name: str, share: int) -> bool | None:
         try:
             return one(name, share)["fits"]
         except errors.UserError as error:
             # Such as groups into which the examples do not divide.
             say(f"{name}, {share} examples a chip: {error}")
-            return False
+            return None
 
     for name in names:
         try:
