@@ -33,16 +33,21 @@ class Recipe(NamedTuple):
     gives: str
 
 
+_DEFAULTS = settings.flat(typed.defaults(settings.Settings))
 _PLAIN = {
     "optimizer.name": "sgd",
     "optimizer.sgd.momentum": 0.0,
     "optimizer.sgd.nesterov": False,
     "clip_norm": None,
+    "learning_rate_factors": None,
+    "method_group_size": None,
 }
 _FULL = {  # and the batch size
-    "data.crop": 0,
-    "data.flip": False,
-    "data.cutout": 0,
+    **{
+        f"data.{name}": type(_DEFAULTS[f"data.{name}"])(0)  # 0 or False
+        for name in run_cards.AUGMENTATIONS
+    },
+    "augment.name": None,
     "data.sampling.name": "shuffle",
 }
 _FRESH = {"data.sampling.name": "importance"}  # draws with replacement
@@ -261,8 +266,7 @@ def needed(config: settings.Settings, recipe: Recipe) -> tuple[str, dict[str, An
     wanted = dict(recipe.settings)
     if wanted.keys() >= _FULL.keys():
         wanted["batch_size"] = run_cards.training_examples(config) or "ALL"
-    default = settings.flat(typed.defaults(settings.Settings))
-    now = default | settings.flat(typed.plain(config))
+    now = _DEFAULTS | settings.flat(typed.plain(config))
     different = {k: v for k, v in wanted.items() if now[k] != v}
     [theorem] = [t for t in conditions.THEOREMS if t.name.startswith(recipe.theorem)]
     # The first condition of a theorem is that of the method.

@@ -15,6 +15,11 @@ NETWORK: Mapping[str, Any] = {
     "pl": 0.0,
     "bounded_below": True,
 }
+# Settings of the data, each of which draws at random unless it is 0 or False.
+AUGMENTATIONS = (
+    *("crop", "flip", "alternate_flip", "cutout", "resized_crop", "randaugment"),
+    *("mixup", "cutmix"),
+)
 
 
 def setting_of(config: settings.Settings) -> conditions.Setting:
@@ -114,6 +119,8 @@ def _after_warmup(
             return families.PowerLog(peak, steps=unit.steps_per_epoch)
         case coefficients.Power(_, exponent, of):
             length = unit.steps_per_epoch if of == "epoch" else 1
+            if exponent == 0:
+                return families.Constant(peak)
             return families.Power(peak, exponent, length)
         case coefficients.Diminish2Released() | coefficients.Diminish3Released():
             raise errors.UserError(
@@ -131,6 +138,11 @@ def _after_warmup(
 def _radius(
     rho: Any, step_size: families.Family, unit: schedule.Unit
 ) -> families.Family:
+    if callable(rho):
+        raise errors.UserError(
+            "config.method.rho is your own function: the theorems need facts that are "
+            "known only for the package's schedules"
+        )
     if not isinstance(rho, coefficients.Scheduled):
         return families.Constant(float(rho))
     kind, peak = rho.schedule, rho.value
@@ -153,7 +165,8 @@ def _sources_of_noise(config: settings.Settings) -> list[str]:
             if sampling.uniform == 1:
                 how = "drawn with replacement, uniformly"
         found.append(f"batches of {config.batch_size}{of_all} examples ({how})")
-    random = [name for name in ("crop", "flip", "cutout") if getattr(config.data, name)]
+    random = [name for name in AUGMENTATIONS if getattr(config.data, name)]
+    random += ["your own"] if config.augment.name else []
     if random:
         found.append(f"augmentation ({', '.join(random)})")
     if config.model.options.get("dropout"):
@@ -182,6 +195,11 @@ def _others(config: settings.Settings) -> tuple[str, ...]:
         found.append(f"momentum {momentum:g}")
     if config.clip_norm is not None:
         found.append(f"clipping at {config.clip_norm:g}")
+    if config.learning_rate_factors is not None:
+        found.append("learning rates that differ by the weights' names")
+    group = config.method_group_size or config.batch_size
+    if group < config.batch_size:
+        found.append(f"a perturbation of its own for each {group} examples")
     return tuple(found)
 
 

@@ -44,7 +44,12 @@ def exact(problem: problems.Problem) -> Oracle:
 
 
 def same_sample(problem: finite_sums.FiniteSum, scheme: sampling.Sampling) -> Oracle:
-    """One sample per step for both gradients: m-SAM, as in mini-batch training."""
+    """One sample per step for both gradients: m-SAM, as in mini-batch training.
+
+    Raises:
+        ValueError: if the sampling is that of a sum of another size.
+    """
+    sampling.check_size(scheme, problem)
     return _both(
         problem, lambda key, count: scheme.draw(jax.random.fold_in(key, count))
     )

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from sam_jax import checks
 from sam_jax.methods import core
 
 # (gradient, key of the update) -> the error up to its length; zero is none.
@@ -59,6 +60,7 @@ def igd(
         >>> print(tx.update(grads, tx.init(grads), key=jax.random.key(0))[0])
         [2.7 3.6]
     """
+    checks.nonnegative("eps", eps, schedule=True)
     return _inexact(lambda count, norm: _value(eps, count), direction)
 
 
@@ -79,6 +81,7 @@ def igdr(
         >>> print(tx.update(grads, tx.init(grads), key=jax.random.key(0))[0])
         [4.5 6. ]
     """
+    checks.below_one("nu", nu, schedule=True)
     return _inexact(lambda count, norm: _value(nu, count) * norm, direction)
 
 

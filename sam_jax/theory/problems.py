@@ -125,11 +125,23 @@ def log_residuals(matrix: np.ndarray, target: np.ndarray, start: np.ndarray) -> 
     )
 
 
+def _check_inside(start: Sequence[float], radius: float) -> None:
+    if not (length := float(np.linalg.norm(start))) <= radius:
+        raise ValueError(
+            f"the start must be where the constants hold, within {radius:g} of the "
+            f"origin, got {length:g}"
+        )
+
+
 def hyperbola(start: Sequence[float] = (3.0, 0.2), radius: float = 4.0) -> Problem:
     """The valley f(x, y) = (xy - 1)^2, flattest at (1, 1) (Si and Yun 2023, Figure 1).
 
     Not convex; its minimum 0 is wherever xy = 1.
+
+    Raises:
+        ValueError: if the start is not within the radius.
     """
+    _check_inside(start, radius)
     # Hessian [[2y^2, 4xy - 2], [4xy - 2, 2x^2]]: its trace and twice the off-diagonal
     # entry bound its norm.
     return Problem(
@@ -143,7 +155,12 @@ def hyperbola(start: Sequence[float] = (3.0, 0.2), radius: float = 4.0) -> Probl
 
 
 def double_well(start: float = 0.3, radius: float = 2.0) -> Problem:
-    """The wells f(x) = x^4/4 - x^2/2: minima -1/4 at -1 and 1, a maximum at 0."""
+    """The wells f(x) = x^4/4 - x^2/2: minima -1/4 at -1 and 1, a maximum at 0.
+
+    Raises:
+        ValueError: if the start is not within the radius.
+    """
+    _check_inside([start], radius)
     return Problem(
         value=lambda x: jnp.sum(x**4 / 4 - x**2 / 2),
         start=np.array([start]),
@@ -155,7 +172,12 @@ def double_well(start: float = 0.3, radius: float = 2.0) -> Problem:
 
 
 def saddle(start: Sequence[float] = (0.5, 0.03), radius: float = 2.0) -> Problem:
-    """The saddle (x^2 - y^2)/2 + y^4/4 at the origin, minima -1/4 at (0, +-1)."""
+    """The saddle (x^2 - y^2)/2 + y^4/4 at the origin, minima -1/4 at (0, +-1).
+
+    Raises:
+        ValueError: if the start is not within the radius.
+    """
+    _check_inside(start, radius)
     return Problem(
         value=lambda x: (x[0] ** 2 - x[1] ** 2) / 2 + x[1] ** 4 / 4,
         start=np.asarray(start, np.float64),

@@ -94,6 +94,7 @@ def expected_residual(
         >>> expected_residual(uniform(3), problem)
         ExpectedResidual(A=1.0, B=0.0, C=2.0)
     """
+    check_size(sampling, problem)
     a, b = sampling.growth(problem.component_smoothness)
     return ExpectedResidual(a, b, 2 * a * max(problem.interpolation_gap, 0.0))
 
@@ -112,7 +113,22 @@ def sampled_smoothness(sampling: Sampling, problem: finite_sums.FiniteSum) -> fl
         >>> sampled_smoothness(importance(problem.component_smoothness), problem)
         4.0
     """
+    check_size(sampling, problem)
     return sampling.largest_smoothness(problem.component_smoothness)
+
+
+def check_size(sampling: Sampling, problem: finite_sums.FiniteSum) -> None:
+    """Refuses the sampling of a sum of another size.
+
+    Raises:
+        ValueError: if it is one of this module, of another number of components.
+    """
+    given = getattr(sampling, "probabilities", None)
+    n = getattr(sampling, "n", None) if given is None else len(given)
+    if n is not None and n != problem.size:
+        raise ValueError(
+            f"the sampling is of {n} components, and the sum has {problem.size}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)

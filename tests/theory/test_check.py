@@ -1,3 +1,4 @@
+import dataclasses
 import pathlib
 import shlex
 
@@ -172,6 +173,43 @@ def test_how_examples_are_drawn(overrides, full_and_fresh, says):
     names = "Yun, Theorem 3.4", "Yun, Theorems 4.3 and 4.5"
     verdicts = [of_theorem(config, name).applies for name in names]
     assert tuple(applies is None for applies in verdicts) == full_and_fresh
+
+
+# Each makes the step another one than the theorems': a setting, and what is said of it.
+OTHERS = {
+    "data.mixup=0.2": "augmentation (mixup)",
+    "data.cutmix=0.2": "augmentation (cutmix)",
+    "data.randaugment=2": "augmentation (randaugment)",
+    "data.resized_crop=0.5": "augmentation (resized_crop)",
+    "data.alternate_flip=True": "augmentation (alternate_flip)",
+    "method_group_size=389": "a perturbation of its own for each 389 examples",
+    "learning_rate_factors=^Dense_0=0.1": "learning rates that differ by",
+}
+
+
+@pytest.mark.parametrize("override, says", OTHERS.items())
+def test_what_makes_the_step_another_one_is_said(override, says):
+    def asked(*more):
+        flags = "--config.batch_size=1167", *PLAIN, *more
+        return cards.load("configs/digits_sam.py:usam", *flags)
+
+    assert of_theorem(asked(), "Theorems 4.1").failures == []
+    config = asked(f"--config.{override}")
+    said = run_cards.describe(config, run_cards.setting_of(config))
+    assert any(says in text for text in said.values())
+    assert of_theorem(config, "Theorems 4.1").failures
+    recipe = next(r for r in check.RECIPES if "4.1" in r.theorem)
+    assert override.partition("=")[0] in check.changes(config, "card.py", recipe)
+
+
+def test_a_power_of_zero_is_constant_and_an_own_radius_is_refused():
+    power = "--config.schedule.name=power", "--config.schedule.exponent=0.0"
+    config = cards.load("configs/digits_sam.py", *power)
+    assert run_cards.setting_of(config).step_size == families.Constant(0.1)
+    own = dict(config.method.coefficients) | {"rho": lambda count: 0.1}
+    method = dataclasses.replace(config.method, coefficients=own)
+    with pytest.raises(errors.UserError, match="rho is your own function"):
+        run_cards.setting_of(dataclasses.replace(config, method=method))
 
 
 def test_a_radius_that_ends_says_so(capsys):

@@ -126,6 +126,17 @@ def test_every_condition_of_corollary_3_5_is_asked_for(change, condition):
     assert any(condition in failure.text for failure in found.failures)
 
 
+def test_coefficients_that_are_not_given_have_their_defaults():
+    good = {"step_size": DIMINISH_1, "radius": Power(0.1, 1)}
+    for method in ("vasso", "gsam", "wsam", "cr_sam", "eigen_sam"):
+        given = config_lib.default_coefficients(method)
+        verdicts = [
+            corollary_3_5(nonconvex(method=method, coefficients=some, **good)).applies
+            for some in ({}, given)
+        ]
+        assert verdicts == [True, True], method
+
+
 def test_what_is_not_known_is_neither_true_nor_false():
     setting = nonconvex(
         step_size=DIMINISH_1, radius=PerfectSquares(0.1, 1), smoothness=None
@@ -211,6 +222,8 @@ def test_rates_under_kl():
     assert "finitely many" in follows(0.0)
     assert "linear convergence" in follows(0.5)
     assert "iterates O(k^-0.5)" in follows(0.75)
+    # log(1 + exp(-x)) has it for every q, and iterates that run away at a rate of 1/k.
+    assert follows(0.5).count("if there is an accumulation point: linear") == 1
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,13 @@ def test_a_schedule_counts_updates():
     assert update(tx, GRADS, times=3)["b"] == pytest.approx(4.8)
 
 
+def test_a_size_out_of_its_range():
+    with pytest.raises(ValueError, match="eps must be"):
+        inexact.igd(-0.5)
+    with pytest.raises(ValueError, match="nu must be"):
+        inexact.igdr(1.5)
+
+
 def test_a_stationary_point_stays_one():
     zero = jax.tree.map(jnp.zeros_like, GRADS)
     assert update(inexact.igdr(0.5, inexact.anywhere), zero)["b"] == 0.0

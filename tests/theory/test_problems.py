@@ -200,6 +200,9 @@ REFUSED = {
     "> 0 where the columns": lambda: finite_sums.least_squares(*data(2, 3)),
     "l2 must be": lambda: finite_sums.least_squares(*data(4, 3), l2=-1.0),
     "labels must be -1 or 1": lambda: finite_sums.logistic(*data(4, 3)),
+    "within 4 of the origin, got 30": lambda: problems.hyperbola((30.0, 0.2)),
+    "within 2 of": lambda: problems.double_well(-2.1),
+    "within 1 of": lambda: problems.saddle((1.0, 0.1), radius=1.0),
     "must be >= 0": lambda: finite_sums.logistic(*labelled(4, 3), l2=-1.0),
 }
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sam_jax.theory import finite_sums, sampling
+from sam_jax.theory import descent, finite_sums, sampling
 
 N, D = 6, 3
 SKEWED = np.array([1.0, 2.0, 3.0, 4.0, 2.0, 3.0]) / 15
@@ -164,6 +164,7 @@ def test_sampled_smoothness():
         assert found[name] == pytest.approx((weights @ L_I).max()), name
 
 
+THREE = finite_sums.parabolas([-1.0, -1.0, 2.0])
 REFUSED = {
     "sum to 1, got sum 1.1": lambda: sampling.Single(np.array([0.5, 0.6])),
     "smallest 0": lambda: sampling.Single(np.array([1.0, 0.0])),
@@ -173,6 +174,14 @@ REFUSED = {
     r"be in \(0, 1\]": lambda: sampling.Independent(np.array([0.5, 0.0])),
     "size must be >= 1": lambda: sampling.WithReplacement(np.full(2, 0.5), 0),
     "sum to 1": lambda: sampling.WithReplacement(np.full(2, 0.4), 1),
+    "of 6 components, and the sum has 3": lambda: sampling.expected_residual(
+        sampling.Nice(6, 2), THREE
+    ),
+    "of 5 components": lambda: descent.same_sample(THREE, sampling.uniform(5)),
+    "of 2 components": lambda: descent.full_ascent(THREE, sampling.uniform(2)),
+    "of 4 components": lambda: sampling.sampled_smoothness(
+        sampling.Independent(np.full(4, 0.5)), THREE
+    ),
     r"in \(0, 3\)": lambda: sampling.independent_importance(np.ones(3), 3),
 }
 

@@ -245,6 +245,9 @@ REFUSED = {
     "mu must be": lambda: unified.decreasing(0.0, Rule(1.0, 1.0)),
     "mu = 3 and L = 2": lambda: unified.andriushchenko_decreasing(3.0, 2.0),
     r"must be < 2, got 2": lambda: unified.two_cycle(10.0, 1.0, Rule(0.1, 0.2)),
+    "no center may be their mean": lambda: unified.parabolas_limit(
+        [-1.0, 0.0, 1.0], 1.0, Rule(0.3, 0.02)
+    ),
     "between the centers 0 and 9, got 16": lambda: unified.parabolas_limit(
         [0.0, 9.0, 9.0], 1.0, Rule(30.0, 0.1)
     ),

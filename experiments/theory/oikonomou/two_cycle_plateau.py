@@ -29,8 +29,8 @@ underflows to zero on the way stays in it.""",
 gamma*, lambda = 0, 0.5, 1; from (1, 1) the same; from (0, 0.1) lambda = 0.25, 0.5, 1,
 rho = s rho*, gamma = r gamma*(rho) for s = 0.1, 0.5, 0.9 and r = 0.5, 1.""",
     criterion="""Wherever lambda > 0 the last gap is the closed form to 1e-6, and N is
-not below it. lambda = 0 ends below 1e-25. From (1, 1) lambda = 0.5 ends in the cycle of
-the lower eigenvector.""",
+not below it; but from (1, 1) lambda = 0.5 ends in the cycle of the lower eigenvector.
+lambda = 0 ends below 1e-25.""",
 )
 
 LAMS, SHARES, FRACTIONS = (0.25, 0.5, 1.0), (0.1, 0.5, 0.9), (0.5, 1.0)
@@ -72,6 +72,8 @@ def run(quick: bool) -> claims.Outcome:
     checks.close("gap, lambda = 0.5", near[1, -1], predicted[1], rtol=1e-6)
     checks.close("gap / closed form, all of the grid", ends / plateaus, 1.0, rtol=1e-6)
     checks.at_most("gap, lambda = 0", near[0, -1], 1e-25)
+    checks.close("gap from (1, 1), lambda = 1", far[2, -1], predicted[2], rtol=1e-6)
+    checks.at_most("gap from (1, 1), lambda = 0", far[0, -1], 1e-25)
     checks.at_most("closed form: N", plateaus, floors)
     checks.close(
         "gap from (1, 1), lambda = 0.5: the other cycle", far[1, -1], lower, rtol=1e-6

@@ -28,11 +28,12 @@ f - f^* \to \frac{9 \beta \rho^2}{50 \pi^2};
 $$
 
 from a start within $0.1 \rho$ of 0 the gradient is never smaller. Without
-normalization, without ascent, or with a decaying radius, the gradient vanishes.""",
+normalization (for $\beta \rho < 1$), without ascent, or with a decaying radius, the
+gradient vanishes.""",
     recipe="""(beta, rho, eta beta) = (1, 1, 0.5), (2, 0.3, 0.2), (5, 0.05, 1), (0.5,
 0.3, 0.1); twelve starts over a period and five in [-0.1 rho, 0.1 rho], 500 steps.
-Controls from 0.05 rho: USAM and gradient descent for 500 steps, rho/sqrt(t + 1) and
-rho/(t + 1) for 20,000 (5,000 in the short form).""",
+Controls in the last three, where beta rho < 1, from 0.05 rho: USAM and gradient descent
+for 500 steps, rho/sqrt(t + 1) and rho/(t + 1) for 20,000 (5,000 in the short form).""",
     criterion="""The squared gradient and the gap equal these constants to 1e-9, and the
 perturbed gradient is 0 to 1e-9. The lower bound holds in every step. The gradient falls
 to 1e-9 beta rho with USAM and gradient descent, and to 1 % of beta rho with decaying

@@ -26,8 +26,9 @@ $$
 $$
 
 With unequal curvatures the shift is
-$-\rho (p a_1 - (1 - p) a_2)/(p a_1 + (1 - p) a_2)$. SGD and SAM without normalization
-are unbiased, with variances of the same form. The gap of n-SAM vanishes with
+$-\rho (p a_1 - (1 - p) a_2)/(p a_1 + (1 - p) a_2)$. With equal curvatures SGD and SAM
+without normalization are unbiased (SGD with any), with variances of the same form. The
+gap of n-SAM vanishes with
 $\eta$.""",
     recipe="""Centers (-1, -1, 2) with curvatures 1, and (-2, -2, 20) with (1, 1, 0.2),
 minimizers 0; rho = 0.3; eta = 0.05, 0.02, 0.01, 0.005; 250 chains of 8,000 steps from 0

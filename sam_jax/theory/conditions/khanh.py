@@ -168,16 +168,20 @@ def _kl_sum(s: Setting) -> Condition:
     return Condition(text, order.summable, f"its terms ~ {order}: {order.why()}")
 
 
+# log(1 + exp(-x)) has the KL property, as no point is critical, and no rate.
+_IF_IT_STAYS = "if there is an accumulation point: "
+
+
 def _kl_rate(s: Setting) -> str:
     q = s.kl_exponent
     assert q is not None
     if q == 0:
-        return "it stops after finitely many steps"
+        return f"{_IF_IT_STAYS}it stops after finitely many steps"
     if q <= 0.5:
-        return "linear convergence of iterates, gradients and values"
+        return f"{_IF_IT_STAYS}linear convergence of iterates, gradients and values"
     rates = khanh.kl_rates(q)
     return (
-        f"rates: iterates O(k^-{rates.iterates:.4g}), gradients "
+        f"{_IF_IT_STAYS}rates: iterates O(k^-{rates.iterates:.4g}), gradients "
         f"O(k^-{rates.gradients:.4g}), values O(k^-{rates.gap:.4g})"
     )
 

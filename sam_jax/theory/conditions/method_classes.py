@@ -1,9 +1,11 @@
 """Which methods the theorems cover, by their direction."""
 
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from sam_jax import methods as methods_lib
 from sam_jax.theory.conditions.settings import Setting
 
 # Coefficients that a method must have.
@@ -88,7 +90,21 @@ def is_one_of(setting: Setting, methods: Methods) -> bool:
     needed = methods.get(setting.method)
     if needed is None:
         return False
-    return all(setting.coefficients.get(k) == v for k, v in needed.items())
+    given = _coefficients(setting)
+    return all(given.get(k) == v for k, v in needed.items())
+
+
+def _coefficients(setting: Setting) -> Mapping[str, Any]:
+    """Those of a method; what is not given has its default."""
+    if setting.method not in methods_lib.names():
+        return setting.coefficients
+    parameters = inspect.signature(methods_lib.factory(setting.method)).parameters
+    defaults = {
+        name: each.default
+        for name, each in parameters.items()
+        if each.default is not each.empty
+    }
+    return defaults | dict(setting.coefficients)
 
 
 def error_factor(setting: Setting) -> float | None:
@@ -113,7 +129,7 @@ def error_factor(setting: Setting) -> float | None:
     if setting.method not in _ERRORS:
         return None
     try:
-        factor = float(_ERRORS[setting.method](setting.coefficients))
+        factor = float(_ERRORS[setting.method](_coefficients(setting)))
     except (KeyError, TypeError, ZeroDivisionError):  # unknown, or a schedule
         return None
     return factor if math.isfinite(factor) else None
@@ -123,7 +139,7 @@ def lam(setting: Setting) -> float | None:
     """Lambda of Unified SAM; None for another method, or if lambda varies."""
     value: Any = _LAMBDAS.get(setting.method)
     if setting.method == "unified_sam":
-        value = setting.coefficients.get("lam")
+        value = _coefficients(setting).get("lam")
     whole = setting.coefficients.get("mask") is None
     fixed = isinstance(value, int | float) and 0 <= value <= 1
     return float(value) if fixed and whole else None

@@ -23,7 +23,8 @@ class Setting:
             ||g^k - grad f(x^k)|| <= nu_k ||grad f(x^k)||.
         step_size: t_k.
         radius: rho_k; none for ``"sgd"``.
-        coefficients: of the method, such as ``{"lam": 0.5}``.
+        coefficients: of the method, such as ``{"lam": 0.5}``; others have their
+            defaults.
         smooth: whether the gradient is Lipschitz continuous.
         smoothness: L, its constant.
         descent: for a gradient that is not Lipschitz: whether f satisfies the L-descent
@@ -111,6 +112,9 @@ class Setting:
 
 def on(problem: problems.Problem, **others: Any) -> Setting:
     """A setting on a problem whose constants are known.
+
+    Constants that hold in a ball (`problems.Problem.radius`) are taken to hold wherever
+    the iterates go.
 
     Args:
         problem: the function; with ``scheme=...``, a finite sum whose samples the steps

@@ -372,6 +372,11 @@ def parabolas_limit(centers: Sequence[float], lam: float, rule: Rule) -> Limit:
         raise ValueError(
             f"gamma (1 + rho (1 - lam)) must be < 2, got {rule.gamma * k:g}"
         )
+    if lam * rule.rho and not signs.all():
+        raise ValueError(
+            "no center may be their mean: its component climbs to either side, and "
+            "there is no closed form"
+        )
     pulls = k * b - lam * rule.rho * signs
     mean = float(pulls.mean() / k)
     low, high = b[signs > 0].max(initial=-np.inf), b[signs < 0].min(initial=np.inf)
