@@ -85,6 +85,9 @@ def main(argv: Sequence[str]) -> int:
             card = cards.configuration(_CONFIG.value, *argv[1:])
     except errors.UserError as error:
         return commands.say(error, 2)
+    except OSError as error:  # such as of a folder that may not be looked into
+        said = f"{error.filename} ({error.strerror}): give another --workdir"
+        return commands.say(said, 2)
     # Not before the card is known to be good: this takes seconds.
     from sam_jax.train import agreement, hosts, loop
 

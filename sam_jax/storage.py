@@ -53,7 +53,8 @@ def path(text: str | os.PathLike[str]) -> pathlib.Path:
     """The path that a user means.
 
     Args:
-        text: of the file system, or an address, ``SCHEME://...``; a path is left alone.
+        text: of the file system, which may begin with ``~``, or an address,
+            ``SCHEME://...``; a path is left alone.
 
     Returns:
         The path; of an address a `Remote`, which is none for ``isinstance``.
@@ -75,7 +76,8 @@ a scheme, as in gs://bucket/run
         return cast(pathlib.Path, text)
     found = _SCHEME.match(shown := os.fspath(text))
     if found is None:
-        return pathlib.Path(text)
+        # A shell expands no ~ in --workdir=~/runs; that of a path is a name.
+        return pathlib.Path(os.path.expanduser(text) if text is shown else text)
     scheme, rest = found[1].lower(), shown[found.end() :]
     if (found[2] != "//" and scheme != "file") or not rest:
         raise errors.UserError(
@@ -364,6 +366,7 @@ class Growing:
             self.local.write_bytes(content)
             self._since = time.monotonic()
             self._version = target.stat() if target.exists() else None
+            self._sent = content
 
     def grown(self) -> None:
         """Publishes periodically; a failure is retried later."""
@@ -379,12 +382,15 @@ class Growing:
         """
         if self._own:
             self._since = time.monotonic()
-            if self._version != (
-                self._target.stat() if self._target.exists() else None
+            there = self._target.stat() if self._target.exists() else None
+            # What was sent may have arrived although the answer was lost.
+            if self._version != there and not (
+                there and self._target.read_bytes() == self._sent
             ):
                 said = "another program has written or deleted it meanwhile"
                 raise StorageError(errno.EBUSY, said, str(self._target))
-            self._target.write_bytes(self.local.read_bytes())
+            self._sent = self.local.read_bytes()
+            self._target.write_bytes(self._sent)
             self._version = self._target.stat()
 
     def close(self) -> None:

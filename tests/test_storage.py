@@ -54,6 +54,8 @@ def folder(request, tmp_path):
         ("run:1", "run:1"),
         ("runs/12:/a", "runs/12:/a"),
         ("C:/runs", "C:/runs"),
+        ("~/runs", f"{pathlib.Path.home()}/runs"),
+        (pathlib.Path("~/runs"), "~/runs"),
     ],
 )
 def test_paths_and_addresses(text, expected):
@@ -197,6 +199,25 @@ def test_a_file_that_grows_is_published_whole(memory, monkeypatch):
         growing.close()
     assert target.read_bytes() == b"before\none\ntwo\n"
     assert not growing.local.exists()
+
+
+@pytest.mark.parametrize("lost", ["write_bytes", "stat"])
+def test_what_was_sent_is_known_although_the_answer_is_lost(memory, monkeypatch, lost):
+    growing = storage.Growing(memory / "log")
+    whole = getattr(storage.Remote, lost)
+
+    def answered(self, *args):
+        whole(self, *args)
+        raise storage.StorageError(110, "timed out", str(self))
+
+    growing.local.write_bytes(b"one\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(storage.Remote, lost, answered)
+        with pytest.raises(storage.StorageError, match="timed out"):
+            growing.publish()
+    growing.local.write_bytes(b"one\ntwo\n")
+    growing.close()
+    assert (memory / "log").read_bytes() == b"one\ntwo\n"
 
 
 def test_what_somebody_else_has_written_is_not_overwritten(memory):

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import pathlib
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -118,6 +119,7 @@ def planned(table: Table, changes: Sequence[str] = ()) -> dict[str, settings.Set
         words = [f"--config.seed={table.first_seed}", *changes]
         for config in sweep.planned(table.card, axes, seeds, words).values():
             method, *others = workdir.brief(config)
+            method = re.sub(r".*\.py:", "", method)  # of one's own no folders
             words = ["sgd" if method == "none" else method, *others, digest(config)]
             found.setdefault("_".join(words), config)
     order = _texts(table.settings.get(table.by or "", ""))

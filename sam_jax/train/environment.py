@@ -130,6 +130,9 @@ def _began(folder: str | os.PathLike[str] | None) -> str | None:
     """The value at the start of a run; `FAST` for a new one."""
     if folder is None or not (storage.path(folder) / "config.json").is_file():
         return FAST
+    path = storage.path(folder)
+    if not (path / FILE).is_file() and not any((path / "checkpoints").glob("[0-9]*")):
+        return FAST  # stopped before its record, and nothing is trained yet
     return value(_record(folder)["xla_flags"])
 
 

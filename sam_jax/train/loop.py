@@ -309,6 +309,7 @@ class _Training:
                 self.checkpoints.wait()
                 raise Stopped(stops, done)
             recent.restart_clock()
+        self.checkpoints.wait()  # before the results say that the run is finished
 
     def _say_first(self, steps: int, seconds: float) -> None:
         first = "step" if steps == 1 else f"{steps} steps"

@@ -65,7 +65,7 @@ class Window:
         self.in_a_row = in_a_row
         self._waiting: list[tuple[int, Metrics]] = []  # on the device
         self._fetched: list[dict[str, np.float32]] = []  # of each step
-        self._clock = time.monotonic()
+        self._clock = time.perf_counter()
 
     def add(self, metrics: Metrics, steps: int = 1) -> None:
         """Keeps the metrics of the next steps, which may still be computed."""
@@ -89,7 +89,7 @@ class Window:
 
     def restart_clock(self) -> None:
         """Time until now was spent on something else than steps."""
-        self._clock = time.monotonic()
+        self._clock = time.perf_counter()
 
     def _rows(self, waiting: list[tuple[int, Metrics]], steps: int) -> Iterator[Row]:
         """The rows of that many steps, once these metrics are fetched."""
@@ -102,7 +102,7 @@ class Window:
             ]
         del self._waiting[: len(waiting)]
         # Of steps that were done in one call no single one is known: one speed for all.
-        now = time.monotonic()
+        now = time.perf_counter()
         speed = steps * self._batch_size / (now - self._clock)
         self._clock = now
         for first in range(0, steps, self._size):

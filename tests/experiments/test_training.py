@@ -351,6 +351,14 @@ def test_the_list_says_what_tables_cost(place, monkeypatch, capsys):
 # ── Identity, disturbances ───────────────────────────────────────────────────────────
 
 
+def test_a_method_of_ones_own_has_its_run_among_the_others(tmp_path):
+    (tmp_path / "mine.py").write_text("import sam_jax\nmine = sam_jax.sam\n")
+    row = f'[[rows]]\n"method.name" = "{tmp_path}/mine.py:mine"\n'
+    (tmp_path / "own.toml").write_text(f'title = "t"\ncard = "digits_sam"\n{row}')
+    (name,) = table.planned(table.load(str(tmp_path / "own.toml")))
+    assert re.fullmatch(r"mine_rho0.05_seed0_[0-9a-f]{8}", name)
+
+
 def test_a_run_is_what_its_own_settings_say():
     flat = table.flat(settings.Settings())
     identity = table.identity(flat)

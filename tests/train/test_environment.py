@@ -100,6 +100,8 @@ def test_processes_of_tiny_programs_compile_quickly(start, monkeypatch):
 
 def test_a_run_keeps_what_it_began_with(start, tmp_path):
     (tmp_path / "config.json").write_text("{}")
+    assert start(tmp_path) == FAST, "it was killed before its record"
+    (tmp_path / "checkpoints" / "3").mkdir(parents=True)
     assert start(tmp_path) == ""  # of an earlier version
     for begun, again in [(FAST, FAST), ("", ""), (OTHER, "")]:
         start(XLA_FLAGS=begun, **{environment.SWITCH: "0"})

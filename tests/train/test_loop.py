@@ -5,6 +5,7 @@ import json
 import math
 import os
 import signal
+import time
 import types
 
 import jax
@@ -14,7 +15,7 @@ import optax
 import pytest
 
 from sam_jax import errors
-from sam_jax.train import build, loop, metrics, results, schedule
+from sam_jax.train import build, digests, loop, metrics, results, schedule
 from tests.train import runs
 
 
@@ -85,6 +86,19 @@ def test_seconds_are_counted_once(config, tmp_path, monkeypatch):
     found = loop.train_and_evaluate(config, tmp_path)
     assert len(times) == 5, "begin, compiled, and a save in each of three epochs"
     assert found["seconds"] == times[-1] - times[0]
+
+
+def test_results_wait_for_the_last_checkpoint(config, tmp_path, monkeypatch):
+    seen, write = [], digests.write
+
+    def slow(folder):
+        time.sleep(0.5)
+        seen.append((tmp_path / results.RESULTS_FILE).exists())
+        write(folder)
+
+    monkeypatch.setattr(digests, "write", slow)
+    loop.train_and_evaluate(config, tmp_path)
+    assert (tmp_path / results.RESULTS_FILE).exists() and seen and not any(seen)
 
 
 def test_folder_has_all_that_is_promised(finished):

@@ -1,15 +1,17 @@
 """The command line as a user meets it: one line for each mistake, and what to do."""
 
+import pathlib
 import re
 import shlex
 import signal
+import sys
 import time
 
 import pytest
 from absl.testing import flagsaver
 
 from sam_jax import errors, main
-from sam_jax.train import cards, loop
+from sam_jax.train import cards, environment, loop
 from tests.train import runs
 
 CARD = f"--config={runs.DIGITS}"
@@ -86,6 +88,29 @@ def test_mistake_in_a_setting_leaves_no_folder(settings, tmp_path):
     assert "\n" not in message
     assert all(part in message for part in IN_A_SETTING[settings]), message
     assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_cannot_be_looked_into_is_one_line(tmp_path, monkeypatch, capsys):
+    refused = PermissionError(13, "Permission denied", "locked/run")
+    real = pathlib.Path.is_file
+
+    def is_file(self):
+        if "locked" in self.parts:  # as of another user; root may look anywhere
+            raise refused
+        return real(self)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pathlib.Path, "is_file", is_file)
+    monkeypatch.delitem(sys.modules, "jax")
+    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setenv(environment.SWITCH, "")
+    monkeypatch.setattr(environment, "TESTED", {environment._jaxlib()})
+    assert here(CARD, *TINY, "--workdir=locked/run") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert (
+        line.startswith("error: locked/run (Permission denied)")
+        and "give another --workdir" in line
+    )
 
 
 # ── Real processes ───────────────────────────────────────────────────────────────────
