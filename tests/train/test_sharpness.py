@@ -229,7 +229,7 @@ def test_the_edge_is_that_of_the_runs_method_or_refused(run):
 
 
 def test_the_way_to_another_run_is_that_of_frozen_weights_too(run):
-    config = dataclasses.replace(run.config, freeze="Dense_0")
+    config = dataclasses.replace(run.config, freeze="Dense_1")
     start = dataclasses.replace(run, config=config)
     end = dataclasses.replace(start, params=jax.tree.map(jnp.zeros_like, run.params))
     target = dataclasses.replace(aimed(start, examples=32), end=end)
