@@ -100,6 +100,13 @@ def _split(which: str, given: Arrays) -> splits.Split:
         raise errors.UserError(
             f"the {which} inputs must be numbers, got {_kind(inputs)}"
         )
+    for what, x in (("inputs", inputs), ("labels", labels)):
+        whole = x.dtype.kind in "iu" and x.size
+        if whole and not -(2**31) <= x.min() <= x.max() < 2**31:
+            raise errors.UserError(
+                f"the {which} {what} are {x.min()} to {x.max()}: whole numbers must "
+                "fit in 32 bits"
+            )
     if not is_images(inputs):
         inputs = inputs.astype(kinds[inputs.dtype.kind])
     labels = labels.astype(np.int32)

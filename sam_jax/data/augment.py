@@ -15,8 +15,9 @@ from sam_jax import checks, errors
 from sam_jax.data import cropping
 from sam_jax.data.randaugment import rand_augment
 
-# Of the key of a batch, beside those of crop, flip and cutout; 1 is the user's own.
-_RESIZED_CROP, _RANDAUGMENT = 2, 3
+# Of the key of a batch; `split` gives crop, flip and cutout those of 0 to 2, and 4 is
+# the user's own.
+_RESIZED_CROP, _RANDAUGMENT = 5, 3
 
 
 def random_crop(key: jax.Array, images: jax.Array, padding: int) -> jax.Array:

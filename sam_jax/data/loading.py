@@ -26,6 +26,8 @@ from sam_jax.data import (
     tiny_imagenet,
 )
 
+_COUNTED = 4096  # images whose pixels are counted together
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
@@ -295,15 +297,17 @@ def statistics(
                 f"{what}={tuple(given)} does not fit: give {channels} numbers in "
                 f"[{low}, 1], one for each channel, in units of pixel / 255"
             )
-    return tuple(mean or known[0]), tuple(std or known[1])
+    chosen = known[0] if mean is None else mean, known[1] if std is None else std
+    return tuple(map(float, chosen[0])), tuple(map(float, chosen[1]))
 
 
 def computed(images: np.ndarray) -> catalog.Statistics:
     """Mean and standard deviation per channel of pixels, in units of pixel / 255."""
     # From the counts of the 256 values: exact, and no copy of the images as floats.
     values = np.arange(256) / 255
+    parts = [images[k : k + _COUNTED] for k in range(0, len(images), _COUNTED)]
     shares = [
-        np.bincount(images[..., channel].ravel(), minlength=256)
+        sum(np.bincount(part[..., channel].ravel(), minlength=256) for part in parts)
         / images[..., channel].size
         for channel in range(images.shape[-1])
     ]

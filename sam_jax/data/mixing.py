@@ -27,7 +27,7 @@ Mix = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Mixed]]
 
 
 def make_mix(mixup: float, cutmix: float, rows: int, groups: int) -> Mix:
-    """Mixes every image with the next one of its group.
+    """Mixes every image with the one before it in its group.
 
     Each image has a separate share, drawn from Beta(alpha, alpha). With both, either
     is done to half of the images.

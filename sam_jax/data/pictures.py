@@ -180,12 +180,20 @@ def _opened(file: Any, path: str) -> Any:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        return Image.open(file, formats=_PILLOW_FORMATS)
+        image = Image.open(file, formats=_PILLOW_FORMATS)
     except UnidentifiedImageError as error:  # its text has an address in memory
         raise errors.UserError(
             f"{path} cannot be read: it is not a {FORMATS} file, or a damaged one; "
             f"{REMEDY}"
         ) from error
+    # Pillow only warns of it, and refuses twice as many.
+    if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
+        image.close()
+        raise errors.UserError(
+            f"{path} cannot be read: its {image.width}x{image.height} pixels could be "
+            f"a decompression bomb; {REMEDY}"
+        )
+    return image
 
 
 def _as_bytes(image: Any) -> Any:

@@ -225,10 +225,18 @@ def long_tail(
 
 
 def divide(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Takes a fifth of each class, chosen by the seed, for the test."""
+    """Takes a fifth for the test, of each class as far as that divides.
+
+    The seed chooses within a class. Classes without a test example are logged.
+    """
     generator = randomness.generator(seed, randomness.Stream.TEST)
     order = stratified(generator.permutation(len(labels)), labels)
     in_test = max(1, round(_TEST_SHARE * len(labels)))
+    if missing := len(set(labels) - set(labels[order[:in_test]])):
+        _log.warning(
+            f"the test set, a fifth of {len(labels)} examples, has none of {missing} "
+            "of the classes: give more examples, or a test set of your own"
+        )
     return np.sort(order[in_test:]), np.sort(order[:in_test])
 
 

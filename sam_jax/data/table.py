@@ -2,11 +2,15 @@
 
 import csv
 import io
+import logging
 import os
 import pathlib
+from collections.abc import Sequence
 
 from sam_jax import errors
 from sam_jax.data import labelled
+
+_log = logging.getLogger(__name__)
 
 _COLUMNS = ("path", "label")
 _FORM = "a header with path and label, separated by commas, in UTF-8"
@@ -31,7 +35,17 @@ def listing(path: str) -> labelled.Listing:
             "or one table, FILE.csv"
         )
     test = _labelled(tables[labelled.test_name(tables, str(root))])
-    return labelled.Listing(_labelled(tables["train"]), test, str(root))
+    train = _labelled(tables["train"])
+    if both := set(_normal(train.files)) & set(_normal(test.files)):
+        _log.warning(
+            f"{root}: {len(both)} files are to train on and to test on ({min(both)}): "
+            "the test will look better than it is"
+        )
+    return labelled.Listing(train, test, str(root))
+
+
+def _normal(files: Sequence[str]) -> list[str]:
+    return list(map(os.path.normpath, files))
 
 
 def _labelled(table: pathlib.Path) -> labelled.Labelled:
@@ -72,4 +86,9 @@ def _labelled(table: pathlib.Path) -> labelled.Labelled:
             )
         files.append(file)
         classes.append(label)
+    if twice := len(files) - len(set(_normal(files))):
+        _log.warning(
+            f"{table} names {twice} files more than once: copies may be in what is "
+            "trained on and in what is held out"
+        )
     return labelled.Labelled(files, classes)

@@ -24,7 +24,6 @@ from sam_jax.data import catalog, splits, stream
 _FORMAT = "array_record"  # allows random access, and reading without TensorFlow
 _READ_AT_ONCE = 1000  # records
 _PROBE_SECONDS = 10
-_UNLABELLED_TEST = "imagenet2012"  # its test set has no labels
 
 _log = logging.getLogger(__name__)
 
@@ -50,7 +49,10 @@ class Records:
         name = f"example {index} of {self.where}"
         with errors.translated(f"{name} cannot be read", "prepare the data set again"):
             example = self.source[index]
-            return stream.Read(name, example["image"], int(example["label"]))
+            label = int(example["label"])
+            if label < 0:
+                raise errors.UserError(f"{name} has no label: choose another data set")
+            return stream.Read(name, example["image"], label)
 
 
 def read(
@@ -294,8 +296,12 @@ def _read_prepared(builder: Any, name: str, streamed: bool) -> Any:
         names = tuple(map(label.int2str, range(label.num_classes)))
         try:
             if streamed:
-                train = _stored(builder, "train")
-                return stream.Stores(train, _stored(builder, test), names)
+                train, tested = _stored(builder, "train"), _stored(builder, test)
+                others = "validation" in builder.info.splits
+                records: Any = tested.store
+                if others and records.source[0]["label"] < 0:  # it is unlabelled
+                    tested = _stored(builder, "validation")
+                return stream.Stores(train, tested, names)
             return splits.RawDataset(
                 train=_read_split(builder, "train"),
                 test=_read_split(builder, test),
@@ -318,7 +324,7 @@ def _check_format(builder: Any, name: str, streamed: bool) -> str:
             f"and {_FORMAT} is needed: pass another data_dir=DIR"
         )
     there, test = set(builder.info.splits), "test"
-    if streamed and (name.startswith(_UNLABELLED_TEST) or test not in there):
+    if streamed and test not in there:
         test = "validation"
     if not {"train", test} <= there:
         raise errors.UserError(

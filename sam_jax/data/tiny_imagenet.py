@@ -12,7 +12,8 @@ def listing(path: str) -> labelled.Listing:
     """Lists ``train/<wnid>/images/*`` and ``val/images/*``, the test set.
 
     Labels are numbers of the sorted WordNet ids. The published ``test`` has no labels
-    and is not read. Some of the classes will do.
+    and is not read. Some of the folders in ``train`` will do; images of other classes
+    are left out.
     """
     root = pathlib.Path(path).expanduser()
     advice = "give the folder that tiny-imagenet-200.zip makes, as it is published"
@@ -26,14 +27,18 @@ def listing(path: str) -> labelled.Listing:
     files, classes = [], []
     for number, row in enumerate(rows, start=1):
         where = f"{annotations}, line {number}"
-        if len(row) < 2 or row[1] not in known:
+        if len(row) < 2:
             raise errors.UserError(
-                f"{where}: {errors.one_line(row, 80)} names no image and class of "
-                f"train: {advice}"
+                f"{where}: {errors.one_line(row, 80)} names no image and class: "
+                f"{advice}"
             )
+        if row[1] not in known:
+            continue
         file = root / "val" / "images" / row[0]
         if not file.is_file():
             raise errors.UserError(f"{where}: there is no file {file}: {advice}")
         files.append(str(file))
         classes.append(row[1])
+    if not files:
+        raise errors.UserError(f"{annotations} names no image of train's: {advice}")
     return labelled.Listing(train, labelled.Labelled(files, classes), str(root))

@@ -107,7 +107,10 @@ class Data:
         found = self
         if name not in (None, self.name):
             found = dataclasses.replace(self, name=name, path=None, mean=None, std=None)
-            if name not in catalog.OWN:
-                found = dataclasses.replace(found, image_size=None, stream=False)
+            # What is streamed has the size of the network's images, whatever its own.
+            if name not in catalog.OWN and not self.stream:
+                found = dataclasses.replace(
+                    found, image_size=None, resize="squash", skip_broken=False
+                )
         setting = "path" if found.name in catalog.OWN else "data_dir"
         return dataclasses.replace(found, **({setting: place} if place else {}))

@@ -129,10 +129,15 @@ def mix(config: settings.Settings, groups: int) -> mixing.Mix | None:
             "config.data.mixup and cutmix need examples that are drawn alike: set "
             "config.data.sampling.name=shuffle"
         )
+    if chosen.stream and chosen.skip_broken:
+        raise errors.UserError(
+            "config.data.mixup and cutmix would mix what is broken into its "
+            "neighbours: set config.data.skip_broken=False"
+        )
     return mixing.make_mix(chosen.mixup, chosen.cutmix, config.batch_size, groups)
 
 
-_OWN_STREAM = 1  # of the augmentation's key
+_OWN_STREAM = 4  # of the augmentation's key: split(key, 3) gives those of 0 to 2
 
 
 def _check_inputs(changed: Any, images: jax.Array, where: str) -> None:

@@ -53,6 +53,12 @@ def test_a_deviation_that_no_images_have_is_refused(std):
     assert data.load("digits", std=(0.001,)).std == (0.001,)
 
 
+def test_mean_and_deviation_may_be_arrays():
+    found = data.load("digits", mean=np.array([0.0]), std=np.array([0.5], np.float32))
+    assert (found.mean, found.std) == ((0.0,), (0.5,))
+    assert {type(x) for x in (*found.mean, *found.std)} == {float}
+
+
 def test_noise_is_in_the_labels_of_the_training_split_alone():
     noisy = data.load("digits", label_noise=0.25, validation=97, seed=3)
     clean = data.load("digits", validation=97, seed=3)

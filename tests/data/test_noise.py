@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from sam_jax import checks, data
 
-rates = st.floats(0, 1, exclude_max=True)
+rates = st.floats(0, 1, exclude_max=True, width=32)
 
 
 @settings(max_examples=80, deadline=None)

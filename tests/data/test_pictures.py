@@ -1,6 +1,7 @@
 """What a file becomes: formats, colours, sizes, damages."""
 
 import itertools
+import warnings
 
 import numpy as np
 import pytest
@@ -192,6 +193,10 @@ def test_a_decompression_bomb_is_refused(limit, tmp_path, monkeypatch):
     path = images.write(tmp_path / "a.png", GREY)  # of 16, Pillow warns or raises
     with pytest.raises(errors.UserError, match=r"a\.png cannot be read: .* bomb"):
         pictures.read([str(path)], str(tmp_path), pictures.How(cache_dir=""))
+    with warnings.catch_warnings():  # as a stream reads it
+        warnings.simplefilter("ignore")
+        with pytest.raises(errors.UserError, match=r"a\.png cannot be read: .* bomb"):
+            pictures.decode(str(path), pictures.How())
 
 
 def files(root, *arrays):

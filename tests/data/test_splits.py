@@ -149,3 +149,12 @@ def test_a_tail_without_an_example_is_refused():
         data.load("digits", imbalance=1000)
     with pytest.raises(checks.BadValue, match=r"imbalance must be a number in"):
         data.load("digits", imbalance=0.5)
+
+
+def test_classes_that_a_fifth_leaves_without_a_test_are_said(caplog):
+    _, test = splits.divide(np.repeat(np.arange(10), 4), seed=0)
+    assert len(test) == 8
+    (line,) = caplog.messages
+    assert "a fifth of 40 examples, has none of 2 of the classes" in line
+    splits.divide(np.repeat(np.arange(10), 5), seed=0)
+    assert len(caplog.messages) == 1

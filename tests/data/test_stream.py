@@ -290,6 +290,14 @@ def test_tiny_imagenet_is_read_as_it_is_published(tiny):
         assert found.mean == data.CATALOG["tiny_imagenet"].mean
         (test,) = found.test.eval_batches(2)
         assert test["label"].tolist() == [1, 0]
+    # Of a part of the classes in train those are tested on.
+    shutil.copytree(tiny / "train/n01", tiny / "train/n00")
+    shutil.move(tiny / "train/n02", tiny / "left")
+    (tiny / "val/images/2.jpg").write_bytes((tiny / "val/images/1.jpg").read_bytes())
+    with (tiny / "val/val_annotations.txt").open("a") as file:
+        file.write("2.jpg\tn00\t0\t0\t3\t3\n")
+    some = data.load("tiny_imagenet", cache_dir="", **given)
+    assert some.class_names == ("n00", "n01") and some.test.num_examples == 2
     for path in tiny.rglob("*.jpg"):
         with Image.open(path) as image:
             image.convert("L").save(path)
@@ -307,7 +315,11 @@ def test_tiny_imagenet_is_read_as_it_is_published(tiny):
         ),
         (
             lambda x: (x / "val/val_annotations.txt").write_text("0.jpg\tn09\n"),
-            "line 1: .*n09.* names no image and class",
+            "names no image of train's",
+        ),
+        (
+            lambda x: (x / "val/val_annotations.txt").write_text("0.jpg\n"),
+            "line 1: .*0.jpg.* names no image and class",
         ),
         (lambda x: shutil.rmtree(x / "train/n01/images"), "n01/images cannot be read"),
         (lambda x: shutil.rmtree(x / "train"), "has no folder train"),

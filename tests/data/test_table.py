@@ -34,6 +34,15 @@ def test_one_table_is_divided_by_the_seed(folder):
         assert [known[image.tobytes()] for image in split.images] == list(split.labels)
 
 
+def test_files_that_are_there_twice_are_said(folder, caplog):
+    write(folder / "train.csv", [*rows(range(8)), *rows(range(2))])
+    write(folder / "test.csv", ["img/9.png,cat", "./img/0.png,dog"])
+    assert load(folder).train.num_examples == 10
+    first, second = caplog.messages
+    assert "train.csv names 2 files more than once" in first
+    assert "1 files are to train on and to test on" in second
+
+
 @pytest.mark.parametrize("test", ["test", "val", "validation"])
 def test_two_tables(test, folder):
     # A BOM, spaces, a quoted comma and columns of others, as Excel and others write.

@@ -11,6 +11,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from sam_jax import data, errors
+from sam_jax.data import tfds as reading
 from tests.data import archives
 
 SHAPES = {"cifar10": (32, 32, 3), "fashion_mnist": (28, 28, 1), "mnist": (28, 28, 1)}
@@ -297,6 +298,30 @@ class SamJaxTwoSquares(tfds.core.GeneratorBasedBuilder):
             image[..., 1] = 255 * (number % 2)
             image[..., 2] = 7
             yield number, {"image": image, "label": number % 2}
+
+
+class SamJaxUnlabelledTest(SamJaxTwoSquares):
+    """Likewise, with labels of -1 in the test set."""
+
+    SPLITS = ("train", "test", "validation")
+
+    def _split_generators(self, dl_manager):
+        found = super()._split_generators(dl_manager)
+        unlabelled = ((k, x | {"label": -1}) for k, x in found["test"])
+        return found | {"test": unlabelled}
+
+
+def test_an_unlabelled_test_set_is_not_tested_on(tmp_path):
+    given = {"data_dir": str(tmp_path), "image_size": 4, "validation": 0}
+    found = data.load_streamed("sam_jax_unlabelled_test", **given)
+    (batch,) = found.test.eval_batches(20)
+    assert sorted(batch["true_label"]) == [0] * 10 + [1] * 10
+    builder = tfds.builder("sam_jax_unlabelled_test", data_dir=str(tmp_path))
+    source = builder.as_data_source("test")
+    with pytest.raises(errors.UserError, match="example 3 of test has no label"):
+        reading.Records(source, "test")(3)
+    with pytest.raises(errors.UserError, match="labels -1 to -1"):
+        data.load("sam_jax_unlabelled_test", data_dir=str(tmp_path))
 
 
 class SamJaxOnlyTrain(SamJaxTwoSquares):
