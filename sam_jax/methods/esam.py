@@ -169,7 +169,11 @@ def _on_sensitive_examples(
         def sensitive(perturbed: optax.Params) -> tuple[jax.Array, optax.Updates]:
             losses = example_losses_fn(perturbed)
             _, rows = jax.lax.top_k(devices.whole(losses - example_losses), size)
-            return jnp.mean(losses), subset_grad_fn(perturbed, rows)
+            # With ``value``, which may have weights and a decay that losses do not.
+            value = extra_args.get("value")
+            start = jnp.mean(example_losses) if value is None else value
+            rise = jnp.mean(losses - example_losses)
+            return start + rise, subset_grad_fn(perturbed, rows)
 
         return method.update(
             updates, state, params, value_and_grad_fn=sensitive, **extra_args

@@ -60,7 +60,11 @@ def averaged(
         return None
     rate = stays(state.step)
     return jax.tree.map(
-        lambda old, new: (rate * old + (1 - rate) * new).astype(old.dtype),
+        lambda old, new: (
+            (rate * old + (1 - rate) * new).astype(old.dtype)
+            if jnp.issubdtype(old.dtype, jnp.inexact)
+            else new  # such as a count
+        ),
         state.average,
         new,
     )

@@ -179,12 +179,6 @@ def layout(
     count = None if devices is None else len(devices)
     rows, fsdp = sharding.grid(config.mesh.data, config.mesh.fsdp, count)
     sharding.check_batch_size(config.batch_size, rows * fsdp)
-    if config.all_reduce_dtype != "float32" and config.method_group_size is None:
-        raise errors.UserError(
-            "config.all_reduce_dtype=bfloat16 is for groups that perturb "
-            "separately: set config.method_group_size; with m = batch the gradients "
-            "are reduced in config.model.dtype"
-        )
     groups = lay_out(
         config.batch_size,
         config.method_group_size,
@@ -193,6 +187,12 @@ def layout(
         rows * fsdp,
         fsdp,
     )
+    if config.all_reduce_dtype != "float32" and groups.count == 1:
+        raise errors.UserError(
+            "config.all_reduce_dtype=bfloat16 is for groups that perturb "
+            "separately: set config.method_group_size below the batch; with m = batch "
+            "the gradients are reduced in config.model.dtype"
+        )
     return groups, sharding.make_mesh(rows, fsdp, groups.members, devices)
 
 

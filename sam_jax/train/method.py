@@ -67,7 +67,7 @@ def takes_step(name: str) -> bool:
     if name == coefficients.BASELINE:
         return False
     parameters = inspect.signature(coefficients.factory(name)).parameters
-    return {"learning_rate", "weight_decay"} <= parameters.keys()
+    return "learning_rate" in parameters and "base" not in parameters
 
 
 MASKS: Mapping[coefficients.Mask, Callable[[optax.Params], Any]] = {
@@ -97,26 +97,30 @@ def eval_params(
 ) -> Callable[[Any, optax.Params], optax.Params]:
     """Which weights to evaluate, for methods and optimizers that train others.
 
+    An ``optax.contrib.schedule_free`` is found wherever it is in the base's state, also
+    in an optimizer of the user's.
+
     Returns:
         ``(state of method and base, params) -> params``.
     """
     of_method = methods.eval_params(method.name)
     if plugins.is_reference(method.name):
         of_method = plugins.find(f"{method.name}_eval_params")
-    if of_method is not None:
-        return of_method
-    if optimizer.name.startswith("schedule_free"):
-        return schedule_free_eval_params
-    return as_trained
+    own = plugins.is_reference(optimizer.name)
+    if of_method is None and not (own or optimizer.name.startswith("schedule_free")):
+        return as_trained
+
+    def evaluated(state: Any, params: optax.Params) -> optax.Params:
+        if of_method is not None:
+            params = of_method(state, params)
+        for inner in trees.nodes(state, optax.contrib.ScheduleFreeState):
+            params = optax.contrib.schedule_free_eval_params(inner, params)
+        return params
+
+    return evaluated
 
 
 def as_trained(state: Any, params: optax.Params) -> optax.Params:
     """The weights themselves, whatever the state of method and base."""
     del state
     return params
-
-
-def schedule_free_eval_params(state: Any, params: optax.Params) -> optax.Params:
-    """Those of ``optax.contrib.schedule_free``, anywhere in a chain."""
-    [inner] = trees.nodes(state, optax.contrib.ScheduleFreeState)
-    return optax.contrib.schedule_free_eval_params(inner, params)

@@ -122,17 +122,28 @@ def _in_words(name: str, values: Mapping[str, Any]) -> str:
     return f"{name} ({listed})" if listed else name
 
 
+# Methods around a base optimizer that also move the weights themselves.
+_PAST_BASE = ("decoupled_wsam", "lookbehind")
+
+
 def _check_averages(config: settings.Settings) -> None:
     """Refuses changes of the weights that schedule-free averages would not see."""
     weight_decay = config.weight_decay
     averages = config.optimizer.name.startswith("schedule_free")
-    if averages and weight_decay.value and weight_decay.kind == "decoupled":
+    if not averages or method.takes_step(config.method.name):
+        return
+    if config.method.name in _PAST_BASE:
+        raise errors.UserError(
+            f"{config.method.name} moves the weights past {config.optimizer.name}, "
+            "which averages its own steps: take another optimizer"
+        )
+    if weight_decay.value and weight_decay.kind == "decoupled":
         raise errors.UserError(
             f"config.weight_decay.kind=decoupled moves the weights past "
             f"{config.optimizer.name}, which averages its own steps: set "
             "config.weight_decay.kind=gradient or loss"
         )
-    if averages and config.learning_rate_factors is not None:
+    if config.learning_rate_factors is not None:
         raise errors.UserError(
             f"config.learning_rate_factors changes steps past {config.optimizer.name}, "
             "which averages its own: leave it out, or take another optimizer"
@@ -152,6 +163,16 @@ def _full_optimizer(
             f"config.cadence.name={config.cadence.name} needs a method that only turns "
             f"the gradient; {name} takes the step itself: set "
             f"config.cadence.name={settings.Always.name}"
+        )
+    if config.all_reduce_dtype != "float32":
+        raise errors.UserError(
+            f"{name} averages its gradients itself, in float32: set "
+            "config.all_reduce_dtype=float32"
+        )
+    if name == "decoupled_wsam" and config.learning_rate_factors is not None:
+        raise errors.UserError(
+            "config.learning_rate_factors would leave out the step that decoupled_wsam "
+            "adds behind the base optimizer: leave it out, or take wsam"
         )
     if not method.takes_step(name):
         parts = make_method(learning_rate=learning_rate, base=make_base)
@@ -173,7 +194,14 @@ def _full_optimizer(
             "config.weight_decay.exclude_bias_and_norm=False, or "
             "config.weight_decay.kind=loss"
         )
-    alone = make_method(learning_rate=learning_rate, weight_decay=of_gradient)
+    decays = "weight_decay" in inspect.signature(make_method).parameters
+    if of_gradient and not decays:
+        raise errors.UserError(
+            f"{name} takes the step itself and has no weight_decay: set "
+            "config.weight_decay.kind=decoupled or loss"
+        )
+    own = {"weight_decay": of_gradient} if decays else {}
+    alone = make_method(learning_rate=learning_rate, **own)
     return alone, decay.make_decay(weights, learning_rate).of_updates
 
 

@@ -101,6 +101,8 @@ def unused(config: settings.Settings, changes: Iterable[str]) -> Iterator[str]:
     for change in changes:
         key, _ = _split(change)
         switch, off = _SWITCHES.get(key, (None, None))
+        if key == "max_consecutive_skips" and config.skips_nonfinite:
+            continue  # in float16 they are skipped whatever config.on_nonfinite says
         if not _is_there(key, tree):
             parts = key.split(".")
             groups = [".".join(parts[:i]) for i in range(1, len(parts))]

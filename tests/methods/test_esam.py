@@ -45,6 +45,10 @@ def test_descends_on_the_most_sensitive_examples():
     seen = sam_jax.diagnostics(state)
     assert seen["perturbed_loss"] == pytest.approx(17 / 5 * 2.5**2 / 2)
     assert seen["perturbation_norm"] == pytest.approx(0.5)
+    # The value may have a decay that the losses of examples do not.
+    _, state = direction(tx, jnp.array(2.0), rows, value=jnp.array(100.0))
+    rise = 17 / 5 * (2.5**2 - 2**2) / 2
+    assert sam_jax.diagnostics(state)["perturbed_loss"] == pytest.approx(100 + rise)
 
 
 @pytest.mark.parametrize("gamma, size", [(0.5, 4), (0.9, 7), (0.01, 1), (0.999, 8)])

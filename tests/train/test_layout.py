@@ -88,6 +88,8 @@ def test_batch_norm_of_a_number_divides_what_passes_together(number, m, steps, n
 
 
 def test_another_dtype_of_all_reduces_is_for_groups():
-    chosen = settings.read({"all_reduce_dtype": "bfloat16"})
-    with pytest.raises(errors.UserError, match="separately: set"):
-        build.layout(chosen)
+    for group in (None, 128):
+        given = {"all_reduce_dtype": "bfloat16", "method_group_size": group}
+        chosen = settings.read(given | {"batch_size": 128})
+        with pytest.raises(errors.UserError, match="separately: set"):
+            build.layout(chosen)

@@ -9,6 +9,7 @@ import pytest
 
 import sam_jax
 from sam_jax import errors
+from sam_jax.methods import trees
 from sam_jax.train import optimizer
 from tests.train import runs
 from tests.train.steps import assert_close
@@ -227,6 +228,40 @@ def test_schedule_free_refuses_decay_past_its_average(make):
         make("sam", **settings, **{"weight_decay.kind": "decoupled"})
     for kind in ("gradient", "loss"):
         make("sam", **settings, **{"weight_decay.kind": kind})
+
+
+def test_schedule_free_refuses_methods_that_move_past_its_average(make):
+    for method in ("lookbehind", "decoupled_wsam"):
+        with pytest.raises(errors.UserError, match=f"{method} moves the weights past"):
+            make(method, **{"optimizer.name": "schedule_free_sgd"})
+
+
+def test_schedule_free_behind_the_weights_of_sampa(make):
+    opt = make("sampa", **{"optimizer.name": "schedule_free_sgd"})
+    *_, (params, state) = run(opt, 5)
+    own = sam_jax.sampa_eval_params(state, params)
+    (inner,) = trees.nodes(state, optax.contrib.ScheduleFreeState)
+    expected = optax.contrib.schedule_free_eval_params(inner, own)
+    assert_close(opt.eval_params(state, params), expected)
+    assert optax.tree.norm(optax.tree.sub(expected, own)) > 1e-3
+
+
+@pytest.mark.parametrize("method", ["sam_sps", "bsam"])
+def test_an_optimizer_without_effect_changes_no_evaluation(make, method):
+    settings = {"optimizer.name": "schedule_free_sgd", "weight_decay.value": 0.1}
+    opt = make(method, **settings, **{"weight_decay.kind": "decoupled"})
+    [(params, state)] = run(opt, 1)
+    assert opt.eval_params(state, params) is not None
+
+
+def test_methods_around_a_base_refuse_what_they_would_pass_by(make):
+    factors = {"learning_rate_factors": ".=0.1"}
+    with pytest.raises(errors.UserError, match="that decoupled_wsam adds behind"):
+        make("decoupled_wsam", **factors)
+    make("lookbehind", **factors)
+    for method in ("momentum_sam", "sampa", "bsam"):
+        with pytest.raises(errors.UserError, match="itself, in float32"):
+            make(method, all_reduce_dtype="bfloat16")
 
 
 def test_schedule_free_evaluates_its_average(make):
