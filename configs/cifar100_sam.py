@@ -10,7 +10,7 @@ Settings: those of ``cifar10_sam.py`` with rho 0.1 (Foret et al. 2021 for CIFAR-
 Published, test error in %: WRN-28-10 SAM 16.5 +- .2, SGD 18.8 +- .2 (Foret et al.,
 batch 256, all 50,000 images, 5 runs).
 
-Cost: 200 epochs of 352 steps with two gradients each. This card has not been run to its
+Cost: 200 epochs of 351 steps with two gradients each. This card has not been run to its
 end; there is no result of ours to expect yet.
 """
 

@@ -11,7 +11,7 @@ Khanh et al. 2024; 10 % of the training set are held out to select by.
 Published, test error in %: WRN-28-10 SAM 2.7 +- .1, SGD 3.5 +- .1 (Foret et al., batch
 256, all 50,000 images, 5 runs); ResNet-18 SAM 4.3, SGD 5.2 (bayesian-sam README).
 
-Cost: 200 epochs of 352 steps with two gradients each. Expect 73.7 % test accuracy of a
+Cost: 200 epochs of 351 steps with two gradients each. Expect 73.7 % test accuracy of a
 first try, on the real images: --config.model.width=8 --config.epochs=6, a quarter of an
 hour on two busy CPU cores. The 200 epochs have not been run.
 """

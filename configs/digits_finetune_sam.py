@@ -1,8 +1,8 @@
 """Fine-tuning: digits 5 to 9 from few examples, with a network that knows 0 to 4.
 
-    python -m sam_jax.main --config=configs/digits_sam.py
+    python -m sam_jax.main --config=configs/digits_sam.py \
         --config.data.name=digits/0-4 --workdir=runs/first
-    python -m sam_jax.main --config=configs/digits_finetune_sam.py
+    python -m sam_jax.main --config=configs/digits_finetune_sam.py \
         --config.init_from=runs/first
 
 All but the linear head begins as the first run has ended; the head, of other classes,

@@ -1,8 +1,8 @@
 """Methods of a few lines over the building blocks, as examples; they may change.
 
 Nothing here is promised to stay; what proves itself moves to the methods. A program
-names one as ``sam_jax.contrib.zsharp``, a run card by the file:
-``--config.method.name=sam_jax/contrib.py:zsharp``.
+names one as ``sam_jax.contrib.zsharp``, the command line by the file:
+``--config=digits_sam:sam_jax/contrib.py:zsharp``.
 """
 
 import functools

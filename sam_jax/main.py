@@ -6,7 +6,7 @@ Example::
 
 On several hosts, the same command on each, and which process it is::
 
-    python -m sam_jax.main --config=configs/cifar10_sam.py --workdir=/shared/run
+    python -m sam_jax.main --config=configs/cifar10_sam.py --workdir=/shared/run \
         --coordinator=10.0.0.1:1234 --num_processes=2 --process_id=0
 """
 

@@ -169,6 +169,8 @@ def _module(path: pathlib.Path, setting: str) -> ModuleType:
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module  # as an import would: dataclasses look there
+        if (folder := str(path.parent.resolve())) not in sys.path:
+            sys.path.append(folder)  # for what the file imports from beside it
         try:
             spec.loader.exec_module(module)
         except BaseException as error:

@@ -38,6 +38,20 @@ def test_every_heading_has_a_block():
     assert len(HEAVY) == len(FRAMEWORKS)
 
 
+def test_gradients_of_an_nnx_model_see_the_same_dropout():
+    """Radius zero is the base optimizer."""
+    (code,) = (code for code in BLOCKS.values() if "nnx.Dropout" in code)
+    losses = []
+    for method in ("sam_jax.sam(rho=0.0)", "optax.identity()"):
+        namespace = {}
+        own = code.partition("print(")[0].replace("sam_jax.sam(rho=0.05)", method)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            exec(own, namespace)
+        losses.append(namespace["losses"])
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     "title",
     [pytest.param(t, marks=slow) if t in HEAVY else t for t in BLOCKS],

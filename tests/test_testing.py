@@ -173,3 +173,12 @@ def test_methods_of_others_keep_the_contract_outside_of_the_clone(tmp_path):
         timeout=300,
     )
     assert run.returncode == 0 and "2 passed" in run.stdout, run.stdout + run.stderr
+
+
+def test_a_coefficient_with_a_schedule_is_tested_at_a_number():
+    falling = optax.constant_schedule(0.1)
+
+    def mine(rho: optax.ScalarOrSchedule = falling):
+        return sam_jax.sam(rho)
+
+    assert testing.Method(mine).schedulable() == {"rho": 0.5}

@@ -93,7 +93,7 @@ for name, labels in {"right labels": truth[train], "40 % wrong": noisy}.items():
 # is only reported.
 
 # %%
-# Test error over rho: a wide valley with wrong labels, nearly flat with right ones.
+# Test error over rho: with wrong labels a narrow valley before a cliff, else flat up to 1.
 figure, axes = plt.subplots()
 places = np.where(radii > 0, radii, 0.003)
 for name, (val, unseen, _) in found.items():
@@ -130,7 +130,7 @@ assert fit[0] > fit[-1] + 40  # a radius this large learns nothing at all
 # * **Too small**: the errors are those of SGD. Multiply by 3.
 # * **Too large**: the training labels are no longer fitted, and every error rises. Divide
 #   by 3. The scale of $\rho$ depends on the method: `usam` and `asam` need other
-#   radii ([library](../library.md)).
+#   radii ([methods](../methods/index.md)).
 # * **Nothing helps**: a network that underfits has nothing for SAM to prevent. With right
 #   labels and a small network, expect no more than the spread over seeds.
 #

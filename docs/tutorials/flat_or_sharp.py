@@ -107,7 +107,7 @@ print(f"SGD after epoch {nearest}: training loss {losses['SGD'][nearest]:.3f}")
 # %% [markdown]
 # ## Five measures
 #
-# Each result also says how exact it is: a residual or a standard error.
+# Eigenvalues come with a residual, and estimates with a standard error.
 
 # %%
 measures = {

@@ -90,7 +90,7 @@ np.testing.assert_allclose(
 )
 
 # %% [markdown]
-# Any other method can replace it: `sam_jax.asam(rho=0.5)`, `sam_jax.gsam()`,
+# Most other methods can replace it: `sam_jax.asam(rho=0.5)`, `sam_jax.gsam()`,
 # `sam_jax.looksam(k=5)`. In a loop of Flax, Keras, Equinox or others, see
 # [other loops](../other_loops.md); complete programs are in the
 # [recipes](../recipes.md).

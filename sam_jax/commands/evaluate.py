@@ -26,7 +26,11 @@ def main(arguments: Sequence[str]) -> int:
     if given.out:
         files.check_new(storage.path(given.out))
     run = loaded.load_run(given.run, given.step, own_code=given.own_code)
-    dataset = build.load_data(run.config.data.elsewhere(given.data_dir, given.data))
+    if given.data:
+        other = run.config.data.elsewhere(given.data_dir, given.data)
+        dataset = build.load_data(other)
+    else:
+        dataset = run.own_data(given.data_dir)
     scores = run.evaluate(dataset, given.split)
     if given.out:
         files.replace(given.out, files.to_json(scores.plain(), indent=2) + "\n")

@@ -69,12 +69,12 @@ def _evaluate(
     if not missing:
         return
     commands.start_jax(missing[0])
-    from sam_jax.train import build, loaded
+    from sam_jax.train import loaded
 
     for folder in missing:
         try:
             run = loaded.load_run(folder, "last", own_code=own_code)
-            dataset = build.load_data(run.config.data.elsewhere(data_dir))
+            dataset = run.own_data(data_dir)
             found = run.evaluate(dataset)
         except errors.UserError as error:
             print(f"warning: {folder} is not evaluated: {error}", file=sys.stderr)

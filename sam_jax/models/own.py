@@ -1,6 +1,7 @@
 """A network that the user brings."""
 
 import contextlib
+import functools
 import inspect
 from collections.abc import Mapping
 from typing import Any
@@ -55,8 +56,15 @@ def build(
     if not callable(network):
         raise errors.UserError(f"{setting} must be a Flax module, got {network!r}")
     # Of the class of an NNX module the signature is that of its metaclass.
-    made_by: Any = network.__init__ if inspect.isclass(network) else network
-    parameters = inspect.signature(made_by).parameters
+    made_by, given_before = network, {}
+    if isinstance(network, functools.partial):
+        made_by, given_before = network.func, network.keywords
+    made_by: Any = made_by.__init__ if inspect.isclass(made_by) else made_by
+    parameters = {
+        name: each
+        for name, each in inspect.signature(made_by).parameters.items()
+        if name not in given_before
+    }
     hidden = ("self", "rngs", "parent", "name")
     own = {name: each for name, each in parameters.items() if name not in hidden}
     if "width" in given and "width" not in own:  # which many cards set

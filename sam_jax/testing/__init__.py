@@ -1,10 +1,12 @@
 """Tests of methods: `check_method` runs the contract of the library on yours.
 
-import sam_jax.testing
-from my import my_sam
+Example::
 
-def test_my_sam():
-sam_jax.testing.check_method(my_sam)
+    import sam_jax.testing
+    from my import my_sam
+
+    def test_my_sam():
+        sam_jax.testing.check_method(my_sam)
 """
 
 from sam_jax.testing.contract import CHECKS as CHECKS

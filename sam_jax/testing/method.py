@@ -120,7 +120,7 @@ class Method:
             if all(kind in typing.get_args(parameter.annotation) for kind in allowed)
             and key != "learning_rate"
         }
-        return {key: x if np.isreal(x) else 0.5 for key, x in numbers.items()}
+        return {k: x if isinstance(x, int | float) else 0.5 for k, x in numbers.items()}
 
     def numeric(self) -> set[str]:
         """The names of all coefficients that are numbers."""

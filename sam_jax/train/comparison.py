@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from sam_jax import errors, storage
-from sam_jax.train import files, metrics, settings, typed
+from sam_jax.train import data_record, files, metrics, settings, typed
 from sam_jax.train.results import RESULTS_FILE
 from sam_jax.train.spread import Difference, Spread
 
@@ -243,7 +243,12 @@ def read_settings(folder: pathlib.Path) -> dict[str, Any]:
         and all(isinstance(tree[key], dict) and "name" in tree[key] for key in named)
     ):
         raise errors.UserError(f"{path} is damaged: {remedy}")
-    return _of_data() | settings.flat(tree)
+    found = _of_data() | settings.flat(tree)
+    if (folder / data_record.FILE).is_file():  # what was passed from Python
+        record = data_record.read(folder)
+        found["data.name"] = record.name
+        found["model.name"] = record.network or found["model.name"]
+    return found
 
 
 def _of_data() -> dict[str, Any]:

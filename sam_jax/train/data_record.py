@@ -30,6 +30,7 @@ class DataRecord:
         std: per channel, likewise.
         steps_per_epoch: updates in an epoch of the run.
         dtype: of the inputs; other than uint8, they are not images.
+        network: that was passed from Python, in the place of ``config.model``.
     """
 
     name: str
@@ -39,6 +40,7 @@ class DataRecord:
     std: tuple[float, ...]
     steps_per_epoch: int
     dtype: str = "uint8"
+    network: str | None = None
 
     @property
     def input_dtype(self) -> np.dtype[Any]:
@@ -127,6 +129,7 @@ def _check(record: DataRecord) -> None:
     images = record.dtype == "uint8"
     if not (
         isinstance(record.name, str)
+        and isinstance(record.network, str | None)
         and names
         and record.dtype in ("uint8", "float32", "int32")
         and (len(sizes) == 4 or not images)

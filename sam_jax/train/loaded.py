@@ -5,7 +5,7 @@ import functools
 import logging
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -140,24 +140,38 @@ class LoadedRun:
         Raises:
             UserError: if there are no such data, or they do not fit the network.
         """
-        batches = self._labelled(dataset, split)
-        if not batches:
+        found, last = [], self.preprocessing.num_classes - 1
+        for images, label in self._labelled(dataset, split):  # one batch in memory
+            if label.min() < 0 or label.max() > last:
+                raise errors.UserError(
+                    f"labels are {label.min()} to {label.max()}, and the network of "
+                    f"{self.folder} has the classes 0 to {last}"
+                )
+            rows = self._checked(images), label, np.ones(len(label), bool)
+            found.append((label, *self._in_batches(self._evaluate, *rows)))
+        if not found:
             raise errors.UserError("there are no examples to evaluate")
-        labels = np.concatenate([label for _, label in batches])
-        last = self.preprocessing.num_classes - 1
-        if labels.min() < 0 or labels.max() > last:
-            raise errors.UserError(
-                f"labels are {labels.min()} to {labels.max()}, and the network of "
-                f"{self.folder} has the classes 0 to {last}"
-            )
-        found = [
-            self._in_batches(
-                self._evaluate, self._checked(images), label, np.ones(len(label), bool)
-            )
-            for images, label in batches
-        ]
-        logits, of_each = jax.tree.map(lambda *parts: np.concatenate(parts), *found)
+        labels, logits, of_each = jax.tree.map(
+            lambda *parts: np.concatenate(parts), *found
+        )
         return scores.score(logits, labels, self.class_names, of_each)
+
+    def own_data(self, place: str | None = None) -> data.Dataset:
+        """The data set that it was trained on.
+
+        Args:
+            place: where it is, if it has moved; see `Data.elsewhere`.
+
+        Raises:
+            UserError: if it was passed from Python, or is not there.
+        """
+        trained_on, named = self.preprocessing.name, self.config.data.name
+        if trained_on != named:
+            raise errors.UserError(
+                f"{self.folder} was trained on {trained_on!r}, passed from Python, and "
+                f"not on config.data.name={named}: pass it to load_run(RUN).evaluate"
+            )
+        return build.load_data(self.config.data.elsewhere(place))
 
     def check_classes(self, dataset: data.Dataset) -> None:
         """Refuses a data set with other classes than the run's.
@@ -174,7 +188,7 @@ class LoadedRun:
 
     def _labelled(
         self, dataset: Any, split: str
-    ) -> Sequence[tuple[np.ndarray, np.ndarray]]:
+    ) -> Iterable[tuple[np.ndarray, np.ndarray]]:
         """Images and true labels, in batches."""
         if isinstance(dataset, tuple):
             images, labels = map(np.asarray, dataset)
@@ -185,7 +199,7 @@ class LoadedRun:
                 )
             return [(images, labels)] if len(labels) else []
         if dataset is None:
-            dataset = build.load_data(self.config.data)
+            dataset = self.own_data()
         if isinstance(dataset, data.Dataset):
             if split not in _SPLITS:
                 raise errors.UserError(errors.unknown("split", split, _SPLITS))
@@ -193,11 +207,11 @@ class LoadedRun:
                 raise errors.UserError(f"data set {dataset.name!r} has no {split} set")
             self.check_classes(dataset)
             dataset = source
-        return [
+        return (
             (batch["image"][batch["mask"]], batch["true_label"][batch["mask"]])
             for batch in dataset.eval_batches(self.config.eval_batch_size)
             if batch["mask"].any()
-        ]
+        )
 
     def _in_batches(
         self,

@@ -192,6 +192,8 @@ class _Training:
         """Notes what the run is trained on and with; shows settings and remarks."""
         run, out = self.run, self.out
         record = data_record.DataRecord.of(run.dataset, run.config.batch_size)
+        if self.named != run.config.model.name:
+            record = dataclasses.replace(record, network=self.named)
         agreement.from_first(lambda: data_record.write(self.folder, record))
         flags = agreement.from_first(
             lambda: environment.keep(

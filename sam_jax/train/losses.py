@@ -108,8 +108,12 @@ def _of_each(found: Any, where: str, count: int) -> dict[str, jax.Array]:
     }
 
 
-# What stands beside the metrics of a split.
-_TAKEN = {"loss", "accuracy", "examples", "epoch", "step", "split", "wall_time"}
+# What stands beside the metrics of a split, and in ``scores.json``.
+_TAKEN = {
+    *("loss", "accuracy", "examples", "epoch", "step", "split", "wall_time"),
+    *("top_5", "ece", "nll", "classes", "class_names", "confusion", "bins"),
+    *("mistakes", "format"),
+}
 
 
 def _checked(own: Any, name: str, num_classes: int) -> Loss:

@@ -1,7 +1,9 @@
 """The predictions of a run for image files, as a table."""
 
 import csv
+import dataclasses
 import io
+import logging
 import os
 import pathlib
 from collections.abc import Iterable, Sequence
@@ -14,6 +16,8 @@ from sam_jax.data import folder, pictures
 from sam_jax.train import files, loaded
 
 _Path = str | os.PathLike[str]
+
+_log = logging.getLogger(__name__)
 
 
 def predict_to_csv(
@@ -103,6 +107,13 @@ def predict_files(
             f"inputs of shape {shape}: predict from Python, by load_run(RUN).predict"
         )
     of = run.config.data
+    if run.preprocessing.name != of.name:
+        _log.warning(
+            f"{run.folder} was trained on {run.preprocessing.name!r}, passed from "
+            f"Python: how its images were scaled is not known, these are scaled to "
+            f"{shape[1]}x{shape[0]} without regard to their proportions"
+        )
+        of = dataclasses.replace(of, image_size=None, resize="squash", middle=1.0)
     how = pictures.How(of.image_size, of.resize, middle=of.middle)
     with futures.ThreadPoolExecutor(os.cpu_count()) as threads:
 

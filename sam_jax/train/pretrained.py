@@ -147,6 +147,8 @@ def _of_library(library: str, rest: str, network: str | None) -> Source:
         arrays, _ = _arrays(path)
     else:
         arrays = _fetched(library, name)
+    if library == "hf" and "embeddings.cls_token" in arrays:  # a ViT without a head
+        arrays = {f"vit.{key}": x for key, x in arrays.items()}
     for old, new in naming.EARLIER.items():
         arrays = {key.replace(old, new): x for key, x in arrays.items()}
     return Source(f"{library}:{rest}", arrays, library)

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Sequence
 
 from sam_jax import errors
-from sam_jax.train import build, files, loaded, report, sharpness, sharpness_files
+from sam_jax.train import files, loaded, report, sharpness, sharpness_files
 from sam_jax.train.slices import PICTURES
 from sam_jax.train.subject import Asked, Losses, Subject, drawn
 
@@ -87,7 +87,7 @@ def _subject(
     end: loaded.LoadedRun | None,
     data_dir: str | None,
 ) -> Subject:
-    dataset = build.load_data(run.config.data.elsewhere(data_dir))
+    dataset = run.own_data(data_dir)
     run.check_classes(dataset)
     source = drawn(dataset.train, asked.examples, asked.seed)
     return Subject(run, source, Losses.of_run(run), asked, end)

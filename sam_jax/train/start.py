@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -94,7 +95,8 @@ def of(run: build.Run, model: Any = None) -> Start | None:
         found.resized,
         found.fresh,
         sorted(set(source.arrays) - used),
-        _remarks(source, own, config.model.options),
+        _remarks(source, own, config.model.options)
+        + _more_than_ours(source, {place.name for place in found.places.values()}),
     )
 
 
@@ -228,6 +230,30 @@ def _refuse(
     for name, array in found.arrays.items():
         if not np.all(np.isfinite(array)):
             raise errors.UserError(f"{what}: {name} is not finite: take other weights")
+
+
+_LAYER = re.compile(r".*?\d+(?=[./])")
+
+
+def _more_than_ours(source: pretrained.Source, known: set[str]) -> list[str]:
+    """Says what the network's layers have at the source and not here."""
+    if not source.library:
+        return []
+    layers = {name: found[0] for name in known if (found := _LAYER.match(name))}
+    more = [
+        name
+        for name in source.arrays
+        if name not in known
+        and (found := _LAYER.match(name))
+        and found[0] in set(layers.values())
+    ]
+    if not more:
+        return []
+    return [
+        f"config.init_from: its layers have {len(more)} arrays that this network has "
+        f"no place for ({errors.one_line(', '.join(sorted(more)), 60)}): this network "
+        "computes something else"
+    ]
 
 
 def _remarks(

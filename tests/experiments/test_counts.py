@@ -3,7 +3,9 @@
 import json
 import pathlib
 
+import jax
 import jaxlib
+import numpy as np
 import pytest
 
 from experiments.benchmarks import counts, programs
@@ -43,3 +45,11 @@ def test_sam_without_diagnostics_needs_one_copy_of_the_weights(record):
     more = silent["temporary_bytes"] - sgd["temporary_bytes"]
     assert more <= 1.02 * parameters
     assert sam["temporary_bytes"] - silent["temporary_bytes"] >= 0
+
+
+def test_operations_are_counted_where_a_plugin_counts_none(monkeypatch):
+    program = jax.jit(lambda x: x @ x).lower(np.ones((8, 8), np.float32))
+    counted = programs.flops(program)
+    assert counted >= 2 * 8**3 - 8**2
+    monkeypatch.setattr(type(program), "cost_analysis", lambda self: None)
+    assert programs.flops(program) == counted

@@ -264,6 +264,22 @@ def test_npz_of_bfloat16(second, tmp_path):
     np.testing.assert_array_equal(arrays["w"].astype(np.float32), [1.5, -3.0])
 
 
+def test_a_transformer_without_a_head_is_found(second, tmp_path):
+    file = tmp_path / "x.npz"
+    names = ("embeddings.cls_token", "encoder.layer.0.output.dense.bias")
+    np.savez(file, **{name: np.ones(3) for name in names})
+    arrays = pretrained.read(second(init_from=f"hf:{file}")).arrays
+    assert {name for name in arrays if not name.startswith("vit.")} == set()
+
+
+def test_arrays_of_layers_that_have_no_place_are_said():
+    arrays = {"blocks.0.w": 1, "blocks.0.ls1.gamma": 1, "blocks.9.w": 1, "head.w": 1}
+    source = pretrained.Source("timm:some", arrays, "timm")
+    (line,) = start._more_than_ours(source, {"blocks.0.w"})
+    assert "1 arrays that this network has no place for (blocks.0.ls1.gamma)" in line
+    assert start._more_than_ours(source, {"blocks.0.w", "blocks.0.ls1.gamma"}) == []
+
+
 def test_published_weights_come_from_the_cache_of_the_library(
     second, tmp_path, monkeypatch
 ):

@@ -10,8 +10,17 @@ import numpy as np
 import pytest
 
 from sam_jax import data, errors, train
-from sam_jax.train import build, checkpoint, data_record, loaded, state, workdir
+from sam_jax.train import (
+    build,
+    checkpoint,
+    data_record,
+    data_settings,
+    loaded,
+    state,
+    workdir,
+)
 from tests.train import runs
+from tests.train.test_commands import one_line
 
 
 @pytest.fixture
@@ -100,6 +109,30 @@ def test_nothing_is_written(finished):
     run.predict(np.zeros((1, 8, 8, 1), np.uint8))
     run.evaluate()
     assert snapshot(finished.folder) == before
+
+
+def test_a_data_set_that_was_passed_is_not_replaced_by_that_of_the_settings(
+    finished, capsys, tmp_path, digits
+):
+    folder = shutil.copytree(finished.folder, tmp_path / "run")
+    record = json.loads((folder / "data.json").read_text())
+    (folder / "data.json").write_text(json.dumps(record | {"name": "mine"}))
+    run = train.load_run(folder, "last")
+    with pytest.raises(errors.UserError, match="trained on 'mine', passed from Python"):
+        run.evaluate()
+    for verb in (["evaluate"], ["sharpness", "--measures=loss"]):
+        verb, *words = verb
+        assert "passed from Python" in one_line(capsys, verb, folder, *words)
+    assert run.evaluate(digits.test).examples == 500
+
+
+def test_another_data_set_has_no_settings_of_image_files():
+    files = {"path": "a", "image_size": 32, "resize": "crop", "skip_broken": True}
+    given = data_settings.Data("folder", **files, validation=7)
+    assert given.elsewhere(name="cifar10") == data_settings.Data(validation=7)
+    streamed = dataclasses.replace(given, stream=True, middle=0.9)
+    expected = dataclasses.replace(streamed, name="imagenette", path=None)
+    assert streamed.elsewhere(name="imagenette") == expected
 
 
 def test_the_averages_are_what_is_evaluated(finished):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sam_jax import data, errors, train
-from sam_jax.train import build
+from sam_jax.train import build, comparison
 from tests.train import my_parts, runs
 
 
@@ -34,6 +34,8 @@ def test_a_network_need_not_be_for_images(tiny, tmp_path, examples, net, capsys)
     config = tiny("sam", epochs=6, learning_rate=0.5)
     found = runs.Finished(config, tmp_path, dataset=dataset, model=net)
     assert f" {net.__name__}, " in capsys.readouterr().out, "not config.model.name"
+    named = comparison.read_settings(tmp_path)
+    assert (named["data.name"], named["model.name"]) == ("own", net.__name__)
     tests = [row for row in found.rows if row["split"] == "test"]
     assert tests[-1]["loss"] < 0.9 * tests[0]["loss"]
     assert tests[-1]["accuracy"] > tests[0]["accuracy"]
@@ -73,6 +75,8 @@ EMPTY = data.Split(np.zeros((0, 8, 8, 1), np.uint8), Y[:0], Y[:0])
         ((X.astype(str), Y), (X, Y), "must be numbers"),
         (X, (X, Y), "a pair of arrays"),
         ((X, Y - 1), (X, Y), "labels -1 to"),
+        ((X, Y + 2**32), (X, Y), "train labels are .* must fit in 32 bits"),
+        ((X.astype(int) + 2**31, Y), (X.astype(int), Y), "train inputs are .* 32 bits"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(train, test, words):

@@ -200,6 +200,7 @@ def test_a_method_or_loss_that_is_none(tiny, tmp_path, setting, source):
         ("metrics", "def f(y, batch): return {'a': 'x'}", "a dict of names and num"),
         ("metrics", "def f(y, batch): return {1: 2}", "a dict of names and numbers"),
         ("metrics", "def f(y, batch): return {'loss': 2}", "'loss', a name that the"),
+        ("metrics", "def f(y, batch): return {'top_5': 2}", "'top_5', a name that"),
     ],
 )
 def test_schedules_augmentations_and_metrics_that_are_none(
@@ -251,6 +252,18 @@ def test_a_file_that_is_missing_or_fails(tmp_path):
     for _ in range(2):  # not half imported
         with pytest.raises(ModuleNotFoundError, match="nothing_of_that_name"):
             plugins.load(f"{bad}:Net", "config.model.name")
+
+
+def test_a_method_that_takes_the_step_needs_no_decay(tiny, tmp_path):
+    (tmp_path / "own.py").write_text(
+        "import optax\n\n\ndef f(learning_rate, rho=0.1):\n"
+        "    return optax.sgd(learning_rate)\n"
+    )
+    name = f"{tmp_path}/own.py:f"
+    build.build(tiny(name, **{"weight_decay.kind": "decoupled"}))
+    decay = {"weight_decay.kind": "gradient", "weight_decay.value": 0.1}
+    with pytest.raises(errors.UserError, match="and has no weight_decay: set"):
+        build.build(tiny(name, **decay))
 
 
 def test_a_method_without_a_default_asks_for_a_value():

@@ -1,9 +1,11 @@
 """What a user brings in a file stands in the place of a name, and works alike."""
 
 import dataclasses
+import functools
 import itertools
 import json
 import signal
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from sam_jax import errors, models, train
+from sam_jax import errors, models, plugins, train
 from sam_jax.methods import observations
 from sam_jax.train import (
     build,
@@ -255,6 +257,37 @@ def test_an_own_schedule_is_what_it_does_and_its_arguments_are_settings(chain):
         _, state = made.method.update(params, state, params, grad_fn=lambda w: w)
         norm = float(observations.diagnostics(state)["perturbation_norm"])
         assert norm == pytest.approx(0.3 * count / 6, abs=1e-6)
+
+
+def test_an_own_augmentation_has_a_key_of_its_own(digits, tmp_path):
+    """Keys of `split` are those of `fold_in`: crop, flip and cutout have the first."""
+    file, split = tmp_path / "my.py", []
+    file.write_text(
+        "seen = []\ndef note(key, images):\n    seen.append(key)\n    return images\n"
+    )
+
+    def after(key, images):
+        split.append(jax.random.split(key, 3))
+        return images
+
+    own = own_data.augmented(settings.Own(f"{file}:note"), digits, after)
+    own(jax.random.key(1), jnp.asarray(digits.train.split.images[:4]))
+    mine = jax.random.key_data(plugins.find(f"{file}:seen")[-1])
+    assert not (jax.random.key_data(split[-1]) == mine).all(1).any()
+
+
+def test_a_file_imports_what_is_beside_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "beside_my_net.py").write_text("VALUE = 3\n")
+    (tmp_path / "net.py").write_text("from beside_my_net import VALUE\n")
+    assert plugins.find(f"{tmp_path}/net.py:VALUE") == 3
+
+
+def test_a_network_of_nnx_with_some_arguments_already(tiny):
+    network = functools.partial(my_parts.NnxNet, features=2)
+    made = build.steps(tiny("sam"), SPEC, model=network)
+    params = made.abstract_state().params
+    assert params["layers"]["0"]["kernel"].shape[0] == 32
 
 
 def test_an_own_augmentation_comes_before_the_others_whose_draws_stay(tiny, digits):

@@ -1,6 +1,7 @@
 """Image files and what a run says of them."""
 
 import csv
+import dataclasses
 import os
 
 import numpy as np
@@ -31,6 +32,17 @@ def pictures(tmp_path):
         Image.fromarray(image[..., 0]).save(folder / name)
     (folder / "notes.txt").write_text("none")
     return folder, images
+
+
+def test_of_data_that_were_passed_the_scaling_is_not_known(run, pictures, caplog):
+    folder, _ = pictures
+    record = dataclasses.replace(run.preprocessing, name="mine")
+    other = dataclasses.replace(run, preprocessing=record)
+    paths = predictions.image_files([folder])
+    found = predictions.predict_files(other, paths)
+    np.testing.assert_array_equal(found, predictions.predict_files(run, paths))
+    (line,) = (text for text in caplog.messages if "trained on 'mine'" in text)
+    assert "scaled to 8x8 without" in line
 
 
 def refused(function, *args):
