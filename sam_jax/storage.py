@@ -389,6 +389,7 @@ class Growing:
             ):
                 said = "another program has written or deleted it meanwhile"
                 raise StorageError(errno.EBUSY, said, str(self._target))
+            self._version = there
             self._sent = self.local.read_bytes()
             self._target.write_bytes(self._sent)
             self._version = self._target.stat()

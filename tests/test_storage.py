@@ -54,11 +54,12 @@ def folder(request, tmp_path):
         ("run:1", "run:1"),
         ("runs/12:/a", "runs/12:/a"),
         ("C:/runs", "C:/runs"),
-        ("~/runs", f"{pathlib.Path.home()}/runs"),
+        ("~/runs", "/home/someone/runs"),
         (pathlib.Path("~/runs"), "~/runs"),
     ],
 )
-def test_paths_and_addresses(text, expected):
+def test_paths_and_addresses(text, expected, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
     found = storage.path(text)
     assert os.fspath(found) == str(found) == expected
     assert storage.path(found) == found
@@ -210,12 +211,19 @@ def test_what_was_sent_is_known_although_the_answer_is_lost(memory, monkeypatch,
         whole(self, *args)
         raise storage.StorageError(110, "timed out", str(self))
 
+    def answered_by_nobody(self, *args):
+        raise storage.StorageError(110, "timed out", str(self))
+
     growing.local.write_bytes(b"one\n")
     with monkeypatch.context() as patch:
         patch.setattr(storage.Remote, lost, answered)
         with pytest.raises(storage.StorageError, match="timed out"):
             growing.publish()
     growing.local.write_bytes(b"one\ntwo\n")
+    with monkeypatch.context() as patch:  # and then one that does not arrive
+        patch.setattr(storage.Remote, "write_bytes", answered_by_nobody)
+        with pytest.raises(storage.StorageError, match="timed out"):
+            growing.publish()
     growing.close()
     assert (memory / "log").read_bytes() == b"one\ntwo\n"
 

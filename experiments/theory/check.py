@@ -50,7 +50,11 @@ _FULL = {  # and the batch size
     "augment.name": None,
     "data.sampling.name": "shuffle",
 }
-_FRESH = {"data.sampling.name": "importance"}  # draws with replacement
+_FRESH = {  # draws with replacement, which mixing refuses
+    "data.sampling.name": "importance",
+    "data.mixup": 0.0,
+    "data.cutmix": 0.0,
+}
 _CONSTANT = {"schedule.name": "constant"}
 _AS_STATED = {"weight_decay.kind": "loss", "cadence.name": "always"}
 

@@ -79,10 +79,9 @@ def _labelled(table: pathlib.Path) -> labelled.Labelled:
                 f"{where}: there is no file {file}: paths are relative to the table"
             )
         label = labelled.class_name(label.strip())
-        if labels.setdefault(file, label) != label:
+        if (first := labels.setdefault(os.path.normpath(file), label)) != label:
             raise errors.UserError(
-                f"{where}: {name} has labels {labels[file]!r} and {label!r}: give "
-                "it one"
+                f"{where}: {name} has labels {first!r} and {label!r}: give it one"
             )
         files.append(file)
         classes.append(label)

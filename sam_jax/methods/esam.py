@@ -33,7 +33,8 @@ def esam(
     Two gradients per update; no state but counters and diagnostics. The second one
     uses only the examples in S, after a forward pass of all: about
     :math:`1 + \gamma + 1/3` gradients of the whole batch. BatchNorm and dropout see S
-    alone there; the perturbed loss of the diagnostics is the mean over all examples.
+    alone there; the perturbed loss of the diagnostics is ``value`` and the mean rise of
+    all examples.
 
     Use it to save part of SAM's cost where the backward pass dominates and batches
     are large enough to leave examples out.

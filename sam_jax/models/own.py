@@ -56,14 +56,17 @@ def build(
     if not callable(network):
         raise errors.UserError(f"{setting} must be a Flax module, got {network!r}")
     # Of the class of an NNX module the signature is that of its metaclass.
-    made_by, given_before = network, {}
+    made_by, first, by_name = network, (), {}
     if isinstance(network, functools.partial):
-        made_by, given_before = network.func, network.keywords
-    made_by: Any = made_by.__init__ if inspect.isclass(made_by) else made_by
+        made_by, first, by_name = network.func, network.args, network.keywords
+    if inspect.isclass(made_by):
+        made_by, first = made_by.__init__, (None, *first)
     parameters = {
         name: each
-        for name, each in inspect.signature(made_by).parameters.items()
-        if name not in given_before
+        for name, each in inspect.signature(
+            functools.partial(made_by, *first)
+        ).parameters.items()
+        if name == "rngs" or name not in by_name
     }
     hidden = ("self", "rngs", "parent", "name")
     own = {name: each for name, each in parameters.items() if name not in hidden}

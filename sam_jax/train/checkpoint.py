@@ -388,7 +388,8 @@ def read(workdir: pathlib.Path, step: int, expected: dict[str, Any]) -> dict[str
     saved = {name: metadata["state"].get(name) for name in expected}
     # In the order of a dict's leaves.
     fields = collections.namedtuple("Fields", sorted(expected))
-    wanted = stored.as_stored(fields(**expected), saved)
+    whole = fields(**expected)
+    wanted = stored.as_stored(whole, saved)
     stored.check_compatible(folder, saved, wanted)
     place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     wanted = jax.tree.map(
@@ -399,7 +400,8 @@ def read(workdir: pathlib.Path, step: int, expected: dict[str, Any]) -> dict[str
     with context:
         partial = {"state": stored.without_empty(wanted)}
         found = ocp.load_checkpointables(str(folder), partial)
-    leaves = jax.tree.leaves(stored.with_empty(wanted, found["state"]))
+    found = stored.with_empty(wanted, found["state"])
+    leaves = jax.tree.leaves(stored.completed(whole, found, saved))
     return jax.tree.structure(expected).unflatten(leaves)
 
 

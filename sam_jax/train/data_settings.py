@@ -106,11 +106,15 @@ class Data:
 
         found = self
         if name not in (None, self.name):
-            found = dataclasses.replace(self, name=name, path=None, mean=None, std=None)
+            found = dataclasses.replace(
+                self, name=name, path=None, mean=None, std=None, label_noise=0.0
+            )  # noise is of training labels; what is scored are the true ones
             # What is streamed has the size of the network's images, whatever its own.
-            if name not in catalog.OWN and not self.stream:
+            if name == "npz" or (name not in catalog.OWN and not self.stream):
                 found = dataclasses.replace(
-                    found, image_size=None, resize="squash", skip_broken=False
+                    found,
+                    **{"image_size": None, "resize": "squash", "skip_broken": False},
+                    **{"stream": False, "workers": 0, "middle": 1.0},
                 )
         setting = "path" if found.name in catalog.OWN else "data_dir"
         return dataclasses.replace(found, **({setting: place} if place else {}))

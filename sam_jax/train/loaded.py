@@ -169,7 +169,8 @@ class LoadedRun:
         if trained_on != named:
             raise errors.UserError(
                 f"{self.folder} was trained on {trained_on!r}, passed from Python, and "
-                f"not on config.data.name={named}: pass it to load_run(RUN).evaluate"
+                f"not on config.data.name={named}: to evaluate, pass it to "
+                "load_run(RUN).evaluate, or name another one by sam-jax evaluate --data"
             )
         return build.load_data(self.config.data.elsewhere(place))
 
@@ -438,6 +439,8 @@ def _weights(
     if method.eval_params(config.method, config.optimizer) is method.as_trained:
         fields = checkpoint.read(folder, step, wanted)
         return whole(fields["params"], fields), fields["model_state"]
+    # What is of training alone may not be allowed any more.
+    config = dataclasses.replace(config, all_reduce_dtype="float32")
     parts = optimizer.make_optimizer(config, record.steps_per_epoch)
     wanted["opt_state"] = jax.eval_shape(parts.init, params)
     fields = checkpoint.read(folder, step, wanted)

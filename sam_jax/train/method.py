@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
+import jax
 import optax
 import optax.contrib
 
@@ -114,6 +115,12 @@ def eval_params(
         if of_method is not None:
             params = of_method(state, params)
         for inner in trees.nodes(state, optax.contrib.ScheduleFreeState):
+            # Behind optax.masked it has some of the weights only.
+            z = jax.tree.map(
+                lambda w, z: w if isinstance(z, optax.MaskedNode) else z,
+                *(params, inner.z),
+            )
+            inner = inner._replace(z=z)
             params = optax.contrib.schedule_free_eval_params(inner, params)
         return params
 

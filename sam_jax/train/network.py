@@ -1,5 +1,6 @@
 """The network of a run: of the package by its name, or one that the user brings."""
 
+import functools
 import inspect
 from typing import Any
 
@@ -50,6 +51,7 @@ def name_of(own: Any) -> str:
         >>> name_of(models.Model)
         'Model'
     """
+    own = own.func if isinstance(own, functools.partial) else own
     return getattr(own, "__name__", type(own).__name__)
 
 

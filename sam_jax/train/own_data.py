@@ -101,7 +101,13 @@ def augmentation(config: settings.Data, dataset: data.Dataset) -> Augment:
                 )
         return lambda key, inputs: inputs
     # A stream cuts out of the whole file.
-    streamed = isinstance(dataset.train, data.StreamedSource)
+    source = dataset.train
+    streamed = isinstance(source, data.StreamedSource)
+    if streamed and source.how.skip_broken and (config.mixup or config.cutmix):
+        raise errors.UserError(
+            "config.data.mixup and cutmix would mix what is broken into its "
+            "neighbours: set config.data.skip_broken=False"
+        )
     augment = data.augment.make_augment(
         crop=config.crop,
         flip=config.flip,
@@ -128,11 +134,6 @@ def mix(config: settings.Settings, groups: int) -> mixing.Mix | None:
         raise errors.UserError(
             "config.data.mixup and cutmix need examples that are drawn alike: set "
             "config.data.sampling.name=shuffle"
-        )
-    if chosen.stream and chosen.skip_broken:
-        raise errors.UserError(
-            "config.data.mixup and cutmix would mix what is broken into its "
-            "neighbours: set config.data.skip_broken=False"
         )
     return mixing.make_mix(chosen.mixup, chosen.cutmix, config.batch_size, groups)
 

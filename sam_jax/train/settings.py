@@ -102,7 +102,7 @@ Cadence = Always | EveryK | LatePhase | Stochastic
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-    """Any optimizer of Optax by its name, and its settings.
+    """An optimizer of Optax by its name, and its settings.
 
     In a configuration the settings of each stand under its name, so that
     ``--config.optimizer.name=adamw`` needs no other change; those of your own,

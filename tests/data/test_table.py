@@ -41,6 +41,9 @@ def test_files_that_are_there_twice_are_said(folder, caplog):
     first, second = caplog.messages
     assert "train.csv names 2 files more than once" in first
     assert "1 files are to train on and to test on" in second
+    write(folder / "train.csv", ["img/0.png,cat", "./img/0.png,dog"])
+    with pytest.raises(errors.UserError, match="has labels 'cat' and 'dog'"):
+        load(folder)
 
 
 @pytest.mark.parametrize("test", ["test", "val", "validation"])

@@ -128,11 +128,14 @@ def test_a_data_set_that_was_passed_is_not_replaced_by_that_of_the_settings(
 
 def test_another_data_set_has_no_settings_of_image_files():
     files = {"path": "a", "image_size": 32, "resize": "crop", "skip_broken": True}
-    given = data_settings.Data("folder", **files, validation=7)
+    given = data_settings.Data("folder", **files, validation=7, label_noise=0.2)
     assert given.elsewhere(name="cifar10") == data_settings.Data(validation=7)
     streamed = dataclasses.replace(given, stream=True, middle=0.9)
     expected = dataclasses.replace(streamed, name="imagenette", path=None)
+    expected = dataclasses.replace(expected, label_noise=0.0)
     assert streamed.elsewhere(name="imagenette") == expected
+    of_arrays = data_settings.Data("npz", path="b", validation=7)
+    assert streamed.elsewhere("b", "npz") == of_arrays
 
 
 def test_the_averages_are_what_is_evaluated(finished):

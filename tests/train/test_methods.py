@@ -246,6 +246,26 @@ def test_schedule_free_behind_the_weights_of_sampa(make):
     assert optax.tree.norm(optax.tree.sub(expected, own)) > 1e-3
 
 
+def test_schedule_free_of_some_weights_in_an_optimizer_of_the_users(make, tmp_path):
+    file = tmp_path / "own.py"
+    file.write_text(
+        "import jax, optax, optax.contrib\n\n\n"
+        "def own(learning_rate):\n"
+        "    some = {'a': optax.contrib.schedule_free_sgd(learning_rate),\n"
+        "            'b': optax.set_to_zero()}\n"
+        "    first = lambda p: jax.tree.unflatten(jax.tree.structure(p),\n"
+        "        ['a'] + ['b'] * (len(jax.tree.leaves(p)) - 1))\n"
+        "    return optax.multi_transform(some, first)\n"
+    )
+    opt = make("sam", **{"optimizer.name": f"{file}:own"})
+    *_, (params, state) = run(opt, 5)
+    found = jax.tree.leaves(opt.eval_params(state, params))
+    before, *others = jax.tree.leaves(params)
+    assert np.abs(found[0] - before).max() > 1e-4
+    for x, same in zip(found[1:], others, strict=True):
+        np.testing.assert_allclose(x, same, rtol=1e-6)
+
+
 @pytest.mark.parametrize("method", ["sam_sps", "bsam"])
 def test_an_optimizer_without_effect_changes_no_evaluation(make, method):
     settings = {"optimizer.name": "schedule_free_sgd", "weight_decay.value": 0.1}

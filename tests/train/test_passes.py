@@ -1,5 +1,7 @@
 """What a method may ask of the examples of its group."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 
 from sam_jax import models
 from sam_jax.data import mixing
-from sam_jax.train import build, groups, losses, passes
+from sam_jax.train import averaging, build, groups, losses, passes
 from tests.train import steps
 
 
@@ -93,13 +95,20 @@ def test_whole_numbers_of_a_state_stay_what_they_are(tiny, devices, dtype, m):
         return logits, new | {"count": count.astype(dtype)}
 
     parts = {"accumulation_steps": 4, "method_group_size": m, "batch_size": 64}
-    averages = {"swa_start": 0.0} if dtype != "bool" else {}
-    config = tiny("sam", **parts, **averages, **{"mesh.data": devices})
+    config = tiny("sam", **parts, **{"mesh.data": devices})
     made = build.steps(config, steps.SPEC, model=models.Model(init, apply))
     before = made.abstract_state()
     after, _ = jax.eval_shape(made.train_step, before, made.abstract_batch())
     for old, new in zip(*map(jax.tree.leaves, (before, after)), strict=True):
         assert (old.shape, old.dtype) == (new.shape, new.dtype)
+
+
+def test_a_count_is_not_averaged():
+    old = {"w": jnp.float32(0), "count": jnp.int32(0)}
+    before = types.SimpleNamespace(step=jnp.int32(1), average=old)
+    new = {"w": jnp.float32(2), "count": jnp.int32(7)}
+    found = averaging.averaged(lambda step: 0.5, before, new)
+    assert (found["w"], found["count"]) == (1, 7)
 
 
 @pytest.mark.parametrize("many", [2**30, -(2**30)])

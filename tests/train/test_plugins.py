@@ -288,6 +288,8 @@ def test_a_network_of_nnx_with_some_arguments_already(tiny):
     made = build.steps(tiny("sam"), SPEC, model=network)
     params = made.abstract_state().params
     assert params["layers"]["0"]["kernel"].shape[0] == 32
+    made = build.steps(tiny("sam"), SPEC, model=functools.partial(my_parts.Net, 10))
+    assert made.abstract_state().params
 
 
 def test_an_own_augmentation_comes_before_the_others_whose_draws_stay(tiny, digits):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sam_jax import data, errors
-from sam_jax.train import subject
+from sam_jax.train import data_settings, own_data, subject
 from tests.data import images
 
 
@@ -51,6 +51,19 @@ def test_all_examples_of_a_stream_are_read_in_the_order_of_the_draw(tmp_path):
     )
     for name in ("image", "label", "true_label"):
         np.testing.assert_array_equal(mixed[name], every[name][order])
+
+
+def test_broken_images_of_a_stream_are_not_mixed(tmp_path):
+    images.folder(tmp_path, {"train/a": 2, "train/b": 2, "val/a": 1, "val/b": 1})
+    given = {"path": str(tmp_path), "image_size": 4, "validation": 0}
+    for skip_broken in (False, True):
+        found = data.load_streamed("folder", skip_broken=skip_broken, **given)
+        mixed = data_settings.Data(mixup=0.2)
+        if not skip_broken:
+            own_data.augmentation(mixed, found)
+            continue
+        with pytest.raises(errors.UserError, match="what is broken into its neighb"):
+            own_data.augmentation(mixed, found)
 
 
 def test_broken_images_of_a_stream_are_not_measured(tmp_path):

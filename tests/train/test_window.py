@@ -16,7 +16,7 @@ def clock(monkeypatch):
     class Clock:
         now = 100.0
 
-    monkeypatch.setattr(window.time, "monotonic", lambda: Clock.now)
+    monkeypatch.setattr(window.time, "perf_counter", lambda: Clock.now)
     return Clock
 
 
