@@ -164,14 +164,17 @@ def write(job: Job) -> None:
     """Writes the table with what is finished."""
     from experiments.training import written
 
-    table, done, missing = job.state()
-    folder = job.out / table.name
-    written.write(folder, table, done, missing)
-    if table.weights:
-        first = min((run.seed for run in done), default=0)
-        for run in done:
-            if run.seed == first and not run.failure:
-                _keep_weights(job.runs / run.name, folder / "weights")
+    files.make_folder(job.runs, "--runs")
+    # Of two processes that end together the second sees what the first has run.
+    with locks.held(job.runs / f".{pathlib.Path(job.name).stem}.lock", wait=True):
+        table, done, missing = job.state()
+        folder = job.out / table.name
+        written.write(folder, table, done, missing)
+        if table.weights:
+            first = min((run.seed for run in done), default=0)
+            for run in done:
+                if run.seed == first and not run.failure:
+                    _keep_weights(job.runs / run.name, folder / "weights")
 
 
 def _keep_weights(run: pathlib.Path, folder: pathlib.Path) -> None:

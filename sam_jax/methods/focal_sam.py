@@ -103,9 +103,10 @@ def focal_sam(
             weighted_value_and_grad_fn=weighted_value_and_grad_fn,
         )
         assert class_shares is not None and weighted_value_and_grad_fn is not None
-        rest = 1 - numerics.wide(class_shares)
+        shares = jnp.asarray(class_shares)
+        rest = 1 - numerics.wide(shares)
         power = core.value_at(gamma, state.count).astype(rest.dtype)
-        factors = (rest**power).astype(class_shares.dtype)
+        factors = (rest**power).astype(shares.dtype)
 
         def focal(params: optax.Params) -> tuple[jax.Array, optax.Updates]:
             return weighted_value_and_grad_fn(params, factors)

@@ -236,8 +236,9 @@ class Settings:
     ema_decay: BelowOne = 0.0  # of the weights that are evaluated, per step; 0 is off
     # Share of the run after which the mean of all weights is evaluated (SWA).
     swa_start: BelowOne | None = None
-    # Of an update that is not finite; skip: leave it out. In float16, where the loss
-    # scale adapts by such updates, they are always left out.
+    # Of an update that is not finite; skip: leave it out, with the counts that the
+    # schedules of method and optimizer follow. In float16, where the loss scale adapts
+    # by such updates, they are always left out.
     on_nonfinite: Literal["stop", "skip"] = "stop"
     max_consecutive_skips: Count = 20  # so many left out in a row end the run
 

@@ -76,3 +76,15 @@ def test_check_finds_it_behind_the_optimizer():
     sam_jax.check(optax.chain(focal, sgd), params, **given)
     with pytest.raises(sam_jax.checks.BadValue, match="before the method changes"):
         sam_jax.check(optax.chain(sgd, focal), params, **given)
+
+
+def test_shares_may_be_a_list():
+    params, batch = problems.network(), problems.batch()
+    call = problems.keywords(problems.network_loss, params, batch)
+    tx = sam_jax.focal_sam(0.05)
+    found = [
+        tx.update(params, tx.init(params), params, **(call | {"class_shares": shares}))
+        for shares in (call["class_shares"], call["class_shares"].tolist())
+    ]
+    for one, other in zip(*map(jax.tree.leaves, found), strict=True):
+        np.testing.assert_array_equal(one, other)
