@@ -85,7 +85,7 @@ def _labelled(table: pathlib.Path) -> labelled.Labelled:
             )
         files.append(file)
         classes.append(label)
-    if twice := len(files) - len(set(_normal(files))):
+    if twice := len(files) - len(labels):
         _log.warning(
             f"{table} names {twice} files more than once: copies may be in what is "
             "trained on and in what is held out"

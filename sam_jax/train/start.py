@@ -239,13 +239,11 @@ def _more_than_ours(source: pretrained.Source, known: set[str]) -> list[str]:
     """Says what the network's layers have at the source and not here."""
     if not source.library:
         return []
-    layers = {name: found[0] for name in known if (found := _LAYER.match(name))}
+    layers = {found[0] for name in known if (found := _LAYER.match(name))}
     more = [
         name
         for name in source.arrays
-        if name not in known
-        and (found := _LAYER.match(name))
-        and found[0] in set(layers.values())
+        if name not in known and (found := _LAYER.match(name)) and found[0] in layers
     ]
     if not more:
         return []
