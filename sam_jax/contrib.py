@@ -20,10 +20,10 @@ from sam_jax.methods import (
     core,
     devices,
     eigen_sam,
+    functional_sam,
     masks,
     noise,
     numerics,
-    optimizers,
     trees,
     widths,
 )
@@ -431,19 +431,6 @@ def functional_adam_sam(
         Broadens Applicability of SAM", ICML 2025, `2502.02407
         <https://arxiv.org/abs/2502.02407>`_
     """
-    inner = adam_sam.adam_sam(*args, **coefficients)
-
-    def update(
-        updates: optax.Updates,
-        state: Any,
-        params: Any = None,
-        *,
-        functional_value_and_grad_fn: calls.ValueAndGradFn | None = None,
-        **extra_args: Any,
-    ) -> tuple[optax.Updates, Any]:
-        given = {"functional_value_and_grad_fn": functional_value_and_grad_fn}
-        calls.require(f"{min(given)}=...", params=params, **given)
-        extra_args["value_and_grad_fn"] = functional_value_and_grad_fn
-        return inner.update(updates, state, params, **extra_args)
-
-    return optimizers.FullOptimizer(inner.init, update)
+    return functional_sam.with_functional_gradient(
+        adam_sam.adam_sam(*args, **coefficients)
+    )

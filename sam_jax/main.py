@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from sam_jax import commands, errors, storage
+from sam_jax import commands, errors
 from sam_jax.train import interrupt
 
 _AGAIN = "the same command continues from the last checkpoint, if there is one"
@@ -149,10 +149,15 @@ def _train(card: dict[str, Any], changes: Sequence[str], command: list[str]) -> 
         for text in overrides.unused(config, changes):
             print(f"warning: {text}", file=sys.stderr)
     fresh = agreement.from_first(
-        lambda: _WORKDIR.value or str(workdir.fresh(config, pathlib.Path("runs")))
+        lambda: (
+            str(workdir.fresh(config, pathlib.Path("runs")))
+            if _WORKDIR.value is None
+            else None
+        )
     )
-    folder = storage.path(_WORKDIR.value or fresh)
-    if _WORKDIR.value is None:
+    folder = _WORKDIR.value
+    if folder is None:
+        folder = fresh
         command.append(f"--workdir={folder}")
     with hosts.patient():
         loop.train_and_evaluate(config, folder, shlex.join(command))

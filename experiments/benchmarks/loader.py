@@ -62,7 +62,7 @@ def main(args: Any) -> tuple[measure.Results, measure.Tables]:
 
 
 def write(folder: pathlib.Path, count: int) -> None:
-    """Images of two classes, a fifth more than are trained on, large as photographs."""
+    """Images of two classes, a quarter more than are trained on, like photographs."""
     generator = np.random.default_rng(0)
     for name in ("a", "b"):
         (folder / name).mkdir()

@@ -46,8 +46,9 @@ def main(argv: Sequence[str]) -> int:
     for verb, what in (("run", "run claims"), ("mutate", "run with a mutated ascent")):
         verb_parser = verbs.add_parser(verb, help=what, allow_abbrev=False)
         verb_parser.add_argument("names", nargs="+", help="claims, papers, or all")
-        verb_parser.add_argument("--out", type=pathlib.Path, help="folder of results")
-        verb_parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+        verb_parser.add_argument("--out", type=commands.folder, help="of results")
+        workers = os.cpu_count() or 1
+        verb_parser.add_argument("--workers", type=commands.count, default=workers)
         if verb == "run":
             verb_parser.add_argument(
                 "--quick", action="store_true", help="the short form"

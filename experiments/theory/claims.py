@@ -168,8 +168,10 @@ def _one_sided(
     passed: np.ndarray,
     excess: np.ndarray,
 ) -> Check:
-    # NaN compares as false and is the worst of all.
-    excess = np.where(np.isnan(found), np.inf, excess)
+    # NaN compares as false and is the worst of all. No number meets a bound that is
+    # not finite: it may have diverged with what is measured.
+    passed = passed & np.isfinite(limit)
+    excess = np.where(np.isnan(found) | ~np.isfinite(limit), np.inf, excess)
     worst = np.unravel_index(np.argmax(excess), excess.shape)
     return Check(
         what + _of_worst(found),

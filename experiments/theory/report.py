@@ -112,7 +112,7 @@ def row(record: Mapping[str, Any]) -> list[str]:
         first["measured"],
         record["verdict"] + known,
         f"{passed}/{len(record['checks'])}",
-        f"{record['seconds']:g}{_size(record)}",
+        f"{record['seconds']:g}{' (quick)' * record['quick']}",
     ]
 
 
@@ -130,7 +130,9 @@ def _markdown_index(records: Sequence[Mapping[str, Any]]) -> str:
     parts = ["# The laboratory", _summary(records)]
     for paper, title in catalog.PAPERS.items():
         rows = []
-        for record in _of_paper(records, paper):
+        for record in records:
+            if not record["name"].startswith(f"{paper}/"):
+                continue
             (cells,) = _escaped([row(record)])
             link = f"[{cells[0]}](../{record['name']}.py)"
             rows.append([link, *cells[1:]])
@@ -156,16 +158,6 @@ def _survivors(found: Mapping[str, Sequence[str]]) -> str:
         f"{measure.markdown(['claim', 'ascent', 'why it may survive'], _escaped(rows))}"
         "\n\n    python -m experiments.theory mutate all\n"
     )
-
-
-def _of_paper(
-    records: Sequence[Mapping[str, Any]], paper: str
-) -> list[Mapping[str, Any]]:
-    return [record for record in records if record["name"].startswith(f"{paper}/")]
-
-
-def _size(record: Mapping[str, Any]) -> str:
-    return " (quick)" if record["quick"] else ""
 
 
 def _escaped(rows: Sequence[Sequence[str]]) -> list[list[str]]:

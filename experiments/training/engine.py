@@ -31,6 +31,7 @@ from sam_jax.train import (
 
 EXTRA = "extra.json"  # of a run folder: what this module knows of it
 RECORD = "table.json"
+LOSSES = "training_losses"  # of the epochs, in the record of a table with curves
 PROGRAMS = 40  # compiled steps in memory together: seeds of many methods take turns
 
 Plan = Mapping[str, settings.Settings]
@@ -82,7 +83,9 @@ class Job:
         path = self.out / table.name / RECORD
         if not path.is_file():
             return
-        known = {table_lib.identity(table_lib.flat(config)) for config in plan.values()}
+        known = {
+            table_lib.identity(settings.flat_text(config)) for config in plan.values()
+        }
         others = [
             run.name
             for run in comparison.read(path)
@@ -102,7 +105,7 @@ def finished(
     """Those of the runs that are finished, by their names."""
     known, found = recorded(results), {}
     for name, config in plan.items():
-        flat = table_lib.flat(config)
+        flat = settings.flat_text(config)
         run = known.get(table_lib.identity(flat))
         if (runs / name / EXTRA).is_file():
             run = _read(runs / name)
@@ -137,7 +140,8 @@ def run(job: Job) -> int:
         Stopped: as of `loop.train_and_evaluate`.
     """
     table, done, missing = job.state()
-    print(f"{table.name}: {len(done)} runs finished, {len(missing)} to do", flush=True)
+    cost = table_lib.cost(table, missing)
+    print(f"{table.name}: {len(done)} runs finished, {len(missing)} to do ({cost})")
     if missing and table.seconds is None and jax.default_backend() == "cpu":
         print("it needs a GPU: nothing is run here, its rows stay empty")
         missing = {}
@@ -168,6 +172,8 @@ def write(job: Job) -> None:
     # Of two processes that end together the second sees what the first has run.
     with locks.held(job.runs / f".{pathlib.Path(job.name).stem}.lock", wait=True):
         table, done, missing = job.state()
+        if table.curves:
+            done = [_with_losses(run) for run in done]
         folder = job.out / table.name
         written.write(folder, table, done, missing)
         if table.weights:
@@ -175,6 +181,14 @@ def write(job: Job) -> None:
             for run in done:
                 if run.seed == first and not run.failure:
                     _keep_weights(job.runs / run.name, folder / "weights")
+
+
+def _with_losses(run: comparison.Run) -> comparison.Run:
+    """With its training loss after each epoch, if its metrics are there."""
+    if not (found := run.curve("train", "loss")):
+        return run
+    losses = [float(f"{found[epoch]:.4g}") for epoch in sorted(found)]
+    return dataclasses.replace(run, extra={**(run.extra or {}), LOSSES: losses})
 
 
 def _keep_weights(run: pathlib.Path, folder: pathlib.Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from experiments.training import engine
 from experiments.training import table as table_lib
-from sam_jax.train import cards
+from sam_jax.train import cards, settings
 
 
 def of_tables(results: pathlib.Path, runs: pathlib.Path) -> str:
@@ -16,21 +16,12 @@ def of_tables(results: pathlib.Path, runs: pathlib.Path) -> str:
         table = table_lib.load(name)
         plan = table_lib.planned(table)
         done = engine.finished(plan, results, runs)
-        left = len(plan) - len(done)
+        left = {key: config for key, config in plan.items() if key not in done}
+        cost = table_lib.cost(table, left)
         lines.append(
-            f"{name:<24} {len(done):>4} of {len(plan):<4} {cost(table, left):<16} "
-            f"{table.title}"
+            f"{name:<18} {len(done):>4} of {len(plan):<4} {cost:<26} {table.title}"
         )
     return "\n".join(lines)
-
-
-def cost(table: table_lib.Table, missing: int) -> str:
-    """Of the runs that are missing, on a core like those here."""
-    if not missing:
-        return "–"
-    if table.seconds is None:
-        return "needs a GPU"
-    return f"{missing * table.seconds / 3600:.1f} core hours"
 
 
 def commands(job: engine.Job) -> Iterator[str]:
@@ -40,10 +31,10 @@ def commands(job: engine.Job) -> Iterator[str]:
         method = "sgd" if config.method.name == "none" else config.method.name
         card = f"{table.card.partition(':')[0]}:{method}"
         base = cards.load(card)
-        before = table_lib.flat(base)
+        before = settings.flat_text(base)
         words = [
             f"--config.{key}={value}"
-            for key, value in table_lib.flat(config).items()
+            for key, value in settings.flat_text(config).items()
             if before.get(key) != value
         ]
         run = ["--config=" + card, f"--workdir={job.runs / name}"]

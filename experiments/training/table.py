@@ -12,20 +12,6 @@ from sam_jax import errors, plugins
 from sam_jax.train import coefficients, files, settings, sweep, workdir
 
 TABLES = pathlib.Path(__file__).parent / "tables"
-_KEYS = {
-    *("title", "source", "about", "card", "seeds", "by", "baseline", "seconds"),
-    *(
-        "settings",
-        "rows",
-        "published",
-        "listed",
-        "assumed",
-        "weights",
-        "tuned",
-        "first_seed",
-        "gain_of",
-    ),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +39,8 @@ class Table:
         first_seed: of the seeds.
         gain_of: settings of the row whose gain over the baseline is the measure of all,
             in a table of errors against times.
+        curves: a setting; ``curves.png`` has a panel with the training losses of the
+            rows for each of its values and each of those of `by`.
     """
 
     name: str
@@ -73,6 +61,7 @@ class Table:
     tuned: bool = False
     first_seed: int = 0
     gain_of: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    curves: str | None = None
 
 
 def names() -> list[str]:
@@ -87,8 +76,9 @@ def load(name: str) -> Table:
         raise errors.UserError(errors.unknown("table", name, names()))
     with errors.translated(f"{path} is not a table", "fix the file"):
         tree = tomllib.loads(path.read_text())
-    if unknown := set(tree) - _KEYS:
-        raise errors.UserError(f"{path}: {errors.unknown('key', min(unknown), _KEYS)}")
+    keys = {field.name for field in dataclasses.fields(Table)} - {"name"}
+    if unknown := set(tree) - keys:
+        raise errors.UserError(f"{path}: {errors.unknown('key', min(unknown), keys)}")
     if "title" not in tree:
         raise errors.UserError(f"{path} has no title")
     rows = tree.get("rows", [])
@@ -125,20 +115,25 @@ def planned(table: Table, changes: Sequence[str] = ()) -> dict[str, settings.Set
     order = _texts(table.settings.get(table.by or "", ""))
 
     def place(config: settings.Settings) -> tuple[int, int]:
-        value = flat(config).get(table.by or "")
+        value = settings.flat_text(config).get(table.by or "")
         same = [n for n, text in enumerate(order) if text == str(value)]
         return config.seed, same[0] if same else 0
 
     return dict(sorted(found.items(), key=lambda item: place(item[1])))
 
 
+def cost(table: Table, missing: Mapping[str, settings.Settings]) -> str:
+    """Of the runs that are missing: hours of a core like those here, or epochs."""
+    if not missing:
+        return "–"
+    if table.seconds is None:
+        epochs = sum(config.epochs for config in missing.values())
+        return f"needs a GPU, {epochs:,} epochs"
+    return f"{len(missing) * table.seconds / 3600:.1f} core hours"
+
+
 def _texts(value: Any) -> list[str]:
     return [str(x) for x in value] if isinstance(value, list) else [str(value)]
-
-
-def flat(config: settings.Settings) -> dict[str, Any]:
-    """Settings by their whole names, as files have them."""
-    return settings.flat(files.from_json(settings.to_json(config)))
 
 
 def own(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -158,7 +153,7 @@ def identity(found: Mapping[str, Any]) -> str:
     """
     name = found["method.name"]
     known = {} if plugins.is_reference(name) else coefficients.parameters(name)
-    defaults = flat(settings.Settings())
+    defaults = settings.flat_text(settings.Settings())
     defaults |= {f"method.{key}": each.default for key, each in known.items()}
     changed = {
         key: value
@@ -170,4 +165,4 @@ def identity(found: Mapping[str, Any]) -> str:
 
 def digest(config: settings.Settings) -> str:
     """Eight letters of the `identity`."""
-    return hashlib.sha256(identity(flat(config)).encode()).hexdigest()[:8]
+    return hashlib.sha256(identity(settings.flat_text(config)).encode()).hexdigest()[:8]

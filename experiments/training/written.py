@@ -1,4 +1,4 @@
-"""The files of a table: ``table.md``, ``table.json``, ``table.png``, ``price.png``."""
+"""The files of a table: ``table.md``, ``table.json``, and its pictures."""
 
 import dataclasses
 import pathlib
@@ -6,9 +6,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.training import price
+from experiments.training import curves, price
 from experiments.training.engine import RECORD, Plan
-from experiments.training.table import Table, flat, own
+from experiments.training.table import Table, own
 from sam_jax.train import (
     comparison,
     comparison_files,
@@ -16,6 +16,7 @@ from sam_jax.train import (
     figures,
     files,
     report,
+    settings,
 )
 from sam_jax.train.comparison import Group, Measure, Run
 from sam_jax.train.spread import FEWEST, LEVEL, significant
@@ -138,7 +139,9 @@ def cells(table: Table, groups: Sequence[Group]) -> list[list[str]]:
 def _published(table: Table, group: Group) -> str:
     for cell in table.published:
         if matches(cell["where"], group):
-            return f"{cell['value']} ({cell['source']})"
+            known = f"{cell['value']} ({cell['source']}"
+            official = group.runs[0].settings.get("data.name") == "cifar100"
+            return known + ", official split" * official + ")"
     return "not available" if table.source else "–"
 
 
@@ -170,7 +173,9 @@ def detectable(groups: Sequence[Group]) -> list[float]:
 def markdown(table: Table, runs: Sequence[Run], missing: Plan) -> str:
     """The whole of ``table.md``; what is missing has empty cells."""
     lines = [f"# {table.title}", "", *_about(table, len(missing))]
-    planned = [Run(name, own(flat(config))) for name, config in missing.items()]
+    planned = [
+        Run(name, own(settings.flat_text(config))) for name, config in missing.items()
+    ]
     for title, groups in parts(table, [*runs, *planned]).items():
         rows = cells(table, groups)
         lines += ["", f"## {title}", "", report.markdown(rows)[:-1]]
@@ -181,6 +186,8 @@ def markdown(table: Table, runs: Sequence[Run], missing: Plan) -> str:
                 f"{min(smallest):.2f} to {max(smallest):.2f} points (power 80 %, 5 % "
                 "over all rows).",
             ]
+        elif table.baseline and table.seeds == 1:
+            lines += ["", "With one seed no difference is detectable."]
         whole = gainer(table, groups)
         if whole and price.gain(whole, groups[0], whole) is not None:
             lines += ["", price.sentence(groups, whole)]
@@ -208,8 +215,8 @@ def _about(table: Table, missing: int) -> list[str]:
         "seed by seed, in points; p: of a row alone; *: significant at 5 %, all rows "
         f"of a part together (Holm), when all seeds, {FEWEST} or more, are there; †: "
         f"less than {FITS} % of the training labels fitted; noise, blur, contrast: "
-        "error on test images so disturbed; time: the median, of busy machines of two "
-        "kinds.",
+        "error on test images so disturbed; time: the median, with whatever else the "
+        "machines did.",
     ]
     if table.gain_of:
         said.append(price.COLUMNS)
@@ -231,6 +238,8 @@ def write(
     files.replace(folder / "table.md", markdown(table, runs, missing))
     if runs:
         draw(folder / "table.png", table, runs)
+    if table.curves:
+        curves.draw(folder / "curves.png", table, parts(table, runs))
     if runs and table.gain_of:
         price.draw(folder / "price.png", table.title, parts(table, runs))
 

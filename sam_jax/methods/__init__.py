@@ -5,9 +5,10 @@ the package's stub, ``sam_jax/__init__.pyi``, names both; by that rule `names` a
 `factory` find it, and the tests do.
 The other files are shared: ``core.py`` (the second gradient), ``calls.py``,
 ``devices.py``, ``observations.py`` (diagnostics), ``ascent.py`` (building blocks),
-``averages.py``, ``cadence.py``, ``masks.py``, ``noise.py``, ``numerics.py``,
-``trees.py`` (what a tree of parameters must be), ``optimizers.py`` (methods that take
-the step), ``mistakes.py`` (`sam_jax.check`), ``finite.py``.
+``averages.py``, ``cadence.py``, ``masks.py``, ``sparse_masks.py``, ``widths.py``,
+``noise.py``, ``numerics.py``, ``trees.py`` (what a tree of parameters must be),
+``optimizers.py`` (methods that take the step), ``mistakes.py`` (`sam_jax.check`),
+``finite.py``.
 """
 
 from __future__ import annotations

@@ -237,7 +237,9 @@ def with_coefficient(
     if not callable(coefficient):
         return optax.stateless(lambda updates, _: apply(updates, coefficient))
     return counted(
-        lambda updates, count, params, **_: apply(updates, coefficient(count))
+        lambda updates, count, params, **_: apply(
+            updates, core.value_at(coefficient, count)
+        )
     )
 
 

@@ -123,7 +123,9 @@ def _init(params: optax.Params) -> AverageState:
 
 def _average(state: AverageState, updates: optax.Updates, weight: jax.Array) -> Any:
     weight = jnp.where(state.started, weight, jnp.ones_like(weight))
-    return numerics.combine((weight, updates), (1 - weight, state.average))
+    # Not rounded to the updates' dtype: the average may be of a wider one.
+    wide = numerics.wide_tree(updates)
+    return numerics.combine((weight, wide), (1 - weight, state.average))
 
 
 def _next(state: AverageState, average: optax.Updates) -> AverageState:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from sam_jax import checks
 from sam_jax.methods import calls, masks, numerics, observations, trees
 
 # combine(grads, perturbed_grads, count) -> direction to descend: the gradients at the
@@ -189,8 +190,17 @@ def second_gradient(
 
 
 def value_at(coefficient: optax.ScalarOrSchedule, count: jax.Array) -> jax.Array:
-    """The value of a coefficient, a number or a schedule, after ``count`` updates."""
-    return jnp.asarray(coefficient(count) if callable(coefficient) else coefficient)
+    """The value of a coefficient, a number or a schedule, after ``count`` updates.
+
+    Raises:
+        ValueError: if a schedule returns an array with dimensions.
+    """
+    value = jnp.asarray(coefficient(count) if callable(coefficient) else coefficient)
+    if value.ndim:
+        raise checks.BadValue(
+            f"a schedule must return one number, got an array of shape {value.shape}"
+        )
+    return value
 
 
 MOST_GRADIENTS = 1000  # of one kind in an update; a programme cannot hold any number

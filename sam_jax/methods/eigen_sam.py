@@ -96,7 +96,8 @@ def eigen_sam(
         RitianLuo/EigenSAM iterates on the network in evaluation mode, the Hessian of
         another loss; here it is that of ``grad_fn``, of the training loss. It knows no
         eigenvector in the first 100 updates, and perturbs by ``rho g`` until then:
-        ``chain(late_phase(usam(rho), 0, 100), late_phase(eigen_sam(rho), 100))``.
+        ``chain(late_phase(usam(rho), 0, 100), late_phase(eigen_sam(rho), 100))``, whose
+        diagnostics are those of the first, and which `sam_jax.check` does not judge.
     """
     return core.sharpness_aware(
         optax.chain(

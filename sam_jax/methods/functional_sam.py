@@ -67,7 +67,15 @@ def functional_sam(
         There is no public code that we know of. `contrib.functional_adam_sam` has the
         paper's preconditioned perturbation.
     """
-    method = core.sharpness_aware(blocks.on_sphere(rho, eps), mask=mask)
+    return with_functional_gradient(
+        core.sharpness_aware(blocks.on_sphere(rho, eps), mask=mask)
+    )
+
+
+def with_functional_gradient(
+    method: optax.GradientTransformationExtraArgs,
+) -> optax.GradientTransformationExtraArgs:
+    """The method with the functional gradient as that of its ``value_and_grad_fn``."""
 
     def update_fn(
         updates: optax.Updates,
@@ -86,7 +94,7 @@ def functional_sam(
         others = extra_args | {"value_and_grad_fn": functional_value_and_grad_fn}
         return method.update(updates, state, params, **others)
 
-    return optax.GradientTransformationExtraArgs(method.init, update_fn)
+    return type(method)(method.init, update_fn)  # a full optimizer stays one
 
 
 def functional_value_and_grad(

@@ -96,8 +96,8 @@ def looksam(
         layerwise form some have a further factor ``1 / ||g||``, and some leave out the
         norms of the weights; here it is the ratio of norms alone, which does not change
         with the scale of the loss. A component below rounding (1e-5 of the perturbed
-        gradient in float32) counts as zero, where the formula would stretch it to the
-        length of the gradient.
+        gradient in float32, 0.8 % in bfloat16) counts as zero, where the formula would
+        stretch it to the length of the gradient.
     """
     checks.integer("k", k, 1)
     checks.nonnegative("alpha", alpha, schedule=True)
@@ -159,7 +159,8 @@ def _sharpness(perturbed_grads: optax.Updates, grads: optax.Updates) -> optax.Up
     """The orthogonal component, zero where it is nothing but rounding."""
     component = numerics.orthogonal(perturbed_grads, grads)
     whole = numerics.norm(perturbed_grads)
-    rounding = 100 * jnp.finfo(whole.dtype).eps * whole
+    digits = [float(jnp.finfo(g.dtype).eps) for g in jax.tree.leaves(grads)]
+    rounding = max(100 * float(jnp.finfo(whole.dtype).eps), *digits) * whole
     felt = numerics.norm(component) > rounding
     return numerics.multiply(component, felt)
 

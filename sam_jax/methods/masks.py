@@ -117,6 +117,10 @@ def kept_only(
         return ascent
 
     def init_fn(params: optax.Params) -> optax.OptState:
+        if not jax.tree.leaves(
+            params
+        ):  # such as a placeholder of optax.tree.map_params
+            return ascent.init(params)
         return ascent.init(_select(params, kept(params, mask)))
 
     def update_fn(
@@ -129,7 +133,7 @@ def kept_only(
         subset_grad_fn: calls.SubsetGradFn | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, optax.OptState]:
-        keep = kept(updates, mask)
+        keep = kept(updates if params is None else params, mask)
 
         def whole(part: optax.Params) -> optax.Params:
             return _merge(keep, part, params)

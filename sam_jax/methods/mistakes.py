@@ -106,7 +106,11 @@ optax.chain(sam_jax.sam(rho), optax.sgd(learning_rate))
     # A power of two, by which every gradient is multiplied without rounding. What does
     # not depend on the loss, such as weight decay, is the same in the opposite one.
     large = 2.0 ** round(float(jnp.log2(1e4 / numerics.norm(grads))))
-    uphill = _leads_up(grads, first, update(-1.0, start))
+    # The first update may be left out, or of a rate of zero, and so may the second.
+    uphill = any(
+        _leads_up(grads, trial, update(-1.0, state))
+        for trial, state in ((first, start), (second, first.state))
+    )
     doubled = update(1.0, start, grads=optax.tree.scale(2.0, grads))
     _check_place(grads, trials, doubled, update(large, start), large, uphill)
     _refuse_if(
@@ -138,7 +142,7 @@ def _checked_gradient(
 ) -> tuple[jax.Array, optax.Updates]:
     """Loss and gradient at the weights, if they are the same in every call."""
     first, again = value_and_grad_fn(params), value_and_grad_fn(params)
-    pair = isinstance(first, tuple) and len(first) == 2
+    pair = isinstance(first, tuple | list) and len(first) == 2
     _refuse_if(
         not pair or isinstance(first[0], tuple) or jnp.shape(first[0]) != (),
         "value_and_grad_fn must return (loss, grads), the loss a scalar, as "

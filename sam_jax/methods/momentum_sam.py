@@ -226,7 +226,9 @@ def _momentum(base: optax.OptState) -> optax.Updates:
     """The average of the gradients in the state of an optimizer."""
 
     def is_field(path: Any, _: Any) -> bool:  # no parameter of that name
-        return isinstance(path[-1], optax.tree_utils.NamedTupleKey)
+        fields = [x for x in path if isinstance(x, optax.tree_utils.NamedTupleKey)]
+        inside = {x.name for x in fields[:-1]} & {*_MOMENTUM_NAMES, "nu"}
+        return path[-1] in fields and not inside
 
     found = [
         tree

@@ -117,7 +117,9 @@ def sam_sps(
 
         # The same step on all devices.
         slope = numerics.dot(grads, displacement)
-        excess = loss.astype(slope.dtype) - lowest.astype(slope.dtype) - slope
+        excess = (
+            jnp.asarray(loss).astype(slope.dtype) - lowest.astype(slope.dtype) - slope
+        )
         excess, grads = jnp.maximum(devices.agree(excess), 0), devices.agree(grads)
         # Divided twice: the squared norm may overflow. No step without a gradient.
         norm = numerics.norm(grads)

@@ -41,7 +41,8 @@ def sparse_sam(
             masked perturbation is shorter.
         sparsity: share s of the weights that stay in place, in [0, 1]; 0 is SAM.
         num_samples: how many examples n the Fisher information is taken of, the first
-            ones of the batch (no more than it has); an integer >= 1.
+            ones of the batch; an integer >= 1, at most the size of the batch, unless
+            the update is given ``example_losses``.
         every: updates between two masks, beginning with the first; an integer >= 1.
         eps: floor of the gradient's norm.
         mask: perturb only these parameters; see `sharpness_aware`. The sparsity is then
@@ -51,7 +52,8 @@ def sparse_sam(
         A transformation from the gradient at the weights to the direction to descend.
         Its update needs ``params``, ``grad_fn`` (see `sharpness_aware`) and
         ``subset_grad_fn(params, rows) -> grads``, the gradient of the mean loss of the
-        examples in the given rows (int32) of the batch.
+        examples in the given rows (int32) of the batch. ``example_losses`` [B], if it
+        is given too, says how many examples there are.
 
     Raises:
         ValueError: if a coefficient is outside its range; by the update, if a keyword

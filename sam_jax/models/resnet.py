@@ -2,7 +2,7 @@
 
 The CIFAR-style networks of the sharpness-aware papers keep the four stages of the
 ImageNet ones, but begin with a 3x3 convolution and no pooling, for images of 32x32.
-They are not the narrower CIFAR networks of He et al., Section 4.2.
+ResNet-20 and ResNet-32 are the narrower CIFAR networks of He et al., Section 4.2.
 
 References:
     He, Zhang, Ren and Sun, Deep residual learning for image recognition, 2015,
@@ -31,6 +31,7 @@ class Convolution(NamedTuple):
 
 
 BlockPlan = Callable[[int, int], tuple[Convolution, ...]]
+Shortcut = Callable[[jax.Array, int, int, layers.Layers, bool], jax.Array]
 
 
 def basic(features: int, stride: int) -> tuple[Convolution, ...]:
@@ -51,6 +52,22 @@ def bottleneck(features: int, stride: int) -> tuple[Convolution, ...]:
     )
 
 
+def projected(
+    x: jax.Array, features: int, stride: int, make: layers.Layers, train: bool
+) -> jax.Array:
+    """1x1 convolution to the shape of a block's result (He et al., option B)."""
+    return make.batch_norm(train=train)(make.conv(features, 1, stride)(x))
+
+
+def padded(
+    x: jax.Array, features: int, stride: int, make: layers.Layers, train: bool
+) -> jax.Array:
+    """Every ``stride``-th pixel, then channels of zeros (He et al., option A)."""
+    del make, train  # it has no layers
+    more = features - x.shape[-1]
+    return jnp.pad(x[:, ::stride, ::stride], ((0, 0), (0, 0), (0, 0), (0, more)))
+
+
 class Block(nn.Module):
     """Convolutions with a shortcut around them.
 
@@ -59,12 +76,14 @@ class Block(nn.Module):
         stride: of the whole block.
         make: of the layers.
         last_scale: initial scale of the last BatchNorm.
+        shortcut: where the block changes the shape.
     """
 
     convolutions: tuple[Convolution, ...]
     stride: int
     make: layers.Layers
     last_scale: nn.initializers.Initializer
+    shortcut: Shortcut = projected
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -77,8 +96,8 @@ class Block(nn.Module):
         x = self.make.conv(last.features, last.kernel, last.stride)(x)
         x = self.make.batch_norm(train=train, scale_init=self.last_scale)(x)
         if self.stride != 1 or shortcut.shape[-1] != last.features:
-            shortcut = self.make.conv(last.features, 1, self.stride)(shortcut)
-            shortcut = self.make.batch_norm(train=train)(shortcut)
+            shape = last.features, self.stride
+            shortcut = self.shortcut(shortcut, *shape, self.make, train)
         return nn.relu(x + shortcut)
 
 
@@ -122,6 +141,7 @@ class ResNet(nn.Module):
         plan: convolutions of a block from its features and stride.
         stem: what makes ``width`` channels of the image.
         last_scale: initial scale of the last BatchNorm of each block.
+        shortcut: of the blocks that change the shape.
     """
 
     blocks: tuple[int, ...]
@@ -131,6 +151,7 @@ class ResNet(nn.Module):
     plan: BlockPlan = basic
     stem: Callable[..., nn.Module] = CifarStem
     last_scale: nn.initializers.Initializer = nn.initializers.ones
+    shortcut: Shortcut = projected
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
@@ -140,9 +161,8 @@ class ResNet(nn.Module):
         shapes = layers.stages(self.blocks, self.width)
         for n, (features, stride) in enumerate(shapes):
             convolutions = self.plan(features, stride)
-            x = block(
-                *(convolutions, stride, self.make, self.last_scale), name=f"Block_{n}"
-            )(x, train)
+            settings = convolutions, stride, self.make, self.last_scale, self.shortcut
+            x = block(*settings, name=f"Block_{n}")(x, train)
         x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
         return layers.head(self.num_classes)(x)
 
@@ -160,6 +180,18 @@ def resnet34(num_classes: int, width: int | None, make: layers.Layers) -> nn.Mod
 def resnet50(num_classes: int, width: int | None, make: layers.Layers) -> nn.Module:
     """CIFAR-style ResNet-50, 64 channels wide (256 after the first stage)."""
     return ResNet((3, 4, 6, 3), num_classes, width or 64, make, bottleneck)
+
+
+def narrow(blocks: int) -> Callable[..., nn.Module]:
+    """ResNet-(6 n + 2) of He et al., Section 4.2: three stages of n basic blocks.
+
+    16 channels wide, shortcuts without parameters.
+    """
+
+    def factory(num_classes: int, width: int | None, make: layers.Layers) -> nn.Module:
+        return ResNet((blocks,) * 3, num_classes, width or 16, make, shortcut=padded)
+
+    return factory
 
 
 def imagenet(*blocks: int, plan: BlockPlan = bottleneck) -> Callable[..., nn.Module]:
@@ -199,6 +231,8 @@ MODELS = {
     "resnet18": resnet18,
     "resnet34": resnet34,
     "resnet50": resnet50,
+    "resnet20": narrow(3),
+    "resnet32": narrow(5),
     "resnet18_imagenet": imagenet(2, 2, 2, 2, plan=basic),
     "resnet34_imagenet": imagenet(3, 4, 6, 3, plan=basic),
     "resnet50_imagenet": imagenet(3, 4, 6, 3),

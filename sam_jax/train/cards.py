@@ -32,7 +32,8 @@ def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[s
             plain.append(word)
             continue
         no, key, value = found.groups()
-        if value is None and not no and rest and not re.match(r"--?[a-z]", rest[0]):
+        is_flag = rest and re.match(r"--?(?!inf$|nan$)[a-z]", rest[0])
+        if value is None and not no and rest and not is_flag:
             value = f"={rest.pop(0)}"
         changed.append(f"--config.{key}{value or f'={not no}'}")
     words = [re.sub("^-(?=[a-z])", "--", word) for word in plain[1:] + changed]

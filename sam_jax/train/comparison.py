@@ -196,7 +196,8 @@ def read_run(folder: pathlib.Path, *, unfinished: bool = False) -> Run:
     run = Run(_name(folder), flat, folder=folder, **kept)
     if not (run.is_whole() and run.error("last") is not None):
         raise errors.UserError(f"{path} is damaged, or from another version: {remedy}")
-    reached = (run.last or {}).get("epoch", flat["epochs"])
+    reached = (run.last or {}).get("epoch")
+    reached = flat["epochs"] if reached is None else reached
     if reached < flat["epochs"]:  # it continues for longer than it was planned
         if unfinished:
             return _unfinished(folder, flat)

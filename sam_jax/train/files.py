@@ -44,7 +44,7 @@ def replace(path: str | os.PathLike[str], data: str | bytes) -> None:
         with writing(path):
             path.write_bytes(data)
         return
-    temporary = path.with_name(f".{path.name[:99]}.{secrets.token_hex(8)}.tmp")
+    temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}.tmp")
     try:
         with writing(path):
             with temporary.open("xb") as file:  # new, hence no link to somewhere else

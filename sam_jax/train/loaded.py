@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import optax
 
-from sam_jax import data, errors, models, storage
+from sam_jax import checks, data, errors, models, storage
 from sam_jax.train import (
     build,
     checkpoint,
@@ -112,6 +112,8 @@ class LoadedRun:
         Raises:
             UserError: if the images are not of the run's shape, or no bytes.
         """
+        if batch_size is not None:
+            checks.integer("batch_size", batch_size, 1)
         images = self._checked(images)
         if not len(images):
             return np.zeros((0, self.preprocessing.num_classes), np.float32)
@@ -386,6 +388,8 @@ def _step(folder: pathlib.Path, step: int | str) -> int:
         )
     if step == "last":
         return max(kept)
+    if isinstance(step, str) and step.isdecimal():
+        step = int(step)
     if step == "best":
         best = _best(folder, max(kept))
         if best and best["step"] in kept:

@@ -96,7 +96,7 @@ def _of_each(found: Any, where: str, count: int) -> dict[str, jax.Array]:
     if not fits:
         raise errors.UserError(
             f"{where} must give a dict of names and numbers, one for the batch or one "
-            f"for each of {count} examples, [{count}]; got {_described(found)}"
+            f"for each of {count} examples, [{count}]; got {described(found)}"
         )
     if taken := sorted(found.keys() & _TAKEN):
         raise errors.UserError(
@@ -125,7 +125,7 @@ def _checked(own: Any, name: str, num_classes: int) -> Loss:
             raise errors.UserError(
                 f"{name} must give a number for each of {count} examples, float "
                 f"[{count}], and leave means and weights to the trainer; got "
-                f"{_described(found)}"
+                f"{described(found)}"
             )
         return found.astype(jnp.float32)
 
@@ -146,12 +146,12 @@ def _fitting(
         raise errors.UserError(
             "what the network returns beside the logits must have a row for each of "
             f"{shape[0]} examples, as parts of a batch are put together; got "
-            f"{_described(outputs)}"
+            f"{described(outputs)}"
         )
     return logits
 
 
-def _described(tree: Any) -> Any:
+def described(tree: Any) -> Any:
     """Types and shapes, for messages."""
     return jax.tree.map(
         lambda x: jax.typeof(x) if hasattr(x, "shape") else type(x).__name__, tree
@@ -181,7 +181,7 @@ def logits_of(outputs: Any) -> jax.Array:
         raise errors.UserError(
             "the outputs of the network must be logits, float [B, classes], or have "
             "them as 'logits' or as the first of a tuple; got "
-            f"{_described(outputs)}"
+            f"{described(outputs)}"
         )
     return jnp.asarray(found)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from sam_jax import data, errors
 from sam_jax.data import mixing
-from sam_jax.train import settings
+from sam_jax.train import losses, settings
 
 Augment = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -151,5 +151,5 @@ def _check_inputs(changed: Any, images: jax.Array, where: str) -> None:
         raise errors.UserError(
             f"{where} must give inputs of the same shape and kind, as it was given "
             f"{jax.typeof(images)} (pixels, 0 to 255, may become float32); got "
-            f"{errors.one_line(jax.tree.map(jax.typeof, changed), 80)}"
+            f"{errors.one_line(losses.described(changed), 80)}"
         )

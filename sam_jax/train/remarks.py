@@ -113,6 +113,8 @@ def _step(epoch: float, unit: schedule.Unit) -> int:
 
 def _is_zero(key: str, value: Any, run: build.Run, unit: schedule.Unit) -> bool:
     """Whether a coefficient is 0 in every update."""
+    if isinstance(value, str):
+        return False
     value = method.coefficient(key, value, unit, run.optimizer.learning_rate)
     values = schedule.sampled(value, unit)[:-1] if callable(value) else value
     return not np.any(np.asarray(values, np.float32))

@@ -6,7 +6,6 @@ the settings of what was chosen exist.
 """
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, Self
 
@@ -361,6 +360,10 @@ def renamed(key: str) -> str:
     return f"setting config.{key} is now config.{RENAMED[key]}"
 
 
+# Groups with values that the user's own code takes.
+_OF_ANY_KIND = ("augment", "method", "metrics", "model", "optimizer", "schedule")
+
+
 def of_folder(stored: Any) -> Settings:
     """As `read`, of a run folder that an earlier version may have made.
 
@@ -369,7 +372,7 @@ def of_folder(stored: Any) -> Settings:
     """
     if isinstance(stored, Mapping):
         stored = {
-            key: files.decoded(x) if key in ("model", "method", "optimizer") else x
+            key: files.decoded(x) if key in _OF_ANY_KIND else x
             for key, x in stored.items()
             if key not in RENAMED
         }
@@ -396,13 +399,32 @@ def differences(old: Settings, new: Settings) -> list[str]:
         >>> differences(read({}), read({"seed": 1, "wandb": {"mode": "offline"}}))
         ['seed: 0 -> 1']
     """
-    a, b = (flat(json.loads(to_json(config))) for config in (old, new))
+    free = tuple(f"{key}." for key in FREE_SETTINGS)
+    a, b = (
+        {k: x for k, x in flat_text(config).items() if not f"{k}.".startswith(free)}
+        for config in (old, new)
+    )
+    return changed(a, b)
+
+
+def changed(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """One ``key: old -> new`` for each setting that differs.
+
+    Example:
+        >>> changed({"rho": math.nan, "seed": 0}, {"rho": math.nan, "seed": 1})
+        ['seed: 0 -> 1']
+    """
+    pairs = {key: (a.get(key), b.get(key)) for key in sorted(a.keys() | b.keys())}
     return [
-        f"{key}: {a.get(key)} -> {b.get(key)}"
-        for key in sorted(a.keys() | b.keys())
-        if a.get(key) != b.get(key)
-        and not any(key == one or key.startswith(one + ".") for one in FREE_SETTINGS)
+        f"{key}: {old} -> {new}"
+        for key, (old, new) in pairs.items()
+        if old != new and repr(old) != repr(new)  # NaN is no other than NaN
     ]
+
+
+def flat_text(config: Settings) -> dict[str, Any]:
+    """`flat`, of what a file of these settings says."""
+    return flat(files.from_json(to_json(config)))
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

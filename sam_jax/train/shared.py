@@ -37,22 +37,29 @@ class Shared:
     def __init__(self, most: int = 4) -> None:
         self._most = most
         self._data: dict[settings.Data, data.Dataset] = {}
-        self._programs: dict[str, build.Steps] = {}
+        self._programs: dict[str, tuple[build.Steps, Any]] = {}
 
     def make_run(self, config: settings.Settings, **brought: Any) -> build.Run:
         """As `build.build`; XLA may round otherwise where numbers are arguments."""
+        # These are not in the settings.
+        make = functools.partial(self.make_steps, brought=tuple(brought.values()))
         if brought.get("dataset") is None:
             brought["dataset"] = self.dataset(config.data)
-        return build.build(config, **brought, make=self.make_steps)
+        return build.build(config, **brought, make=make)
 
     def dataset(self, config: settings.Data) -> data.Dataset:
         """As `build.load_data`."""
         return _kept(self._data, config, lambda: build.load_data(config), most=4)
 
     def make_steps(
-        self, config: settings.Settings, spec: build.DataSpec, **parts: Any
+        self,
+        config: settings.Settings,
+        spec: build.DataSpec,
+        *,
+        brought: tuple[Any, ...] = (),
+        **parts: Any,
     ) -> build.Steps:
-        """As `build.steps`."""
+        """As `build.steps`; with what is brought, such as a network, other ones."""
         # Made for its own sake: a value that is not allowed is refused here.
         made = build.steps(config, spec, **parts)
         numbers = numbers_of(config)
@@ -63,9 +70,13 @@ class Shared:
         )
         # Of what a card has made, such as a schedule, no text says what it does.
         own = [id(value) for value in values if callable(value)]
+        own += map(id, brought)
         shape = json.dumps([plain, sorted(numbers), own])
-        programs = _kept(
-            *(self._programs, shape, lambda: _of_numbers(config, made, parts)),
+        programs, _ = _kept(
+            self._programs,
+            shape,
+            # While it is kept, nothing else has the id of what was brought.
+            lambda: (_of_numbers(config, made, parts), brought),
             most=self._most,
         )
         assert programs.train_steps is not None

@@ -149,7 +149,7 @@ def _sam_edge(subject: Subject) -> Record:
     norm, gradients = 1.0, 0
     if method.name != "usam":
         norm, gradients = subject.ascent.grad_norm, subject.ascent.evaluations
-    momentum = base.options["momentum"]  # widens the edge by 1 + momentum
+    momentum = base.options["momentum"] or 0.0  # widens the edge by 1 + momentum
     value = sharpness.sam_edge(norm, rate / (1 + momentum), float(rho))
     return {
         "value": value,

@@ -109,7 +109,8 @@ def planned(
             raise errors.UserError(f"--set={key} is given twice: give all values once")
     of_method = next((axis.values for axis in axes if axis.key == METHOD), [None])
     suffixed = [
-        card if x is None else f"{str(card).partition(':')[0]}:{x}" for x in of_method
+        card if None in (x, card) else f"{str(card).partition(':')[0]}:{x}"
+        for x in of_method
     ]
     bases = {each: cards.load(each, *changes) for each in suffixed}
     others = [axis for axis in axes if axis.key != METHOD]
@@ -144,7 +145,8 @@ def planned(
                         "settings are the same, or have to be named otherwise"
                     )
                 found[name] = dataclasses.replace(config, seed=seed)
-                key = json.dumps(_compared(_flat(found[name])), sort_keys=True)
+                makes = _compared(settings.flat_text(found[name]))
+                key = json.dumps(makes, sort_keys=True)
                 if (other := same.setdefault(key, name)) != name:
                     raise errors.UserError(
                         f"{other} and {name} would be the same run: give each value "
@@ -285,14 +287,8 @@ def _refuse_others(folder: pathlib.Path, config: settings.Settings) -> None:
     """Refuses the folder of a run with other settings."""
     if not (folder / workdir.CONFIG_FILE).exists():
         return
-    before, now = comparison.read_settings(folder), _flat(config)
-    a, b = _compared(before), _compared(now)
-    changed = [
-        f"{key}: {a.get(key)} -> {b.get(key)}"
-        for key in sorted(a.keys() | b.keys())
-        if a.get(key) != b.get(key)
-    ]
-    if changed:
+    before, now = comparison.read_settings(folder), settings.flat_text(config)
+    if changed := settings.changed(_compared(before), _compared(now)):
         raise errors.UserError(
             f"{folder} belongs to a run with other settings ({'; '.join(changed)}): "
             "give another --out, or the same settings"
@@ -302,10 +298,6 @@ def _refuse_others(folder: pathlib.Path, config: settings.Settings) -> None:
 def _compared(flat: dict[str, Any]) -> dict[str, Any]:
     """What makes a run, with its seed."""
     return comparison.compared(flat) | {"seed": flat["seed"]}
-
-
-def _flat(config: settings.Settings) -> dict[str, Any]:
-    return settings.flat(json.loads(settings.to_json(config)))
 
 
 def trained(
@@ -333,7 +325,7 @@ def trained(
         failure = f"{type(error).__name__}: {errors.one_line(error)}"
     print(f"failed: {failure}", file=sys.stderr)
     about = {"failure": failure, "extra": extra, "folder": folder}
-    return comparison.Run(folder.name, _flat(config), **about)
+    return comparison.Run(folder.name, settings.flat_text(config), **about)
 
 
 class _Bar(report.Report):

@@ -93,8 +93,9 @@ def check(kind: Any, value: Any, path: str, *others: str) -> Any:
         if _fits(member, value):
             return member
     for member in _members(kind):
-        if typing.get_origin(member) is Literal:
-            words = typing.get_args(member)
+        if typing.get_origin(member) is Literal and isinstance(value, str):
+            words = [*typing.get_args(member)]
+            words += ["None"] * (types.NoneType in _members(kind))
             raise errors.UserError(errors.unknown(path, value, words))
     allowed = " or ".join([*map(_words, _members(kind)), *others])
     raise errors.UserError(f"{path} must be {allowed}, got {reprlib.repr(value)}")

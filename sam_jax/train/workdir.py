@@ -103,14 +103,14 @@ def claimed(workdir: pathlib.Path, config: settings.Settings) -> Iterator[int]:
             configuration, is in use by another run, or is not shared by all processes
             of this one.
     """
+    if not str(workdir).strip():
+        raise agreement.Refused("--workdir is blank: give the name of a folder")
     workdir = storage.path(workdir)
     if isinstance(workdir, storage.Remote) and workdir.scheme != "gs":
         raise agreement.Refused(
             f"--workdir={workdir}: a run is in a folder or on gs://, where checkpoints "
             "can be written; data and weights may be there"
         )
-    if not str(workdir).strip():
-        raise agreement.Refused("--workdir is blank: give the name of a folder")
     with agreement.on_first(lambda: _locked(workdir, config), config.epochs) as before:
         agreement.check_shared(workdir)
         yield agreement.from_first(lambda: before)

@@ -14,6 +14,7 @@ from experiments.benchmarks import (
     measure,
     memory,
     peers,
+    pods,
     programs,
     startup,
     step_cost,
@@ -260,11 +261,6 @@ def test_in_turns_times_everyone_once_a_round():
     assert [len(times[name]) for name in "abc"] == [20] * 3
 
 
-def test_ratio_pairs_the_rounds():
-    # The second round was ten times slower for both: the ratio does not see it.
-    assert measure.ratio([1, 10, 1], [2, 20, 4]) == (0.5, 0.25, 0.5)
-
-
 def test_the_loops_of_theory_speed_do_the_same():
     # With one component there is nothing random.
     data = theory_speed.Data(np.array([[1.0, -2.0]]), np.array([0.7]), 0.1)
@@ -342,3 +338,13 @@ def test_the_page_has_the_recorded_numbers():
     for rows in record["results"].values():
         assert peers.table(rows) in page
     assert record["command"].rpartition(" ")[0] in page
+
+
+def test_the_document_of_pods_has_the_tables_of_the_record():
+    path = ROOT / "experiments" / "benchmarks" / "results" / "pods.json"
+    known = json.loads(path.read_text())["results"]
+    assert len(pods.PUBLISHED) == 3 and set(known) <= set(pods.cases())
+    document = (ROOT / "docs" / "rehearsal.md").read_text()
+    tables = pods.tables(known)
+    assert {"Calibration", "ResNet-50, strong scaling"} <= set(tables)
+    assert [title for title, text in tables.items() if text not in document] == []

@@ -27,7 +27,6 @@ from experiments.theory import (
     runner,
     tables,
 )
-from sam_jax import errors
 from tests import tiers
 
 
@@ -255,17 +254,15 @@ def test_unknown_names(capsys):
     assert laboratory.main(["run", "khanh/two_cicle"]) == 2
     error = capsys.readouterr().err
     assert "did you mean 'khanh/two_cycle'?" in error and error.count("\n") == 1
-    with pytest.raises(errors.UserError, match="--workers must be at least 1, got 0"):
-        runner.run(["khanh/two_cycle"], True, None, 0)
 
 
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--out=FILE"], "error: --out=FILE is not a folder .*: File exists"),
-        (["--out=FILE/below"], "error: --out=FILE/below .*: Not a directory"),
-        (["--out=/proc/results"], "error: --out=/proc/results is not a folder"),
-        (["--workers=0", "--out=FILE"], "error: --workers must be at least 1, got 0"),
+        (["--out=FILE"], "error: argument --out: .* got 'FILE' .*File exists"),
+        (["--out=FILE/below"], "error: argument --out: .*Not a directory"),
+        (["--out=/proc/results"], "error: argument --out: must be a folder"),
+        (["--workers=0"], "error: argument --workers: must be .* got '?0"),
     ],
 )
 def test_nothing_runs_where_results_cannot_be_written(argv, message, tmp_path, capsys):

@@ -325,7 +325,7 @@ def test_every_run_can_be_planned_and_every_published_cell_has_a_row(name):
     made = table.load(name)
     plan = table.planned(made)
     runs = [
-        comparison.Run(folder, table.own(table.flat(config)))
+        comparison.Run(folder, table.own(settings.flat_text(config)))
         for folder, config in plan.items()
     ]
     groups = [x for part in written.parts(made, runs).values() for x in part]
@@ -360,7 +360,7 @@ def test_a_method_of_ones_own_has_its_run_among_the_others(tmp_path):
 
 
 def test_a_run_is_what_its_own_settings_say():
-    flat = table.flat(settings.Settings())
+    flat = settings.flat_text(settings.Settings())
     identity = table.identity(flat)
     assert table.identity(flat | {"a setting of later": 0}) != identity
     without = {key: x for key, x in flat.items() if key != "label_smoothing"}

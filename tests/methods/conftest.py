@@ -38,6 +38,13 @@ def strict():
 
 
 @pytest.fixture
+def promotion_of_optax():
+    """Optax multiplies counts and floats, which the tests' strict promotion refuses."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.fixture
 def float64():
     with jax.enable_x64(True):
         yield

@@ -15,13 +15,6 @@ from tests.methods import problems
 pytestmark = pytest.mark.usefixtures("promotion_of_optax")
 
 
-@pytest.fixture
-def promotion_of_optax():
-    """Optax multiplies counts and floats, which the tests' strict promotion refuses."""
-    with jax.numpy_dtype_promotion("standard"):
-        yield
-
-
 BASES = {
     "adam": lambda: optax.adam(0.02),
     "adamw": lambda: optax.adamw(0.02),

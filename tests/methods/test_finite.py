@@ -12,11 +12,7 @@ from tests.methods import problems
 from tests.methods.contract import cases
 from tests.methods.traits import sgd, traits
 
-
-@pytest.fixture(autouse=True)
-def strict():
-    """In the place of the room's fixture: Optax's averages need promotion."""
-    return
+pytestmark = pytest.mark.usefixtures("promotion_of_optax")
 
 
 def calls(bad):

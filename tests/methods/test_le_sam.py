@@ -2,8 +2,6 @@ import jax.numpy as jnp
 import pytest
 
 import sam_jax
-from tests.methods import problems
-from tests.methods.contract import cases
 
 
 def moved_by(tx, gradient):
@@ -18,19 +16,6 @@ def test_the_loss_rises_by_sigma_unless_the_radius_is_too_large(length):
     gradient = length * jnp.array([0.6, 0.8])
     seen = moved_by(sam_jax.le_sam(1.5, sigma=0.5), gradient)
     assert seen == pytest.approx(min(0.5 / length, 1.5), rel=1e-5)
-
-
-@pytest.mark.usefixtures("float64")
-def test_with_a_small_radius_it_is_sam():
-    params, batch = problems.network(jnp.float64), problems.batch(jnp.float64)
-    call = problems.keywords(problems.network_loss, params, batch)
-    grads = call["grad_fn"](params)
-    for rho in (0.0, 1e-4):
-        le_sam, sam = (
-            tx.update(grads, tx.init(params), params, **call)[0]
-            for tx in (sam_jax.le_sam(rho, sigma=10.0), sam_jax.sam(rho))
-        )
-        cases.assert_close(le_sam, sam, rtol=1e-12)
 
 
 def test_without_a_rise_there_is_no_perturbation():

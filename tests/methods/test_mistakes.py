@@ -26,10 +26,7 @@ BEFORE = "^something before the method changes its gradient: put clipping"
 NOTHING = "^nothing is perturbed: rho is zero, now and in later updates, the mask"
 
 
-@pytest.fixture(autouse=True)
-def strict():
-    """In the place of the room's fixture: Optax's Adam needs promotion."""
-    return
+pytestmark = pytest.mark.usefixtures("promotion_of_optax")
 
 
 def assert_refused(message, tx=None, gradient=GRADIENT, params=PARAMS, **keywords):

@@ -11,24 +11,6 @@ MATRIX = np.array([[3.0, 1.0, 0.0], [1.0, 2.0, -0.5], [0.0, -0.5, 1.0]])
 START = np.array([1.0, -2.0, 0.5])
 
 
-@pytest.mark.usefixtures("float64")
-def test_ends_in_a_cycle_around_the_minimum_of_a_quadratic():
-    # Along the top eigenvector, of curvature l, a step is
-    #     x -> x - t l (x + rho sign x).
-    # It maps c to -c if c = t l (c + rho) - c, that is c = t rho l / (2 - t l).
-    t, rho, top = 1 / 3, 0.1, 1.5
-    tx = optax.chain(sam_jax.sam(rho), optax.sgd(t))
-    loss = problems.quadratic(np.diag([1.0, top]))
-    start = jnp.array([1.0, 1.0])
-    (last, _), (next_, _) = (
-        problems.train(tx, loss, start, steps=n) for n in (5000, 5001)
-    )
-    amplitude = t * rho * top / (2 - t * top)
-    assert amplitude == pytest.approx(1 / 30)
-    np.testing.assert_allclose(np.abs(last), [0, amplitude], rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(next_, -last, rtol=1e-12, atol=1e-12)
-
-
 def test_diagnostics_are_those_of_the_closed_form():
     # On w.A.w / 2 with A = diag(1, 10) at w = (1, 1), rho = 0.5.
     curvature, w, rho = np.array([1.0, 10.0]), np.ones(2), 0.5

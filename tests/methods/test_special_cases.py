@@ -45,6 +45,7 @@ CASES = [
         for other in [lambda lam=lam: sgd(sam_jax.unified_sam(0.3, lam=lam))]
     ),
     ("friendly_sam", {"sigma": 0.0}, sam, EXACT),
+    ("le_sam", {"sigma": 10.0}, sam, ROUNDING),
     ("random_sam", {"sigma": 0.0}, sam, ROUNDING),
     ("random_sam", {"sigma": 0.0, "noise": "tensor"}, sam, ROUNDING),
     ("random_sam", {"sigma": 0.0, "noise": "plain"}, sam, ROUNDING),

@@ -64,6 +64,8 @@ COUNTS = {
     ("resnet34", 100): 21_328_292,
     ("resnet34", 200): 21_379_592,
     ("resnet50", 10): 23_520_842,
+    ("resnet20", 10): 269_722,
+    ("resnet32", 10): 464_154,
     ("wrn28_10", 10): 36_479_194,
     ("wrn28_10", 100): 36_536_884,
     ("wrn28_10", 200): 36_600_984,
@@ -96,6 +98,13 @@ def test_a_stem_of_stride_two_has_every_second_pixel_of_one_of_stride_one():
     whole, half = (stem.apply(variables, images, False) for stem in stems)
     np.testing.assert_allclose(half, whole[:, ::2, ::2], rtol=1e-6)
     assert count("resnet_small", 10) == count("resnet_digits", 10)
+
+
+def test_a_shortcut_without_parameters_keeps_every_second_pixel_and_adds_zeros():
+    x = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
+    kept = resnet.padded(x, 7, 2, layers.Layers("float32"), True)
+    np.testing.assert_array_equal(kept[..., :3], x[:, ::2, ::2])
+    np.testing.assert_array_equal(kept[..., 3:], np.zeros((2, 4, 4, 4)))
 
 
 def preact_count(blocks, stem, width, num_classes):

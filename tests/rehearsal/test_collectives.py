@@ -77,11 +77,7 @@ def test_an_evaluation_gathers_nothing():
 
 def test_directions_in_bfloat16_are_those_in_float32_rounded():
     """Of groups on devices of their own and on one device; vectors stay as they are."""
-    generator = np.random.default_rng(0)
-    images = generator.integers(0, 255, (cases.BATCH, *steps.SHAPE)).astype(np.uint8)
-    labels = generator.integers(0, 10, cases.BATCH).astype(np.int32)
-    batch = {"image": images, "label": labels, "true_label": labels}
-    batch["weight"] = np.ones(cases.BATCH, np.float32)
+    [batch] = steps.batches(1, cases.BATCH)
     found = {}
     for name in ("SAM, m of a device", "SAM, m of a device, bfloat16"):
         made = cases.functions(name, jax.devices()[: cases.DEVICES])

@@ -16,9 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sam_jax import commands, errors
+from sam_jax import errors
 from sam_jax.rehearsal import hlo, processes, programs, report, topologies
 from sam_jax.train import cards, settings
+from tests.train import test_commands
 
 ROOT = pathlib.Path(__file__).parents[2]
 SMALL = ("--config.model.name=mlp", "--config.model.width=8", "--config.batch_size=64")
@@ -272,12 +273,7 @@ def answers(monkeypatch):
 
 
 def said(capsys, *words):
-    try:
-        code = commands.main(["rehearse", *words])
-    except SystemExit as ended:
-        code = ended.code
-    found = capsys.readouterr()
-    return code, found.out, found.err
+    return test_commands.said(capsys, "rehearse", *words)
 
 
 def test_the_command_asks_shows_and_writes(answers, capsys, tmp_path, monkeypatch):

@@ -1,12 +1,9 @@
 """Step sizes, rates and the two-cycle of Khanh et al. 2024."""
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sam_jax.theory import problems
 from sam_jax.theory.step_sizes import khanh
-from tests.theory import runs
 
 
 def test_at_the_step_size_limit_a_share_delta_of_the_decrease_is_left():
@@ -80,15 +77,6 @@ def test_the_bounds_are_attained_in_the_two_cycle_of_step_size_one_over_l():
     assert right >= value
     one = khanh.absolute_error_descent(1 / 6, 1.0, error=1.0, **known)
     assert one == pytest.approx(1 / 6)
-
-
-@pytest.mark.parametrize("step_size, rho", [(1 / 3, 0.1), (1.2, 0.05)])
-def test_sam_ends_in_the_two_cycle(step_size, rho):
-    problem = problems.quadratic([1.5], [1.0])
-    tx = runs.sam(rho, step_size)
-    before, after = runs.recorded(problem, tx, [500, 501], jnp.sum)
-    assert after == pytest.approx(-before)
-    assert abs(after) == pytest.approx(khanh.two_cycle(step_size, rho, 1.5))
 
 
 @pytest.mark.parametrize("ratio, empty", [(1.5, False), (1.99, False), (2.0, True)])

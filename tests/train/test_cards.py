@@ -123,7 +123,6 @@ def test_loading_leaves_no_trace(card):
         ("--config.schedule=cosine", "did you mean --config.schedule.name=cosine?"),
         ("--config.weight_decay=0", "did you mean --config.weight_decay.value=0?"),
         ("--config.mesh=2", "there are config.mesh.data, config.mesh.fsdp"),
-        ("--config.seed.x=1", "setting 'config.seed.x'"),
         # Names of other packages, and groups left out.
         ("--config.lr=0.1", "did you mean 'config.learning_rate'?"),
         ("--config.wd=0.1", "did you mean 'config.weight_decay.value'?"),

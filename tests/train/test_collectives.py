@@ -3,12 +3,12 @@
 import re
 
 import jax
-import numpy as np
 import pytest
 
 from sam_jax.methods import observations, trees
 from sam_jax.rehearsal import hlo
 from sam_jax.train import build, sharding
+from tests.train import steps
 
 BATCH = 64  # on eight devices, eight examples each
 
@@ -97,20 +97,12 @@ def test_cut_parameters_are_gathered_once_and_reduced_once(compiled):
 
 
 def test_statistics_of_a_device_add_no_collective_of_their_own(tiny, net):
-    spec = build.DataSpec(
-        (4, 4, 1), num_classes=10, num_examples=640, steps_per_epoch=10
-    )
+    [batch] = steps.batches(1, BATCH)
 
     def number(m):
         settings = {"mesh.data": 8, "batch_size": BATCH, "method_group_size": m}
-        made = build.steps(tiny("sam", **settings), spec, model=net())
+        made = build.steps(tiny("sam", **settings), steps.SPEC, model=net())
         state = made.init(made.seed)
-        batch = {
-            "image": np.zeros((BATCH, 4, 4, 1), np.uint8),
-            "label": np.zeros(BATCH, np.int32),
-            "true_label": np.zeros(BATCH, np.int32),
-            "weight": np.ones(BATCH, np.float32),
-        }
         placed = sharding.put_batch(batch, made.mesh)
         program = made.train_step.lower(state, placed).compile()
         return len(hlo.collectives(program))

@@ -47,17 +47,6 @@ def test_abstract_state_is_that_of_the_state(tiny):
     )
 
 
-def test_sam_has_twice_the_flops_of_sgd(tiny):
-    def flops(method):
-        size = {"model.width": 256, "batch_size": 512, "data.train_examples": 512}
-        run = build.build(tiny(method, **size))
-        [batch] = first_batches(run, 1)
-        lowered = run.train_step.lower(run.abstract_state(), batch)
-        return lowered.compile().cost_analysis()["flops"]
-
-    assert flops("sam") / flops("none") == pytest.approx(2, rel=0.01)
-
-
 def test_bfloat16_computes_and_float32_stays(tiny):
     size = {"model.width": 64}
     runs = {

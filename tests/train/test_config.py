@@ -5,7 +5,6 @@ import runpy
 
 import pytest
 
-from sam_jax import errors
 from sam_jax.train import config
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -32,8 +31,3 @@ def test_a_method_brings_its_coefficients(name, tmp_path):
     assert found.mask is None
     # What other parts of the configuration decide.
     assert not {"learning_rate", "base", "weight_decay"} & set(found)
-
-
-def test_unknown_method_is_one_line_with_the_nearest():
-    with pytest.raises(errors.UserError, match=r"'usm': did you mean 'usam'\?"):
-        config.load_method("usm", card="card.py")

@@ -118,6 +118,7 @@ def test_importance_sampling_sends_its_weights(settings, tmp_path):
     one = runs.Finished(settings(1, **sampled), tmp_path / "one")
     several = runs.Finished(settings(SEVERAL, **sampled), tmp_path / "several")
     assert_close_rows(several.rows, one.rows)
+    assert_close_run(settings(1, **sampled), several.folder, one.folder)
 
 
 def test_an_update_that_is_not_finite_stops_the_run_by_its_number(tiny, tmp_path):

@@ -15,9 +15,9 @@ from sam_jax.methods.devices import GROUP_AXIS
 from sam_jax.train import build, layout, sharding, step
 from sam_jax.train import groups as groups_lib
 from tests import tiers
+from tests.train.steps import SHAPE, SPEC
 
-SHAPE, BATCH = (4, 4, 1), 64
-SPEC = build.DataSpec(SHAPE, num_classes=10, num_examples=1000, steps_per_epoch=4)
+BATCH = 64
 PLACES = {"replicated": (8, 1), "fsdp 2": (4, 2), "fsdp 8": (1, 8)}
 
 

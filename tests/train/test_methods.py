@@ -91,19 +91,9 @@ def test_stochastic_uses_the_method_as_often_as_it_should(make):
     assert 5 < sum(perturbed_in(opt, 30)) < 25
 
 
-@pytest.mark.parametrize(
-    "settings, message",
-    [
-        ({"cadence.name": "everyk"}, r"cadence.name 'everyk'.*every_k"),
-        (
-            {"cadence.name": "late_phase", "cadence.late_phase.stop": 0.5},
-            r"stop must be at least start, got 0.5 < 0.7",
-        ),
-    ],
-)
-def test_refuses_cadences(make, settings, message):
-    with pytest.raises(errors.UserError, match=message):
-        make(**settings)
+def test_refuses_a_phase_that_ends_before_it_begins(make):
+    with pytest.raises(errors.UserError, match=r"at least start, got 0.5 < 0.7"):
+        make(**{"cadence.name": "late_phase", "cadence.late_phase.stop": 0.5})
 
 
 def test_refuses_a_cadence_around_a_full_optimizer(make):
@@ -122,11 +112,6 @@ def test_a_mask_by_its_name(make):
     moved = kernel + 0.5 * kernel / jnp.linalg.norm(kernel)
     assert_close(after["kernel"], kernel - LEARNING_RATE * 2 * moved)
     assert_close(after["bias"], before["bias"] * (1 - LEARNING_RATE * 2))
-
-
-def test_refuses_an_unknown_mask(make):
-    with pytest.raises(errors.UserError, match=r"method.mask 'norms'.*norm_layers"):
-        make(**{"method.mask": "norms"})
 
 
 # ── A radius tied to the learning rate ───────────────────────────────────────────────

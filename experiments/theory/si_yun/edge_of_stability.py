@@ -10,7 +10,7 @@ from matplotlib import figure
 from sklearn import datasets
 
 from experiments.theory import claims, pictures, runs
-from experiments.theory.si_yun import _spectrum
+from sam_jax import sharpness
 from sam_jax.theory import problems
 
 CLAIM = claims.Claim(
@@ -47,10 +47,11 @@ def run(quick: bool) -> claims.Outcome:
     checkpoints = np.linspace(0, 400, 11 if quick else 41).round().astype(int)
 
     def measure(x: jax.Array) -> dict[str, jax.Array]:
+        top = sharpness.top_eigenvalues(problem.value, x, steps=24)
         return {
             "loss": problem.value(x),
             "gradient": jnp.linalg.norm(problem.gradient(x)),
-            "curvature": _spectrum.top_eigenvalue(problem.value, x),
+            "curvature": top.values[0],
         }
 
     # [SAM and gradient descent, setting, checkpoint]
