@@ -23,6 +23,8 @@ def pages() -> dict[str, str | pathlib.Path]:
         text = text if text.startswith("# ") else f"# {TITLES[name]}\n\n{text}"
         pictures = sorted(table.parent.glob("*.png"))
         shown = "".join(f"\n\n![{x.stem} of {name}]({name}/{x.name})" for x in pictures)
+        if (more := table.with_name("sharpness.md")).is_file():
+            shown += "\n\n#" + more.read_text()
         found[f"experiments/{name}.md"] = text + shown
         found |= {f"experiments/{name}/{x.name}": x for x in pictures}
     return found

@@ -114,7 +114,7 @@ def train_and_evaluate(
     agreement.check_same_data(run.dataset)
     agreement.check_same_weights(begins and begins.given)
     with (
-        workdir_lib.claimed(folder, config) as planned,
+        workdir_lib.claimed(workdir, config) as planned,
         checkpoint.Checkpoints(folder, config.checkpoint) as checkpoints,
         out or report.Report(quiet=not hosts.is_first()) as out,
     ):

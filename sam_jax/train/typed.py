@@ -92,11 +92,13 @@ def check(kind: Any, value: Any, path: str, *others: str) -> Any:
     for member in _members(kind):
         if _fits(member, value):
             return member
-    for member in _members(kind):
-        if typing.get_origin(member) is Literal and isinstance(value, str):
-            words = [*typing.get_args(member)]
-            words += ["None"] * (types.NoneType in _members(kind))
-            raise errors.UserError(errors.unknown(path, value, words))
+    literals = [m for m in _members(kind) if typing.get_origin(m) is Literal]
+    none = types.NoneType in _members(kind)
+    if literals and (
+        isinstance(value, str) or len(literals) + none == len(_members(kind))
+    ):
+        words = [word for member in literals for word in typing.get_args(member)]
+        raise errors.UserError(errors.unknown(path, value, words + ["None"] * none))
     allowed = " or ".join([*map(_words, _members(kind)), *others])
     raise errors.UserError(f"{path} must be {allowed}, got {reprlib.repr(value)}")
 
@@ -271,6 +273,8 @@ def _fits(member: Any, value: Any) -> bool:
 def _words(member: Any) -> str:
     for extra in getattr(member, "__metadata__", ()):
         return extra.words
+    if typing.get_origin(member) is Literal:
+        return " or ".join(map(repr, typing.get_args(member)))
     if _base(member) is tuple and str in typing.get_args(member):
         return "a tuple of names"
     return _WORDS[_base(member)]

@@ -5,6 +5,7 @@ import dataclasses
 import datetime
 import hashlib
 import json
+import os
 import pathlib
 import re
 from collections.abc import Container, Iterator, Mapping
@@ -85,7 +86,9 @@ def _content(workdir: pathlib.Path) -> bytes:
 
 
 @contextlib.contextmanager
-def claimed(workdir: pathlib.Path, config: settings.Settings) -> Iterator[int]:
+def claimed(
+    workdir: str | os.PathLike[str], config: settings.Settings
+) -> Iterator[int]:
     """Makes the folder this run's, or checks that it is, and locks it.
 
     A run may be continued with more epochs than it was planned with.

@@ -11,11 +11,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors import numpy
 
 from experiments.training import __main__ as program
-from experiments.training import engine, robustness, table, widths, written
-from sam_jax import errors, locks
-from sam_jax.train import cards, comparison, files, loaded, loop, settings
+from experiments.training import engine, robustness, table, weights, widths, written
+from sam_jax import data, errors, locks
+from sam_jax.train import (
+    cards,
+    comparison,
+    files,
+    loaded,
+    loop,
+    settings,
+    sharpness,
+    subject,
+)
 
 TOY = """
 title = "Toy"
@@ -26,6 +36,7 @@ seeds = SEEDS
 by = "data.label_noise"
 baseline = { "method.name" = "none" }
 weights = true
+curves = "model.name"
 
 [settings]
 epochs = 1
@@ -121,7 +132,80 @@ def test_a_table_has_every_number_and_what_is_published(filled):
     record = filled.record.read_text()
     assert "data.cache_dir" not in record, "a folder of this machine"
     assert str(filled.out.parent) not in record
-    assert (filled.out / "toy" / "table.png").stat().st_size > 10_000
+    for name in ("table.png", "curves.png"):
+        assert (filled.out / "toy" / name).stat().st_size > 10_000
+    for run in runs:  # of the one epoch
+        metrics = comparison.read(filled.runs / run.name)[0].curve("train", "loss")
+        assert run.extra["training_losses"] == pytest.approx([metrics[1]], rel=1e-3)
+
+
+def test_published_cells_of_cifar100_are_of_the_official_split():
+    made = table.load("foret_cifar")
+    plan = table.planned(made, ["--config.model.name=mlp"])
+    text = written.markdown(made, [], plan)
+    one, two = text.split("## data.name = ")[1:]
+    assert "| 2.7 ± 0.1 (paper) |" in one and "official split" not in one
+    assert "| 16.5 ± 0.2 (paper, official split) |" in two
+
+
+# ── Weights ──────────────────────────────────────────────────────────────────────────
+
+
+def test_kept_weights_are_measured_again(filled, capsys):
+    (path, _) = sorted((filled.out / "toy" / "weights").glob("*.safetensors"))
+    words = [str(filled.file), f"--out={filled.out}", "--examples=64", "--rho=0.1"]
+    assert weights.main(words) == 0
+    record = json.loads((filled.out / "toy" / "sharpness.json").read_text())
+    assert record["rho"] == 0.1 and len(record["rows"]) == 2
+    for row in record["rows"]:
+        recorded = row["recorded test error (%)"]
+        assert row["test error (%)"] == pytest.approx(recorded, abs=0.5)
+        assert row["sam_sharpness"] <= row["worst_case"] and row["lambda_max"] > 0
+    page = (filled.out / "toy" / "sharpness.md").read_text()
+    assert "within a radius of 0.1" in page and page.count("\n| s") == 2
+    # As the trainer measures the run itself, in whole precision.
+    run = loaded.load_run(filled.runs / path.stem, "last")
+    few = subject.drawn(run.own_data().train, 64, 0)
+    aim = subject.Subject(run, few, subject.Losses.of_run(run))
+    [same] = [r for r in record["rows"] if r["run"].startswith(path.stem[:3])]
+    loss = sharpness.MEASURES["loss"].find(aim)["value"]
+    assert same["loss"] == pytest.approx(loss, rel=1e-2)
+
+
+def test_weights_of_another_network_are_refused(place, capsys):
+    for path in (place.out / "toy" / "weights").iterdir():
+        content = numpy.load_file(path)
+        content["params.Dense_0.kernel"] = np.zeros((3, 3), np.float16)
+        numpy.save_file(content, path)
+    assert weights.main([str(place.file), f"--out={place.out}"]) == 2
+    said = capsys.readouterr().err
+    assert "is not of this network" in said and said.count("\n") == 1
+
+
+WEIGHTS = sorted(program.RESULTS.glob("*/weights/*.safetensors"))
+
+
+def test_committed_weights_are_those_of_the_records_and_fit_their_networks():
+    """All but the evaluation, for which `experiments.training.weights` needs images."""
+    images = np.zeros((2, 32, 32, 3), np.uint8)
+    dataset = data.of_arrays((images, [0, 9]), (images, [0, 9]))
+    shapes = set()
+    for folder in {path.parents[1] for path in WEIGHTS}:
+        record = json.loads((folder / "sharpness.json").read_text())
+        runs = {run.name: run for run in comparison.read(folder / "table.json")}
+        plan = table.planned(table.load(folder.name))
+        kept = [path for path in WEIGHTS if path.parents[1] == folder]
+        assert len(record["rows"]) == len(kept)
+        for path in kept:
+            assert path.stem in runs and path.stat().st_size < 1_000_000
+            run = weights.load(path, plan[path.stem], dataset)
+            leaves = jax.tree.leaves((run.params, run.model_state))
+            assert all(np.isfinite(leaf).all() for leaf in leaves)
+            shapes.add(sum(leaf.size for leaf in jax.tree.leaves(run.params)))
+        for row in record["rows"]:
+            recorded = row["recorded test error (%)"]
+            assert row["test error (%)"] == pytest.approx(recorded, abs=0.2)
+    assert len(WEIGHTS) >= 35 and shapes == {44_338}
 
 
 def test_weights_are_kept_in_half_precision(filled):
@@ -247,12 +331,25 @@ def test_an_unknown_table_has_a_nearest_one(capsys):
 
 
 def test_missing_data_end_the_command_before_the_first_run(place, trained, capsys):
-    text = TOY.replace('"model.name"', '"data.name" = "npz"\n"model.name"')
+    text = TOY.replace('"model.name" =', '"data.name" = "npz"\n"model.name" =')
     place.write(text=text)
     shutil.rmtree(place.out)
     assert place("--config.data.path=nowhere.npz") == 2
     assert "nowhere.npz does not exist" in capsys.readouterr().err
     assert trained == []
+
+
+def test_a_disk_that_is_full_in_a_run_keeps_finished_runs(place, monkeypatch, capsys):
+    def train(config, folder, **parts):
+        raise errors.WriteError("cannot write metrics.jsonl (No space left on device)")
+
+    monkeypatch.setattr(loop, "train_and_evaluate", train)
+    place.write(seeds=2)
+    before = place.record.read_text()
+    assert place() == 1
+    said = capsys.readouterr().err
+    assert "No space left" in said and said.count("\n") == 1
+    assert place.record.read_text() == before
 
 
 def test_a_full_disk_keeps_finished_runs(place, monkeypatch, capsys):
@@ -336,6 +433,10 @@ def test_every_run_can_be_planned_and_every_published_cell_has_a_row(name):
         for part in written.parts(made, runs).values():
             assert written.matches(made.baseline, part[0])
     assert made.source or made.seconds, "where it is from, or what it costs"
+    job = engine.Job(name, (), program.RESULTS, program.RESULTS)
+    _, done, missing = job.state()
+    page = (program.RESULTS / name / "table.md").read_text()
+    assert page == written.markdown(made, done, missing), "write it with --write-only"
 
 
 def test_the_list_says_what_tables_cost(place, monkeypatch, capsys):
@@ -344,7 +445,9 @@ def test_the_list_says_what_tables_cost(place, monkeypatch, capsys):
     place.write(seeds=5, text=TOY.replace("seconds = 3", "seconds = 1800"))
     assert program.main(["list", f"--out={place.out}", f"--runs={place.runs}"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(r"khanh_table5 +0 of 36 +needs a GPU +Khanh .*", lines[0])
+    assert re.fullmatch(
+        r"khanh_table5 +0 of 36 +needs a GPU, 7,200 epochs +Khanh .*", lines[0]
+    )
     assert re.fullmatch(r"toy +2 of 10 +4.0 core hours +Toy", lines[1])
 
 

@@ -122,3 +122,13 @@ def test_weights_outside_of_the_interval_are_refused(bad):
 def test_a_negative_share_is_refused(bad):
     with pytest.raises(ValueError, match=r"^sigma must be a finite number >= 0"):
         sam_jax.subtract_ema(bad, 0.9)
+
+
+def test_an_average_of_wider_weights_is_not_rounded_to_the_gradients_dtype():
+    block, params = averages.ema(0.001), jnp.zeros(1, jnp.float32)
+    state = block.init(params)
+    _, state = block.update(jnp.ones(1, jnp.bfloat16), state)
+    for _ in range(100):
+        output, state = block.update(jnp.zeros(1, jnp.bfloat16), state)
+    assert output.dtype == jnp.bfloat16
+    np.testing.assert_allclose(state.average, [0.999**100], rtol=1e-5)

@@ -32,6 +32,16 @@ def assert_close(actual, expected, rtol=1e-6):
         np.testing.assert_allclose(x, y, rtol=rtol)
 
 
+@pytest.mark.parametrize("name", ["sam", "looksam", "gsam", "vasso"])
+def test_a_schedule_that_returns_an_array_is_refused(name):
+    coefficient = {"looksam": "alpha", "gsam": "alpha", "vasso": "theta"}.get(
+        name, "rho"
+    )
+    tx = getattr(sam_jax, name)(**{coefficient: lambda count: jnp.full(2, 0.1)})
+    with pytest.raises(sam_jax.checks.BadValue, match=r"one number.* shape \(2,\)"):
+        one_update(tx, problems.network())
+
+
 # ── Ascent and combine ───────────────────────────────────────────────────────────────
 
 

@@ -18,11 +18,12 @@ def test_takes_the_second_gradient_in_every_kth_update(k, calls):
     assert sum(problems.evaluations(tx, 7)) == calls
 
 
-def test_rounding_is_not_stretched_to_the_length_of_the_gradient():
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+def test_rounding_is_not_stretched_to_the_length_of_the_gradient(dtype):
     # On w.w / 2 the perturbed gradient is parallel to the gradient, whatever rounding
     # says, so there is nothing to reuse.
-    params = jnp.asarray(np.random.default_rng(0).normal(size=1000), jnp.float32)
-    tx, state = sam_jax.looksam(0.05, k=2), None
+    params = jnp.asarray(np.random.default_rng(0).normal(size=1000), dtype)
+    tx, state = sam_jax.looksam(0.5, k=2), None
     state = tx.init(params)
     for _ in range(2):
         direction, state = tx.update(params, state, params, grad_fn=lambda w: w)

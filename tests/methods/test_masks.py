@@ -197,6 +197,25 @@ def test_a_mask_of_traced_values_is_refused_in_one_sentence():
     assert "\n" not in str(e.value)
 
 
+@pytest.mark.usefixtures("promotion_of_optax")  # gradients of another dtype
+def test_a_mask_function_sees_the_parameters():
+    params = {"a": jnp.float32(3.0), "b": jnp.bfloat16(4.0)}
+    tx = sam_jax.sam(
+        0.5, mask=lambda p: jax.tree.map(lambda x: x.dtype == jnp.float32, p)
+    )
+    grads, points = jax.tree.map(jnp.bfloat16, params), []
+    tx.update(grads, tx.init(params), params, grad_fn=lambda p: points.append(p) or p)
+    assert points == [{"a": 3.5, "b": 4.0}]
+
+
+@pytest.mark.parametrize("mask", [{"a": True, "norm": False}, sam_jax.norm_layers_mask])
+def test_optax_finds_the_parameters_of_a_masked_state(mask):
+    params = {"a": jnp.ones(2), "norm": {"scale": jnp.ones(3)}}
+    tx = optax.chain(sam_jax.sam(mask=mask), optax.sgd(0.1, momentum=0.9))
+    shapes = optax.tree.map_params(tx, lambda x: x.shape, tx.init(params))
+    assert optax.tree.get(shapes, "trace") == {"a": (2,), "norm": {"scale": (3,)}}
+
+
 @pytest.mark.parametrize("name", methods.names())
 def test_a_mask_that_keeps_nothing_perturbs_nothing(name):
     params = problems.network()

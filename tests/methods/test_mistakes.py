@@ -76,6 +76,10 @@ def test_says_nothing_of_what_begins_later_or_is_wrapped(tx):
     sam_jax.check(tx, PARAMS, GRADIENT)
 
 
+def test_a_pair_of_loss_and_gradient_may_be_a_list():
+    sam_jax.check(optax.chain(SAM, SGD), PARAMS, lambda w: list(GRADIENT(w)))
+
+
 def test_a_silent_method_is_to_be_checked_aloud():
     tx = optax.chain(sam_jax.without_diagnostics(SAM), SGD)
     assert_refused("^the method has no diagnostics, by which it is judged", tx)
@@ -136,8 +140,14 @@ def test_functions_that_are_no_gradients_are_passed_on_as_they_are():
         optax.chain(SAM, optax.scale(0.1)),
         optax.chain(sam_jax.momentum_sam(0.1), SGD),
         optax.chain(sam_jax.decoupled_wsam(0.1), optax.sgd(0.1)),
+        # Where it is left out, the gradient itself is what comes out.
+        sam_jax.every_k(optax.chain(SAM, SGD), 5),
+        optax.chain(SAM, optax.sgd(lambda count: 0.1 * jnp.float32(count)), SGD),
     ],
-    ids=["none", "two", "two rates", "sign", "momentum_sam", "decoupled_wsam"],
+    ids=[
+        *("none", "two", "two rates", "sign", "momentum_sam", "decoupled_wsam"),
+        *("left out", "two from zero"),
+    ],
 )
 def test_uphill(tx):
     assert_refused(UPHILL, tx)

@@ -1,3 +1,5 @@
+import collections
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -108,10 +110,14 @@ def test_eval_params_refuses_other_states():
 
 
 def test_parameters_may_be_called_like_the_momentum():
-    params = {"mu": jnp.array([3.0]), "trace": {"mu": jnp.array([4.0])}}
-    for base in (sam_jax.methods.optimizers.momentum_sgd, optax.adam):
-        tx = sam_jax.momentum_sam(0.0, 0.5, base=base)
-        with jax.numpy_dtype_promotion("standard"):  # Adam of Optax promotes
-            updates, _ = tx.update(params, tx.init(params), params)
-        np.testing.assert_allclose(updates["mu"], [-0.3], rtol=1e-5)
-        np.testing.assert_allclose(updates["trace"]["mu"], [-0.4], rtol=1e-5)
+    fields = collections.namedtuple("fields", ["mu", "trace"])
+    of_dict = {"mu": jnp.array([3.0]), "trace": {"mu": jnp.array([4.0])}}
+    of_fields = fields(jnp.array([3.0]), fields(jnp.array([4.0]), jnp.zeros(1)))
+    for params in (of_dict, of_fields):
+        for base in (sam_jax.methods.optimizers.momentum_sgd, optax.adam):
+            tx = sam_jax.momentum_sam(0.0, 0.5, base=base)
+            with jax.numpy_dtype_promotion("standard"):  # Adam of Optax promotes
+                updates, _ = tx.update(params, tx.init(params), params)
+            np.testing.assert_allclose(
+                jax.tree.leaves(updates)[:2], [[-0.3], [-0.4]], rtol=1e-5
+            )

@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -31,6 +32,13 @@ def test_the_named_schedules_of_unified_sam():
     named, _ = step(sam_jax.sam_sps(1.0, 0.3, lam="1/t"))
     schedule, _ = step(sam_jax.sam_sps(1.0, 0.3, lam=sam_jax.schedules.one_over_t()))
     np.testing.assert_array_equal(named, schedule)
+
+
+def test_the_loss_may_be_a_number_of_python():
+    w, tx = jnp.asarray(START), sam_jax.sam_sps(1.0, 0.3)
+    given = {"value_and_grad_fn": lambda w: (3.0, jax.grad(loss)(w))}
+    updates, _ = tx.update(jax.grad(loss)(w), tx.init(w), w, **given)
+    assert np.isfinite(updates).all() and np.abs(updates).max() > 0
 
 
 def test_no_step_below_the_bound_or_without_a_gradient():

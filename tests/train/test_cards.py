@@ -96,6 +96,11 @@ def test_options_of_a_model_are_given_as_a_whole(card):
     assert config.model.options == {"depth": 1}
 
 
+def test_a_word_of_its_own_may_be_a_number_that_is_not_finite(card):
+    words = cards.parse(["main", "--config.clip_norm", "-inf"], lambda words: words)
+    assert words[-1] == "--config.clip_norm=-inf"
+
+
 def test_loading_leaves_no_trace(card):
     assert cards.load(str(card), "--config.seed=5").seed == 5
     assert cards.load(str(card)).seed == 0

@@ -215,6 +215,14 @@ def test_results_of_something_else_are_refused(
     assert "results.json" in line and path.read_text().count("groups")
 
 
+def test_results_that_say_no_epoch_are_of_the_last_one(ended):
+    path = ended("a") / "results.json"
+    found = json.loads(path.read_text())
+    found["last"]["epoch"] = None
+    path.write_text(json.dumps(found))
+    assert comparison.read(path.parent)[0].error("last") == pytest.approx(10)
+
+
 def test_a_run_that_failed_is_counted(ended):
     (good,) = comparison.read(ended("a"))
     bad = comparison.Run("b", {**good.settings, "seed": 1}, failure="diverged")

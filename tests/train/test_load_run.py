@@ -208,6 +208,7 @@ def test_a_step_that_is_not_kept(finished, copied):
     assert "step 7" in message
     assert f"one of {', '.join(map(str, kept))}" in message
     assert "'first'" in refused(finished.folder, "first")
+    assert train.load_run(finished.folder, str(kept[0])).step == kept[0]
     for folder in (copied / "checkpoints").iterdir():
         shutil.rmtree(folder)
     assert "no checkpoint yet" in refused(copied)
@@ -330,6 +331,11 @@ def test_images_that_do_not_fit(finished, images, message):
     with pytest.raises(errors.UserError) as raised:
         train.load_run(finished.folder).predict(images)
     assert message in str(raised.value)
+
+
+def test_a_batch_of_no_size_is_refused(finished):
+    with pytest.raises(ValueError, match="batch_size must be an integer >= 1, got -5"):
+        train.load_run(finished.folder).predict(np.zeros((2, 8, 8, 1), np.uint8), -5)
 
 
 @pytest.mark.parametrize(

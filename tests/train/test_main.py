@@ -90,6 +90,14 @@ def test_mistake_in_a_setting_leaves_no_folder(settings, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_blank_workdir_is_refused(tmp_path, monkeypatch, capsys):
+    """As of a variable of the shell that is not set."""
+    monkeypatch.chdir(tmp_path)
+    assert here(CARD, *TINY, "--workdir=") == 2
+    assert "--workdir is blank" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_that_cannot_be_looked_into_is_one_line(tmp_path, monkeypatch, capsys):
     refused = PermissionError(13, "Permission denied", "locked/run")
     real = pathlib.Path.is_file

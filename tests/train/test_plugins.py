@@ -276,6 +276,13 @@ def test_an_own_augmentation_has_a_key_of_its_own(digits, tmp_path):
     assert not (jax.random.key_data(split[-1]) == mine).all(1).any()
 
 
+def test_an_own_augmentation_that_returns_something_else_is_said(digits, tmp_path):
+    file = tmp_path / "my.py"
+    file.write_text("def both(key, images):\n    return 'x', images\n")
+    with pytest.raises(errors.UserError, match=r"must give inputs of the same.*'str'"):
+        own_data.augmented(settings.Own(f"{file}:both"), digits, plain)
+
+
 def test_a_file_imports_what_is_beside_it(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", list(sys.path))
     (tmp_path / "beside_my_net.py").write_text("VALUE = 3\n")

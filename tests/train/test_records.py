@@ -354,5 +354,6 @@ def test_a_folder_in_the_place_of_a_file_is_said_at_the_start(both, file, tmp_pa
 
 def test_blank_names_are_refused(both, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert "--workdir is blank" in refused(both, " ")
+    for name in ("", " "):
+        assert "--workdir is blank" in refused(both, name)
     assert list(tmp_path.iterdir()) == []

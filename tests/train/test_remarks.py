@@ -1,5 +1,6 @@
 """What a configuration asks for and never happens is said at the start."""
 
+import dataclasses
 import re
 
 import numpy as np
@@ -93,6 +94,17 @@ def test_a_schedule_of_a_card_that_is_zero(tiny):
     assert "rho is 0 in every update" in "".join(remarks.of(build.build(config)))
     config = tiny("sam", **{"method.rho": lambda count: 0.1 * (count == 11)})
     assert not list(remarks.of(build.build(config)))
+
+
+def test_a_coefficient_of_an_own_method_may_be_a_word(tiny, tmp_path):
+    file = tmp_path / "my.py"
+    file.write_text(
+        "import sam_jax\n\ndef mine(rho: float | str = 'auto'):\n"
+        "    return sam_jax.sam(0.1)\n"
+    )
+    config = cards.load(f"{runs.DIGITS}:{file}:mine")
+    found = dataclasses.replace(tiny(), method=config.method)
+    assert list(remarks.of(build.build(found))) == []
 
 
 def test_scores_that_are_all_alike(tiny, tmp_path):

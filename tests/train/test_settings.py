@@ -51,6 +51,7 @@ def test_a_run_cannot_change_its_settings(read):
         ("schedule.boundaries", (1, "x"), "must be a tuple of numbers, got"),
         ("weight_decay.kind", "los", "'los': did you mean 'loss'"),
         ("cadence.name", "everyk", "'everyk': did you mean 'every_k'"),
+        ("batch_norm", 0, "must be .*'batch'.* or .*integer.*, got 0"),
     ],
 )
 def test_refuses_with_setting_value_and_what_is_allowed(read, key, value, message):

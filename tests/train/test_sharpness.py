@@ -140,6 +140,9 @@ def test_the_edge_is_that_of_the_runs_method_or_refused(run):
     assert rate * value * (1 + rho * value) == pytest.approx(2 * (1 + b))
     found = edge(method=coefficients.Method(), cadence=settings.EveryK())
     assert found["learning_rate"] * found["value"] == pytest.approx(2 * (1 + b))
+    plain = settings.Optimizer("sgd", {"momentum": None, "nesterov": False})
+    found = edge(method=coefficients.Method(), optimizer=plain)
+    assert found["learning_rate"] * found["value"] == pytest.approx(2)
     layers = run.config.method.coefficients | {"mask": "norm_layers"}
     nesterov = settings.Optimizer("sgd", {"momentum": b, "nesterov": True})
     for changes in (

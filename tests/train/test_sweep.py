@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from sam_jax import errors, locks, methods, page
+from sam_jax import errors, locks, methods, models, page
 from sam_jax.train import build, comparison, loop, settings, shared, sweep
 from tests import tiers
 from tests.train import runs
@@ -151,7 +151,8 @@ def test_a_card_is_needed(capsys):
     assert "did you mean 'digits_sam'" in one_line(
         capsys, "sweep", "--config=digit_sam"
     )
-    assert "--config is missing" in one_line(capsys, "sweep")
+    for words in ([], ["--set=method.name=sam,usam"]):
+        assert "--config is missing" in one_line(capsys, "sweep", *words)
 
 
 # ── What happens to them ─────────────────────────────────────────────────────────────
@@ -259,6 +260,18 @@ def test_a_run_of_other_settings_is_refused_before_the_first(trained, capsys):
     assert swept(capsys, "--config.log_every_steps=3")[0] == 0
 
 
+@pytest.mark.parametrize("number", ["inf", "nan"])
+def test_a_number_that_is_not_finite_is_the_same_in_the_next_sweep(
+    trained, capsys, number
+):
+    called, _ = trained
+    given = f"--config.model.options.limit={number}"
+    code, _, err = swept(capsys, given, rho="0.2")
+    assert code == 0, err
+    code, _, err = swept(capsys, given, rho="0.2")
+    assert (code, len(called)) == (0, 1), err
+
+
 def test_two_sweeps_do_not_work_in_one_folder(trained, capsys, tmp_path):
     (tmp_path / "out").mkdir()
     with locks.held(tmp_path / "out" / ".lock", wait=False):
@@ -309,6 +322,20 @@ def test_runs_of_one_shape_compile_once_and_end_as_they_do_alone(
         np.testing.assert_allclose(
             leaf, alone[path], rtol=1e-4, atol=1e-6, err_msg=path
         )
+
+
+def test_runs_of_networks_that_were_brought_do_not_share_a_program(tiny):
+    programs, config = shared.Shared(), tiny()
+    nets = [models.build("mlp", num_classes=10, width=width) for width in (2, 3)]
+    small, large, again = (
+        programs.make_run(config, model=net) for net in (*nets, nets[0])
+    )
+    names = {"Dense_0": (64, 2)}, {"Dense_0": (64, 3)}
+    for run, shapes in zip((small, large), names, strict=True):
+        params = jax.eval_shape(run.init, 0).params
+        assert params["Dense_0"]["kernel"].shape == shapes["Dense_0"]
+    assert small.train_step.func is again.train_step.func
+    assert small.train_step.func is not large.train_step.func
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,8 @@ def test_a_damaged_record_is_refused(tmp_path, tiny):
 @pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity"])
 def test_texts_that_are_words_for_numbers_stay_texts(tmp_path, tiny, word):
     names = {"wandb.name": word, "wandb.project": word, "data.data_dir": word}
-    config = tiny(**names, **{"model.options": {"limit": float("inf")}})
+    free = {"limit": float("inf")}
+    config = tiny(**names, **{"model.options": free, "augment.options": free})
     claim(tmp_path, config)
     assert workdir.stored(tmp_path) == config
     claim(tmp_path, dataclasses.replace(config, log_every_steps=9))
