@@ -49,7 +49,7 @@ SHOWN = {
     r"sam_jax/methods/(\w+)\.py": r"methods/\1.md",
     r"experiments/theory/(?:results/)?(\w+/\w+)(?:\.py|/README\.md)": r"theory/\1.md",
     r"experiments/theory/results/README\.md": "theory/index.md",
-    r"experiments/training/results/(\w+)/table\.md": r"experiments/\1.md",
+    r"experiments/training/results/(\w+)/(?:table|sharpness)\.md": r"experiments/\1.md",
     r"experiments/training/results/(.*\.\w+)": r"experiments/\1",
     r"experiments/theory/results/(.*\.\w+)": r"theory/\1",
     r"experiments/benchmarks/results/(.*\.svg)": r"images/\1",

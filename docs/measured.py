@@ -93,7 +93,10 @@ def published(name: str) -> str:
                     for key, value in cell["where"].items()
                     if key != "method.name" and (place := key.split(".")[-1])
                 )
-                rows.append([text["title"], where, cell["value"], cell["source"]])
+                chosen = text.get("settings", {}) | cell["where"]
+                official = chosen.get("data.name") == "cifar100"
+                source = cell["source"] + ", official split" * official
+                rows.append([text["title"], where, cell["value"], source])
     if not rows:
         return "No published number that could be checked is recorded here."
     head = "table | setting | test error (%), unless it says otherwise | source"

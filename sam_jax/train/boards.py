@@ -78,7 +78,7 @@ class TensorBoard:
         self._file.flush()
 
     def write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
-        """Write one event that holds all ``metrics``; see `metrics.Writer.write`."""
+        """Write one event that holds all ``metrics``; see `metrics.Writers.write`."""
         values = [
             {"tag": tag, "simple_value": value}
             for tag, value in _tagged(split, metrics).items()
@@ -159,7 +159,7 @@ class WandB:
             ) from error
 
     def write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
-        """Log ``metrics``; see `metrics.Writer.write`."""
+        """Log ``metrics``; see `metrics.Writers.write`."""
         # A run that continues repeats steps that the server already has, with the same
         # values.
         if step >= self._run.step:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sam_jax import data, errors, models, plugins
+from sam_jax import loss_scale as loss_scale_lib
 from sam_jax.train import (
     averaging,
     mistakes,
@@ -80,7 +81,7 @@ class Steps:
         groups: who shares a perturbation, and where.
         optimizer: method and optimizer.
         init: ``seed -> state``; the seed is a scalar, uint32. A second argument has the
-            weights to start from, see `state.init_state`.
+            weights to start from, ``(params, model_state)``.
         train_step: ``(state, batch) -> (state, metrics)``, the state donated.
         eval_step: ``(params, model_state, batch) -> sums, predictions``.
         is_finite: whether a run can continue from a state; see `state.is_finite`.
@@ -300,14 +301,27 @@ def _init(
     seed: jax.Array,
     given: Any = None,
 ) -> state.TrainState:
+    """The state before the first step; no two of its arrays share memory.
+
+    ``given`` is ``(params, model_state)`` to start from, None for what is drawn.
+    """
     # What the network sees: pixels are made numbers.
     dtype = jnp.float32 if spec.dtype == np.uint8 else spec.dtype
-    return state.init_state(
-        *(seed, jnp.zeros((1, *spec.image_shape), dtype), model, optimizer),
-        config.averages,
-        scales_loss=config.model.dtype == "float16",
-        freeze=config.freeze,
-        given=given,
+    images = jnp.zeros((1, *spec.image_shape), dtype)
+    drawn = model.init(jax.random.key(seed), images)
+    params, model_state = drawn if given is None else frozen_lib.merged(given, drawn)
+    params, frozen = frozen_lib.cut(params, config.freeze)
+    average = (params, model_state) if config.averages else None
+    scales_loss = config.model.dtype == "float16"
+    return state.TrainState(
+        step=jnp.zeros([], jnp.int32),
+        seed=seed,
+        params=params,
+        model_state=model_state,
+        opt_state=optimizer.init(params),
+        average=jax.tree.map(jnp.copy, average),
+        loss_scale=loss_scale_lib.LossScale.initial() if scales_loss else None,
+        frozen=frozen,
     )
 
 

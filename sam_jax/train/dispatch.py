@@ -60,23 +60,17 @@ def from_step(run: Run, start: int) -> Dispatch:
         >>> updates.steps, int(updates.state.step)
         (3, 3)
     """
-    several = run.config.steps_per_dispatch > 1
-    return Several(run, start) if several else OneByOne(run, start)
+    if run.config.steps_per_dispatch > 1:
+        return Several(run, start)
+    batches = run.dataset.train.batches(**_drawn(run, start))
 
-
-class OneByOne:
-    """One update in a call, of a batch that the host has gathered."""
-
-    def __init__(self, run: Run, start: int) -> None:
-        self._mesh = run.mesh
-        self._train_step = run.train_step
-        self._batches = run.dataset.train.batches(**_drawn(run, start))
-
-    def __call__(self, state: TrainState, most: int) -> Updates:
-        """Does the next update."""
+    def one(state: TrainState, most: int) -> Updates:
+        """Does the next update, of a batch that the host has gathered."""
         del most
-        batch = sharding.put_batch(next(self._batches), self._mesh)
-        return Updates(*self._train_step(state, batch), 1)
+        batch = sharding.put_batch(next(batches), run.mesh)
+        return Updates(*run.train_step(state, batch), 1)
+
+    return one
 
 
 class Several:

@@ -14,41 +14,19 @@ object per line::
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from sam_jax import errors, storage
-from sam_jax.train import files
+from sam_jax.train import files, settings
 from sam_jax.train.boards import TensorBoard, WandB
 
 METRICS_FILE = "metrics.jsonl"
-WANDB_MODES = ("disabled", "offline", "online")
-
-
-class Writer(Protocol):
-    """One place where metrics go."""
-
-    def write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
-        """Write what was measured after ``step`` updates.
-
-        Args:
-            step: number of updates so far; it never falls during a run.
-            split: ``"train"``, ``"validation"``, ``"test"`` or ``"sharpness"``.
-            metrics: name to value; the epoch is one of them, as ``"epoch"``.
-        """
-        ...
-
-    def sync(self) -> Any:
-        """Makes what was written survive the end of this process."""
-        ...
-
-    def close(self) -> None:
-        """Write what is pending and let go of the file or connection."""
-        ...
 
 
 class JsonLines:
@@ -92,7 +70,7 @@ class JsonLines:
         self._file = self._growing.local.open("ab", buffering=0)
 
     def write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
-        """Append one line; see `Writer.write`."""
+        """Append one line; see `Writers.write`."""
         self._check_there()
         record = {"step": int(step), "split": split, "wall_time": time.time()}
         record |= {name: float(value) for name, value in metrics.items()}
@@ -147,6 +125,9 @@ class JsonLines:
         return b"".join(lines.values())
 
 
+Writer = JsonLines | TensorBoard | WandB  # one place where metrics go
+
+
 class Writers(files.Closing):
     """Several writers as one, which a ``with`` statement closes.
 
@@ -161,7 +142,13 @@ class Writers(files.Closing):
         self._writers, self._lines = tuple(writers), lines
 
     def write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
-        """Write to all; see `Writer.write`."""
+        """Write what was measured after ``step`` updates.
+
+        Args:
+            step: number of updates so far; it never falls during a run.
+            split: ``"train"``, ``"validation"``, ``"test"`` or ``"sharpness"``.
+            metrics: name to value; the epoch is one of them, as ``"epoch"``.
+        """
         with _of_step(step):
             for writer in self._writers:
                 writer.write(step, split, metrics)
@@ -199,9 +186,7 @@ def open_writers(
     config: Mapping[str, Any],
     *,
     resume_step: int | None = None,
-    wandb_mode: str = "disabled",
-    wandb_project: str = "sam_jax",
-    wandb_name: str | None = None,
+    wandb: settings.Wandb | None = None,
     written: Mapping[str, Any] | None = None,
     warn: Callable[[str], None] = lambda message: None,
 ) -> Writers:
@@ -212,18 +197,14 @@ def open_writers(
         config: settings of the run, shown by TensorBoard and Weights & Biases.
         resume_step: step of the checkpoint that the run continues from; None for a
             start from the beginning, which forgets earlier metrics in ``workdir``.
-        wandb_mode: ``"disabled"``, ``"offline"`` or ``"online"``.
-        wandb_project: project at Weights & Biases.
-        wandb_name: name of the run there; None stands for the name of ``workdir``.
+        wandb: of the settings; None sends nothing to Weights & Biases.
         written: what `Writers.sync` has returned at ``resume_step``.
         warn: told if earlier rows are lost, or TensorBoard's package is missing.
 
     Raises:
-        UserError: for an unknown ``wandb_mode``, if Weights & Biases does not start, or
-            if the metrics file is damaged or cannot be written.
+        UserError: if Weights & Biases does not start, or if the metrics file is damaged
+            or cannot be written.
     """
-    if wandb_mode not in WANDB_MODES:
-        raise errors.UserError(errors.unknown("wandb mode", wandb_mode, WANDB_MODES))
     workdir = storage.path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as opened:
@@ -245,16 +226,8 @@ def open_writers(
                 keep(board)
                 for row in read_history(workdir / METRICS_FILE) if empty else ():
                     board.write(row.pop("step"), row.pop("split"), row)
-        if wandb_mode != "disabled":
-            keep(
-                WandB(
-                    workdir,
-                    config,
-                    mode=wandb_mode,
-                    project=wandb_project,
-                    name=wandb_name,
-                )
-            )
+        if wandb and wandb.mode != "disabled":
+            keep(WandB(workdir, config, **dataclasses.asdict(wandb)))
         opened.pop_all()
     return Writers(writers, lines)
 

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import optax
 
 from sam_jax import loss_scale as loss_scale_lib
-from sam_jax import models
 from sam_jax.train import frozen as frozen_lib
 from sam_jax.train import optimizer as optimizer_lib
 
@@ -36,49 +35,6 @@ class TrainState(NamedTuple):
     average: tuple[optax.Params, Any] | None
     loss_scale: loss_scale_lib.LossScale | None = None
     frozen: Any = None
-
-
-def init_state(
-    seed: jax.Array,
-    images: jax.Array,
-    model: models.Model,
-    optimizer: optimizer_lib.Optimizer,
-    averages: bool,
-    *,
-    scales_loss: bool = False,
-    freeze: str | None = None,
-    given: Any = None,
-) -> TrainState:
-    """The state before the first step.
-
-    Args:
-        seed: of the run; scalar, uint32.
-        images: an example batch, float [B, H, W, C].
-        model: the network.
-        optimizer: method and optimizer.
-        averages: whether averages of the weights are kept.
-        scales_loss: whether a loss scale is kept.
-        freeze: which weights are not trained; see `frozen.cut`.
-        given: ``(params, model_state)`` to start from, None for what is drawn; None
-            draws all.
-
-    Returns:
-        The state; no two of its arrays share memory, so that it can be donated.
-    """
-    drawn = model.init(jax.random.key(seed), images)
-    params, model_state = drawn if given is None else frozen_lib.merged(given, drawn)
-    params, frozen = frozen_lib.cut(params, freeze)
-    average = (params, model_state) if averages else None
-    return TrainState(
-        step=jnp.zeros([], jnp.int32),
-        seed=seed,
-        params=params,
-        model_state=model_state,
-        opt_state=optimizer.init(params),
-        average=jax.tree.map(jnp.copy, average),
-        loss_scale=loss_scale_lib.LossScale.initial() if scales_loss else None,
-        frozen=frozen,
-    )
 
 
 def is_finite(state: TrainState) -> jax.Array:

@@ -2,7 +2,9 @@
 
 The annotation of a field says what is allowed: a type, several of them, some words
 (``Literal``), or a type with a range (`sam_jax.train.ranges`). A field may also hold a
-dataclass, one of several (`Choice`), or a class that reads itself (`Readable`).
+dataclass, one of several (`Choice`), or a class that reads itself, whose names and
+types no annotation can say: with the class methods ``read(value, path)`` and
+``defaults()``, and ``plain()``, of which `read` gives the same.
 """
 
 import dataclasses
@@ -10,7 +12,7 @@ import reprlib
 import types
 import typing
 from collections.abc import Collection, Mapping
-from typing import Any, ClassVar, Literal, Protocol, Self
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -31,24 +33,6 @@ class Choice:
 
 
 OWN = "my_file.py:function"  # the name of a kind of `Choice` that is the user's
-
-
-class Readable(Protocol):
-    """Settings whose names and types no annotation can say."""
-
-    @classmethod
-    def read(cls, value: Any, path: str) -> Self:
-        """From what stands in the configuration at ``path``."""
-        ...
-
-    @classmethod
-    def defaults(cls) -> dict[str, Any]:
-        """What stands there in the default configuration."""
-        ...
-
-    def plain(self) -> dict[str, Any]:
-        """Such that `read` of it gives the same."""
-        ...
 
 
 # ── Reading ──────────────────────────────────────────────────────────────────────────
@@ -176,7 +160,7 @@ def defaults(kind: Any) -> dict[str, Any]:
         f.name: f.default
         if f.default_factory is dataclasses.MISSING
         else f.default_factory()
-        for f in _fields(kind)
+        for f in dataclasses.fields(kind)
     }
     return {key: _default(hints[key], value) for key, value in values.items()}
 
@@ -221,14 +205,10 @@ def _named(choice: Any, fields: dict[str, Any]) -> dict[str, Any]:
 # ── Annotations ──────────────────────────────────────────────────────────────────────
 
 
-def _fields(kind: Any) -> tuple[dataclasses.Field[Any], ...]:
-    return dataclasses.fields(kind)
-
-
 def _hints(kind: Any) -> dict[str, Any]:
     """The annotation of each field."""
     hints = typing.get_type_hints(kind, include_extras=True)
-    return {field.name: hints[field.name] for field in _fields(kind)}
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
 
 
 def _members(hint: Any) -> tuple[Any, ...]:

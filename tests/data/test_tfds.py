@@ -324,6 +324,36 @@ def test_an_unlabelled_test_set_is_not_tested_on(tmp_path):
         data.load("sam_jax_unlabelled_test", data_dir=str(tmp_path))
 
 
+class SamJaxPhotographs(SamJaxTwoSquares):
+    """Likewise, of JPEGs that have sizes of their own, as those of ImageNet."""
+
+    def _info(self):
+        image = tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg")
+        label = tfds.features.ClassLabel(num_classes=2)
+        features = tfds.features.FeaturesDict({"image": image, "label": label})
+        return self.dataset_info_from_configs(features=features)
+
+    def _generate_examples(self):
+        for number in range(20):
+            color = np.uint8([12 * number, 255 * (number % 2), 7])
+            image = np.tile(color, (10 + number, 40 - number, 1))
+            yield number, {"image": image, "label": number % 2}
+
+
+def test_jpegs_of_different_sizes_are_streamed(tmp_path):
+    given = {"data_dir": str(tmp_path), "image_size": 8, "validation": 0}
+    found = data.load_streamed("sam_jax_photographs", resized_crop=0.5, **given)
+    assert found.image_shape == (8, 8, 3) and found.num_classes == 2
+    for source in (found.train, found.test):
+        (batch,) = source.eval_batches(20)
+        means = batch["image"].astype(float).mean((1, 2))
+        order = np.argsort(means[:, 0])
+        np.testing.assert_allclose(means[order, 0], 12 * np.arange(20), atol=3)
+        assert ((means[:, 1] > 128) == batch["label"].astype(bool)).all()
+    batch = next(found.train.batches(batch_size=16, seed=0))  # of random crops
+    assert ((batch["image"].mean((1, 2))[:, 1] > 128) == (batch["label"] == 1)).all()
+
+
 class SamJaxOnlyTrain(SamJaxTwoSquares):
     """Likewise, without a test split."""
 

@@ -14,7 +14,7 @@ import pytest
 from tensorboardX.proto import plugin_hparams_pb2
 
 from sam_jax import errors
-from sam_jax.train import boards, metrics
+from sam_jax.train import boards, metrics, settings
 
 # ── JSON lines
 
@@ -244,8 +244,7 @@ def test_wandb_offline_writes_one_run_over_two_starts(tmp_path, capfd):
             tmp_path,
             {"method": {"name": "vasso"}},
             resume_step=resume_step,
-            wandb_mode="offline",
-            wandb_project="flat",
+            wandb=settings.Wandb("offline", "flat"),
         ) as writers:
             writers.write(step, "train", {"loss": 0.5})
             writers.write(step, "test", {"loss": 0.5})
@@ -286,7 +285,7 @@ def fake_wandb(monkeypatch):
 
 def test_wandb_skips_steps_that_the_run_has(tmp_path, fake_wandb):
     fake_wandb.step = 5
-    with metrics.open_writers(tmp_path, {}, wandb_mode="offline") as writers:
+    with metrics.open_writers(tmp_path, {}, wandb=settings.Wandb("offline")) as writers:
         for step in (4, 5, 6):
             writers.write(step, "train", {"loss": 0.5})
             writers.write(step, "test", {"loss": 0.5})
@@ -295,7 +294,7 @@ def test_wandb_skips_steps_that_the_run_has(tmp_path, fake_wandb):
 
 
 def test_wandb_marks_a_run_that_an_exception_ends(tmp_path, fake_wandb):
-    writers = metrics.open_writers(tmp_path, {}, wandb_mode="offline")
+    writers = metrics.open_writers(tmp_path, {}, wandb=settings.Wandb("offline"))
     with pytest.raises(KeyError), writers:
         raise KeyError
     assert fake_wandb.exit_codes == [1]
@@ -304,7 +303,7 @@ def test_wandb_marks_a_run_that_an_exception_ends(tmp_path, fake_wandb):
 def test_wandb_not_installed_says_how_to_install_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(errors.UserError, match='pip install "wandb"'):
-        metrics.open_writers(tmp_path, {}, wandb_mode="offline")
+        metrics.open_writers(tmp_path, {}, wandb=settings.Wandb("offline"))
 
 
 def test_wandb_that_does_not_start_says_why(tmp_path, monkeypatch):
@@ -317,13 +316,7 @@ def test_wandb_that_does_not_start_says_why(tmp_path, monkeypatch):
     with pytest.raises(
         errors.UserError, match=r"No API key configured\..*`wandb login"
     ):
-        metrics.open_writers(tmp_path, {}, wandb_mode="online")
-
-
-def test_an_unknown_wandb_mode_is_refused(tmp_path):
-    with pytest.raises(errors.UserError, match="did you mean 'offline'"):
-        metrics.open_writers(tmp_path / "run", {}, wandb_mode="off-line")
-    assert not (tmp_path / "run").exists()
+        metrics.open_writers(tmp_path, {}, wandb=settings.Wandb("online"))
 
 
 # ── A record that somebody else has touched

@@ -50,6 +50,7 @@ def test_a_run_cannot_change_its_settings(read):
         ("clip_norm", 0.0, "must be a finite number > 0 or None, got 0.0"),
         ("schedule.boundaries", (1, "x"), "must be a tuple of numbers, got"),
         ("weight_decay.kind", "los", "'los': did you mean 'loss'"),
+        ("wandb.mode", "off-line", "'off-line': did you mean 'offline'"),
         ("cadence.name", "everyk", "'everyk': did you mean 'every_k'"),
         ("batch_norm", 0, "must be .*'batch'.* or .*integer.*, got 0"),
     ],
