@@ -70,8 +70,8 @@ MUTANTS = [
     mutant("methods/averages.py", "devices.agree(average)", "average"),
     mutant(
         "methods/averages.py",
-        "(weight, updates), (1 - weight, state.average)",
-        "(weight, updates), (weight, state.average)",
+        "(weight, wide), (1 - weight, state.average)",
+        "(weight, wide), (weight, state.average)",
     ),
     mutant(
         "methods/cadence.py",
