@@ -391,7 +391,8 @@ def _step(folder: pathlib.Path, step: int | str) -> int:
     if isinstance(step, str) and step.isdecimal():
         step = int(step)
     if step == "best":
-        best = _best(folder, max(kept))
+        record = digests.record(folder / "checkpoints" / str(max(kept)))
+        best = record["progress"].get("best")
         if best and best["step"] in kept:
             return best["step"]
         raise errors.UserError(
@@ -409,12 +410,6 @@ def _step(folder: pathlib.Path, step: int | str) -> int:
             f"{listed}"
         )
     return int(step)
-
-
-def _best(folder: pathlib.Path, step: int) -> dict[str, Any] | None:
-    """The best evaluation up to a checkpoint."""
-    record = digests.record(folder / "checkpoints" / str(step))
-    return record["progress"].get("best")
 
 
 def _weights(

@@ -418,7 +418,7 @@ def changed(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     return [
         f"{key}: {old} -> {new}"
         for key, (old, new) in pairs.items()
-        if old != new and repr(old) != repr(new)  # NaN is no other than NaN
+        if old != new and repr(old) != repr(new)  # NaN differs from itself
     ]
 
 

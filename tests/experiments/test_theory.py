@@ -269,7 +269,9 @@ def test_nothing_runs_where_results_cannot_be_written(argv, message, tmp_path, c
     file = tmp_path / "file"
     file.write_text("mine")
     argv = [word.replace("FILE", str(file)) for word in argv]
-    assert laboratory.main(["run", "khanh/two_cycle", *argv]) == 2
+    with pytest.raises(SystemExit) as ended:
+        laboratory.main(["run", "khanh/two_cycle", *argv])
+    assert ended.value.code == 2
     [line] = capsys.readouterr().err.splitlines()
     assert re.match(message.replace("FILE", str(file)), line)
     assert file.read_text() == "mine"

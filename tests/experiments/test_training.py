@@ -8,13 +8,12 @@ import sys
 import types
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors import numpy
 
 from experiments.training import __main__ as program
-from experiments.training import engine, robustness, table, weights, widths, written
+from experiments.training import engine, robustness, table, weights, written
 from sam_jax import data, errors, locks
 from sam_jax.train import (
     cards,
@@ -187,8 +186,8 @@ WEIGHTS = sorted(program.RESULTS.glob("*/weights/*.safetensors"))
 
 def test_committed_weights_are_those_of_the_records_and_fit_their_networks():
     """All but the evaluation, for which `experiments.training.weights` needs images."""
-    images = np.zeros((2, 32, 32, 3), np.uint8)
-    dataset = data.of_arrays((images, [0, 9]), (images, [0, 9]))
+    split = np.zeros((128, 32, 32, 3), np.uint8), np.arange(128) % 10
+    dataset = data.of_arrays(split, split)
     shapes = set()
     for folder in {path.parents[1] for path in WEIGHTS}:
         record = json.loads((folder / "sharpness.json").read_text())
@@ -205,7 +204,7 @@ def test_committed_weights_are_those_of_the_records_and_fit_their_networks():
         for row in record["rows"]:
             recorded = row["recorded test error (%)"]
             assert row["test error (%)"] == pytest.approx(recorded, abs=0.2)
-    assert len(WEIGHTS) >= 35 and shapes == {44_338}
+    assert len(WEIGHTS) >= 35 and shapes == {44_230}
 
 
 def test_weights_are_kept_in_half_precision(filled):
@@ -449,82 +448,3 @@ def test_the_list_says_what_tables_cost(place, monkeypatch, capsys):
         r"khanh_table5 +0 of 36 +needs a GPU, 7,200 epochs +Khanh .*", lines[0]
     )
     assert re.fullmatch(r"toy +2 of 10 +4.0 core hours +Toy", lines[1])
-
-
-# ── Identity, disturbances ───────────────────────────────────────────────────────────
-
-
-def test_a_method_of_ones_own_has_its_run_among_the_others(tmp_path):
-    (tmp_path / "mine.py").write_text("import sam_jax\nmine = sam_jax.sam\n")
-    row = f'[[rows]]\n"method.name" = "{tmp_path}/mine.py:mine"\n'
-    (tmp_path / "own.toml").write_text(f'title = "t"\ncard = "digits_sam"\n{row}')
-    (name,) = table.planned(table.load(str(tmp_path / "own.toml")))
-    assert re.fullmatch(r"mine_rho0.05_seed0_[0-9a-f]{8}", name)
-
-
-def test_a_run_is_what_its_own_settings_say():
-    flat = settings.flat_text(settings.Settings())
-    identity = table.identity(flat)
-    assert table.identity(flat | {"a setting of later": 0}) != identity
-    without = {key: x for key, x in flat.items() if key != "label_smoothing"}
-    assert table.identity(without) == identity, "it has a default"
-    assert table.identity(flat | {"data.data_dir": "/data"}) == identity
-    for key, value in (("seed", 1), ("data.label_noise", 0.4)):
-        assert table.identity(flat | {key: value}) != identity
-    sam = flat | {"method.name": "sam", "method.rho": 0.3}
-    assert table.identity(sam) != identity
-    assert table.identity(sam | {"method.rho": 0.4}) != table.identity(sam)
-    assert table.identity(sam | {"method.mask": None}) == table.identity(sam)
-
-
-def test_disturbances_do_what_they_say():
-    images = np.random.default_rng(1).integers(90, 160, (4, 8, 8, 3), np.uint8)
-    made = {
-        name: robustness.disturbed(images, by).astype(float)
-        for name, by in robustness.DISTURBANCES.items()
-    }
-    assert np.std(made["noise"] - images) == pytest.approx(0.08 * 255, rel=0.1)
-    for name in ("blur", "contrast"):
-        means = made[name].mean((1, 2)) - images.mean((1, 2))
-        assert np.abs(means).max() < (8 if name == "blur" else 0.6)
-    within = made["contrast"].std((1, 2)) / images.std((1, 2))
-    np.testing.assert_allclose(within, 0.4, rtol=0.05)
-    assert made["blur"].std() < 0.6 * images.std()
-
-
-def test_widths_of_two_networks_share_a_page(tmp_path, monkeypatch):
-    for name in ("mlp", "resnet"):
-        small = widths.NETWORKS[name]._replace(radii=(0, 0.1))
-        monkeypatch.setitem(widths.NETWORKS, name, small)
-    once = ["--seeds=1", "--epochs=1", f"--out={tmp_path}"]
-    assert widths.main(["--network=mlp", "--widths=2,16", *once]) == 0
-    assert widths.main(["--network=resnet", "--widths=16", *once]) == 0
-    assert {x.name for x in tmp_path.iterdir()} == {
-        *("mlp.json", "mlp.png", "resnet.json", "resnet.png", "table.md")
-    }
-    found = json.loads((tmp_path / "mlp.json").read_text())["errors"]
-    assert len({str(each["2"]) for each in found.values()}) > 1
-    again = widths.errors(widths.NETWORKS["mlp"], "both", 16, 1, 1)  # as SAM: the base
-    np.testing.assert_allclose(again, found["sam"]["16"], atol=1)
-    page = (tmp_path / "table.md").read_text()
-    assert page.count("## ") == 2 and "| best radius: error | 2 | 16 |" in page
-
-
-@pytest.mark.parametrize("name", widths.NETWORKS)
-def test_a_start_in_proportion_changes_the_head_and_the_stem(name):
-    model = widths.NETWORKS[name].build(64)
-    params, _ = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
-    changed = {
-        jax.tree_util.keystr(path, simple=True, separator="/"): ratio
-        for path, ratio in jax.tree_util.tree_leaves_with_path(
-            jax.tree.map(
-                lambda new, old: float(jnp.linalg.norm(new) / jnp.linalg.norm(old)),
-                widths.in_proportion(params, 64),
-                params,
-            )
-        )
-        if abs(ratio - 1) > 1e-3
-    }
-    stem = {"CifarStem_0/Conv_0/kernel": pytest.approx(2)} if name == "resnet" else {}
-    head = "Dense_2/kernel" if name == "mlp" else "Dense_0/kernel"
-    assert changed == {head: pytest.approx(0.5), **stem}

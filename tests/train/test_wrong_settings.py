@@ -207,7 +207,7 @@ def test_booleans_of_methods_are_true_or_false(method, key):
 @pytest.mark.parametrize("method", methods.names())
 def test_a_list_is_no_name_of_a_mask(method):
     message = refused("method.mask=[1,2]", method=method)
-    assert "unknown config.method.mask [1, 2]: There are: norm_layers" in message
+    assert "unknown config.method.mask [1, 2]: There are: None, norm_layers" in message
 
 
 @pytest.mark.parametrize("options", ["{'width': 3}", "{'dtype': 1}", "{1: 2}", "[1]"])
