@@ -14,7 +14,9 @@ probability 0.5, as in the authors' code). Their cells, of Table 6, are not avai
 us, nor is what their test images were.
 
 Cost: 200 epochs of 703 steps with two gradients each, four times the pixels of CIFAR.
-This card has not been run to its end; there is no result of ours to expect yet.
+Expect 35 % test accuracy of a first try on 20 of the classes (9,000 original images):
+--config.model.width=8 --config.epochs=6, a quarter of an hour on two busy CPU cores.
+The 200 epochs have not been run.
 """
 
 from sam_jax.train.config import default_config, load_method
