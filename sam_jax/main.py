@@ -148,17 +148,16 @@ def _train(card: dict[str, Any], changes: Sequence[str], command: list[str]) -> 
     if hosts.is_first():
         for text in overrides.unused(config, changes):
             print(f"warning: {text}", file=sys.stderr)
-    fresh = agreement.from_first(
+    given = _WORKDIR.value
+    folder = agreement.from_first(
         lambda: (
-            str(workdir.fresh(config, pathlib.Path("runs")))
-            if _WORKDIR.value is None
-            else None
+            str(workdir.fresh(config, pathlib.Path("runs"))) if given is None else given
         )
     )
-    folder = _WORKDIR.value
-    if folder is None:
-        folder = fresh
+    if given is None:
         command.append(f"--workdir={folder}")
+    else:
+        folder = given
     with hosts.patient():
         loop.train_and_evaluate(config, folder, shlex.join(command))
 

@@ -23,6 +23,7 @@ from collections.abc import Sequence
 
 from experiments import commands
 from experiments.theory import catalog, check, runner
+from sam_jax.train import files
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 QUICK_RESULTS = pathlib.Path("runs/theory_quick")  # not over the full ones
@@ -68,6 +69,7 @@ def main(argv: Sequence[str]) -> int:
             return check.check(args.config, rest)
         if args.command == "run":
             out = args.out or (QUICK_RESULTS if args.quick else RESULTS)
+            files.make_folder(out, "--out")
             return runner.run(args.names, args.quick, out, args.workers)
         if args.command == "mutate":
             return runner.mutate(args.names, args.out or RESULTS, args.workers)

@@ -24,8 +24,9 @@ def panels(
     for title, groups in parts.items():
         values = [group.runs[0].settings[table.curves or ""] for group in groups]
         for value, group in zip(values, groups, strict=True):
-            losses = [(run.extra or {}).get(LOSSES) for run in group.runs]
-            if whole := [each for each in losses if each]:
+            losses = [(run.extra or {}).get(LOSSES, ()) for run in group.runs]
+            epochs = group.runs[0].settings["epochs"]  # some may be lost
+            if whole := [each for each in losses if len(each) == epochs]:
                 name = f"{title}, {value}" if len(set(values)) > 1 else title
                 found.setdefault(name, {})[group.label] = np.array(whole)
     return found

@@ -184,7 +184,7 @@ def write(job: Job) -> None:
 
 
 def _with_losses(run: comparison.Run) -> comparison.Run:
-    """With its training loss after each epoch, if its metrics are there."""
+    """With its mean training loss in each epoch, if its metrics are there."""
     if not (found := run.curve("train", "loss")):
         return run
     losses = [float(f"{found[epoch]:.4g}") for epoch in sorted(found)]

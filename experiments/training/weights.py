@@ -2,9 +2,10 @@
 
     python -m experiments.training.weights small_stage2 --config.data.data_dir=DIR
 
-The files ``results/TABLE/weights/RUN.safetensors`` are those of each row's first seed,
-in half precision. Of each the test error is computed again, beside the recorded one,
-and the sharpness, on ``--examples`` of the training set with the labels trained on.
+The files ``results/*/weights/RUN.safetensors`` are those of each row's first seed, in
+half precision; tables share them as they share runs. Of each the test error is computed
+again, beside the recorded one, and the sharpness, on ``--examples`` of the training set
+with the labels trained on.
 Writes ``sharpness.md`` and ``sharpness.json`` beside the table.
 """
 
@@ -89,13 +90,12 @@ def measured(job: engine.Job, asked: Asked) -> Iterator[Row]:
     """A row for each file of weights, in the order of the table."""
     table, runs, _ = job.state()
     plan = table_lib.planned(table, job.changes)
-    folder = job.out / table.name / "weights"
+    kept = {path.stem: path for path in job.out.glob("*/weights/*.safetensors")}
     programs, compiled = shared.Shared(), dict[str, Losses]()
     for part, groups in written.parts(table, runs).items():
         every = [(group.label, run) for group in groups for run in group.runs]
         for label, run in every:
-            path = folder / f"{run.name}.safetensors"
-            if not path.is_file():
+            if (path := kept.get(run.name)) is None:  # tables share runs
                 continue
             config = plan[run.name]
             dataset = programs.dataset(config.data)

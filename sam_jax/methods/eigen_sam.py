@@ -97,7 +97,7 @@ def eigen_sam(
         another loss; here it is that of ``grad_fn``, of the training loss. It knows no
         eigenvector in the first 100 updates, and perturbs by ``rho g`` until then:
         ``chain(late_phase(usam(rho), 0, 100), late_phase(eigen_sam(rho), 100))``, whose
-        diagnostics are those of the first, and which `sam_jax.check` does not judge.
+        diagnostics are those of the first; `sam_jax.check` refuses two methods.
     """
     return core.sharpness_aware(
         optax.chain(

@@ -160,7 +160,7 @@ def _sharpness(perturbed_grads: optax.Updates, grads: optax.Updates) -> optax.Up
     component = numerics.orthogonal(perturbed_grads, grads)
     whole = numerics.norm(perturbed_grads)
     digits = [float(jnp.finfo(g.dtype).eps) for g in jax.tree.leaves(grads)]
-    rounding = max(100 * float(jnp.finfo(whole.dtype).eps), *digits) * whole
+    rounding = max([100 * float(jnp.finfo(whole.dtype).eps), *digits]) * whole
     felt = numerics.norm(component) > rounding
     return numerics.multiply(component, felt)
 

@@ -256,6 +256,18 @@ def test_unknown_names(capsys):
     assert "did you mean 'khanh/two_cycle'?" in error and error.count("\n") == 1
 
 
+def test_the_folder_of_results_is_there_before_the_first_one(tmp_path, monkeypatch):
+    found = []
+
+    def run(names, quick, out, workers):
+        found.append(out.is_dir())
+        return 0
+
+    monkeypatch.setattr(laboratory, "QUICK_RESULTS", tmp_path / "a" / "b")
+    monkeypatch.setattr(runner, "run", run)
+    assert laboratory.main(["run", "all", "--quick"]) == 0 and found == [True]
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [

@@ -194,7 +194,7 @@ def test_committed_weights_are_those_of_the_records_and_fit_their_networks():
         runs = {run.name: run for run in comparison.read(folder / "table.json")}
         plan = table.planned(table.load(folder.name))
         kept = [path for path in WEIGHTS if path.parents[1] == folder]
-        assert len(record["rows"]) == len(kept)
+        assert len(record["rows"]) >= len(kept)
         for path in kept:
             assert path.stem in runs and path.stat().st_size < 1_000_000
             run = weights.load(path, plan[path.stem], dataset)

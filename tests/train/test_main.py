@@ -11,7 +11,7 @@ import pytest
 from absl.testing import flagsaver
 
 from sam_jax import errors, main
-from sam_jax.train import cards, environment, loop
+from sam_jax.train import agreement, cards, environment, loop
 from tests.train import runs
 
 CARD = f"--config={runs.DIGITS}"
@@ -88,6 +88,18 @@ def test_mistake_in_a_setting_leaves_no_folder(settings, tmp_path):
     assert "\n" not in message
     assert all(part in message for part in IN_A_SETTING[settings]), message
     assert not (tmp_path / "run").exists()
+
+
+def test_a_process_without_workdir_trains_where_the_first_one_does(monkeypatch):
+    folders = []
+
+    def train(config, folder, command):
+        folders.append(folder)
+
+    monkeypatch.setattr(agreement, "from_first", lambda of_first: "runs/of_the_first")
+    monkeypatch.setattr(loop, "train_and_evaluate", train)
+    assert here(CARD, *TINY) == here(CARD, *TINY, "--workdir=runs/own") == 0
+    assert folders == ["runs/of_the_first", "runs/own"]
 
 
 def test_a_blank_workdir_is_refused(tmp_path, monkeypatch, capsys):
