@@ -411,7 +411,8 @@ def changed(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     """One ``key: old -> new`` for each setting that differs.
 
     Example:
-        >>> changed({"rho": math.nan, "seed": 0}, {"rho": math.nan, "seed": 1})
+        >>> nan = float("nan")
+        >>> changed({"rho": nan, "seed": 0}, {"rho": -nan, "seed": 1})
         ['seed: 0 -> 1']
     """
     pairs = {key: (a.get(key), b.get(key)) for key in sorted(a.keys() | b.keys())}
