@@ -52,10 +52,11 @@ _FULL = {  # and the batch size
 }
 _FRESH = {  # draws with replacement, which mixing refuses
     "data.sampling.name": "importance",
+    "data.stream": False,
     "data.mixup": 0.0,
     "data.cutmix": 0.0,
 }
-_CONSTANT = {"schedule.name": "constant"}
+_CONSTANT = {"schedule.name": "constant", "schedule.warmup_epochs": 0.0}
 _AS_STATED = {"weight_decay.kind": "loss", "cadence.name": "always"}
 
 RECIPES: Sequence[Recipe] = (
@@ -271,13 +272,19 @@ def needed(config: settings.Settings, recipe: Recipe) -> tuple[str, dict[str, An
     if wanted.keys() >= _FULL.keys():
         wanted["batch_size"] = run_cards.training_examples(config) or "ALL"
     now = _DEFAULTS | settings.flat(typed.plain(config))
-    different = {k: v for k, v in wanted.items() if now[k] != v}
+    if wanted.keys() >= _FULL.keys() and config.model.options.get("dropout"):
+        wanted["model.options.dropout"] = 0.0
+    different = {k: v for k, v in wanted.items() if now.get(k) != v}
     [theorem] = [t for t in conditions.THEOREMS if t.name.startswith(recipe.theorem)]
     # The first condition of a theorem is that of the method.
     fits = theorem.needs[0](run_cards.setting_of(config)).holds
     method = config.method.name if fits else recipe.method
-    if recipe.radius != "constant" and method != coefficients.BASELINE:
+    if method != coefficients.BASELINE:
         rho = config.method.coefficients["rho"] if fits else 0.05
-        peak = rho.value if isinstance(rho, coefficients.Scheduled) else rho
-        different["method.rho"] = {"name": recipe.radius, "value": peak}
+        scheduled = isinstance(rho, coefficients.Scheduled)
+        peak = rho.value if scheduled else rho
+        if recipe.radius != "constant":
+            different["method.rho"] = {"name": recipe.radius, "value": peak}
+        elif scheduled:
+            different["method.rho"] = peak
     return ("" if fits else method), different

@@ -122,7 +122,7 @@ def _summary(records: Sequence[Mapping[str, Any]]) -> str:
     return (
         f"{passed} of {len(records)} claims pass; {seconds:.0f} s of work in all. FAIL "
         "(known) marks a claim that does not hold as published or released; its page "
-        "says why. LOOSE marks a claim that passes with any ascent."
+        "says why. LOOSE marks a claim that passes with a changed ascent."
     )
 
 

@@ -58,12 +58,14 @@ def setting_of(config: settings.Settings) -> conditions.Setting:
 
 
 def training_examples(config: settings.Settings) -> int | None:
-    """Number of training examples; None if the data set is not in the catalog.
+    """Number of training examples; None if it is not known.
+
+    That is where the data set is not in the catalog, or classes are made rare.
 
     Raises:
         UserError: if the validation split leaves none.
     """
-    if config.data.name not in data.CATALOG:
+    if config.data.name not in data.CATALOG or config.data.imbalance != 1:
         return None
     whole = data.CATALOG[config.data.name].train_examples
     left = whole - splits.validation_examples(config.data.validation, whole)
@@ -89,17 +91,24 @@ def steps_per_epoch(config: settings.Settings) -> int:
 
 
 def _family(
-    kind: coefficients.Schedule, peak: float, unit: schedule.Unit
+    kind: coefficients.Schedule,
+    peak: float,
+    unit: schedule.Unit,
+    setting: str = "config.schedule",
 ) -> families.Family:
     if peak == 0:
         return families.Constant(0.0)
     warmup = round(kind.warmup_epochs * unit.steps_per_epoch)
-    family = _after_warmup(kind, peak, unit, unit.total_steps - warmup)
+    family = _after_warmup(kind, peak, unit, unit.total_steps - warmup, setting)
     return families.WarmUp(warmup, family) if warmup else family
 
 
 def _after_warmup(
-    kind: coefficients.Schedule, peak: float, unit: schedule.Unit, steps: int
+    kind: coefficients.Schedule,
+    peak: float,
+    unit: schedule.Unit,
+    steps: int,
+    setting: str,
 ) -> families.Family:
     match kind:
         case coefficients.Constant():
@@ -110,7 +119,12 @@ def _after_warmup(
             return families.Linear(peak, steps, peak * fraction)
         case coefficients.Step(_, epochs, factor):
             ends = tuple(round(epoch * unit.steps_per_epoch) for epoch in epochs)
-            return families.StepDecay(peak, ends, factor)
+            ends = tuple(end for end in ends if end < unit.total_steps)
+            return (
+                families.StepDecay(peak, ends, factor)
+                if ends
+                else families.Constant(peak)
+            )
         case coefficients.Diminish1():
             return families.Power(peak, 1.0, unit.steps_per_epoch)
         case coefficients.Diminish2():
@@ -124,13 +138,13 @@ def _after_warmup(
             return families.Power(peak, exponent, length)
         case coefficients.Diminish2Released() | coefficients.Diminish3Released():
             raise errors.UserError(
-                f"config.schedule.name={kind.name} is the schedule of the paper's "
+                f"{setting}.name={kind.name} is the schedule of the paper's "
                 "code, an epoch late: the theorems cover "
                 f"{kind.name.removesuffix('_released')}"
             )
         case coefficients.OwnSchedule():
             raise errors.UserError(
-                f"config.schedule.name={kind.name} is your own function: the "
+                f"{setting}.name={kind.name} is your own function: the "
                 "theorems need facts that are known only for the package's schedules"
             )
 
@@ -148,7 +162,7 @@ def _radius(
     kind, peak = rho.schedule, rho.value
     if isinstance(kind, coefficients.Tied):
         return families.Following(step_size, peak, unit.total_steps, kind.low)
-    return _family(kind, peak, unit)
+    return _family(kind, peak, unit, "config.method.rho")
 
 
 def _sources_of_noise(config: settings.Settings) -> list[str]:

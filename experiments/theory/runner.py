@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import concurrent.futures.process
+import contextlib
 import multiprocessing
 import os
 import pathlib
@@ -10,7 +11,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -36,10 +37,26 @@ def run(patterns: Sequence[str], quick: bool, out: pathlib.Path, workers: int) -
     Raises:
         UserError: if a name is unknown.
     """
-    chosen = catalog.select(list(patterns))
+    chosen, surprises = catalog.select(list(patterns)), None
+    with _pool(min(workers, len(chosen)), out) as pool:
+        surprises = _outcomes(chosen, quick, out, pool)
+    if surprises is None:  # a process was killed
+        return 1
+    print(f"\nindex: {out / 'README.md'}")
+    if surprises:
+        print(f"not as expected: {', '.join(sorted(surprises))}")
+    return 1 if surprises else 0
+
+
+def _outcomes(
+    chosen: Sequence[str],
+    quick: bool,
+    out: pathlib.Path,
+    pool: concurrent.futures.Executor,
+) -> list[str]:
+    """Runs claims and shows a line for each; those that are not as expected."""
     surprises: list[str] = []
     console = rich.console.Console()
-    pool = processes(min(workers, len(chosen)))
     bar = rich.progress.Progress(
         "{task.completed}/{task.total}",
         rich.progress.BarColumn(),
@@ -48,38 +65,20 @@ def run(patterns: Sequence[str], quick: bool, out: pathlib.Path, workers: int) -
         console=console,
         disable=not console.is_terminal,
     )
-    try:
-        with bar:
-            task = bar.add_task("", total=len(chosen))
-            # From the end, where most of the long ones are.
-            futures = {pool.submit(run_one, n, quick, out): n for n in chosen[::-1]}
-            for future in concurrent.futures.as_completed(futures):
-                record, error = future.result()
-                name = futures[future]
-                if record is None or record["verdict"] != record["expected"]:
-                    surprises.append(name)
-                bar.console.print(_line(name, record), markup=False, highlight=False)
-                if error:
-                    bar.console.print(error, markup=False, highlight=False)
-                bar.update(task, advance=1, description=name)
-    except concurrent.futures.process.BrokenProcessPool:
-        print(
-            "error: a process was killed, perhaps because memory ran out; finished "
-            "claims are kept: run the others again, with fewer --workers",
-            file=sys.stderr,
-        )
-        return 1
-    except KeyboardInterrupt:
-        for process in list(pool._processes.values()):  # pyright: ignore
-            process.terminate()
-        raise
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        report.index(out)
-    print(f"\nindex: {out / 'README.md'}")
-    if surprises:
-        print(f"not as expected: {', '.join(sorted(surprises))}")
-    return 1 if surprises else 0
+    with bar:
+        task = bar.add_task("", total=len(chosen))
+        # From the end, where most of the long ones are.
+        futures = {pool.submit(run_one, n, quick, out): n for n in chosen[::-1]}
+        for future in concurrent.futures.as_completed(futures):
+            record, error = future.result()
+            name = futures[future]
+            if record is None or record["verdict"] != record["expected"]:
+                surprises.append(name)
+            bar.console.print(_line(name, record), markup=False, highlight=False)
+            if error:
+                bar.console.print(error, markup=False, highlight=False)
+            bar.update(task, advance=1, description=name)
+    return surprises
 
 
 def mutate(patterns: Sequence[str], out: pathlib.Path, workers: int) -> int:
@@ -91,11 +90,36 @@ def mutate(patterns: Sequence[str], out: pathlib.Path, workers: int) -> int:
     Raises:
         UserError: as `run`.
     """
-    chosen = catalog.select(list(patterns))
-    with processes(workers) as pool:
+    chosen, code = catalog.select(list(patterns)), 1
+    with _pool(workers, out) as pool:
         code = mutations.run(chosen, out, pool)
-    report.index(out)
     return code
+
+
+@contextlib.contextmanager
+def _pool(
+    workers: int, out: pathlib.Path
+) -> Iterator[concurrent.futures.ProcessPoolExecutor]:
+    """Processes that end with what they are for; the index is written then.
+
+    That one of them was killed is said in a line; Ctrl-C ends them.
+    """
+    pool = processes(workers)
+    try:
+        yield pool
+    except concurrent.futures.process.BrokenProcessPool:
+        print(
+            "error: a process was killed, perhaps because memory ran out; finished "
+            "claims are kept: run the others again, with fewer --workers",
+            file=sys.stderr,
+        )
+    except KeyboardInterrupt:
+        for process in list(pool._processes.values()):  # pyright: ignore
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        report.index(out)
 
 
 def processes(workers: int) -> concurrent.futures.ProcessPoolExecutor:

@@ -1,5 +1,6 @@
 """``sam-jax evaluate``: scores of a run on labelled data."""
 
+import dataclasses
 from collections.abc import Sequence
 
 from sam_jax import commands, storage
@@ -28,6 +29,8 @@ def main(arguments: Sequence[str]) -> int:
     run = loaded.load_run(given.run, given.step, own_code=given.own_code)
     if given.data:
         other = run.config.data.elsewhere(given.data_dir, given.data)
+        if given.split != "validation":  # what it holds out may be more than there is
+            other = dataclasses.replace(other, validation=0)
         dataset = build.load_data(other)
     else:
         dataset = run.own_data(given.data_dir)

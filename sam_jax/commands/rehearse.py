@@ -9,8 +9,11 @@ from sam_jax import commands, storage
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    """Whole numbers with commas between them."""
-    return tuple(commands.count(word) for word in text.split(","))
+    """Three whole numbers with commas between them."""
+    found = tuple(commands.count(word) for word in text.split(","))
+    if len(found) != 3:
+        raise argparse.ArgumentTypeError(f"must be three numbers, got {text!r}")
+    return found
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -67,8 +67,10 @@ def norm_layers_mask(params: optax.Params) -> Any:
 def weights_mask(params: optax.Params) -> Any:
     """Keeps arrays of two or more dimensions: weights, but no biases or norm layers.
 
+    Those of attention, of a bias for each head, are known by their name.
+
     Args:
-        params: a tree of parameters; only its shapes are read.
+        params: a tree of parameters; only its shapes and names are read.
 
     Returns:
         A tree of booleans like ``params``. The function itself is a ``mask`` of every
@@ -80,7 +82,9 @@ def weights_mask(params: optax.Params) -> Any:
         {'bias': False, 'kernel': True}
     """
     _refuse_count("weights_mask", params)
-    return jax.tree.map(lambda w: jnp.ndim(w) >= 2, params)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, w: jnp.ndim(w) >= 2 and "bias" not in _layer_and_leaf(path), params
+    )
 
 
 def _refuse_count(name: str, params: Any) -> None:

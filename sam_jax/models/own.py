@@ -44,6 +44,12 @@ def build(
         >>> params["kernel"].shape
         (5, 3)
     """
+    if given and isinstance(network, pure.Model | nn.Module):
+        raise errors.UserError(
+            f"{setting} is a network that is made already: it takes no "
+            f"{', '.join(given)}; leave config.model.options out, and set "
+            "config.model.width=None"
+        )
     if isinstance(network, pure.Model):
         return network
     if isinstance(network, nnx.Module):

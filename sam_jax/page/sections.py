@@ -20,7 +20,15 @@ def head(seen: Seen) -> Html:
     """What was run, how it ended, and the numbers to remember."""
     first = seen.groups[0].runs[0]
     flat = first.settings
-    what = f"{flat['data.name']}, {flat['model.name']}, {flat['epochs']} epochs"
+    every = [group.runs[0].settings for group in seen.groups]
+    common = {
+        name: flat[name]
+        for name in ("data.name", "model.name", "epochs")
+        if all(other[name] == flat[name] for other in every)
+    }
+    if "epochs" in common:
+        common["epochs"] = f"{common['epochs']} epochs"
+    what = ", ".join(common.values())
     seeds = sum(len(group.runs) for group in seen.groups)
     if not seen.single:
         what += f"; {len(seen.groups)} settings, {seeds} runs"

@@ -99,13 +99,14 @@ class Seen:
 
 def check_data(runs: Sequence[Run]) -> None:
     """Refuses runs of different data sets side by side."""
+    named = {(run.settings.get("data.name"),): run.name for run in runs}
     found: dict[tuple[Any, ...], str] = {}
     for run in runs:
         if run.folder and (run.folder / data_record.FILE).is_file():
             record = data_record.read(run.folder)
             found.setdefault((record.name, record.class_names), run.name)
-    if not found:  # such as of earlier versions
-        found = {(run.settings.get("data.name"),): run.name for run in runs}
+    if len(named) > 1:  # also of runs whose folders are not there
+        found = named
     if len(found) > 1:
         what = "; ".join(f"{run}: {name}" for (name, *_), run in found.items())
         raise errors.UserError(

@@ -81,10 +81,10 @@ _LINES = (
 def _pictures(drawn: _Drawn, found: _Found) -> Html:
     first = []
     for group, style in drawn:
-        run = next((run for run in group.runs if id(run) in found), None)
-        pictures = found[id(run)].get("pictures", {}) if run else {}
-        if run and pictures:
-            first.append((f"{group.label}, seed {run.seed}", style, pictures))
+        for run in group.runs:
+            if pictures := found.get(id(run), {}).get("pictures"):
+                first.append((f"{group.label}, seed {run.seed}", style, pictures))
+                break
     if not first:
         return Html("")
     shown = []

@@ -220,11 +220,11 @@ class Program:
                 found.append(Product(each, operands, times))
         return found
 
-    def copies(self) -> list[Instruction]:
-        """Arrays that are written again in another layout, by themselves."""
+    def copies(self) -> list[tuple[Instruction, int]]:
+        """Arrays that are written again in another layout, and how often in a step."""
         return [
-            each
-            for each, _, fused in self.run()
+            (each, times)
+            for each, times, fused in self.run()
             if each.operation in ("copy", "transpose") and not fused
         ]
 

@@ -177,6 +177,14 @@ def rehearsals(
             yield {"topology": name, "fits": False, "refused": str(error)}
             continue
         if find_largest:
-            most = largest(lambda share, name=name: fits(name, share))
-            result["largest_batch"] = (most or 0) * result["chips"]
+            # What is asked for fits already, or is known not to.
+            known = {result["per_chip"]: result["fits"]}
+            most = largest(
+                lambda share, name=name, known=known: (
+                    known[share] if share in known else fits(name, share)
+                ),
+                sorted({*SHARES, *known}),
+            )
+            if most:
+                result["largest_batch"] = most * result["chips"]
         yield result

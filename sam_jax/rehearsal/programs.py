@@ -80,7 +80,13 @@ def shapes(config: settings.Data, **given: Any) -> Shapes:
     found = Shapes(**known | given)
     held = config.validation
     left = found.examples - round(held * found.examples if held < 1 else held)
-    return found._replace(examples=min(left, config.train_examples or left))
+    wanted = config.train_examples or max(left, 1)
+    if wanted > left:
+        raise errors.UserError(
+            f"config.data.validation={held} leaves {max(left, 0)} of {found.examples} "
+            f"training examples, and {wanted} are wanted: take fewer"
+        )
+    return found._replace(examples=wanted)
 
 
 def stand_in(config: settings.Data, shapes: Shapes) -> data.Dataset:
@@ -108,7 +114,17 @@ def steps(
     config: settings.Settings, topology: topologies.Topology, shapes: Shapes
 ) -> build.Run:
     """The functions of a run on a slice that need not be there."""
+    if config.data.stream and config.steps_per_dispatch > 1:
+        raise errors.UserError(
+            "config.steps_per_dispatch needs the training set in memory: set "
+            "config.data.stream=False, or config.steps_per_dispatch=1"
+        )
     groups, mesh = build.layout(config, topology.devices())
+    if mesh.size != topology.size:
+        raise errors.UserError(
+            f"config.mesh takes {mesh.size} of the {topology.size} chips of "
+            f"{topology.name}: give a slice of that size, or config.mesh.data=-1"
+        )
     make = functools.partial(build.steps, groups=groups, mesh=mesh)
     return build.build(config, dataset=stand_in(config.data, shapes), make=make)
 
@@ -159,6 +175,12 @@ def told(
         "hbm_bytes": topology.chip.hbm * 2**30,
         "warnings": warnings_of(config, run, share),
     }
+    if config.steps_per_dispatch > 1:
+        resident = math.prod((shapes.examples, *shapes.image))
+        found["warnings"].append(
+            f"config.steps_per_dispatch keeps {resident / 2**30:.2f} GiB of training "
+            "images on every chip, which are not counted here"
+        )
     jitted: Any = run.train_step
     lowered = jitted.lower(run.abstract_state(), run.abstract_batch())
     try:
@@ -189,14 +211,15 @@ def of_program(
     hidden = sum(of_network(topology, each) for each in collectives if each.hidden)
     chip = topology.chip
     products, memory = flops / chip.flops, moved / chip.bandwidth
-    roofline = max(products, memory) + network - hidden
+    # What is asynchronous may take the time of the rest, and no less than its own.
+    roofline = max(products, memory, hidden) + network - hidden
     state = bytes_of_state(run)
     analysis = compiled.memory_analysis()
     spare = state - analysis.alias_size_in_bytes
     if spare > 0.01 * state:
         warnings.append(f"{spare / 1e6:.1f} MB of the donated state are not reused")
     warnings += in_float32(config, program)
-    copied = sum(each.bytes for each in program.copies() if each.bytes > 2**16)
+    copied = sum(n * each.bytes for each, n in program.copies() if each.bytes > 2**16)
     if copied > 0.01 * moved:
         warnings.append(f"copies between layouts move {copied / 1e6:.1f} MB")
     return {
@@ -347,9 +370,14 @@ def advice(run: build.Run, used: float, hbm: int) -> str:
     """What would make a step fit."""
     config, found = run.config, []
     times = 2 ** math.ceil(math.log2(max(used / hbm, 1.01)))
-    if bytes_of_state(run) > hbm / 2 and run.mesh.size > 1:
-        found.append(f"--config.mesh.fsdp={min(run.mesh.size, 8)}")
-    found.append(f"--config.accumulation_steps={config.accumulation_steps * times}")
+    fsdp = min(run.mesh.size, 8)
+    if bytes_of_state(run) > hbm / 2 and config.mesh.fsdp < fsdp:
+        found.append(f"--config.mesh.fsdp={fsdp}")
+    if config.batch_norm != "batch":
+        # Fewer cut no group, which is not perturbed in parts.
+        groups = config.batch_size // (config.method_group_size or config.batch_size)
+        steps = max(groups, config.accumulation_steps) * times
+        found.append(f"--config.accumulation_steps={steps}")
     found += [] if config.remat else ["--config.remat=True"]
     if config.model.dtype == "float32":
         found.append("--config.model.dtype=bfloat16")

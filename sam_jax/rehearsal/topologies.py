@@ -150,6 +150,8 @@ def read(text: str) -> Topology:
     if found is None or kind not in CHIPS:
         raise errors.UserError(_unknown(text))
     slices = int(found[4] or 1)
+    if not slices:
+        raise errors.UserError(_unknown(text))
     if found[2]:
         chips = int(found[2]) / CHIPS[kind].cores
         fit = [x for x in CHIPS[kind].shapes if math.prod(_shape(x)) == chips]
@@ -157,7 +159,7 @@ def read(text: str) -> Topology:
             raise errors.UserError(_unknown(text))
         return Topology(kind, _shape(fit[0]), slices)
     shape = _shape(found[3])
-    if not slices or len(shape) != len(_shape(CHIPS[kind].shapes[0])) or 0 in shape:
+    if len(shape) != len(_shape(CHIPS[kind].shapes[0])) or 0 in shape:
         raise errors.UserError(_unknown(text))
     return Topology(kind, shape, slices)
 

@@ -40,10 +40,12 @@ def unjitted(tx: optax.GradientTransformationExtraArgs, steps: int) -> list[Any]
 
 def numbers_are_constant_schedules(tested: Method) -> None:
     """A number does what a constant schedule does."""
-    numbers = tested.schedulable()
+    numbers, radius = tested.schedulable(), tested.traits.radius
+    if tested.has_radius:
+        numbers = {radius: 0.05} | numbers
     carry = tested.start()
     for params in unjitted(tested.optimizer(**numbers), 2):
-        carry = tested.run(1, carry, rho=numbers.get(tested.traits.radius, 0.05))
+        carry = tested.run(1, carry, rho=numbers.get(radius, 0.05))
         assert_close(params, carry[0], rtol=1e-6)
 
 

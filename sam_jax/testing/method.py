@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from sam_jax import checks
 from sam_jax.testing import problems
 
 
@@ -30,7 +31,9 @@ class Traits(NamedTuple):
             recombines two gradients cannot).
         any_value: numeric coefficients for which negative values have a meaning.
         calls: evaluations of the loss in the first five updates, the caller's own
-            included; None is five times the documented number of gradients.
+            included; None is five times the documented number of gradients. This,
+            ``flops`` and ``rate`` are for the methods of the package: its own tests
+            read them, `check_method` does not.
         flops: of an update, in units of one gradient; None is the documented number.
         needs: keywords of the update whose absence is refused.
         unused_gradient: it works with a gradient of its own (drawn, stored), not with
@@ -90,6 +93,12 @@ class Method:
         signature = inspect.signature(self._factory, eval_str=True)
         self.parameters = dict(signature.parameters)
         self.is_optimizer = "learning_rate" in self.parameters
+        named = {traits.radius, *traits.settings} - {Traits().radius}
+        if unknown := named - self.parameters.keys():
+            raise checks.BadValue(
+                f"{self.name} has no {min(unknown)}, which its traits name: it has "
+                f"{', '.join(self.parameters) or 'no arguments'}"
+            )
 
     @property
     def has_radius(self) -> bool:

@@ -251,6 +251,13 @@ def steps(
     losses = make_losses(config, spec.num_classes, loss)
     # Statistics over all groups are for groups that pass through the network together.
     over_all = config.batch_norm == "batch" and groups.lockstep
+    name = config.model.name
+    packaged = model is None and not plugins.is_reference(name)
+    if packaged and name != "mlp" and len(spec.image_shape) != 3:
+        raise errors.UserError(
+            f"config.model.name={name} is for images, and the inputs are of shape "
+            f"{list(spec.image_shape)}: take mlp, or a network of your own"
+        )
     model = network.network(config, spec.num_classes, model, over_all=over_all)
     optimizer = optimizer or optimizer_lib.make_optimizer(config, spec.steps_per_epoch)
 

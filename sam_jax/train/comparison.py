@@ -84,12 +84,22 @@ class Run:
         return self.last is not None or bool(self.curve("test", "accuracy"))
 
     def curve(self, split: str, metric: str) -> dict[int, float]:
-        """Epoch -> mean of a metric in it; empty if its metrics are not there."""
-        found: dict[int, list[float]] = {}
+        """Epoch -> mean of a metric in it; empty if its metrics are not there.
+
+        A row counts as often as there were updates since the one before.
+        """
+        found: dict[int, tuple[list[float], list[int]]] = {}
+        before = 0
         for row in self.history:
             if row["split"] == split and {"epoch", metric} <= row.keys():
-                found.setdefault(math.ceil(row["epoch"]), []).append(row[metric])
-        return {epoch: float(np.mean(values)) for epoch, values in found.items()}
+                steps, before = max(row["step"] - before, 1), row["step"]
+                values, weights = found.setdefault(math.ceil(row["epoch"]), ([], []))
+                values.append(row[metric])
+                weights.append(steps)
+        return {
+            epoch: float(np.average(values, weights=weights))
+            for epoch, (values, weights) in found.items()
+        }
 
     @functools.cached_property
     def history(self) -> list[dict[str, Any]]:
@@ -322,11 +332,22 @@ def grouped(runs: Iterable[Run], *, tuned: bool = False) -> list[Group]:
                     "same seed: give one of them, as a spread is over different seeds"
                 )
     every = [compared(same[0].settings) for same in found.values()]
+    labels = _told_apart([label(mine, every, every) for mine in every], every)
     groups = [
-        Group(label(mine, every, every), _differing(mine, every), same)
-        for mine, same in zip(every, found.values(), strict=True)
+        Group(name, _differing(mine, every), same)
+        for name, mine, same in zip(labels, every, found.values(), strict=True)
     ]
     return _best(groups) if tuned else groups
+
+
+def _told_apart(labels: list[str], every: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Labels; to those of several groups what not all of these have is added."""
+    found = []
+    for name, mine in zip(labels, every, strict=True):
+        same = [x for x, other in zip(every, labels, strict=True) if other == name]
+        more = [f"{key}={value}" for key, value in _differing(mine, same).items()]
+        found.append(", ".join([name, *more]))
+    return found
 
 
 def differences(

@@ -188,14 +188,23 @@ def check_folder(folder: pathlib.Path) -> None:
 
 
 def write(
-    folder: pathlib.Path, groups: Sequence[Group], *, tex: bool = False, **notes: Any
+    folder: pathlib.Path,
+    groups: Sequence[Group],
+    *,
+    shown: Sequence[Group] | None = None,
+    tex: bool = False,
+    **notes: Any,
 ) -> None:
-    """Writes table, CSV and JSON, each whole or not at all."""
+    """Writes table, CSV and JSON, each whole or not at all.
+
+    The table is of those ``shown``, all by default.
+    """
     files.replace(folder / RESULTS_FILE, to_text(groups, **notes))
     files.replace(folder / "results.csv", table(groups))
-    files.replace(folder / "table.md", markdown(groups) + "\n")
+    shown = groups if shown is None else shown
+    files.replace(folder / "table.md", markdown(shown) + "\n")
     if tex:
-        files.replace(folder / "table.tex", latex(groups) + "\n")
+        files.replace(folder / "table.tex", latex(shown) + "\n")
 
 
 def draw(folder: pathlib.Path, groups: Sequence[Group], title: str) -> None:

@@ -43,7 +43,9 @@ def draw(groups: Sequence[Group], path: pathlib.Path, title: str) -> None:
     figure = figures.empty(size, title)
     panels = figure.subplots(1, 3 if has_curves else 1, squeeze=False)[0]
     rows(panels[-1], ranked, [colors[id(group)] for group in ranked], ERROR)
-    panels[-1].set_xlabel(f"test error after the last epoch (%)\n{NOTE}", fontsize=9)
+    best = f", the best {len(ranked)} of {len(shown)}" * (len(ranked) < len(shown))
+    what = f"test error after the last epoch (%){best}"
+    panels[-1].set_xlabel(f"{what}\n{NOTE}", fontsize=9)
     if has_curves:
         _curves(panels[0], ERROR, shown, colors, "test")
         _curves(panels[1], FIT, shown, colors, "train")

@@ -71,6 +71,11 @@ class DataRecord:
         return versions | dataclasses.asdict(self)
 
 
+def network(folder: pathlib.Path) -> str | None:
+    """The network of a run that was passed from Python, if its folder says so."""
+    return read(folder).network if (folder / FILE).is_file() else None
+
+
 def write(folder: pathlib.Path, record: DataRecord) -> None:
     """Writes ``data.json``, unless it says the same already."""
     # Not `files.to_json`, which would read a class named NaN as a number.

@@ -107,8 +107,12 @@ class Data:
         found = self
         if name not in (None, self.name):
             found = dataclasses.replace(
-                self, name=name, path=None, mean=None, std=None, label_noise=0.0
-            )  # noise is of training labels; what is scored are the true ones
+                self,
+                **{"name": name, "path": None, "mean": None, "std": None},
+                # What is done to the training set; true labels are scored.
+                **{"label_noise": 0.0, "train_examples": None, "imbalance": 1.0},
+                sampling=Data().sampling,
+            )
             # What is streamed has the size of the network's images, whatever its own.
             if name == "npz" or (name not in catalog.OWN and not self.stream):
                 found = dataclasses.replace(

@@ -20,9 +20,10 @@ from typing import Any
 import jax
 import jax.export
 import numpy as np
+from flax import serialization
 
 from sam_jax import errors, storage
-from sam_jax.models import naming, serialization
+from sam_jax.models import naming
 from sam_jax.train import files, loaded, names
 
 
@@ -94,7 +95,7 @@ def _timm(run: loaded.LoadedRun) -> bytes:
 
 def _saved(arrays: Mapping[str, np.ndarray], run: loaded.LoadedRun) -> bytes:
     # It writes the memory of an array, whatever its strides say.
-    whole = {name: np.ascontiguousarray(x) for name, x in arrays.items()}
+    whole = {name: np.asarray(x, order="C") for name, x in arrays.items()}
     return safetensors().save(whole, metadata={"sam_jax": about(run), "format": "np"})
 
 

@@ -33,7 +33,7 @@ def slots(names: Sequence[str]) -> list[int]:
     """
     found: dict[int, int] = {}
     for i, name in enumerate(names):
-        own = OWN.get(name.partition("(")[0].lower())
+        own = OWN.get(re.split("[(,]", name)[0].lower())
         if own is not None and own not in found.values():
             found[i] = own
     order = [*range(2, len(COLORS)), 0, 1]

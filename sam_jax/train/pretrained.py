@@ -95,11 +95,15 @@ def _of_export(path: str) -> Source:
             f"{errors.one_line(', '.join(arrays), 100)}; of another library's names "
             f"give one of {libraries}"
         )
-    class_names = None
+    return Source(path, arrays, class_names=_class_names(about, path))
+
+
+def _class_names(about: str | None, path: str) -> tuple[str, ...] | None:
+    """Those in what `sam-jax export` has written about the arrays of a file."""
+    if about is None:
+        return None
     with errors.translated(f"{path} has notes that cannot be read", "export it again"):
-        if about is not None:
-            class_names = tuple(map(str, json.loads(about)["data"]["class_names"]))
-    return Source(path, arrays, class_names=class_names)
+        return tuple(map(str, json.loads(about)["data"]["class_names"]))
 
 
 def _arrays(path: str) -> tuple[dict[str, np.ndarray], str | None]:
@@ -117,11 +121,11 @@ def _arrays(path: str) -> tuple[dict[str, np.ndarray], str | None]:
             about = arrays.pop("sam_jax", None)
             about = None if about is None else str(about)
         else:
-            arrays = export.safetensors().load(content)
+            arrays = _of_safetensors(content, path, remedy)
             size = int.from_bytes(content[:8], "little")
             notes = json.loads(content[8 : 8 + size]).get("__metadata__") or {}
             about = notes.get("sam_jax")
-    # NumPy has no name for bfloat16, and reads two bytes.
+    # NumPy has no name for bfloat16, and reads two bytes of an npz file.
     arrays |= {k: x.view(jnp.bfloat16) for k, x in arrays.items() if x.dtype == "V2"}
     numbers = {
         k: x
@@ -131,6 +135,32 @@ def _arrays(path: str) -> tuple[dict[str, np.ndarray], str | None]:
     return {k: x for k, x in numbers.items() if not k.endswith(_COUNTS)}, about
 
 
+def _of_safetensors(content: bytes, path: str, remedy: str) -> dict[str, np.ndarray]:
+    """As `safetensors.numpy.load`, which has no bfloat16."""
+    export.safetensors()  # or one sentence
+    import safetensors
+
+    try:
+        found = dict(safetensors.deserialize(content))
+    except safetensors.SafetensorError as error:
+        raise errors.UserError(f"{path} cannot be read: {error}; {remedy}") from error
+    for name, entry in found.items():
+        if (dtype := entry["dtype"]) not in _DTYPES:
+            raise errors.UserError(f"{path}: {name} is of {dtype}: {remedy}")
+    return {
+        name: np.frombuffer(entry["data"], _DTYPES[entry["dtype"]]).reshape(
+            entry["shape"]
+        )
+        for name, entry in found.items()
+    }
+
+
+_DTYPES: Mapping[str, Any] = {
+    **{f"F{8 * n}": np.dtype(f"f{n}") for n in (2, 4, 8)},
+    **{f"I{8 * n}": np.dtype(f"i{n}") for n in (1, 2, 4, 8)},
+    **{f"U{8 * n}": np.dtype(f"u{n}") for n in (1, 2, 4, 8)},
+    **{"BF16": jnp.bfloat16, "BOOL": np.dtype(bool)},
+}
 _COUNTS = "num_batches_tracked"  # of torch's BatchNorm, which nothing here needs
 
 
@@ -143,15 +173,17 @@ def _of_library(library: str, rest: str, network: str | None) -> Source:
         name, path = rest, ""
     if network is not None:
         _check_name(f"{library}:{name}", name, network)
+    class_names = None
     if path:
-        arrays, _ = _arrays(path)
+        arrays, about = _arrays(path)
+        class_names = _class_names(about, path)
     else:
         arrays = _fetched(library, name)
     if library == "hf" and "embeddings.cls_token" in arrays:  # a ViT without a head
         arrays = {f"vit.{key}": x for key, x in arrays.items()}
     for old, new in naming.EARLIER.items():
         arrays = {key.replace(old, new): x for key, x in arrays.items()}
-    return Source(f"{library}:{rest}", arrays, library)
+    return Source(f"{library}:{rest}", arrays, library, class_names)
 
 
 _NETWORK = re.compile(

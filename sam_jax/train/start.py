@@ -81,7 +81,7 @@ def of(run: build.Run, model: Any = None) -> Start | None:
     of_classes = {
         name
         for name, leaf in names.by_name(_shapes(run, more, model)).items()
-        if leaf.shape != own[name].shape
+        if name in own and leaf.shape != own[name].shape
     }
     found = _matched(source, own, of_classes, run)
     given = jax.tree_util.tree_map_with_path(
@@ -96,8 +96,21 @@ def of(run: build.Run, model: Any = None) -> Start | None:
         found.fresh,
         sorted(set(source.arrays) - used),
         _remarks(source, own, config.model.options)
+        + _of_other_classes(source, of_classes, run.dataset.class_names)
         + _more_than_ours(source, {place.name for place in found.places.values()}),
     )
+
+
+def _of_other_classes(
+    source: pretrained.Source, of_classes: set[str], class_names: Any
+) -> list[str]:
+    """A remark where no array is known to be of the classes, which are others."""
+    if of_classes or source.class_names in (None, class_names):
+        return []
+    return [
+        "config.init_from: these weights are of other classes, and no array of the "
+        "network depends on their number: draw the last layer by config.init_fresh"
+    ]
 
 
 def _shapes(run: build.Run, spec: build.DataSpec, model: Any) -> dict[str, Any]:
@@ -201,6 +214,8 @@ def _other_grid(
     """Patches of a column and of a row, if these are positions of others."""
     if name != "params.positions" or len(shape) != 3 or shape[::2] != expected[::2]:
         return None
+    if "params.token" not in shapes or len(spec.image_shape) != 3:
+        return None  # of a network of the user's
     side = shapes["params.Conv_0.kernel"][0]
     grid = spec.image_shape[0] // side, spec.image_shape[1] // side
     # Other libraries' are those of squares, also where there are as many.

@@ -125,7 +125,7 @@ def test_a_program_is_read_with_its_loops_and_places():
     assert (between.name, between.sent) == (hlo.BETWEEN, 3 * 8 * 128 * 4)
     (product,) = program.products()
     assert (product.flops, product.times) == (2 * 2 * 4 * 8, 3)
-    assert [each.name for each in program.copies()] == ["out"]
+    assert [each.name for each, _ in program.copies()] == ["out"]
     assert programs.loops(program) == 3
 
 

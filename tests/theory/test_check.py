@@ -114,7 +114,7 @@ SCHEDULES = {
     "name=constant": families.Constant(0.1),
     "name=cosine": families.Cosine(0.1, 540),
     "name=linear": families.Linear(0.1, 540),
-    "name=step": families.StepDecay(0.1, (1080, 2160, 2880), 0.2),
+    "name=step": families.Constant(0.1),  # its first step is after the end
     "name=diminish1": families.Power(0.1, 1.0, 18),
     "name=diminish2": families.Power(0.1, 0.5001, 18),
     "name=diminish3": families.PowerLog(0.1, steps=18),

@@ -147,9 +147,10 @@ def on(problem: problems.Problem, **others: Any) -> Setting:
     if scheme is not None:
         if not isinstance(problem, finite_sums.FiniteSum):
             raise TypeError("a sampling scheme needs a finite sum")
+        residual = sampling.expected_residual(scheme, problem)
         known |= {
-            "stochastic": True,
+            "stochastic": residual != (0.0, 1.0, 0.0),  # of the full batch
             "sampled_smoothness": sampling.sampled_smoothness(scheme, problem),
-            "residual": sampling.expected_residual(scheme, problem),
+            "residual": residual,
         }
     return Setting(**(known | others))

@@ -287,7 +287,7 @@ def neighbourhood(
         raise ValueError(f"pl must be in (0, L], got {pl:g} with L = {smoothness:g}")
     t, rho = np.asarray(step_size), np.asarray(radius)
     rate = t * pl * (2 - smoothness * t)
-    floor = smoothness**3 * t**2 * rho**2 / (2 * rate)
+    floor = smoothness**3 * t * rho**2 / (2 * pl * (2 - smoothness * t))
     return (1 - rate) ** np.asarray(steps) * np.asarray(gap) + floor
 
 

@@ -241,7 +241,7 @@ def n_sam_nonconvex(known: Constants, gap: float, steps: int) -> float:
     Derived: it minimizes `n_sam_nonconvex_bound` and gives the paper's rate
     (unverified) :math:`\beta\Delta/T + \sqrt{\beta\sigma^2\Delta/T} + \beta^2\rho^2`.
     """
-    return _balanced(known, gap, known.variance, steps)
+    return _balanced(known, gap, steps, variance=known.variance)
 
 
 def n_sam_nonconvex_bound(
@@ -268,7 +268,7 @@ def m_sam_lipschitz(known: Constants, gap: float, steps: int) -> float:
     Derived: it minimizes `m_sam_lipschitz_bound`; the paper's rate (unverified) has
     :math:`\sigma^2 + L^2` for M^2.
     """
-    return _balanced(known, gap, known.second_moment, steps)
+    return _balanced(known, gap, steps, second_moment=known.second_moment)
 
 
 def m_sam_lipschitz_bound(
@@ -388,9 +388,11 @@ def _logarithmic(known: Constants, ratio: float, steps: int) -> float:
     return min(eta, 1 / (2 * known.L))
 
 
-def _balanced(known: Constants, gap: float, noise: float, steps: int) -> float:
+def _balanced(known: Constants, gap: float, steps: int, **constant: float) -> float:
+    """Of a constant of the noise by its name."""
     _check_positive(L=known.L, gap=gap, steps=steps)
-    checks.nonnegative("variance", noise)
+    ((name, noise),) = constant.items()
+    checks.nonnegative(name, noise)
     with np.errstate(divide="ignore"):
         eta = math.sqrt(np.divide(2 * gap, known.L * noise * steps))
     return min(eta, 1 / known.L)

@@ -194,6 +194,7 @@ def switch(mu: float, rule: Rule) -> int:
         7
     """
     checks.positive("mu", mu)
+    checks.positive("gamma", rule.gamma)
     by_radius = max(math.ceil((1 / rule.rho - 1) / 2), 0) if rule.rho > 0 else 0
     # (2t + 1) / (t + 1)^2 <= c falls with t: c s^2 - 2 s + 1 >= 0 for s = t + 1.
     c = rule.gamma * mu
@@ -244,6 +245,8 @@ def nonconvex_bound(
     a rule with B Q / gamma > (1 - L rho) / 2 raises an error.
     """
     _check_residual(known, lam)
+    checks.positive("gamma", rule.gamma)
+    checks.nonnegative("rho", rule.rho)
     q = _gain(known, lam, rule)
     a, b, c = known.residual
     left, right = b * q / rule.gamma, (1 - known.L * rule.rho) / 2
