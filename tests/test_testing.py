@@ -103,6 +103,21 @@ REFUSED_BY_JAX = {
 CHECKS = {check.__name__: check for check in testing.CHECKS}
 
 
+def test_a_radius_need_not_be_a_schedule():
+    def plain(rho: float = 0.1):
+        return sam_jax.sam(rho)
+
+    checked = testing.Method(plain)
+    CHECKS["numbers_are_constant_schedules"](checked)
+    CHECKS["radius_is_felt"](checked)
+
+
+def test_traits_that_the_method_does_not_have_are_refused():
+    for traits in (testing.Traits(radius="roh"), testing.Traits(settings={"bta": 1})):
+        with pytest.raises(sam_jax.checks.BadValue, match=r"mine has no (roh|bta)"):
+            testing.Method(mine, traits)
+
+
 def test_there_is_a_broken_method_for_each_promise():
     assert CHECKS.keys() == BROKEN.keys() | REFUSED_BY_JAX.keys()
 

@@ -15,6 +15,7 @@ from sam_jax.train import (
     comparison_picture,
     figures,
     files,
+    labels,
     report,
     settings,
 )
@@ -77,12 +78,12 @@ def _labelled(
     if not matches(table.baseline, ranked[0]):
         return ranked
     every = [comparison.compared(group.runs[0].settings) for group in ranked]
-    names = [comparison.label(mine, tried, every[:1]) for mine in every]
+    names = [labels.label(mine, tried, every[:1]) for mine in every]
     found = []
     for group, mine, name in zip(ranked, every, names, strict=True):
         # What the baseline does not have tells rows apart that have the same name.
         same = [each for each, other in zip(every, names, strict=True) if other == name]
-        label = comparison.label(mine, tried, [every[0], *same])
+        label = labels.label(mine, tried, [every[0], *same])
         found.append(dataclasses.replace(group, label=label))
     return found
 

@@ -8,7 +8,14 @@ from typing import Any, Self
 from sam_jax import errors
 from sam_jax.page import charts
 from sam_jax.page.markup import Html, escaped
-from sam_jax.train import comparison, data_record, examined, figures, sharpness_files
+from sam_jax.train import (
+    comparison,
+    data_record,
+    examined,
+    figures,
+    labels,
+    sharpness_files,
+)
 from sam_jax.train.comparison import Group, Run
 
 
@@ -134,7 +141,7 @@ def styles(groups: Sequence[Group]) -> list[int | None]:
     places = range(len(groups))
     others = sorted(places[1:], key=error)[: charts.STYLES - 1]
     drawn = sorted([0, *others])
-    names = [comparison.method_name(groups[x].runs[0].settings) for x in drawn]
+    names = [labels.method_name(groups[x].runs[0].settings) for x in drawn]
     found = dict(zip(drawn, figures.slots(names), strict=True))
     return [found.get(place) for place in places]
 

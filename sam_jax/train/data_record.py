@@ -1,5 +1,6 @@
 """What a run knew of its data: with it, its network works where they are not."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -71,9 +72,22 @@ class DataRecord:
         return versions | dataclasses.asdict(self)
 
 
-def network(folder: pathlib.Path) -> str | None:
-    """The network of a run that was passed from Python, if its folder says so."""
-    return read(folder).network if (folder / FILE).is_file() else None
+def refuse_network(folder: pathlib.Path) -> None:
+    """Refuses a run whose network was passed from Python, and is not now.
+
+    Raises:
+        UserError: naming the network.
+    """
+    network = None
+    with contextlib.suppress(errors.UserError):  # of a damaged file others speak
+        if (folder / FILE).is_file():
+            network = read(folder).network
+    if network is not None:
+        raise errors.UserError(
+            f"{folder} was trained with the network {network}, passed from Python: "
+            "pass it again, as in load_run(RUN, model=...) and "
+            "train_and_evaluate(config, RUN, model=...)"
+        )
 
 
 def write(folder: pathlib.Path, record: DataRecord) -> None:

@@ -20,10 +20,9 @@ from typing import Any
 import jax
 import jax.export
 import numpy as np
-from flax import serialization
 
 from sam_jax import errors, storage
-from sam_jax.models import naming
+from sam_jax.models import naming, serialization
 from sam_jax.train import files, loaded, names
 
 

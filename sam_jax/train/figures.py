@@ -28,7 +28,7 @@ def slots(names: Sequence[str]) -> list[int]:
     """The places in `COLORS` of lines by their names: a method's own, or a free one.
 
     Example:
-        >>> slots(["SAM", "SGD", "sam", "other"])
+        >>> slots(["SAM", "SGD, learning_rate=0.3", "sam", "other"])
         [1, 0, 2, 3]
     """
     found: dict[int, int] = {}

@@ -347,11 +347,8 @@ def load_run(
         if dataset is None
         else data_record.DataRecord.of(dataset, config.batch_size)
     )
-    if model is None and record.network is not None:
-        raise errors.UserError(
-            f"{folder} was trained with the network {record.network}, passed from "
-            "Python: pass it, as in load_run(RUN, model=...)"
-        )
+    if model is None:
+        data_record.refuse_network(folder)
     for line in environment.changed(folder, workdir.own_files(config)):
         _log.warning(line)
     number = _step(folder, step)

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from sam_jax import data, errors, page, storage
+from sam_jax import data, page, storage
 from sam_jax.train import (
     agreement,
     build,
@@ -106,6 +106,8 @@ def train_and_evaluate(
     # ── Build. Mistakes of the configuration show before the folder is touched.
     agreement.check_same(config, folder)
     with agreement.agreed():
+        if model is None:
+            data_record.refuse_network(folder)
         make = builder or build.build
         run = make(config, dataset=dataset, model=model, loss=loss)
         watch = watch_lib.Watch(run)
@@ -194,11 +196,6 @@ class _Training:
         record = data_record.DataRecord.of(run.dataset, run.config.batch_size)
         if self.named != run.config.model.name:
             record = dataclasses.replace(record, network=self.named)
-        elif resumed and (network := data_record.network(self.folder)):
-            raise errors.UserError(
-                f"{self.folder} was trained with the network {network}, passed from "
-                "Python: continue it there, train_and_evaluate(config, RUN, model=...)"
-            )
         agreement.from_first(lambda: data_record.write(self.folder, record))
         flags = agreement.from_first(
             lambda: environment.keep(

@@ -197,6 +197,12 @@ def test_a_mask_of_traced_values_is_refused_in_one_sentence():
     assert "\n" not in str(e.value)
 
 
+def test_biases_of_attention_are_no_weights():
+    attention = {"kernel": jnp.ones((4, 2, 3)), "bias": jnp.ones((2, 3))}
+    found = sam_jax.weights_mask({"query": attention})
+    assert found == {"query": {"kernel": True, "bias": False}}
+
+
 @pytest.mark.usefixtures("promotion_of_optax")  # gradients of another dtype
 def test_a_mask_function_sees_the_parameters():
     params = {"a": jnp.float32(3.0), "b": jnp.bfloat16(4.0)}

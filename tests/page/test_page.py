@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sam_jax import page
+from sam_jax import errors, page
 from sam_jax.page import charts, seen, style
 from sam_jax.train import comparison, examined, files
 from tests.page import made
@@ -88,6 +88,16 @@ def test_several_settings_over_seeds(tmp_path):
     }
     assert used == {"s0", "s1"}
     assert sum(tag == "polygon" for tag, _ in found.tags) >= 6
+
+
+def test_a_data_set_is_the_pages_also_of_runs_without_a_folder():
+    rows = [
+        comparison.Run(name, {"data.name": name, "seed": 0})
+        for name in ("digits", "cifar10")
+    ]
+    with pytest.raises(errors.UserError, match="different data sets"):
+        seen.check_data(rows)
+    seen.check_data(rows[:1] * 2)
 
 
 def test_few_seeds_are_not_called_significant(tmp_path):

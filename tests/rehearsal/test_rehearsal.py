@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from sam_jax import errors
 from sam_jax.rehearsal import hlo, processes, programs, report, topologies
-from sam_jax.train import cards, settings
+from sam_jax.train import build, cards
 from tests.train import test_commands
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -189,34 +189,31 @@ def test_a_batch_that_the_chips_do_not_divide(here):
         told(here, "--config.batch_size=100")
 
 
-@pytest.mark.parametrize(
-    ("config", "given_", "expected"),
-    [
-        (settings.Data("cifar10"), {}, ((32, 32, 3), 10, 45_000)),
-        (
-            settings.Data("tfds:mnist:3.0.1", stream=True, image_size=32),
-            {},
-            ((32, 32, 3), 10, 54_000),
-        ),
-        (
-            settings.Data("imagenet2012", image_size=160, validation=0),
-            {},
-            ((160, 160, 3), 1000, 1_281_167),
-        ),
-        (
-            settings.Data("folder", image_size=64, train_examples=70),
-            {"classes": 3, "examples": 100},
-            ((64, 64, 3), 3, 70),
-        ),
-    ],
-)
-def test_shapes_without_data(config, given_, expected):
-    assert programs.shapes(config, **given_) == expected
+def test_what_is_resident_and_what_is_streamed(here):
+    given = "--config.steps_per_dispatch=10"
+    assert "GiB of training images on every chip" in str(told(here, given)["warnings"])
+    config = cards.load("digits_sam", *SMALL, given, "--config.data.stream=True")
+    with pytest.raises(errors.UserError, match="steps_per_dispatch needs the training"):
+        programs.steps(config, here, programs.Shapes((8, 8, 1), 10, 1000))
 
 
-def test_unknown_data_ask_for_what_is_missing():
-    with pytest.raises(errors.UserError, match=r"add.* --classes=1000 --examples="):
-        programs.shapes(settings.Data("folder", image_size=64))
+def test_a_mesh_of_fewer_chips_is_refused(here):
+    with pytest.raises(errors.UserError, match=r"config\.mesh takes 4 of the 8 chips"):
+        told(here, "--config.mesh.data=4")
+
+
+def test_more_steps_that_cut_groups_are_advised(here):
+    config = cards.load("digits_sam", *SMALL, "--config.method_group_size=16")
+    run = programs.steps(config, here, programs.shapes(config.data))
+    groups = config.batch_size // 16
+    advice = programs.advice(run, 3e9, 2**31)
+    assert f"--config.accumulation_steps={2 * groups}" in advice
+    assert (
+        build.build(
+            dataclasses.replace(config, accumulation_steps=2 * groups)
+        ).groups.chunks
+        == 2
+    )
 
 
 @pytest.mark.parametrize(

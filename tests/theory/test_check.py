@@ -85,6 +85,45 @@ def test_what_it_says_to_change_suffices(recipe, card):
         assert of_theorem(partly, recipe.theorem).applies is False, left_out
 
 
+RADIUS = '--config.method.rho={"name": "diminish1", "value": 0.1}'
+
+
+@pytest.mark.parametrize("recipe", check.RECIPES, ids=lambda recipe: recipe.theorem)
+@pytest.mark.parametrize(
+    ("card", "given"),
+    [
+        ("imagenet_resnet50_sam.py", ()),  # with a warm-up, and streamed
+        ("digits_sam.py", (RADIUS,)),
+        ("cifar10_long_tailed_sam.py:sam", ()),  # of a number that is not known
+        (
+            "cifar10_sam.py",
+            ("--config.model.name=wrn16_8", "--config.model.options.dropout=0.2"),
+        ),
+    ],
+)
+def test_it_suffices_for_warm_ups_scheduled_radii_and_dropout(recipe, card, given):
+    card = f"configs/{card}"
+    first, overrides = changed(cards.load(card, *given), card, recipe)
+    by_key = {word.partition("=")[0]: word for word in (*given, *overrides)}
+    known = [word for word in by_key.values() if not word.endswith("=ALL")]
+    told_to = cards.load(first, *known)
+    for failure in of_theorem(told_to, recipe.theorem).failures:
+        assert len(known) < len(by_key) and "a sample of f" in failure.reason
+    drawn = "--config.data.sampling.name=importance" in known
+    assert not (drawn and told_to.data.stream)  # which the trainer refuses
+
+
+def test_the_size_of_a_long_tailed_set_is_not_known():
+    config = cards.load("configs/cifar10_long_tailed_sam.py")
+    assert run_cards.training_examples(config) is None
+
+
+def test_a_schedule_that_is_refused_is_named_by_its_setting():
+    radius = '--config.method.rho={"name": "diminish3_released", "value": 0.1}'
+    with pytest.raises(errors.UserError, match=r"^config\.method\.rho\.name=dimin"):
+        run_cards.setting_of(cards.load("configs/digits_sam.py", radius))
+
+
 @pytest.mark.parametrize(
     "method", tiers.cases(("sam", "usam", "vasso", "sgd"), METHODS, "every method")
 )

@@ -243,6 +243,13 @@ def test_shuffled_examples_are_not_drawn_anew():
             assert verdict(setting, name).applies == fresh, name
 
 
+def test_the_full_batch_is_no_sample():
+    problem = finite_sums.parabolas([-1.0, -1.0, 2.0])
+    for scheme, stochastic in ((sampling.full(3), False), (sampling.uniform(3), True)):
+        setting = conditions.on(problem, scheme=scheme, **run(0.1, 0.1))
+        assert setting.stochastic == stochastic
+
+
 def test_the_smoothness_of_a_sample_has_its_weight():
     problem = finite_sums.parabolas([-1.0, -1.0, 2.0])
     rare = sampling.Single(np.array([0.01, 0.01, 0.98]))

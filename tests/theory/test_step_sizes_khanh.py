@@ -35,6 +35,7 @@ def test_the_neighbourhood_ends_at_the_cycle_of_the_largest_step():
     np.testing.assert_allclose(bounds, [gap + floor, floor, floor], rtol=1e-12)
     # Without a radius it is the rate of gradient descent.
     assert khanh.neighbourhood(0.1, 0.0, L, 1.0, 1.0, 2) == pytest.approx(0.83**2)
+    assert khanh.neighbourhood(0.0, 0.1, L, 1.0, gap, 2) == gap  # without a step
 
 
 def test_sufficient_decrease_is_attained_by_gradient_descent_on_a_parabola():

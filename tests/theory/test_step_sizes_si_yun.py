@@ -232,6 +232,11 @@ FLAT = Constants(0.0, 2.0, variance=1.0)
             (Constants(0.0, 2.0), 1, 9),
             "variance must be a finite number >= 0, got inf",
         ),
+        (
+            "m_sam_lipschitz",
+            (Constants(0.0, 1.0), 1, 9),
+            "second_moment must be a finite number >= 0, got inf",
+        ),
         ("convex", (FLAT, 0.0, 1, 5), "rho must be a finite number > 0, got 0.0"),
         ("convex", (FLAT, 0.1, math.nan, 5), "gap must be a finite number > 0"),
         ("stall_gradient", (2.0,), "sin 0.909297 at 2"),

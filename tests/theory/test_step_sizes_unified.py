@@ -240,6 +240,10 @@ REFUSED = {
     r"B Q / gamma <= \(1 - L rho\) / 2, got 2.14 > 0.45": lambda: (
         unified.nonconvex_bound(BATCH, 0.0, Rule(0.01, 0.2), 1.0, [9])
     ),
+    "rho must be a .*number >= 0, got -0.1": lambda: unified.nonconvex_bound(
+        BATCH, 0.0, Rule(-0.1, 0.1), 1.0, [9]
+    ),
+    "gamma must be a .*number > 0, got 0": lambda: unified.switch(1.0, Rule(0.1, 0)),
     "epsilon must be": lambda: unified.nonconvex(BATCH, 0.0, 1.0, 0.0),
     "gap must be": lambda: unified.nonconvex(BATCH, 0.0, math.inf, 0.1),
     "mu must be": lambda: unified.decreasing(0.0, Rule(1.0, 1.0)),

@@ -74,6 +74,37 @@ def test_what_differs_tells_the_rows_apart(ended):
     assert found[0].settings == {"learning_rate": 0.1}
 
 
+def test_rows_of_other_networks_and_files_have_labels_of_their_own(ended):
+    model = {"name": "vit_ti4"}
+    found = groups_of(
+        ended("a", model=model),
+        ended("b", model=model | {"options": {"depth": 3}}),
+    )
+    assert [group.label for group in found] == [
+        "sam(rho=0.1)",
+        "sam(rho=0.1), model.options.depth=3",
+    ]
+    mine = (
+        comparison.Run(name, {"method.name": f"{name}.py:sam", "seed": 0})
+        for name in "ab"
+    )
+    assert [group.label for group in comparison.grouped(mine)] == [
+        "sam, method.name=a.py:sam",
+        "sam, method.name=b.py:sam",
+    ]
+
+
+def test_a_row_of_metrics_counts_by_its_updates(ended):
+    folder = ended("a")
+    rows = [
+        {"step": step, "split": "train", "epoch": step / 8, "accuracy": value}
+        for step, value in ((6, 0.5), (8, 0.9), (16, 0.7))
+    ]
+    (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(x)}\n" for x in rows))
+    (run,) = comparison.read(folder)
+    assert run.curve("train", "accuracy") == pytest.approx({1: 0.6, 2: 0.7})
+
+
 def test_the_files_say_the_same_and_are_read_again(ended, tmp_path, capsys):
     folders = [ended(f"a{i}", i, 0.9 + i / 100) for i in range(2)]
     folders.append(ended("b_1", 0, rho=None, validation=0.7))

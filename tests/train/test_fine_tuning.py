@@ -7,6 +7,7 @@ import sys
 import types
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -17,6 +18,7 @@ from sam_jax.train import (
     export,
     loaded,
     loop,
+    names,
     pretrained,
     start,
 )
@@ -255,6 +257,24 @@ def test_a_network_passed_as_an_object_has_no_name(second, tmp_path):
     assert pretrained.read(config, object()).arrays["w"].shape == (3,)
 
 
+def test_safetensors_of_bfloat16(second, tmp_path):
+    """Which safetensors reads for JAX, and not for NumPy."""
+    from safetensors import flax
+
+    run = build.build(second(init_from=None))
+    params = run.init(run.seed).params
+    arrays = {f"params.{k}": x for k, x in names.by_name(params).items()}
+    narrow = {name: x.astype(jnp.bfloat16) for name, x in arrays.items()}
+    path = tmp_path / "narrow.safetensors"
+    flax.save_file(narrow, path)
+    found = pretrained.read(second(init_from=str(path)))
+    for name, x in narrow.items():
+        np.testing.assert_array_equal(found.arrays[name].astype(np.float32), x)
+    flax.save_file(dict.fromkeys(narrow, jnp.zeros(3, jnp.float8_e4m3fn)), path)
+    with pytest.raises(errors.UserError, match="is of F8_E4M3"):
+        pretrained.read(second(init_from=str(path)))
+
+
 def test_npz_of_bfloat16(second, tmp_path):
     file = tmp_path / "x.npz"
     of_pairs = {"bytes": np.zeros(3, "V1")}
@@ -266,8 +286,8 @@ def test_npz_of_bfloat16(second, tmp_path):
 
 def test_a_transformer_without_a_head_is_found(second, tmp_path):
     file = tmp_path / "x.npz"
-    names = ("embeddings.cls_token", "encoder.layer.0.output.dense.bias")
-    np.savez(file, **{name: np.ones(3) for name in names})
+    given = ("embeddings.cls_token", "encoder.layer.0.output.dense.bias")
+    np.savez(file, **{name: np.ones(3) for name in given})
     arrays = pretrained.read(second(init_from=f"hf:{file}")).arrays
     assert {name for name in arrays if not name.startswith("vit.")} == set()
 

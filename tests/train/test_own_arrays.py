@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sam_jax import data, errors, train
-from sam_jax.train import build, comparison
+from sam_jax.train import build, comparison, settings
 from tests.train import my_parts, runs
 
 
@@ -83,6 +83,14 @@ def test_arrays_that_do_not_fit_are_refused(train, test, words):
     with pytest.raises(errors.UserError, match=words) as raised:
         data.of_arrays(train, test)
     assert "\n" not in str(raised.value)
+
+
+def test_networks_for_images_are_not_for_rows(tiny):
+    dataset = data.of_arrays((X, Y), (X, Y))
+    network = settings.Model("resnet_digits")
+    config = dataclasses.replace(tiny("none", batch_size=4), model=network)
+    with pytest.raises(errors.UserError, match=r"is for images, .* of shape \[3\]"):
+        build.build(config, dataset=dataset)
 
 
 def test_names_of_classes_of_arrays():

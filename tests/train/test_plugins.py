@@ -196,6 +196,26 @@ def test_names_of_an_nnx_module(tiny):
         build.steps(tiny(), SPEC, model=Hidden)
 
 
+def test_a_network_that_is_made_takes_no_options(tiny):
+    made = models.build("mlp", num_classes=10)
+    with pytest.raises(errors.UserError, match="made already: it takes no depth"):
+        models.own.build(made, "my.py:net", {"depth": 3}, {})
+
+
+def test_a_network_from_python_is_asked_for_again(tiny, tmp_path):
+    config = tiny("none", epochs=1)
+    net = my_parts.WithoutFlag(num_classes=10)
+    loop.train_and_evaluate(config, tmp_path, model=net)
+    message = "was trained with the network WithoutFlag, passed from Python"
+    with pytest.raises(errors.UserError, match=message):
+        train.load_run(tmp_path, "last")
+    more = dataclasses.replace(config, epochs=2)
+    with pytest.raises(errors.UserError, match=message):
+        loop.train_and_evaluate(more, tmp_path)
+    assert train.load_run(tmp_path, "last", model=net).step == 4
+    assert loop.train_and_evaluate(more, tmp_path, model=net)["last"]["step"] == 8
+
+
 def test_from_python_modules_and_functions_do(tiny, tmp_path):
     found = loop.train_and_evaluate(
         tiny("sam", epochs=1),

@@ -260,6 +260,12 @@ def test_a_run_of_other_settings_is_refused_before_the_first(trained, capsys):
     assert swept(capsys, "--config.log_every_steps=3")[0] == 0
 
 
+def test_of_a_tuned_sweep_every_run_is_on_record(trained, capsys):
+    assert swept(capsys, "--tuned", rho="0.1,0.2,0.3")[0] == 0
+    assert len(comparison.read("out")) == 3
+    assert pathlib.Path("out/table.md").read_text().count("| sam(") == 1
+
+
 @pytest.mark.parametrize("number", ["inf", "nan"])
 def test_a_number_that_is_not_finite_is_the_same_in_the_next_sweep(
     trained, capsys, number
