@@ -210,7 +210,7 @@ def decreasing_bound(
     With t* of `switch`, for T >= t*: E f(x_T) - f* <= t*^2 d / T^2 + (L / (mu T))
     (C ((1 - lam)^2 + (4 / mu) (1 + 2 L^2 rho^2 (1 - lam)^2))
     + lam^2 (1 + 2 gamma L^2 rho)). Before t*, and for d, the bound of the gap after
-    t* updates, the inequality of one step is iterated. Theorem 3.2 must hold for the rule.
+    t* updates, the inequality of one step is iterated. Theorem 3.2 must hold here.
     """
     _check_rule(known, lam, rule)
     t = np.arange(switch(known.mu, rule))
@@ -237,7 +237,7 @@ def nonconvex_bound(
 ) -> np.ndarray:
     r"""Right-hand side of the inequality behind Theorem 3.7 (derived).
 
-    The smallest E||grad f(x_t)||^2 over t < T is at most 2 (1 + 2 A Q)^T gap / (gamma T)
+    The smallest E||grad f(x_t)||^2, t < T, is at most 2 (1 + 2 A Q)^T gap / (gamma T)
     + 2 C Q / gamma + 2 L rho lam^2 (1 + 2 gamma L^2 rho), the gap to f^inf. No mu is
     needed; a rule with B Q / gamma > (1 - L rho) / 2 raises an error.
     """
