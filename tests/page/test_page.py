@@ -90,6 +90,21 @@ def test_several_settings_over_seeds(tmp_path):
     assert sum(tag == "polygon" for tag, _ in found.tags) >= 6
 
 
+def test_the_head_has_what_all_runs_have(tmp_path):
+    short, long = (made.run(tmp_path / str(n), epochs=n) for n in (3, 6))
+    assert "digits, resnet18; 2 settings, 2 runs" in shown(short, long).text
+    assert "6 epochs" in shown(long).text
+
+
+def test_pictures_are_of_the_first_seed_that_has_some(tmp_path):
+    first, second = several(tmp_path, methods=("sam",), seeds=2, sharp=True)
+    path = first / "sharpness.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"pictures": {}}))
+    found = shown(first, second)
+    assert "loss along a direction" in found.text
+
+
 def test_a_data_set_is_the_pages_also_of_runs_without_a_folder():
     rows = [
         comparison.Run(name, {"data.name": name, "seed": 0})
@@ -135,6 +150,7 @@ def test_any_number_of_classes(tmp_path, classes):
     found = shown(made.run(tmp_path / "a", names=names))
     assert "confusion" in found.sections and " → class " in found.text
     assert (sum(a.get("class") == "paper" for _, a in found.tags)) == (classes <= 500)
+    assert ("more than 500 classes are left out" in found.text) == (classes > 500)
 
 
 def test_what_is_no_image_is_a_table(tmp_path):

@@ -54,6 +54,7 @@ def test_slices_by_their_names(text, name, size):
         ("v5e-17", "v5e:16x16"),
         ("", "v3:2x2"),
         ("v5e:4x4*0", "v5e:4x4"),
+        ("v5litepod-16*0", "v5e:4x4"),
     ],
 )
 def test_an_unknown_slice_is_answered_by_the_nearest(text, near):

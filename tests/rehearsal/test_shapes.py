@@ -5,6 +5,7 @@ import pytest
 from sam_jax import errors
 from sam_jax.rehearsal import programs
 from sam_jax.train import settings
+from tests.train import test_commands
 
 
 @pytest.mark.parametrize(
@@ -41,3 +42,9 @@ def test_shapes_that_a_run_would_refuse():
 def test_unknown_data_ask_for_what_is_missing():
     with pytest.raises(errors.UserError, match=r"add.* --classes=1000 --examples="):
         programs.shapes(settings.Data("folder", image_size=64))
+
+
+def test_an_image_has_three_sides(capsys):
+    words = ("rehearse", "--config=digits_sam", "--topology=v5e:2x2", "--image=224")
+    code, _, err = test_commands.said(capsys, *words)
+    assert code == 2 and "must be three numbers, got '224'" in err

@@ -1,5 +1,6 @@
 """Exported networks, read by the libraries of their formats."""
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -63,6 +64,14 @@ def test_safetensors(run, tmp_path):
     with safetensors.safe_open(path, "np") as found:
         assert_about(found.metadata()["sam_jax"], run)
         assert_same({name: found.get_tensor(name) for name in found.keys()}, run)  # noqa: SIM118
+
+
+def test_a_number_stays_a_number(run, tmp_path):
+    safetensors = pytest.importorskip("safetensors")
+    small = dataclasses.replace(run, params={"temperature": np.float32(2)})
+    path = export.export(small, "safetensors", tmp_path / "x.safetensors")
+    with safetensors.safe_open(path, "np") as found:
+        assert found.get_tensor("params.temperature").shape == ()
 
 
 @pytest.mark.parametrize(

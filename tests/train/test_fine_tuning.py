@@ -257,6 +257,38 @@ def test_a_network_passed_as_an_object_has_no_name(second, tmp_path):
     assert pretrained.read(config, object()).arrays["w"].shape == (3,)
 
 
+HEADS = """
+import jax.numpy as jnp
+from flax import linen as nn
+
+
+class Heads(nn.Module):
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, images):
+        x = images.reshape(len(images), 8, 8)
+        x = x + self.param("positions", nn.initializers.normal(), (1, 8, 8))
+        x = x.reshape(len(x), -1)
+        heads = [nn.Dense(1, name=f"head_{i}")(x) for i in range(self.num_classes)]
+        return jnp.concatenate(heads, axis=-1)
+"""
+
+
+def test_networks_of_ones_own_with_positions_and_a_layer_for_each_class(tiny, tmp_path):
+    (tmp_path / "net.py").write_text(HEADS)
+    own = {"model.name": f"{tmp_path}/net.py:Heads", "model.width": None, "epochs": 1}
+    own["model.options"] = {}
+    loop.train_and_evaluate(tiny("none", **own), tmp_path / "first")
+    run, found = begun(tiny("none", **own, init_from=f"{tmp_path / 'first'}@last"))
+    assert found.fresh == {} and found.resized == [] and found.left == []
+    assert len(found.matched) == 21 and found.remarks == []
+    source = pretrained.Source("x", {}, class_names=("a", "b"))
+    for of_classes, count in ((set(), 1), ({"params.Dense_0.bias"}, 0)):
+        found = start._of_other_classes(source, of_classes, run.dataset.class_names)
+        assert len(found) == count
+
+
 def test_safetensors_of_bfloat16(second, tmp_path):
     """Which safetensors reads for JAX, and not for NumPy."""
     from safetensors import flax
@@ -351,6 +383,7 @@ def test_what_is_exported_to_timm_begins_a_run(tiny, tmp_path, name):
     config = tiny(**changes, init_from=f"timm:{path}")
     made = build.steps(config, build.DataSpec(shape, 10, 100, 5))
     dataset = types.SimpleNamespace(class_names=run.class_names)
+    assert pretrained.read(config).class_names == run.class_names
     found = start.of(build.Run(**vars(made), dataset=dataset))
     assert found.fresh == {} and found.left == [] and found.remarks == []
     jax.tree.map(

@@ -134,6 +134,8 @@ def test_another_data_set_has_no_settings_of_image_files():
     expected = dataclasses.replace(streamed, name="imagenette", path=None)
     expected = dataclasses.replace(expected, label_noise=0.0)
     assert streamed.elsewhere(name="imagenette") == expected
+    rare = data_settings.Data("digits", train_examples=50, imbalance=100.0)
+    assert rare.elsewhere(name="cifar10") == data_settings.Data("cifar10")
     of_arrays = data_settings.Data("npz", path="b", validation=7)
     assert streamed.elsewhere("b", "npz") == of_arrays
 
