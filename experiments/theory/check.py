@@ -271,10 +271,10 @@ def needed(config: settings.Settings, recipe: Recipe) -> tuple[str, dict[str, An
     wanted = dict(recipe.settings)
     if wanted.keys() >= _FULL.keys():
         wanted["batch_size"] = run_cards.training_examples(config) or "ALL"
+        if config.model.options.get("dropout"):
+            wanted["model.options.dropout"] = 0.0
     now = _DEFAULTS | settings.flat(typed.plain(config))
-    if wanted.keys() >= _FULL.keys() and config.model.options.get("dropout"):
-        wanted["model.options.dropout"] = 0.0
-    different = {k: v for k, v in wanted.items() if now.get(k) != v}
+    different = {k: v for k, v in wanted.items() if now[k] != v}
     [theorem] = [t for t in conditions.THEOREMS if t.name.startswith(recipe.theorem)]
     # The first condition of a theorem is that of the method.
     fits = theorem.needs[0](run_cards.setting_of(config)).holds

@@ -120,11 +120,9 @@ def _after_warmup(
         case coefficients.Step(_, epochs, factor):
             ends = tuple(round(epoch * unit.steps_per_epoch) for epoch in epochs)
             ends = tuple(end for end in ends if end < unit.total_steps)
-            return (
-                families.StepDecay(peak, ends, factor)
-                if ends
-                else families.Constant(peak)
-            )
+            if not ends:
+                return families.Constant(peak)
+            return families.StepDecay(peak, ends, factor)
         case coefficients.Diminish1():
             return families.Power(peak, 1.0, unit.steps_per_epoch)
         case coefficients.Diminish2():

@@ -140,8 +140,8 @@ def run(job: Job) -> int:
         Stopped: as of `loop.train_and_evaluate`.
     """
     table, done, missing = job.state()
-    cost = table_lib.cost(table, missing)
-    print(f"{table.name}: {len(done)} runs finished, {len(missing)} to do ({cost})")
+    todo = f"{len(missing)} to do ({table_lib.cost(table, missing)})"
+    print(f"{table.name}: {len(done)} runs finished, {todo}", flush=True)
     if missing and table.seconds is None and jax.default_backend() == "cpu":
         print("it needs a GPU: nothing is run here, its rows stay empty")
         missing = {}

@@ -121,9 +121,7 @@ def kept_only(
         return ascent
 
     def init_fn(params: optax.Params) -> optax.OptState:
-        if not jax.tree.leaves(
-            params
-        ):  # such as a placeholder of optax.tree.map_params
+        if not jax.tree.leaves(params):  # optax.tree.map_params asks with none
             return ascent.init(params)
         return ascent.init(_select(params, kept(params, mask)))
 

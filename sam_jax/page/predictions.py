@@ -105,7 +105,7 @@ def confusion(seen: Seen) -> Html:
         "Blue: right, orange: wrong, each the darker the larger its share of the true "
         "class (orange in relation to the largest mistake)."
     )
-    if not any("<svg" in str(each) for each in pictures):
+    if not any(pictures):
         said = "Matrices of more than 500 classes are left out."
     said += f" {left} more rows have no matrix." if left else ""
     head_of = ["run", "true → predicted", "examples", "of the true class (%)"]

@@ -257,7 +257,8 @@ def sweep(
                 print(f"    test error {run.error('last'):.2f} %, {taken}", flush=True)
             groups = comparison.grouped(found, tuned=tuned)
             notes = {"command": command, "environment": comparison_files.environment()}
-            every = comparison.grouped(found)  # of which the table has the chosen ones
+            # The table has the chosen ones, the record all.
+            every = comparison.grouped(found) if tuned else groups
             comparison_files.write(folder, every, shown=groups, tex=tex, **notes)
         comparison_files.draw(folder, groups, folder.name)
         try:
